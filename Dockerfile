@@ -12,7 +12,8 @@ WORKDIR /home/user/app
 ARG PIP_ARGS=""
 ARG TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 COPY requirements.txt constraints.txt ./
-RUN pip install --no-cache-dir ${PIP_ARGS} -c constraints.txt ${TORCH}
+# torch alone from its own index, which lacks the versions of what it needs; the next line brings those
+RUN pip install --no-cache-dir ${PIP_ARGS} -c constraints.txt --no-deps ${TORCH}
 RUN pip install --no-cache-dir ${PIP_ARGS} -c constraints.txt -r requirements.txt
 
 COPY --chown=user app.py ./

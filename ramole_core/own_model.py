@@ -19,6 +19,9 @@ Progress = Callable[[str, float], None]
 """Called with the stage in words and the fraction done, 0 to 1."""
 
 
+COMPILING = "compiling for this CPU, at the first start"
+
+
 class OwnModel:
     """The base model that the settings name; fetched and loaded on demand."""
 
@@ -53,8 +56,10 @@ class OwnModel:
                 chat_template=s.chat_template,
                 progress=lambda stage, fraction: tell(stage, 0.9 * fraction),
             )
+            tell(COMPILING, 0.9)
             wait_for_kernels(1)  # the encoder's, too
             check(tell)
+            tell(COMPILING, 0.94)
             wait_for_kernels(PARTS)
         self.engine = engine_of(self.base, s, shapes=self.shapes(), weights=weights)
         return LocalEngine(self.engine)

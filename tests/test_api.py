@@ -263,13 +263,9 @@ def test_uploads_go_when_the_client_leaves(server, archive):
         ("/ask", {"prompt": "hi", "drop_turns": "some"}, "drop_turns='some'; give true"),
         ("/ask", {"prompt": "hi", "prefix_ids": [1.5]}, "prefix_ids has 1.5; give a list"),
         ("/ask", {"prompt": "hi", "without": [["dart"]]}, "without has .*give .adapter, layer"),
-        ("/ask_batch", {"prompts": [{"prompt": "b", "history": 3}]}, "Prompt 1: history=3; pass"),
-        ("/ask_batch", {"prompts": [{"prompt": "b", "options": 3}]}, "Prompt 1: options=3"),
         ("/ask_batch", {"prompts": []}, "not a list of prompts"),
         ("/ask_batch", {"prompts": "hi"}, "not a list of prompts"),
         ("/ask_batch", {"prompts": ["a"] * 65}, "64 is the most"),
-        ("/ask_batch", {"prompts": [{"prompt": "b", "owner": "x"}]}, "Prompt 1: owner="),
-        ("/ask_batch", {"prompts": [7]}, "Prompt 1: prompt=7"),
         ("/retrieve", {"text": " "}, "The text is empty"),
         ("/retrieve", {"text": "hi", "k": 0}, "k=0"),
         ("/retrieve", {"text": "hi", "exclude": {"a": 1}}, "exclude="),
@@ -287,6 +283,20 @@ def test_what_cannot_be_done_is_told_in_one_sentence(server, client, endpoint, s
         client.predict(**said, api_name=endpoint)
     assert "Traceback" not in str(told.value) and "/work" not in str(told.value)
     assert names(client) == ["dart", "squad"]
+
+
+@pytest.mark.parametrize(
+    "prompt, reason",
+    [
+        ({"prompt": "b", "history": 3}, "history=3; pass"),
+        ({"prompt": "b", "options": 3}, "options=3"),
+        ({"prompt": "b", "owner": "x"}, "owner="),
+        (7, "prompt=7"),
+    ],
+)
+def test_a_batch_whose_prompts_are_all_bad_tells_each(client, prompt, reason):
+    told = client.predict(prompts=[prompt, " "], api_name="/ask_batch")
+    assert reason in told[0]["error"] and "empty" in told[1]["error"]
 
 
 def call(server, endpoint: str, **said) -> str:

@@ -437,6 +437,8 @@ def test_an_adapter_comes_is_found_is_used_and_goes(home: Path, capsys):
     listed = answer_of("list", capsys=capsys)
     assert [card["name"] for card in listed["adapters"]] == ["red", "sea"]
     assert listed["adapters"][1]["examples"] == ["how deep is the ocean", "sea depth"]
+    assert "ranks" not in listed["adapters"][0], "a line for each of its modules"
+    assert "ranks" in answer_of("list", "--full", capsys=capsys)["adapters"][0]
     found = answer_of("retrieve", "what is the depth of the sea?", "-k", "2", capsys=capsys)
     assert found["adapters"] == ["sea", "red"]
     assert found["similarities"][0] > found["similarities"][1] + 0.2

@@ -109,6 +109,7 @@ def test_what_the_operator_adds_is_everybodys_and_what_a_session_adds_its_own(as
     [
         (["generate", "hi", "--trace", "x.npz"], "--trace cannot be asked of the server at"),
         (["list", "--owner", "me"], "--owner cannot be asked"),
+        (["list", "--full"], "--full cannot be asked"),
         (["batch", "-", "--owner", "me"], "--owner cannot be asked"),
         (["generate", "hi", "--adapter", "squat"], "did you mean 'squad'"),
         (["generate", "hi", "--option", "warmt=1"], "no option 'warmt'"),

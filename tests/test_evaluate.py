@@ -187,6 +187,17 @@ def test_rows_are_read_from_the_split_and_a_missing_one_is_said(tmp_path):
         read_rows(tmp_path, ["ant"], split="dev", count=3)
 
 
+def test_rows_of_one_s_own_need_no_metric_and_a_bad_one_is_told(tmp_path):
+    (tmp_path / "mine").mkdir()
+    file = tmp_path / "mine" / "dev.jsonl"
+    file.write_text('{"inputs": "1?", "targets": "1"}\n\n{"inputs": "2?", "targets": "2"}\n')
+    (found,) = read_rows(tmp_path, ["mine"], split="dev", count=5)
+    assert (found.metric, [row.inputs for row in found.rows]) == ("rouge", ["1?", "2?"])
+    file.write_text('{"inputs": "1?", "targets": "1"}\n{"inputs": "2?"}\n')
+    with pytest.raises(RamoleError, match="line 2 is not a row"):
+        read_rows(tmp_path, ["mine"], split="dev", count=5)
+
+
 def test_a_method_that_fits_weights_gets_the_rows_before_as_examples(tmp_path):
     ramole = FakeRamole(CROWD)
     before = tuple(Row(f"ant {n}?", "yes") for n in range(2))

@@ -159,8 +159,10 @@ def test_a_key_opens_the_endpoints_and_mcp(server, key):
     client = Client(server.url, headers=said, verbose=False)
     assert client.predict("a b", api_name="/ask")[0] == "a b"
     client.close()
-    _, (listed,) = asyncio.run(speak_mcp(server.url, [("list_adapters", {})], **said))
-    assert "squad" in listed.content[0].text
+    ann = {"authorization": "Bearer ann:secret"}
+    for way in (said, ann):
+        _, (listed,) = asyncio.run(speak_mcp(server.url, [("list_adapters", {})], **way))
+        assert "squad" in listed.content[0].text
 
 
 def test_what_an_operator_adds_is_everyones_and_stays_when_he_goes(server, key, tmp_path):

@@ -15,11 +15,12 @@ import pytest
 from tests.pool_fakes import write_sample
 from tests.serving import fake
 from ui.middleware import refusal
+from ui.middleware.bodies import Bodies
 from ui.middleware.crowds import EVENTS_AT_ONCE, EVENTS_PER_SECOND, _refuse_waiting
 from ui.middleware.json_parts import MAX_PARTS, JsonParts
 from ui.middleware.refusal import Refused, limited
 from ui.middleware.routes import MAX_OPEN, MIB, RULE, RULES, Routes, Table, rules
-from ui.session.address import HEADER
+from ui.session.address import HEADER, _signed
 from ui.session.counts import AddressCounts, Taken
 from ui.session.rates import REMEMBERED, AddressRates
 
@@ -182,6 +183,50 @@ def test_too_many_events_are_refused_and_another_address_is_served(server):
     most = EVENTS_AT_ONCE + EVENTS_PER_SECOND * (time.monotonic() - began) + 1
     assert set(told) == {200, 429} and 20 < told.count(200) <= most
     assert post(server, "call/list_adapters", body, HOME).status_code == 200
+
+
+def test_bodies_on_their_way_from_one_address_have_a_size():
+    """Five of 3.5 MiB are more than an address may have, another address has its own."""
+
+    async def scenario() -> list[tuple[str, int]]:
+        over, told = asyncio.Event(), []
+
+        async def page(scope, receive, send):
+            while (await receive()).get("more_body"):
+                pass
+            await over.wait()
+            await send({"type": "http.response.start", "status": 200})
+
+        bodies = Bodies(page, cache=SimpleNamespace(tidy=lambda: None))  # pyright: ignore
+        rule = Table(RULES).find("/gradio_api/queue/join")
+
+        async def ask(address: str) -> None:
+            pieces = [{"type": "http.request", "body": b"x" * (7 * MIB // 2), "more_body": False}]
+
+            async def send(message):
+                if "status" in message:
+                    told.append((address, message["status"]))
+
+            async def receive():
+                return pieces.pop() if pieces else await asyncio.Future()
+
+            named = (HEADER.encode(), _signed(address).encode())
+            scope = {"type": "http", "method": "POST", "headers": [named], RULE: rule}
+            await bodies(scope, receive, send)
+
+        asked = [asyncio.create_task(ask(EVIL)) for _ in range(5)]
+        while not told:
+            await asyncio.sleep(0.01)
+        asked.append(asyncio.create_task(ask(HOME)))
+        await asyncio.sleep(0.1)
+        over.set()
+        await asyncio.gather(*asked)
+        await ask(EVIL)
+        return told
+
+    told = asyncio.run(scenario())
+    assert told[0] == (EVIL, 429) and told[-1] == (EVIL, 200), "what was held is given back"
+    assert sorted(told) == sorted([(EVIL, 429), *[(EVIL, 200)] * 5, (HOME, 200)])
 
 
 def event(address: str) -> SimpleNamespace:

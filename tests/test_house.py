@@ -198,6 +198,8 @@ def test_the_container_has_what_it_needs():
         assert (REPOSITORY / source).exists(), f"the Dockerfile copies {source}, which is missing"
         assert source not in ignored, f"{source} is copied, and ignored by .dockerignore"
     assert re.search(r"^FROM python:3\.1[1-9]-slim$", DOCKERFILE, re.MULTILINE)
+    assert re.search(r'^ARG TORCH="torch --index-url \S+/whl/cpu"$', DOCKERFILE, re.MULTILINE)
+    assert re.search(r"^RUN pip install .* --no-deps \$\{TORCH\}$", DOCKERFILE, re.MULTILINE)
     assert re.search(r"^EXPOSE 7860$", DOCKERFILE, re.MULTILINE)
     assert re.search(r"^USER 1000$", DOCKERFILE, re.MULTILINE)
     assert "--uid 1000" in DOCKERFILE and "GRADIO_SERVER_NAME=0.0.0.0" in DOCKERFILE

@@ -76,6 +76,7 @@ def test_what_happened_is_counted_and_nobodys_words_are_in_it(server, tmp_path):
     assert grown["ramole_answers_total{method=ramole_plus}"] == 3
     assert grown["ramole_answer_tokens_total"] == 4 + 2 + 3
     assert grown["ramole_first_token_seconds_count"] == 3
+    assert grown["ramole_token_seconds_count"] == 3 and "_created" not in text
     assert grown["ramole_retrieval_seconds_count"] == 1, "the fake answers tell no time of theirs"
     uploads = [n for name, n in grown.items() if name.startswith("ramole_uploads_total")]
     assert uploads == [1]

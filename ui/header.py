@@ -19,8 +19,8 @@ LIMITS = "It is small, errs and makes things up."
 HERO = """
 <header class="hero">
   <h1>RAMoLE</h1>
-  <p>Ask: adapters (small add-ons to one model, the base) that fit are mixed anew for each token
-  (piece of a word). <a href="#learn">How it works</a></p>
+  <p>COUNT (small add-ons to one small model, the base): those that fit your words are mixed for
+  each token (piece of a word). <a href="#learn">How it works</a></p>
 </header>
 """
 
@@ -29,7 +29,7 @@ def header(ramole: "Ramole") -> None:
     """Build the head inside the Blocks that is open; a timer asks until the model is there."""
     page = open_page()
     with gr.Row(elem_id="head", equal_height=True):
-        gr.HTML(HERO, elem_id="hero", **PLAIN)
+        gr.HTML(hero_html(len(ramole.pool.cards())), elem_id="hero", **PLAIN)
         status = gr.HTML(elem_id="status", **PLAIN)
     timer = gr.Timer(1.0)
 
@@ -47,6 +47,12 @@ def header(ramole: "Ramole") -> None:
     timer.tick(on_tick, None, [status, timer], queue=False, **QUIET)
 
 
+def hero_html(adapters: int) -> str:
+    """The introduction, with the number of adapters that everybody has."""
+    count = f"{adapters} LoRA adapters" if adapters > 1 else "LoRA adapters"
+    return HERO.replace("COUNT", count)
+
+
 def status_html(status: Status, *, exact: bool, model: str, notes: Sequence[str] = ()) -> str:
     """The model's state in one line, with the share that is loaded. Once it is ready: its notes,
     and folded which it is and what others can change of an answer (`exact` is `Ramole.exact`)."""
@@ -57,7 +63,8 @@ def status_html(status: Status, *, exact: bool, model: str, notes: Sequence[str]
         return said + "".join(map(notice_html, notes))
     if status["error"]:
         return notice_html(f"{status['error']} Ask to try again.", kind="wrong")
-    return notice_html(
+    share = f'<progress max="1" value="{status["fraction"]}" aria-label="Loading"></progress>'
+    return share + notice_html(
         f"{model} is loading: {status['stage']}, {status['fraction']:.0%}. "
         "Recorded runs work already.",
         kind="busy",

@@ -1,6 +1,5 @@
 """The rows of tasks as situations: what is asked of them, and what is known already."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,7 @@ from lab.evaluation.questions import Found, Measure, Question, Situation
 from lab.evaluation.situations import SITUATIONS, Crowd
 from lab.evaluation.systems import ORDER, PERFECT, Ask, takes_its_own
 from ramole_core.errors import RamoleError
-from ramole_core.training.rows import Row
+from ramole_core.training.rows import Row, metric_of, read_lines
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,13 @@ def read_rows(
                 f"{file} was not found; name tasks of the data, which has {split} rows."
             )
         first = max(0, skip - EXAMPLES)
-        wanted = file.read_text(encoding="utf-8").splitlines()[first : skip + count]
-        lines = [json.loads(line) for line in wanted]
+        every = read_lines(file)
+        lines = every[first : skip + count]
         rows = tuple(Row(line["inputs"], line["targets"]) for line in lines)
         before, asked = rows[: skip - first], rows[skip - first :]
         if not asked:
             raise RamoleError(f"{file} has no rows after its first {skip}; skip fewer.")
-        found.append(Rows(name, lines[0].get("domain", ""), lines[0]["metric"], asked, before))
+        found.append(Rows(name, str(lines[0].get("domain", "")), metric_of(every), asked, before))
     return found
 
 

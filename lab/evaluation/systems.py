@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ramole_core.composition import FixedPool, find_method
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, did_you_mean
 from ramole_core.methods import METHOD_LIST, Value, complete_options, find_row, read_values
 from ramole_core.request import Request
 
@@ -102,7 +102,8 @@ def describe(system: str) -> str:
     found = [method.summary for method in METHOD_LIST if method.name == way.method]
     if not found:
         known = [*BOUNDS, RANDOM, *(method.name for method in METHOD_LIST)]
-        raise RamoleError(f"Unknown system {system!r}; choose of {', '.join(known)}.")
+        near = did_you_mean(system, known)
+        raise RamoleError(f"Unknown system {system!r}; choose of {', '.join(known)}.{near}")
     return found[0] + (f" ({system.partition('@')[2]})" if "@" in system else "")
 
 

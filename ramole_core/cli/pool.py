@@ -30,7 +30,7 @@ def list_adapters(
     from ramole_core.cli.server import Server
     from ramole_core.facts import facts_of
 
-    with reached(owner) as system:
+    with reached(owner, full=full or None) as system:
         if isinstance(system, Server):
             cards, facts = system.cards(), {"server": system.url}
         else:

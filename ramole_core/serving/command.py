@@ -36,7 +36,7 @@ def serve(
     if find_spec("ray") is None:
         raise RamoleError(
             "Several engines need Ray Serve, which is not installed; run `make setup SERVE=1`, or "
-            "`pip install -r requirements-serve.txt`."
+            "`pip install 'ramole[serve]'`."
         )
     settings = load_settings()
     cores = cpus_per_engine or max(1, (os.cpu_count() or 1) // engines)

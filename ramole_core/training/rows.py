@@ -6,11 +6,11 @@ it are learnt; `Batch.places` are the hidden states that predict them.
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Int
@@ -93,26 +93,37 @@ def read_task(source: Path, *, seed: int = 0) -> Task:
     return Task(source.stem, tuple(rows[held_out:]), tuple(rows[:held_out]), metric)
 
 
-def _read_rows(path: Path) -> tuple[list[Row], str]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a .jsonl file, empty lines left out; raises RamoleError for a line that has no
+    `inputs` and `targets`."""
     if not path.is_file():
         raise RamoleError(
             f"{path} was not found; give a .jsonl file, or a folder with train.jsonl and dev.jsonl."
         )
-    rows, metric = [], "rouge"
+    rows = []
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-                rows.append(Row(str(row["inputs"]), str(row["targets"])))
+                rows.append(row | {"inputs": str(row["inputs"]), "targets": str(row["targets"])})
             except (ValueError, KeyError, TypeError):
                 raise RamoleError(
                     f'{path} line {number} is not a row; expected {{"inputs": "...", '
                     '"targets": "..."}.'
                 ) from None
-            metric = str(row.get("metric", metric))
-    return rows, metric
+    return rows
+
+
+def metric_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The metric that the rows name, else `rouge`."""
+    return next((str(row["metric"]) for row in reversed(rows) if "metric" in row), "rouge")
+
+
+def _read_rows(path: Path) -> tuple[list[Row], str]:
+    rows = read_lines(path)
+    return [Row(row["inputs"], row["targets"]) for row in rows], metric_of(rows)
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

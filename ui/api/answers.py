@@ -52,8 +52,7 @@ def batched(
 ) -> Iterator[list[dict | None]]:
     """The answers so far, in order, None for one on its way; the last time they are all there.
 
-    A bad prompt gets its sentence in the place of an answer, as in a file of prompts; where all are
-    bad the first is an error.
+    A bad prompt gets its sentence in the place of an answer, as in a file of prompts.
     """
     if not isinstance(prompts, list) or not prompts:
         raise RamoleError("prompts is not a list of prompts; pass a list of strings or objects.")
@@ -74,8 +73,8 @@ def batched(
         except RamoleError as error:
             bad[place] = error
     if not good:
-        place, error = next(iter(bad.items()))
-        raise RamoleError(f"Prompt {place + 1}: {error}")
+        yield [{"error": str(error)} for error in bad.values()]
+        return
     requests, places = list(good.values()), {place: n for n, place in enumerate(good)}
     reading = Reading(ramole, requests, session=owner, address=address)
     count, said = -1, time.monotonic()

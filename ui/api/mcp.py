@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from gradio.mcp import GradioMCPServer
     from mcp import types
 
-MAX_SCHEMA = 2000
-"""Characters of a tool's description and schema; a client sends all of them to its model."""
 FILE = (
     "The zip as base64 or a data: URL; or the path that `curl -F files=@my.zip "
     "SERVER/gradio_api/upload` printed."

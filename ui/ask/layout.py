@@ -11,7 +11,7 @@ from gradio.components import Component
 from ..charts.tokens import token_view
 from ..parts.choices import choices
 from ..parts.downloads import Download, download
-from ..parts.events import PLAIN, QUIET
+from ..parts.events import HELD, PLAIN, QUIET
 from ..parts.fields import k_field, length_field, method_field
 from ..parts.shared import Shared
 from ..parts.untrained import untrained_html
@@ -31,8 +31,6 @@ from .whole_panel import WholePanel
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-HELD = '<p class="notice quiet" role="status"></p>'
-"""Where a key that does nothing now says why."""
 IN_SIGHT = 6
 """Recorded runs that are not folded away."""
 MORE = "More prompts to try"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ..charts.run import Run
-from ..parts.events import QUIET, number_in, session_of, text_in
+from ..parts.events import QUIET, enter_of, number_in, session_of, text_in
 from .conversation import Turn, recorded_talk, shortened, turn_of, view_of_conversation
 from .examples import earlier_runs
 from .layout import AskLayout
@@ -21,14 +21,7 @@ if TYPE_CHECKING:
     from ramole_core import Ramole
 
 ASK = "() => document.querySelector('#ask-button').click()"
-ENTER = """() => {
-  const ask = document.querySelector('#ask-button');
-  const said = document.querySelector('#held p');
-  said.textContent = ask.disabled ? 'An answer is on its way: wait for its end, or press Stop.'
-    : '';
-  if (ask.disabled) setTimeout(() => { said.textContent = ''; }, 5000); else ask.click();
-}"""
-"""Enter is the button, and says so where it cannot be pressed."""
+ENTER = enter_of("#ask-button", "#held", "An answer")
 TYPE = "() => document.querySelector('#prompt textarea').focus()"
 RECORDED = re.compile(r"recorded-\d{1,3}")
 """Name of an earlier turn of a recorded run."""

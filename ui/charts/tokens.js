@@ -21,9 +21,9 @@ function percent(share) {
   return Math.round(100 * share) + ' %';
 }
 
-// Of many adapters those with less than a hundredth stand in a fold.
+// Adapters with less than a hundredth stand in a fold.
 function drawLegend(value) {
-  const small = value.experts.length > 8 && value.tokens.length;
+  const small = value.experts.length > 1 && value.tokens.length;
   const rest = value.experts.filter((expert) => small && expert.share < 0.01);
   const items = (experts) => experts.map((expert) => {
     const item = make('li', 'expert');

@@ -9,7 +9,7 @@ from gradio.components import Component
 
 from ..charts.tokens import token_view
 from ..parts.copying import copy_button
-from ..parts.events import PLAIN
+from ..parts.events import HELD, PLAIN
 from ..parts.fields import k_field, length_field, method_field
 from .columns import MAX_COLUMNS, START, Column
 
@@ -88,6 +88,7 @@ def lay_out(ramole: "Ramole") -> CompareLayout:
         counts = list(range(2, MAX_COLUMNS + 1))
         count = gr.Radio(counts, value=2, label="Columns", elem_id="compare-count", min_width=160)
         length = length_field(ramole, 64, min_width=200)
+    gr.HTML(HELD, elem_id="compare-held", **PLAIN)
     notice = gr.HTML(elem_id="compare-notice", **PLAIN)
     copy, told = copy_button(elem_id="compare-copy"), gr.Textbox(visible=False)
     with gr.Row(elem_id="compare-columns", equal_height=False):

@@ -18,7 +18,7 @@ from ..model.spaces import ELSEWHERE, gpu
 from ..parts.asked import mixed_words
 from ..parts.copying import copies
 from ..parts.errors import UNEXPECTED
-from ..parts.events import QUIET, number_in, open_page, session_of
+from ..parts.events import QUIET, enter_of, number_in, open_page, session_of
 from ..parts.fields import run_and_stop
 from ..parts.notice import ending, notice_html
 from ..session.quota import quota_of
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ramole_core import Ramole
 
 log = logging.getLogger(__name__)
-ENTER = "() => { const b = document.querySelector('#compare-button'); if (!b.disabled) b.click(); }"
+ENTER = enter_of("#compare-button", "#compare-held", "A comparison")
 OPENED = """() => {
   const last = sessionStorage.getItem('ramole-compared') || '';
   return [/^#compare[?]q=/.test(location.hash) ? location.hash : last];

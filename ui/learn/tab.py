@@ -126,7 +126,8 @@ def _connect(ui: LearnLayout, handlers: LearnHandlers, here: gr.Tab) -> None:
     stepped = ui.steps.input(
         handlers.on_step, ui.chosen, ui.all, trigger_mode="always_last", queue=False, **QUIET
     )
-    stepped.then(None, js=ADDRESS, queue=False, **QUIET)
+    there = stepped.then(None, js=TO_THE_TOP, queue=False, **QUIET)
+    there.then(None, js=ADDRESS, queue=False, **QUIET)
     for button, handler in ((ui.back, handlers.on_back), (ui.ahead, handlers.on_ahead)):
         moved = button.click(handler, ui.chosen, ui.all, queue=False, **QUIET)
         there = moved.then(None, js=TO_THE_TOP, queue=False, **QUIET)

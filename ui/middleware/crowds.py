@@ -16,11 +16,12 @@ from .routes import MAX_OPEN, Kind, rule_of
 SHARE = 4
 """An address may have one in so many of the places in Gradio's queue, and half of those who run."""
 EVENTS_PER_SECOND = 20
-"""Gradio's events and calls of one address; each takes some milliseconds of the server. Requests of
-OpenAI's door and of MCP have no such limit: what they ask for waits in the queue, in turn."""
+"""Gradio's events and calls of one address, and pages that are made for it; each takes some
+milliseconds of the server. Requests of OpenAI's door and of MCP have no such limit: what they ask
+for waits in the queue, in turn."""
 EVENTS_AT_ONCE = 200
 """So many more are taken at once."""
-EVENTS: tuple[Kind, ...] = ("call", "direct")
+EVENTS: tuple[Kind, ...] = ("call", "direct", "page")
 REFUSED_SECONDS = 0.25
 """Until one too many is refused, so that a flood of them takes less of the server."""
 

@@ -34,6 +34,21 @@ document.addEventListener('keydown', (event) => {  // Gradio's drop zones heed S
 """
 
 
+ENTER = """() => {
+  const button = document.querySelector('BUTTON');
+  const said = document.querySelector('HELD p');
+  said.textContent = button.disabled ? 'WHAT is on its way: wait for its end, or press Stop.' : '';
+  if (button.disabled) setTimeout(() => { said.textContent = ''; }, 5000); else button.click();
+}"""
+HELD = '<p class="notice quiet" role="status"></p>'
+"""Where a key that does nothing now says why."""
+
+
+def enter_of(button: str, held: str, what: str) -> str:
+    """Script of a text field: Enter presses the button, and says in `held` where it cannot."""
+    return ENTER.replace("BUTTON", button).replace("HELD", held).replace("WHAT", what)
+
+
 def open_page() -> gr.Blocks:
     """The Blocks that is being built; RuntimeError outside of one."""
     page = Context.root_block

@@ -38,6 +38,10 @@ def modules_in_words(card: "AdapterCard") -> str:
     return f"{words}, {layers} layer{'s' if layers != 1 else ''}"
 
 
+MADE_FOR = "Made for "
+"""How the note of an adapter of another base begins."""
+
+
 def badges(card: "AdapterCard", *, yours: bool) -> list[tuple[str, str, str]]:
     """(kind, words, what they mean) of one adapter; the kind is only for its colour."""
     found = [
@@ -51,9 +55,14 @@ def badges(card: "AdapterCard", *, yours: bool) -> list[tuple[str, str, str]]:
         if card.licence
         else ("note", "licence not given", "the model card names none"),
     ]
-    if card.notes:
-        count = len(card.notes)
-        found.append(("note", f"{count} note{'s' if count > 1 else ''}", " ".join(card.notes)))
+    notes = list(card.notes)
+    if other := [note for note in notes if note.startswith(MADE_FOR)]:
+        words = other[0].partition(",")[0]
+        found.append(("note", words[:1].lower() + words[1:], other[0]))
+        notes.remove(other[0])
+    if notes:
+        count = len(notes)
+        found.append(("note", f"{count} note{'s' if count > 1 else ''}", " ".join(notes)))
     return found
 
 

@@ -12,6 +12,7 @@ from gradio import route_utils
 
 from .address import address_of
 from .store import SessionStore
+from .unread import Unread
 
 BOUNDLESS = 10**9
 
@@ -23,6 +24,12 @@ def remember_little(page: gr.Blocks, sessions: SessionStore) -> None:
     # what a new session copies: the page's functions, and of its components none
     holder.blocks = SimpleNamespace(default_config=page.default_config, blocks={})  # pyright: ignore
 
+    queue.send_message = Unread(queue, sessions).send
+
+    def leave(session: str) -> None:
+        if session in holder.session_data:  # Gradio keeps it for an hour
+            holder.session_data[session].state_data.clear()
+
     def forget(session: str) -> None:
         holder.session_data.pop(session, None)
         holder.time_last_used.pop(session, None)
@@ -31,6 +38,7 @@ def remember_little(page: gr.Blocks, sessions: SessionStore) -> None:
             if event in queue.event_ids_to_events:
                 queue.event_ids_to_events[event].alive = False  # nobody hears it any more
 
+    sessions.left.append(leave)
     sessions.forgotten.append(forget)
 
 

@@ -22,7 +22,7 @@ MAX_SESSIONS = 2000
 ADDRESS_SESSIONS = 250
 """Of one address, where it is known."""
 MAX_BYTES = 512 * MIB
-ADDRESS_BYTES = 64 * MIB
+ADDRESS_BYTES = 32 * MIB
 AGE_SECONDS = 3600.0
 """A session without a stream is forgotten after so long."""
 T = TypeVar("T")
@@ -66,6 +66,8 @@ class SessionStore:
         end."""
         self._weight: Counter[str] = Counter()
         """By the same: bytes."""
+        self.left: list[Callable[[str], None]] = []
+        """Called with each session that ends."""
         self.forgotten: list[Callable[[str], None]] = []
         """Called with each session that is no longer remembered."""
 
@@ -128,6 +130,8 @@ class SessionStore:
             if record is not None:
                 for drawer in self._drawers:
                     self._take(record, drawer)
+                for tell in self.left:
+                    tell(session)
 
     def sweep(self) -> None:
         """Forget sessions that have been without a stream and unused for too long."""
@@ -139,6 +143,9 @@ class SessionStore:
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def __contains__(self, session: str) -> bool:
+        return session in self._records
 
     @property
     def bytes(self) -> int:

@@ -18,6 +18,8 @@ from gradio.utils import get_upload_folder
 
 from ramole_core import AdapterRefused
 
+from ..gradio_home import CACHE
+
 ARCHIVE = ".zip"
 PAIR = ("adapter_model.safetensors", "adapter_config.json")
 NO_UPLOAD = "That is not an uploaded file; upload the file itself."
@@ -60,7 +62,7 @@ def taken(paths: Sequence[str]) -> Iterator[list[Path]]:
     """
     if not isinstance(paths, list | tuple):
         raise AdapterRefused(NO_UPLOAD)
-    with tempfile.TemporaryDirectory(prefix="ramole-upload-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ramole-upload-", dir=CACHE.name) as folder:
         yield [_take(path, Path(folder) / str(i)) for i, path in enumerate(paths)]
 
 
