@@ -23,6 +23,13 @@ def make_folder() -> tempfile.TemporaryDirectory:
     return made
 
 
+def folder_within(prefix: str) -> tempfile.TemporaryDirectory:
+    """A folder of one use in this process's own, which goes with it where it is killed."""
+    home = Path(CACHE.name)
+    home.mkdir(exist_ok=True)  # processes that were forked share it, and one that ended removed it
+    return tempfile.TemporaryDirectory(prefix=prefix, dir=home)
+
+
 def _remove_left(place: Path) -> None:
     if os.name != "posix":
         return

@@ -7,7 +7,6 @@ where it points into that cache.
 
 import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from gradio.utils import get_upload_folder
 
 from ramole_core import AdapterRefused
 
-from ..gradio_home import CACHE
+from ..gradio_home import folder_within
 
 ARCHIVE = ".zip"
 PAIR = ("adapter_model.safetensors", "adapter_config.json")
@@ -62,7 +61,7 @@ def taken(paths: Sequence[str]) -> Iterator[list[Path]]:
     """
     if not isinstance(paths, list | tuple):
         raise AdapterRefused(NO_UPLOAD)
-    with tempfile.TemporaryDirectory(prefix="ramole-upload-", dir=CACHE.name) as folder:
+    with folder_within("upload-") as folder:
         yield [_take(path, Path(folder) / str(i)) for i, path in enumerate(paths)]
 
 
