@@ -226,8 +226,14 @@ def test_integration_runs_the_targets_that_people_run():
     assert os.access(run, os.X_OK)
     assert run.read_text(encoding="utf-8").splitlines()[-1] == "make test"
     flow = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
-    steps = [step.get("run") for step in flow["jobs"]["test"]["steps"]]
-    assert "bash .ci/run" in steps
+    jobs = {name: job["steps"] for name, job in flow["jobs"].items()}
+    assert {name: steps[-1]["run"] for name, steps in jobs.items()} == {
+        "test": "bash .ci/run",
+        "clients": "make clients",
+    }
+    assert flow["permissions"] == {"contents": "read"}
+    for checkout, *_ in jobs.values():
+        assert re.fullmatch(r"actions/checkout@[0-9a-f]{40}", checkout["uses"])
 
 
 def test_make_alone_prints_every_target():
