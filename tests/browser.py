@@ -25,6 +25,10 @@ FLAGS = (
 ).split()
 PATIENCE = 60_000
 """Milliseconds; the machine may be busy."""
+FINISH = """() => document.getAnimations().forEach((one) => {
+  if (one.effect.getComputedTiming().endTime !== Infinity) one.finish();
+})"""
+"""Transitions and animations are at their end now."""
 SETTLED = """() => document.getAnimations().every((one) =>
   one.playState !== 'running' || one.effect.getComputedTiming().endTime === Infinity)"""
 """No transition is under way: a button that just became enabled is half faded until it ends."""
@@ -178,8 +182,9 @@ def fill_number(field: Locator, value: str) -> None:
 
 
 def serious(page: Page, within: str | None = None) -> list[tuple[str, list[str]]]:
-    """What axe calls serious or worse on the page, or inside `within`, once every transition is
-    over: each rule with the first elements that break it."""
+    """What axe calls serious or worse on the page, or inside `within`, with every transition at
+    its end: each rule with the first elements that break it."""
+    page.evaluate(FINISH)
     page.wait_for_function(SETTLED)
     found = Axe().run(page, context=within).response["violations"]
     return [

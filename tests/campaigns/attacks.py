@@ -81,13 +81,20 @@ class Attacker:
 
     async def sessions(self) -> None:
         """Every event of the page, each from a session of its own."""
+        await self._events(lambda: secrets.token_hex(6))
+
+    async def unread(self) -> None:
+        """Every event of the page from one session, which reads nothing."""
+        await self._events(lambda: "deaf")
+
+    async def _events(self, session: Callable[[], str]) -> None:
         async with self.client() as client:
             config = (await client.get("/config")).json()
         events = list(_events(config))
         numbers = iter(range(10**9))
 
         async def invented(client: httpx.AsyncClient) -> None:
-            event = {**events[next(numbers) % len(events)], "session_hash": secrets.token_hex(6)}
+            event = {**events[next(numbers) % len(events)], "session_hash": session()}
             await self.post(client, "/gradio_api/queue/join", json.dumps(event).encode())
 
         await self.again(invented, 8)
@@ -122,6 +129,17 @@ class Attacker:
             for path in ("/", "/config", "/gradio_api/file=https://127.0.0.1:1/"):
                 with suppress(httpx.HTTPError):
                     self.counts[f"{(await client.get(path)).status_code}"] += 1
+
+        await self.again(both, 4)
+
+    async def hosts(self) -> None:
+        """The page and its configuration, each time for another name."""
+
+        async def both(client: httpx.AsyncClient) -> None:
+            name = {"x-forwarded-host": f"{secrets.token_hex(6)}.localhost"}
+            for path in ("/", "/config"):
+                with suppress(httpx.HTTPError):
+                    self.counts[f"{(await client.get(path, headers=name)).status_code}"] += 1
 
         await self.again(both, 4)
 
@@ -193,8 +211,8 @@ async def attack(url: str, names: Sequence[str]) -> None:
 
 ENDING_SECONDS = 60.0
 ATTACKS = (
-    *("parts", "silent_bodies", "recordings", "sessions", "queue"),
-    *("streams", "reloads", "links"),
+    *("parts", "silent_bodies", "recordings", "sessions", "unread", "queue"),
+    *("streams", "reloads", "links", "hosts"),
 )
 """Of a page without passwords; `passwords` is for one with them."""
 
