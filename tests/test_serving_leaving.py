@@ -1,11 +1,14 @@
 """Who goes in the midst of an answer is no fault of the page's; what is one stays one."""
 
 import asyncio
+import logging
+from concurrent.futures import Future
 
 import pytest
+import ray._raylet
 from ray.exceptions import RayActorError, TaskCancelledError
 
-from ramole_core.serving.ray_leaving import with_leaving
+from ramole_core.serving.ray_leaving import ignore_nobodys_results, with_leaving
 
 
 def heard(raised: Exception) -> list[str]:
@@ -40,3 +43,21 @@ def test_a_visitor_who_goes_is_told_as_such():
 def test_any_other_fault_is_one(fault):
     with pytest.raises(type(fault)):
         heard(fault)
+
+
+def test_a_result_whose_future_was_cancelled_meanwhile_is_not_reported(caplog):
+    """Ray's own logger, with what its callback meets there; any other fault is told."""
+    ray_log = logging.getLogger(ray._raylet.__name__)  # pyright: ignore[reportAttributeAccessIssue]
+    before = list(ray_log.filters)
+    ignore_nobodys_results()
+    try:
+        for broken in (False, True):
+            future = Future()
+            future.cancel()
+            try:
+                future.set_exception(RayActorError()) if not broken else future.exception(None, 1)
+            except Exception:
+                ray_log.exception("failed to run async callback (user func)")
+        assert [one.exc_info[0] for one in caplog.records if one.exc_info] == [TypeError]
+    finally:
+        ray_log.filters[:] = before

@@ -5,7 +5,9 @@ too, and the page would be raised that from `receive`, as a fault of its own, an
 be answered.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import InvalidStateError
 from typing import Any
 
 from ray.exceptions import TaskCancelledError
@@ -15,6 +17,20 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 GONE = {"type": "http.disconnect"}
+
+
+class NobodysResult(logging.Filter):
+    """Drops Ray's report of a result whose future was cancelled at the same moment: it looks
+    whether anybody waits, and hands it over, in two steps."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record stays."""
+        return not (record.exc_info and isinstance(record.exc_info[1], InvalidStateError))
+
+
+def ignore_nobodys_results() -> None:
+    """Install `NobodysResult` in this process."""
+    logging.getLogger("ray._raylet").addFilter(NobodysResult())
 
 
 def with_leaving(app: App) -> App:

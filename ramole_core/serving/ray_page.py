@@ -7,7 +7,7 @@ from ray import serve
 from ramole_core.ramole import Ramole
 from ramole_core.serving.opening import engines_over
 from ramole_core.serving.ray_fleet import RayFleet
-from ramole_core.serving.ray_leaving import with_leaving
+from ramole_core.serving.ray_leaving import ignore_nobodys_results, with_leaving
 from ramole_core.serving.served_engine import located
 from ramole_core.settings import Settings
 
@@ -24,6 +24,7 @@ class ServedPage:
         self._page = page
 
     def __serve_build_asgi_app__(self) -> Any:
+        ignore_nobodys_results()
         return with_leaving(located(self._page)(self._ramole))
 
     def __del__(self) -> None:

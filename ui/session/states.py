@@ -24,7 +24,7 @@ def remember_little(page: gr.Blocks, sessions: SessionStore) -> None:
     # what a new session copies: the page's functions, and of its components none
     holder.blocks = SimpleNamespace(default_config=page.default_config, blocks={})  # pyright: ignore
 
-    queue.send_message = Unread(queue, sessions).send
+    queue.send_message = Unread(queue, sessions).send  # pyright: ignore[reportAttributeAccessIssue]
 
     def leave(session: str) -> None:
         if session in holder.session_data:  # Gradio keeps it for an hour

@@ -27,7 +27,7 @@ class Unread:
         self._sizes: dict[str, deque[int]] = {}
         self._drawer = sessions.drawer(weigh=int)
         self._send = queue.send_message
-        sessions.forgotten.append(lambda session: self._sizes.pop(session, None))
+        sessions.forgotten.append(self._forget)
 
     def send(self, event: Any, message: Any) -> None:
         """Gradio's `Queue.send_message`; ends the event where too much waits for its reader."""
@@ -49,6 +49,9 @@ class Unread:
             self._send(event, ProcessCompletedMessage(output={"error": UNHEARD}, success=False))
             event.alive = False
         self._drawer.put(session, sum(sizes))
+
+    def _forget(self, session: str) -> None:
+        self._sizes.pop(session, None)
 
 
 def size_of(value: Any) -> int:
