@@ -60,7 +60,11 @@ if TYPE_CHECKING:
         untrained as untrained,
     )
     from ramole_core.pool import AdapterCard as AdapterCard
-    from ramole_core.process_memory import keep_few_heaps as keep_few_heaps, settle as settle
+    from ramole_core.process_memory import (
+        give_back as give_back,
+        keep_few_heaps as keep_few_heaps,
+        settle as settle,
+    )
     from ramole_core.ramole import Ramole as Ramole
     from ramole_core.request import (
         Fitting as Fitting,
@@ -126,6 +130,7 @@ _HOMES = {
     "effect_shares": "effects",
     "effects_record": "effects",
     "facts_of": "facts",
+    "give_back": "process_memory",
     "keep_few_heaps": "process_memory",
     "model_notes": "facts",
     "model_words": "facts",

@@ -22,6 +22,12 @@ def keep_few_heaps(most: int = HEAPS) -> bool:
     return bool(ctypes.CDLL(None).mallopt(_M_ARENA_MAX, most))
 
 
+def give_back() -> None:
+    """Return what was freed to the system; glibc keeps some of it for later."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def settle() -> None:
     """Exempt all loaded objects from garbage collection; call it once all is loaded.
 

@@ -63,6 +63,14 @@ def app(made):
     return lambda: Routes(Kept(Starlette(routes=routes), pages=True), table=RULES)
 
 
+def test_pages_for_invented_names_are_bounded_and_the_known_one_is_served(app, made):
+    served = app()
+    told = [get(served, "/", host=f"name{n}.example").status_code for n in range(3000)]
+    assert get(served, "/", host="name0.example").status_code == 200, "it is there already"
+    assert set(told) == {200, 429} and told[:60] == [200] * 60 and told.count(200) < 2999
+    assert len(made) == told.count(200)
+
+
 def test_the_page_is_made_and_packed_once_for_each_name_and_encoding(app, made):
     served = app()
     for _ in range(3):

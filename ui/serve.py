@@ -16,7 +16,7 @@ import gradio as gr
 from gradio import processing_utils, themes
 from gradio.utils import get_upload_folder
 
-from ramole_core import RamoleError, announce_page, withdraw_page
+from ramole_core import RamoleError, announce_page, give_back, withdraw_page
 
 from .api.mcp import describe_tools
 from .health import health_routes
@@ -153,6 +153,7 @@ def tidy_on(page: gr.Blocks, ramole: "Ramole") -> None:
         if time.monotonic() - tidied >= TIDY_SECONDS:
             logins.sweep(page.app.tokens)
             tidy(ramole)
+            give_back()
             tidied = time.monotonic()
 
 

@@ -162,6 +162,7 @@ class Scheduler:
             "waiting": self.waiting,
             "kv_bytes": self._kv.held_bytes,
             "kv_cached_bytes": self._kv.cached_bytes,
+            "kv_made_bytes": self._kv.nbytes,
         }
         return asdict(self._stats) | held
 

@@ -37,8 +37,8 @@ FORGET_SECONDS = 5.0
 POLL = 2.0
 """Seconds between two looks at what the engines have done."""
 GAUGES = (
-    *("running", "waiting", "kv_bytes", "kv_cached_bytes", "host_bytes", "host_adapters"),
-    *("bank_bytes", "bank_adapters", "bank_pages"),
+    *("running", "waiting", "kv_bytes", "kv_cached_bytes", "kv_made_bytes"),
+    *("host_bytes", "host_adapters", "bank_bytes", "bank_adapters", "bank_pages"),
 )
 """What an engine holds, and loses with its process; the rest is counted on."""
 T = TypeVar("T")

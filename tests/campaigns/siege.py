@@ -34,6 +34,7 @@ LATEST_SECONDS = 60.0
 """After a turn, for the answers that are on their way; what takes longer is lost."""
 SETTLED_SECONDS = 20.0
 """After a turn, for what it left."""
+BUDGETED = ("kv_made_bytes", "host_cache_bytes")
 KEY: dict[str, str] = {}
 """What the honest send where the page asks for a key."""
 PROMPT = "Fix the capital letters in the following text: i live in paris"
@@ -94,7 +95,7 @@ async def _turns(
     await _turn(server, [], min(seconds, 5), clients)  # warm
     quiet = await _turn(server, [], seconds, clients)
     usual, told = statistics.median(quiet.first), {}
-    before, disk, cached = _memory(server), _disk(root), _cached(server)
+    before, disk, budgeted = _memory(server), _disk(root), _budgeted(server)
     turns = [([kind], kind) for kind in kinds] + [(kinds, "all at once")]
     for names, name in turns:
         if time.monotonic() > end:
@@ -113,7 +114,7 @@ async def _turns(
         if late > LATER * usual + NOISE_SECONDS:
             figures.failed("first_token_twice_as_late", f"{name}: {late:.3f} s after {usual:.3f} s")
     await asyncio.sleep(min(SETTLED_SECONDS, seconds))
-    kept = _cached(server) - cached
+    kept = _budgeted(server) - budgeted
     more, left = _memory(server) - before - kept, _disk(root) - disk
     if more > MORE_MIB:
         figures.failed("memory_not_flat", f"{more:.0f} MiB more")
@@ -124,7 +125,7 @@ async def _turns(
         "first_token_ms_without": round(1000 * usual),
         "turns": told,
         "memory_mib_more": round(more),
-        "prompts_kept_mib_more": round(kept),
+        "budgets_mib_more": round(kept),
         "disk_mib_more": round(left, 1),
     }
 
@@ -197,13 +198,17 @@ def _memory(server: Server) -> float:
     return psutil.Process(server.process.pid).memory_info().rss / 2**20
 
 
-def _cached(server: Server) -> float:
-    """MiB of keys and values that are kept for prompts, up to a bound of their own."""
+def _budgeted(server: Server) -> float:
+    """MiB of keys, values and adapters, each up to a bound of its own that the operator sets."""
     said = httpx.get(f"{server.url}/metrics", headers=KEY, timeout=60).text
-    found = re.search(r"^ramole_kv_cached_bytes (\S+)$", said, re.MULTILINE)
-    return float(found[1]) / 2**20 if found else 0.0
+    found = [re.search(rf"^ramole_{name} (\S+)$", said, re.MULTILINE) for name in BUDGETED]
+    if any(found) and not all(found):
+        raise RuntimeError(f"/metrics tells nothing of one of {', '.join(BUDGETED)}")
+    return sum(float(one[1]) for one in found if one) / 2**20
 
 
 def _disk(root: Path) -> float:
-    """MiB below the server's folder, its temporary files among them."""
-    return sum(one.stat().st_size for one in root.rglob("*") if one.is_file()) / 2**20
+    """MiB below the server's folder, its temporary files among them, but for the packed files of
+    the pool's adapters, one each."""
+    files = (one for one in root.rglob("*") if one.is_file() and one.parent.name != "units")
+    return sum(one.stat().st_size for one in files) / 2**20

@@ -23,6 +23,7 @@ GAUGES = {
     "host_bytes": ("host_cache_bytes", "Adapters in host memory"),
     "kv_bytes": ("kv_bytes", "Keys and values of requests that run"),
     "kv_cached_bytes": ("kv_cached_bytes", "Keys and values kept for what begins alike"),
+    "kv_made_bytes": ("kv_made_bytes", "Memory for keys and values, up to RAMOLE_KV_CACHE_MB"),
     "engines": ("engines", "Engines that can be asked, where there are several"),
 }
 COUNTERS = {

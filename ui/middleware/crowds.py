@@ -16,12 +16,11 @@ from .routes import MAX_OPEN, Kind, rule_of
 SHARE = 4
 """An address may have one in so many of the places in Gradio's queue, and half of those who run."""
 EVENTS_PER_SECOND = 20
-"""Gradio's events and calls of one address, and pages that are made for it; each takes some
-milliseconds of the server. Requests of OpenAI's door and of MCP have no such limit: what they ask
-for waits in the queue, in turn."""
+"""Gradio's events and calls of one address; each takes some milliseconds of the server. Requests of
+OpenAI's door and of MCP have no such limit: what they ask for waits in the queue, in turn."""
 EVENTS_AT_ONCE = 200
 """So many more are taken at once."""
-EVENTS: tuple[Kind, ...] = ("call", "direct", "page")
+EVENTS: tuple[Kind, ...] = ("call", "direct")
 REFUSED_SECONDS = 0.25
 """Until one too many is refused, so that a flood of them takes less of the server."""
 
@@ -51,7 +50,7 @@ class Crowds:
             try:
                 counts.take(address)
             except Taken as taken:
-                raise _crowded(near=taken.near) from None
+                raise crowded(near=taken.near) from None
         except Refused as refused:
             await refused.respond(scope, receive, send)
             return
@@ -60,7 +59,7 @@ class Crowds:
                 await self._app(scope, receive, send)
             else:
                 await asyncio.sleep(REFUSED_SECONDS)
-                await _crowded(near=True).respond(scope, receive, send)
+                await crowded(near=True).respond(scope, receive, send)
         finally:
             counts.give_back(address)
 
@@ -78,17 +77,18 @@ def _refuse_waiting(queue: Any, said: str) -> None:
     if len(queue) >= waiting:
         lines = [one.queue for one in queue.event_queue_per_concurrency_id.values()]
         if _mine((event for line in lines for event in line), said) >= waiting:
-            raise _crowded(near=True)
+            raise crowded(near=True)
     if len(queue.event_ids_to_events) >= running:
         if _mine(list(queue.event_ids_to_events.values()), said) >= running:
-            raise _crowded(near=True)
+            raise crowded(near=True)
 
 
 def _mine(events: Iterable[Any], said: str) -> int:
     return sum(event.request.headers.get(HEADER) == said for event in events)
 
 
-def _crowded(*, near: bool) -> Refused:
+def crowded(*, near: bool) -> Refused:
+    """The refusal of one request too many."""
     whose = "from your address " if near else ""
     return Refused(
         429 if near else 503,

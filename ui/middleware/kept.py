@@ -13,6 +13,10 @@ import brotli
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..session.address import HEADER, address_of
+from ..session.counts import Taken
+from ..session.rates import AddressRates
+from .crowds import crowded
 from .refusal import header
 from .routes import MIB, rule_of
 
@@ -23,8 +27,12 @@ OWN = (b"deep_link", b"page", b"__sign")
 NAMES = ("host", "x-forwarded-host", "x-forwarded-proto")
 """What the page calls itself by."""
 MAX_KEPT_BYTES = 32 * MIB
+PAGES_PER_SECOND, PAGES_AT_ONCE = 1, 60
+"""Pages and descriptions of them that are made for one address; each takes 50 ms of the server."""
 SMALL = 400
 """Bytes that are not worth compressing."""
+UNKNOWN = "unknown"
+"""Those whose address is not known have one rate together; pages that are there cost nothing."""
 ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
     "br": lambda body: brotli.compress(body, quality=5),
     "gzip": lambda body: gzip.compress(body, 6),
@@ -34,23 +42,31 @@ Answer = tuple[list[tuple[bytes, bytes]], bytes]
 
 
 class Kept:
-    """ASGI middleware that caches responses by key, as long as there is room."""
+    """ASGI middleware that caches responses by key, as long as there is room, and bounds how many
+    pages are made for an address."""
 
     def __init__(self, app: ASGIApp, *, pages: bool):
         """`pages`: the page itself is the same for everybody too, as nobody logs in."""
         self._app, self._pages = app, pages
         self._kept: OrderedDict[tuple, Answer] = OrderedDict()
         self._bytes = 0
+        self._made = AddressRates(rate=PAGES_PER_SECOND, burst=PAGES_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = self._key(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
-        if key is None:
-            await self._app(scope, receive, send)
-            return
-        answer = self._kept.get(key)
-        if answer is not None:
+        answer = None if key is None else self._kept.get(key)
+        if key is not None and answer is not None:
             self._kept.move_to_end(key)
             await _send(answer, send)
+            return
+        try:
+            if scope["type"] == "http" and rule_of(scope).kind == "page":
+                self._made.take(address_of({HEADER: header(scope, HEADER) or ""}) or UNKNOWN)
+        except Taken as taken:
+            await crowded(near=taken.near).respond(scope, receive, send)
+            return
+        if key is None:
+            await self._app(scope, receive, send)
             return
         start: Message = {}
         body = bytearray()
