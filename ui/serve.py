@@ -150,10 +150,10 @@ def tidy_on(page: gr.Blocks, ramole: "Ramole") -> None:
     while True:
         time.sleep(SWEEP_SECONDS)
         sweep_sessions(ramole)
+        give_back()  # 10 ms, and up to 150 MB after long prompts
         if time.monotonic() - tidied >= TIDY_SECONDS:
             logins.sweep(page.app.tokens)
             tidy(ramole)
-            give_back()
             tidied = time.monotonic()
 
 
