@@ -72,8 +72,8 @@ class TurnLock:
                 self._waiting.append(one)
         try:
             while not one.called.wait(None if cancelled is never else POLL_SECONDS):
-                _still(cancelled)
-            _still(cancelled)
+                still(cancelled)
+            still(cancelled)
         except BaseException:
             with self._lock:
                 if one.called.is_set():
@@ -144,6 +144,6 @@ def check_place(
         )
 
 
-def _still(cancelled: Callable[[], bool]) -> None:
+def still(cancelled: Callable[[], bool]) -> None:
     if cancelled():
         raise Cancelled("Nobody waits for the answer any more; its prompt is not read.")

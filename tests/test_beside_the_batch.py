@@ -75,6 +75,30 @@ def test_a_crowd_that_examines_is_one_turn_between_two_steps(tiny, forwards):
     assert max(beside) <= CHUNK
 
 
+def test_the_batch_has_as_much_time_as_what_is_read_beside_it(tiny, monkeypatch):
+    """A piece that took long is followed by so many steps; an idle batch is not waited for."""
+    alone, steps = tiny.engine._alone, []
+    monkeypatch.setattr(alone, "_idle", lambda: False)
+    alone._owed = 10.0
+
+    def run() -> None:
+        for _ in range(5):
+            steps.append(alone._owed)
+            alone.note_step(2.0)
+
+    batch = threading.Timer(0.1, run)
+    batch.start()
+    alone._wait_for_steps(lambda: False)
+    batch.join()
+    assert steps == [10.0, 8.0, 6.0, 4.0, 2.0] and alone._owed == 0
+    alone._owed = 10.0
+    with pytest.raises(Cancelled):
+        alone._wait_for_steps(lambda: True)
+    monkeypatch.setattr(alone, "_idle", lambda: True)
+    alone._wait_for_steps(lambda: True)
+    assert alone._owed == 10.0, "it was not waited for"
+
+
 def test_in_pieces_and_together_the_responses_are_the_same(tiny, monkeypatch):
     prompts = [tiny.engine.read(ask(n)) for n in (70, 3, 9, 5, 90)]
     chosen = [tiny.chosen([("ant", 2), ("bee", 7)])] * len(prompts)

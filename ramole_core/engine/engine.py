@@ -1,5 +1,6 @@
 """The engine: base model, served layers, adapters and the shared batch."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -153,6 +154,7 @@ class Engine:
             placer=self._placer,
             lock=self._lock,
             chunk=sizes.prefill_chunk,
+            idle=lambda: self.scheduler.idle,
         )
         self._bare = BareReader(base.model, self.layout, placer=self._placer, alone=self._alone)
         self._reader = RequestReader(base.tokenizer, self.facts, weights=weights)
@@ -363,12 +365,14 @@ class Engine:
         raised.
         """
         with self._lock.turn(), self._runner.apart():
+            began = time.monotonic()
             try:
                 events = self.scheduler.step()
             except Exception as error:
                 for state in self.scheduler.fail():
                     state.deliver(state, error)
                 raise
+            self._alone.note_step(time.monotonic() - began)
         for state, item in events:
             state.deliver(state, item)
         return events

@@ -4,6 +4,8 @@ For looking: the next token at some position, or what goes into the layers at a 
 prompt is read in pieces, and before each the batch has its turn, and whoever else reads beside it.
 """
 
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -19,7 +21,12 @@ from ramole_core.engine.pages import pages_of
 from ramole_core.engine.placement import Placement, Placer
 from ramole_core.engine.segments import Segments
 from ramole_core.layers import RowMix
-from ramole_core.turns import Source, TurnLock, never
+from ramole_core.turns import Source, TurnLock, never, still
+
+LOOK_SECONDS = 0.02
+"""Between two looks whether the batch has nothing to do any more."""
+STANDS_STILL = 4
+"""So many times as long as it is owed, and the batch waits for something else."""
 
 
 class Part(NamedTuple):
@@ -45,9 +52,10 @@ class IsolatedForward:
         placer: Placer,
         lock: TurnLock,
         chunk: int,
+        idle: Callable[[], bool] = lambda: True,
     ):
         """`lock` is the engine's. Prompts of at most `chunk` tokens together are read in one
-        forward, a longer one in pieces of so many."""
+        forward, a longer one in pieces of so many. `idle`: whether the batch has nothing to do."""
         self._model, self._runner, self._placer = model, runner, placer
         self._page_bytes = KvCache(model, limit=0).page_bytes
         self._lock, self._chunk = lock, chunk
@@ -55,6 +63,26 @@ class IsolatedForward:
         """Of all who read beside the batch, one waits for the engine's lock."""
         self._long = TurnLock()
         """One long prompt is read at a time, or their caches would fill the memory."""
+        self._idle = idle
+        self._owed = 0.0
+        """Seconds that the batch has before the next piece: as many as the last piece took."""
+        self._stepped = threading.Condition()
+
+    def note_step(self, seconds: float) -> None:
+        """Count a step of the batch, which took so long."""
+        with self._stepped:
+            self._owed -= seconds
+            if self._owed <= 0:
+                self._stepped.notify_all()
+
+    def _wait_for_steps(self, cancelled: Callable[[], bool]) -> None:
+        """Wait until the batch has had as much time as the last piece, or has nothing to do, or
+        stands still."""
+        with self._stepped:
+            end = time.monotonic() + STANDS_STILL * self._owed
+            while self._owed > 0 and not self._idle() and time.monotonic() < end:
+                still(cancelled)
+                self._stepped.wait(LOOK_SECONDS)
 
     def read(
         self,
@@ -96,15 +124,19 @@ class IsolatedForward:
     ) -> "_Reading":
         reading: _Reading | None = None
         while reading is None or not reading.over:
-            with self._line.turn(*turn), self._lock.turn(), torch.inference_mode():
-                if reading is None:
-                    kv = self._cache_of(asked, group)
-                    reading = _Reading({n: asked[n] for n in group}, kv, becomes)
-                parts = reading.next_parts(self._chunk)
-                with self._placer.pinned(reading.placements(parts), full) as rows:
-                    with watch(parts):
-                        output = self._runner.forward(reading.pieces(parts, rows), reading.kv)
-                reading.take(parts, output)
+            with self._line.turn(*turn):
+                self._wait_for_steps(turn[1])
+                with self._lock.turn(), torch.inference_mode():
+                    began = time.monotonic()
+                    if reading is None:
+                        kv = self._cache_of(asked, group)
+                        reading = _Reading({n: asked[n] for n in group}, kv, becomes)
+                    parts = reading.next_parts(self._chunk)
+                    with self._placer.pinned(reading.placements(parts), full) as rows:
+                        with watch(parts):
+                            output = self._runner.forward(reading.pieces(parts, rows), reading.kv)
+                    reading.take(parts, output)
+                    self._owed = time.monotonic() - began
         return reading
 
     def _cache_of(
