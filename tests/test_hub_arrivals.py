@@ -128,9 +128,7 @@ def test_nobody_waits_for_slow_weights_and_they_answer_once_they_are_here(hub_se
     with pytest.raises(RamoleError, match="still on its way"):
         hub._arrivals.bring(one, Wait(hub._clock() + 0.1))
     end = time.monotonic() + 60
-    while (
-        not hub_server.weights_asked() and time.monotonic() < end
-    ):  # its tree comes first
+    while not hub_server.weights_asked() and time.monotonic() < end:  # its tree comes first
         time.sleep(0.01)
     with pytest.raises(RamoleError, match="still on its way"):
         hub._arrivals.bring(one, Wait(hub._clock() + 0.1))
