@@ -45,7 +45,7 @@ class OwnModel:
 
         s = self._settings
         on_cpu = pick_device(s.device).type == "cpu"
-        with compiled_ahead() if on_cpu else nullcontext(lambda parts: None) as wait_for_kernels:
+        with compiled_ahead() if on_cpu else nullcontext() as wait_for_kernels:
             self.base = load_base(
                 s.base_model,
                 data_dir=s.data_dir,
@@ -56,11 +56,13 @@ class OwnModel:
                 chat_template=s.chat_template,
                 progress=lambda stage, fraction: tell(stage, 0.9 * fraction),
             )
-            tell(COMPILING, 0.9)
-            wait_for_kernels(1)  # the encoder's, too
+            if wait_for_kernels is not None:
+                tell(COMPILING, 0.9)
+                wait_for_kernels(1)  # the encoder's, too
             check(tell)
-            tell(COMPILING, 0.94)
-            wait_for_kernels(PARTS)
+            if wait_for_kernels is not None:
+                tell(COMPILING, 0.94)
+                wait_for_kernels(PARTS)
         self.engine = engine_of(self.base, s, shapes=self.shapes(), weights=weights)
         return LocalEngine(self.engine)
 

@@ -213,12 +213,12 @@ def test_all_are_compiled_by_other_processes_while_the_base_comes(tmp_path, monk
 
     monkeypatch.setattr(ahead.subprocess, "Popen", start)
     with ahead.compiled_ahead() as wait:
-        wait(ahead.PARTS)
+        assert wait is None
     assert started == []
     before = mark.stat().st_mtime_ns
     monkeypatch.setattr(ahead, "COMPLETE", tmp_path / "missing")
     with ahead.compiled_ahead() as wait:
-        assert len(started) == ahead.PARTS
+        assert wait and len(started) == ahead.PARTS
         wait(ahead.PARTS)
         assert [one.poll() for one in started] == [0, 0]
     assert mark.stat().st_mtime_ns > before, "they have compiled all, or read it from the cache"
@@ -227,6 +227,7 @@ def test_all_are_compiled_by_other_processes_while_the_base_comes(tmp_path, monk
     assert all(one.poll() is not None for one in started) and len(started) == 2 * ahead.PARTS
     monkeypatch.setattr(ahead.subprocess, "Popen", no_room)
     with ahead.compiled_ahead() as wait:
+        assert wait
         wait(ahead.PARTS)
 
 

@@ -12,11 +12,11 @@ PARTS = 2
 
 
 @contextmanager
-def compiled_ahead() -> Iterator[Callable[[int], None]]:
+def compiled_ahead() -> Iterator[Callable[[int], None] | None]:
     """Compile what the cache has not; gives a function that waits for so many parts, of which the
-    first has the products."""
+    first has the products; None where nothing is missing, or nothing is kept."""
     if not CACHE or COMPLETE.is_file():
-        yield lambda parts: None
+        yield None
         return
     processes: list[subprocess.Popen] = []
     with suppress(OSError):  # no room for a process: what is missing is compiled here
