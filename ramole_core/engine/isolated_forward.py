@@ -1,7 +1,7 @@
 """Forwards of whole prompts beside the batch, in a cache of their own; the same numbers.
 
 For looking: the next token at some position, or what goes into the layers at a prompt's end. A
-prompt is read in pieces, and before each the batch has its turn, and whoever else reads beside it.
+prompt is read in pieces; after each the batch has as much time, and whoever else reads a turn.
 """
 
 import threading

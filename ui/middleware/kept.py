@@ -32,7 +32,8 @@ PAGES_PER_SECOND, PAGES_AT_ONCE = 1, 60
 SMALL = 400
 """Bytes that are not worth compressing."""
 UNKNOWN = "unknown"
-"""Those whose address is not known have one rate together; pages that are there cost nothing."""
+"""Those whose address is not known have one rate together for what is cached, which costs nothing
+once it is there; none for the rest, or one of them could keep all others out."""
 ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
     "br": lambda body: brotli.compress(body, quality=5),
     "gzip": lambda body: gzip.compress(body, 6),
@@ -61,7 +62,8 @@ class Kept:
             return
         try:
             if scope["type"] == "http" and rule_of(scope).kind == "page":
-                self._made.take(address_of({HEADER: header(scope, HEADER) or ""}) or UNKNOWN)
+                address = address_of({HEADER: header(scope, HEADER) or ""})
+                self._made.take(address or (UNKNOWN if key is not None else ""))
         except Taken as taken:
             await crowded(near=taken.near).respond(scope, receive, send)
             return
