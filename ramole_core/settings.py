@@ -146,6 +146,12 @@ class Settings(BaseSettings):
         return init_settings, env_settings, dotenv_settings, file_secret_settings
 
     @property
+    def url(self) -> str:
+        """The page's address, as this machine reaches it."""
+        every = self.host in (None, "0.0.0.0", "::")
+        return f"http://{'127.0.0.1' if every else self.host}:{self.port}/"
+
+    @property
     def trained_dir(self) -> Path:
         """Where training writes: the user's own weights, found before those that are shipped."""
         return self.data_dir / "trained"

@@ -134,6 +134,22 @@ def clean_environment(monkeypatch):
 
 
 @pytest.fixture
+def home(tmp_path, tiny_llama, monkeypatch) -> Path:
+    """Settings for a tiny base, an empty sample pool and an empty data folder."""
+    adapters = tmp_path / "adapters"
+    adapters.mkdir()
+    for name, value in {
+        "BASE_MODEL": tiny_llama,
+        "QUANTIZATION": "none",
+        "DTYPE": "float32",
+        "ADAPTERS_DIR": adapters,
+        "DATA_DIR": tmp_path / "data",
+    }.items():
+        monkeypatch.setenv(f"RAMOLE_{name}", str(value))
+    return tmp_path
+
+
+@pytest.fixture
 def two_threads():
     """For PyTorch and the kernels, however many the machine has."""
     before = torch.get_num_threads()

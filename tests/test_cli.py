@@ -376,22 +376,6 @@ def test_doctor_reports_a_bad_setting_and_exits_2(capsys, monkeypatch):
 # The real thing, on a tiny random model
 
 
-@pytest.fixture
-def home(tmp_path: Path, tiny_llama: Path, monkeypatch) -> Path:
-    """Settings for a tiny base, an empty sample pool and an empty data folder."""
-    adapters = tmp_path / "adapters"
-    adapters.mkdir()
-    for name, value in {
-        "BASE_MODEL": tiny_llama,
-        "QUANTIZATION": "none",
-        "DTYPE": "float32",
-        "ADAPTERS_DIR": adapters,
-        "DATA_DIR": tmp_path / "data",
-    }.items():
-        monkeypatch.setenv(f"RAMOLE_{name}", str(value))
-    return tmp_path
-
-
 def lora_folder(folder: Path, *, seed: int) -> Path:
     """A LoRA of rank 3 on two modules of the tiny Llama (i = 32 and 56, o = 24 and 32)."""
     generator = np.random.default_rng(seed)
@@ -561,6 +545,20 @@ def test_a_command_of_the_laboratory_without_its_folder_is_a_sentence(command: s
     )
     assert done.returncode == 2, done
     assert f"The command {command} needs the folder lab/" in done.stderr
+
+
+def test_a_command_of_the_laboratory_without_its_libraries_is_a_sentence():
+    code = "import sys; sys.modules['rouge_score'] = None; "
+    code += "from ramole_core.cli import main; exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "evaluate", "--data", "data"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done
+    assert "evaluate needs rouge_score, which is not installed; run `pip" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_methods_are_listed_with_what_they_need(monkeypatch, tmp_path, capsys):

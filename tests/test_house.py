@@ -251,31 +251,6 @@ def test_no_file_of_the_pool_needs_large_file_storage():
             assert file.stat().st_size < 10 * 10**6, f"{file} is 10 MB or more"
 
 
-def test_a_wheel_has_every_file_that_a_package_reads():
-    data = dict(PROJECT["tool"]["setuptools"]["package-data"])
-    patterns = data.pop("*")
-    assert data == dict.fromkeys(("ramole_core.adapters", "ramole_core.results"), ["**/*"])
-    hidden = [
-        file
-        for place in ("adapters", "results")
-        for file in (REPOSITORY / place).rglob("*")
-        if any(part.startswith(".") for part in file.parts) and ".checkpoint" not in file.parts
-    ]
-    assert not hidden, "** passes over them"
-    assert '"ramole_core.adapters": "adapters"' in (REPOSITORY / "setup.py").read_text("utf-8")
-    others = [
-        file
-        for place in ("ramole_core", "ui")
-        for file in (REPOSITORY / place).rglob("*")
-        if file.is_file() and file.suffix != ".py" and "__pycache__" not in file.parts
-    ]
-    assert {".css", ".js", ".json"} <= {file.suffix for file in others}
-    for file in others:
-        homes = [parent for parent in file.parents if (parent / "__init__.py").is_file()]
-        packed = {found for pattern in patterns for found in homes[0].glob(pattern)}
-        assert file in packed, f"{file} is left out"
-
-
 def test_the_extras_are_the_requirements_files():
     said = PROJECT["tool"]["setuptools"]["dynamic"]
     assert said["dependencies"] == {"file": ["requirements.txt"]}
@@ -287,7 +262,6 @@ def test_the_extras_are_the_requirements_files():
     }
     assert said["version"] == {"attr": "ramole_core.__version__"}
     assert PROJECT["project"]["scripts"] == {"ramole": "ramole_core.cli:main"}
-    assert (REPOSITORY / "ramole_core" / "py.typed").is_file()
 
 
 def test_the_constraints_fit_what_is_required_and_every_machine():

@@ -142,6 +142,14 @@ def test_every_promise_of_hosting_has_its_test():
     assert [name for name in named if f"def {name}(" not in tests] == []
 
 
+def test_hosting_lists_every_status_with_which_the_middleware_refuses():
+    code = "".join(path.read_text("utf-8") for path in (REPOSITORY / "ui/middleware").glob("*.py"))
+    refusals = re.findall(r"Refused\(\s*(\d{3})(?: if [^,]* else (\d{3}))?,", code)
+    _, _, table = PAGES["docs/hosting.md"].partition("| status | when |")
+    listed = re.findall(r"^\| (\d{3}) \|", table.partition("\n\n")[0], re.MULTILINE)
+    assert listed == sorted({status for pair in refusals for status in pair if status})
+
+
 def test_settings_names_every_variable_that_the_program_reads():
     files = [*REPOSITORY.glob("ramole_core/**/*.py"), *REPOSITORY.glob("ui/**/*.py")]
     text = "".join(file.read_text("utf-8") for file in [*files, REPOSITORY / "app.py"])

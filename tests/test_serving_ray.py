@@ -17,7 +17,9 @@ import httpx
 import pytest
 from gradio_client import Client, handle_file
 
+from ramole_core.cli.server import Server
 from ramole_core.process_memory import VARIABLE
+from ramole_core.running_page import find_page
 from ramole_core.serving.running import IDLE_SECONDS
 from tests.campaigns.tiny_system import PROMPTS, write_system
 from tests.served_cluster import SETTINGS, Cluster, chat, served
@@ -114,6 +116,13 @@ def test_the_page_answers_through_the_proxy_as_it_does_alone(cluster, alone):
     text, said = client.predict(PROMPTS[1], method="mixture", api_name="/ask")
     names = [one["name"] for one in said["adapters"]]
     assert text and names[0] == "l1" and sorted(names) == ["l0", "l1", "l2"]
+
+
+def test_the_command_line_finds_its_page_and_acts_as_the_operator(cluster, system):
+    page = find_page(system / "data")
+    assert page is not None and page.url == cluster.url + "/"
+    names = [card["name"] for card in Server(page.url, data_dir=system, key=page.key).cards()]
+    assert sorted(names) == ["l0", "l1", "l2"]
 
 
 def test_its_server_believes_nobodys_forwarded_address(cluster):

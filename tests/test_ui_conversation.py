@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pytest
 
@@ -23,6 +24,7 @@ from ui.charts.palette import ink_of, scale_of
 from ui.charts.recorded import read_run
 from ui.charts.run import Found, Run
 from ui.charts.tokens import view_of_run
+from ui.parts.prompts import LIVE
 from ui.session.quota import quota_of
 
 TALK = (Turn("a", "one", "1", ("ant", "bee")), Turn("b", "two", "2", ()))
@@ -42,6 +44,7 @@ class Visit:
         self.handlers = AskHandlers(ramole, self.ui, recorded_files()[:1])
         self.request = SimpleNamespace(session_hash=session, headers={})
         self.held: dict = {self.ui.turns: (), self.ui.run: None, self.ui.outcome.talk: EMPTY}
+        self.held[self.ui.asked] = {}
 
     def __getattr__(self, name: str):
         """`turns`, `run`, or a component of the entry or the outcome."""
@@ -52,14 +55,23 @@ class Visit:
 
     def ask(self, prompt: str, *, drop: bool = False, beside: bool = True, **form) -> None:
         """Type, press Ask (or Enter), and wait."""
+        self.held |= self.handlers.on_begin(self.request, prompt, beside, self.run, self.turns)
+        self.answer(Form(prompt=prompt, beside=beside, **form), drop=drop)
+
+    def answer(self, form: Form, *, drop: bool = False) -> None:
+        """Wait for what was asked, with these fields in the form."""
         hands, request = self.handlers, self.request
-        self.held |= hands.on_begin(request, prompt, beside, self.run, self.turns)
-        said = Form(prompt=prompt, beside=beside, **form)
-        values = [getattr(said, name) for name in FIELDS]
+        values = [getattr(form, name) for name in FIELDS]
         values += [field.default for field in self.ui.entry.options.fields]
-        for picture in hands.on_ask(request, self.turns, drop, *values):
+        for picture in hands.on_ask(request, self.turns, drop, self.asked, *values):
             self.held |= dict(zip(self.ui.growing, picture, strict=True))
-        self.held |= hands.on_end(request, self.run, False, self.turns, prompt)
+        self.end(form.prompt)
+
+    def end(self, prompt: str) -> None:
+        """What follows an answer, with this in the prompt's field."""
+        self.held |= self.handlers.on_end(
+            self.request, self.run, False, self.turns, prompt, self.asked
+        )
 
     @property
     def label(self) -> str:
@@ -172,10 +184,10 @@ def test_the_prompt_is_free_again_in_a_conversation_and_only_there(visit):
     visit.ask("two")
     assert visit.held.pop(prompt) == ""
     empty = replace(visit.run, pieces=())
-    typed = visit.handlers.on_end(visit.request, empty, False, visit.turns, "two")
+    typed = visit.handlers.on_end(visit.request, empty, False, visit.turns, "two", visit.asked)
     assert prompt not in typed, "what was stopped before it began may be asked again"
-    typed = visit.handlers.on_end(visit.request, visit.run, False, visit.turns, "typed meanwhile")
-    assert prompt not in typed
+    visit.end("typed meanwhile")
+    assert prompt not in visit.held
 
 
 def test_what_does_not_fit_is_the_core_s_sentence_and_the_oldest_can_be_dropped():
@@ -185,10 +197,10 @@ def test_what_does_not_fit_is_the_core_s_sentence_and_the_oldest_can_be_dropped(
     visit.ask("two")
     visit.held |= visit.handlers.on_begin(visit.request, "three", True, visit.run, visit.turns)
     values = [getattr(Form(prompt="three"), name) for name in FIELDS] + [0.5, 3, False]
-    pictures = list(visit.handlers.on_ask(visit.request, visit.turns, False, *values))
+    pictures = list(visit.handlers.on_ask(visit.request, visit.turns, False, visit.asked, *values))
     (notice, *_, run) = pictures[-1]
     assert "has 3 turns" in notice and "drop_turns=True" in notice and run is None
-    visit.held |= visit.handlers.on_end(visit.request, None, False, visit.turns, "three")
+    visit.end("three")
     assert visit.drop.visible and [turn.user for turn in visit.turns] == ["one", "two"]
     visit.ask("three", drop=True)
     assert len(visit.run.request.history) == 2 and visit.run.request.drop_turns
@@ -235,7 +247,7 @@ def test_nobody_else_sees_my_turns_and_they_go_with_me(visit):
 
 
 @pytest.mark.parametrize("end", ["new", "recorded", "live"])
-def test_a_conversation_ends_with_a_new_one_or_an_example(end, visit, monkeypatch):
+def test_a_conversation_ends_with_a_new_one_or_an_example(end, visit):
     visit.ask("one")
     visit.go_on()
     visit.ask("two")
@@ -249,8 +261,7 @@ def test_a_conversation_ends_with_a_new_one_or_an_example(end, visit, monkeypatc
         assert not visit.talk["turns"] and visit.talk["asked"], "its question stands above it"
         assert not visit.on.visible, "nobody asks on after a recorded run"
     else:
-        monkeypatch.setattr("ui.ask.tab.LIVE", [SimpleNamespace(prompt="x", max_new_tokens=4)])
-        visit.held |= hands.on_show_live(visit.request, visit.turns, event)
+        visit.held |= hands.on_begin_live(visit.request, True, event)
     assert visit.turns == () and hands.sessions._earlier.get("me") is None
     visit.ask("three")
     assert visit.run.request.history == () and visit.talk == ALONE | {"asked": "three"}
@@ -271,17 +282,34 @@ def test_a_recorded_chat_shows_its_earlier_turns_in_their_colours_and_is_asked_a
     assert {one["e"] for one in tokens_of(shown["view"])} != {-1}, "coloured"
     assert visit.talk["asked"] == run.request.prompt
     assert "A token can be opened" not in str(visit.pick(shown["name"], 3)[-1])
-    form = visit.handlers.on_again(visit.request, visit.run)
-    assert form[visit.ui.entry.prompt] == run.request.prompt
-    visit.held |= form
+    visit.held |= visit.handlers.on_begin_again(visit.request, visit.run)
     (turn,) = visit.turns
     assert (turn.user, turn.assistant, turn.adapters) == (user, said, tuple(names))
-    visit.ask(run.request.prompt)
+    visit.answer(Form("typed before", k=1, mix_anyway=True))
     assert {one["e"] for one in tokens_of(visit.talk["turns"][0]["view"])} != {-1}, "still"
-    assert [one[0] for one in visit.run.request.history] == [user]
+    asked = visit.run.request
+    assert [one[0] for one in asked.history] == [user]
+    assert (asked.prompt, asked.k) == (run.request.prompt, run.request.k)
+    assert asked.abstain is None and visit.ui.entry.prompt not in visit.held, "the form stays"
 
 
-def test_an_example_leaves_a_conversation_alone_while_it_answers(visit, monkeypatch):
+def test_a_prompt_to_try_is_asked_and_leaves_what_is_typed_and_chosen(visit):
+    visit.handlers.sessions.forget("me")
+    visit.held |= visit.handlers.on_begin_live(
+        visit.request, True, SimpleNamespace(_data={"index": 3})
+    )
+    assert not set(visit.ui.entry.values) & set(visit.held)
+    assert visit.talk["asked"] == LIVE[3].prompt
+    visit.answer(Form("typed before", k=2, max_new_tokens=9, raw=True))
+    asked = visit.run.request
+    assert (asked.prompt, asked.k) == (LIVE[3].prompt, 2)
+    assert (asked.max_new_tokens, asked.raw) == (LIVE[3].max_new_tokens, False)
+    assert not set(visit.ui.entry.values) & set(visit.held)
+    visit.ask("typed before")
+    assert visit.run.request.prompt == "typed before"
+
+
+def test_an_example_leaves_a_conversation_alone_while_it_answers(visit):
     visit.ask("one")
     visit.go_on()
     visit.ask("two")
@@ -289,9 +317,12 @@ def test_an_example_leaves_a_conversation_alone_while_it_answers(visit, monkeypa
     event = SimpleNamespace(_data={"index": 0})
     shown = visit.handlers.on_show_recorded(visit.request, False, event)
     assert [*shown] == [visit.ui.outcome.notice]
-    assert visit.handlers.talk.left("me", visit.turns) == visit.turns
+    with pytest.raises(gr.Error, match="on its way"):
+        visit.handlers.on_begin_live(visit.request, True, event)
+    assert visit.handlers.sessions._earlier.get("me") is not None
     asked.live.ended.set()
-    assert visit.handlers.talk.left("me", visit.turns) == ()
+    visit.held |= visit.handlers.on_begin_live(visit.request, True, event)
+    assert visit.turns == ()
 
 
 def test_an_earlier_turn_is_kept_without_the_prompt_it_was_asked_after():

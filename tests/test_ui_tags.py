@@ -1,10 +1,12 @@
 """Tags say what the next question is asked with where it is not as usual; the verdict, in words."""
 
+import gradio as gr
 import pytest
 
 from ramole_core import Evidence
 from ui.ask.form import FIELDS, Form
 from ui.ask.found import IN_SIGHT, found_html, verdict
+from ui.ask.options import OptionField
 from ui.ask.tags import TAGGED, USUAL, tagged
 from ui.charts.run import Found
 
@@ -20,15 +22,28 @@ def test_a_form_as_it_opens_has_no_tag_and_gradio_s_lists_are_none():
 @pytest.mark.parametrize("name", TAGGED)
 def test_each_field_that_is_not_as_usual_has_one(name):
     other = {
-        tuple: ["ant"], str: "0.7, 0.3", bool: True, int: 5, float: 0.5
+        tuple: ["ant"], str: "0.7, 0.3", type(None): "mine", bool: True, int: 5, float: 0.5
     }[type(USUAL[name])]  # fmt: skip
-    (place,) = found = tagged(values(**{name: other}))
+    (place,) = found = tagged(values(**{name: other}), fits=[Form().method])
     assert FIELDS[place] == name and found[place]
 
 
 def test_what_a_tag_says():
     said = tagged(values(method="meteora", k=1, pinned=["ant", "bee"], top_p=0.9))
     assert [*said.values()] == ["method meteora", "k = 1", "exactly ant, bee", "top-p 0.9"]
+
+
+def test_the_chosen_method_s_own_numbers_have_tags_and_other_methods_have_none():
+    options = [
+        OptionField(method, name, default, gr.Number(render=False))
+        for method in ("meteora", "flow")
+        for name, default in (("kept", 2), ("slow", False))
+    ]
+    form = values(method="flow", examples="a => b", mix="mine")
+    said = tagged([*form, 5, True, 3, True], options, fits=["lorahub"])
+    assert [*said.values()] == ["method flow", "kept 3", "slow on"]
+    assert [*said][1:] == [len(FIELDS) + 2, len(FIELDS) + 3]
+    assert [*tagged([*form, 5, True, None, False], options).values()] == ["method flow"]
 
 
 NEAR = {"nearest": "nl2bash", "similarity": 0.49, "threshold": 0.18}

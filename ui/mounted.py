@@ -12,9 +12,11 @@ import gradio as gr
 from fastapi import FastAPI
 
 import ui
+from ramole_core import announce_page
 
 from .api.mcp import describe_tools
 from .serve import begin, served, tidy_on
+from .session.owner import OPERATOR_KEY
 from .session.quota import quota_of
 from .session.states import remember_little
 from .shutdown import end
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 
 
 def mounted(ramole: "Ramole") -> FastAPI:
-    """The application; the model loads in the background, and shutdown ends what runs. Raises
-    RamoleError for hosts, proxies or passwords that are none."""
+    """The application; the model loads in the background, the command line finds the page, and
+    shutdown ends what runs. Raises RamoleError for hosts, proxies or passwords that are none."""
     quiet_logs()
     page = ui.build(ramole)
     outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -36,6 +38,7 @@ def mounted(ramole: "Ramole") -> FastAPI:
     describe_tools(page)
     remember_little(page, quota_of(ramole).presence.sessions)
     outer.router.add_event_handler("shutdown", lambda: end(page, ramole))
+    announce_page(ramole.settings.data_dir, ramole.settings.url, OPERATOR_KEY)
     threading.Thread(target=begin, args=[ramole], name="begin", daemon=True).start()
     threading.Thread(target=tidy_on, args=[page, ramole], name="tidy", daemon=True).start()
     return outer

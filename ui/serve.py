@@ -16,7 +16,7 @@ import gradio as gr
 from gradio import processing_utils, themes
 from gradio.utils import get_upload_folder
 
-from ramole_core import RamoleError, announce_page, give_back, withdraw_page
+from ramole_core import RamoleError, announce_page, give_back
 
 from .api.mcp import describe_tools
 from .health import health_routes
@@ -70,7 +70,6 @@ def serve(page: gr.Blocks, ramole: "Ramole", *, as_json: bool = False) -> None:
     except KeyboardInterrupt:
         for sign in (signal.SIGINT, signal.SIGTERM):
             signal.signal(sign, signal.SIG_DFL)  # who asks twice wants it now
-        withdraw_page(ramole.settings.data_dir)
         end(page, ramole)
 
 

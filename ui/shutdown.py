@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from ramole_core import withdraw_page
+
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
@@ -30,3 +32,4 @@ def end(page: gr.Blocks, ramole: "Ramole") -> None:
     if server is not None:
         server.config.timeout_graceful_shutdown = CONNECTIONS
     page.close(verbose=False)
+    withdraw_page(ramole.settings.data_dir)

@@ -27,7 +27,8 @@ SITUATIONS = (
     "iid,ood,crowded,phrased,follow-up,change,uploads,open,unseen,switch,composite,permuted,blind"
 )
 """As they run; said here so that help needs no torch."""
-OUT = harness.RESULTS / "evaluation.json"
+OUT = "evaluation.json"
+"""In WORK, unless another file is named: the tables of the pool that ships stay."""
 
 
 def evaluate(
@@ -57,7 +58,9 @@ def evaluate(
         typer.Option(help="So many units of so many questions in situations; estimates the whole."),
     ] = 0,
     work: harness.Work = Path("evaluation"),
-    out: Annotated[Path | None, typer.Option(help="The JSON file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The JSON file; unsaid: WORK/evaluation.json.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     worker: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
@@ -108,7 +111,8 @@ def evaluate(
         }
         facts |= {"skipped": skip} if skip else {}
         cells = Cells(work, facts, lambda system: own_facts(ramole, system))
-        archive = (out or OUT).with_name((out or OUT).stem + "_cells.json.gz")
+        out = out or work / OUT
+        archive = out.with_name(f"{out.stem}_cells.json.gz")
         if not worker:
             cells.unpack(archive)
             if workers == 1:
@@ -135,7 +139,6 @@ def evaluate(
             | {"command": command, "date": date.today().isoformat()}
             | ({"trial": trial} if trial else {}),
         )
-    out = out or OUT
     harness.write_report(out, report)
     if as_json:
         write_json({"out": str(out), **report})

@@ -4,6 +4,8 @@ A container or an installed package has no such folder; there both commands say 
 """
 
 from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 import typer
 
@@ -23,8 +25,25 @@ def register(app: typer.Typer) -> None:
         for name in ("benchmark", "evaluate"):
             app.command(name, context_settings=ANY)(_missing(name))
         return
-    app.command("benchmark")(benchmark)
-    app.command("evaluate")(evaluate)
+    app.command("benchmark")(_with_libraries(benchmark))
+    app.command("evaluate")(_with_libraries(evaluate))
+
+
+def _with_libraries(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, with one sentence where a library that measuring needs is not installed."""
+
+    @wraps(command)
+    def run(**said: Any) -> None:
+        try:
+            command(**said)
+        except ModuleNotFoundError as error:
+            library = (error.name or "").partition(".")[0]
+            raise RamoleError(
+                f"The command {command.__name__} needs {library}, which is not installed; run "
+                "`pip install 'ramole[lab]'`, or `make setup` in a clone."
+            ) from None
+
+    return run
 
 
 def _missing(name: str) -> Callable[[], None]:

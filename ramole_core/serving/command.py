@@ -55,8 +55,8 @@ def serve(
         listen()  # Ray has set its own
         running.wait(lambda: bool(told))
         if not told:
-            listens = json.dumps({"url": running.url, "engines": engines})
-            print(listens if as_json else f"RAMoLE listens on {running.url}", flush=True)
+            listens = json.dumps({"url": settings.url, "engines": engines})
+            print(listens if as_json else f"RAMoLE listens on {settings.url}", flush=True)
         while _next(told) == signal.SIGHUP:
             say("The engines are started anew, in turn.")
             running.restart()

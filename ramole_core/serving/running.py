@@ -53,11 +53,6 @@ class Running:
         )
         self._page = None if page is None else PageAsked(page=page, settings=said)
 
-    @property
-    def url(self) -> str:
-        """URL of the page."""
-        return f"http://{self._settings.host or '127.0.0.1'}:{self._settings.port}/"
-
     def start(self) -> None:
         """Start Ray, or join it, and deploy; returns before engines or page are ready. Raises
         RamoleError where there is no such cluster."""

@@ -8,9 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
+
 from ..charts.recorded import FOLDER, read_run
 from ..charts.run import Run
+from ..parts.choices import choices
 from ..parts.prompts import LIVE, Example
+
+IN_SIGHT = 6
+"""Recorded runs that are not folded away."""
+MORE = "More prompts to try"
 
 
 def _live(of: str, **changes: Any) -> Example:
@@ -66,3 +73,21 @@ def earlier_runs(run: Run, files: Sequence[Path]) -> dict[int, Run]:
         for one in reversed(known)
         if (one.request.prompt, one.answer.text) == (user, assistant) and not one.request.history
     }
+
+
+def example_choices(
+    recorded: Sequence[str], live: Sequence[str]
+) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
+    """Recorded runs, as many as fit into a line or two; folded, the others, and the live prompts
+    that are not recorded."""
+    runs = {i: ("example", title) for i, title in enumerate(recorded)}
+    asked = {i: ("live", title) for i, title in enumerate(live) if title not in recorded}
+    first = {i: run for i, run in runs.items() if i < IN_SIGHT}
+    label = "Recorded runs, shown without the model"
+    kept = choices(first, label, elem_id="examples-recorded", kind="recorded")
+    with gr.Accordion(MORE, open=False, elem_id="examples-fold", visible=bool(asked)):
+        rest = {i: run for i, run in runs.items() if i not in first}
+        others = choices(rest, label, elem_id="examples-more", kind="recorded")
+        label = "Live prompts, asked now"
+        prompts = choices(asked, label, elem_id="examples-live", kind="live")
+    return kept, others, prompts

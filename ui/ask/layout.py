@@ -9,7 +9,6 @@ import gradio as gr
 from gradio.components import Component
 
 from ..charts.tokens import token_view
-from ..parts.choices import choices
 from ..parts.downloads import Download, download
 from ..parts.events import HELD, PLAIN, QUIET
 from ..parts.fields import k_field, length_field, method_field
@@ -18,6 +17,7 @@ from ..parts.untrained import untrained_html
 from ..session.quota import quota_of
 from ..session.store import SessionStore
 from .conversation import conversation_view
+from .examples import example_choices
 from .form import FIELDS, Form
 from .found import beside_view, found_html
 from .options import Options, options_of
@@ -31,9 +31,6 @@ from .whole_panel import WholePanel
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-IN_SIGHT = 6
-"""Recorded runs that are not folded away."""
-MORE = "More prompts to try"
 INSPECT = "() => window.ramoleTab?.('inspect')"
 """Opens the tab Inspect, which shows the answer in sight."""
 DROP = "drop oldest turns that no longer fit"
@@ -107,6 +104,8 @@ class AskLayout:
     """The finished run that is in sight, a `Run` or None."""
     turns: gr.State
     """The earlier turns of the conversation, each a `Turn`."""
+    asked: gr.State
+    """What is asked now in place of the form's fields, by name; the prompt at least."""
     open: gr.State
     """Whether the panel of the whole answer is unfolded."""
     told: gr.Textbox
@@ -147,6 +146,7 @@ def lay_out(
         whole=WholePanel.build(),
         run=(shared or Shared.build()).run,
         turns=gr.State(()),
+        asked=gr.State({}),
         open=gr.State(False),
         told=gr.Textbox(visible=False),
     )
@@ -177,7 +177,7 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> As
         elem_id="prompt",
     )
     with gr.Column(elem_id="examples"):
-        kept, others, asked = _examples(recorded, live)
+        kept, others, asked = example_choices(recorded, live)
     with gr.Row(elem_id="ask-bar"):
         ask = gr.Button("Ask", variant="primary", elem_id="ask-button", min_width=110)
         on = gr.Button("Ask on", visible=False, elem_id="on-button", min_width=90)
@@ -288,19 +288,3 @@ def _outcome(sessions: SessionStore, watch: gr.Button) -> tuple[Outcome, TokenPa
         talk, notice, view, beside_column, beside, found, timing, takeaway, downloads, npz, json
     )
     return shown, token
-
-
-def _examples(recorded: Sequence[str], live: Sequence[str]) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
-    """Recorded runs, as many as fit into a line or two; folded, the others, and the live prompts
-    that are not recorded."""
-    runs = {i: ("example", title) for i, title in enumerate(recorded)}
-    asked = {i: ("live", title) for i, title in enumerate(live) if title not in recorded}
-    first = {i: run for i, run in runs.items() if i < IN_SIGHT}
-    label = "Recorded runs, shown without the model"
-    kept = choices(first, label, elem_id="examples-recorded", kind="recorded")
-    with gr.Accordion(MORE, open=False, elem_id="examples-fold", visible=bool(asked)):
-        rest = {i: run for i, run in runs.items() if i not in first}
-        others = choices(rest, label, elem_id="examples-more", kind="recorded")
-        label = "Live prompts, asked now"
-        prompts = choices(asked, label, elem_id="examples-live", kind="live")
-    return kept, others, prompts

@@ -31,7 +31,7 @@ from .form import FIELDS, Form, form_of
 from .layout import AskLayout, about_html, how, lay_out
 from .opening import Opening
 from .sessions import Sessions
-from .talk import ASK, Talk
+from .talk import Talk
 from .updates import Drawing, begun, done, emptied, ended
 
 if TYPE_CHECKING:
@@ -67,30 +67,47 @@ class AskHandlers:
 
     def on_how(self, method, k):
         """Another method or k: update the folded part."""
-        title = {self.ui.entry.how: gr.Accordion(label=how(method, k))}
-        about = {self.ui.entry.about: about_html(self.ramole, method)}
-        entry = self.ui.entry
-        return {**title, **about, **entry.options.shown(method), **entry.pairs.shown(method)}
+        entry, about = self.ui.entry, about_html(self.ramole, method)
+        head = {entry.how: gr.Accordion(label=how(method, k)), entry.about: about}
+        return {**head, **entry.options.shown(method), **entry.pairs.shown(method)}
 
     def on_begin(self, request: gr.Request, prompt, beside, run: Run | None, turns):
         """An empty answer, unless one is on its way; in a conversation the last one joins those
         above."""
+        return self._begin(request, {"prompt": prompt or ""}, beside, run, turns)
+
+    def on_begin_live(self, request: gr.Request, beside, event: gr.EventData):
+        """As `on_begin`, for a prompt to try by the form's method; ends a conversation."""
+        example = LIVE[_index(event, len(LIVE))]
+        asked = {"prompt": example.prompt, "max_new_tokens": example.max_new_tokens, "raw": False}
+        return self._begin(request, asked, beside, None, ())
+
+    def on_begin_again(self, request: gr.Request, run: Run | None):
+        """As `on_begin`, for what the recorded run in sight was asked, with its turns."""
+        if run is None or self.sessions.busy(session_of(request)):
+            raise gr.Error(RUNNING, print_exception=False)
+        form = form_of(run.request, beside=run.beside is not None)
+        turns, _ = self.talk.recorded(session_of(request), run, self.recorded)
+        return self._begin(request, vars(form), form.beside, None, turns)
+
+    def _begin(self, request: gr.Request, asked: dict[str, Any], beside, run: Run | None, turns):
         session = session_of(request)
         if self.sessions.busy(session):
-            raise gr.Error(RUNNING, visible=False, print_exception=False)  # ends the chain
+            raise gr.Error(RUNNING, print_exception=False)  # ends the chain
         turns = self.talk.begun(session, run, turns)
-        view = self.talk.view(session, turns, asked=prompt or "")
-        return {**begun(self.ui, beside=bool(beside), turns=turns), **view}
+        view = self.talk.view(session, turns, asked=asked["prompt"])
+        return {**begun(self.ui, beside=bool(beside), turns=turns), **view, self.ui.asked: asked}
 
     def on_ask(
-        self, request: gr.Request, turns, drop, *values
+        self, request: gr.Request, turns, drop, instead, *values
     ) -> Generator[tuple[Any, ...], None, None]:
-        """Pictures of the answer, in the order of `AskLayout.growing`."""
+        """Pictures of the answer, in the order of `AskLayout.growing`; `instead`: fields that are
+        asked in place of the form's."""
         session = session_of(request)
         asked = self.sessions.begin(session)
         drawing = Drawing(asked.name, turns)
         try:
-            form = self.form(values)
+            form = self.form(values, instead)
             with self.call(request) as visitor:
                 pictures = answer(
                     self.ramole,
@@ -114,10 +131,11 @@ class AskHandlers:
         finally:
             self.sessions.ended(session, asked)
 
-    def on_end(self, request: gr.Request, run: Run | None, whole, turns, prompt):
+    def on_end(self, request: gr.Request, run: Run | None, whole, turns, prompt, asked):
         """Every panel follows the answer; in a conversation the prompt is free for the next one."""
         if run is None:
             return emptied(self.ui, talking=bool(turns))
+        typed = prompt != asked["prompt"]  # meanwhile, or before a prompt to try was pressed
         session = session_of(request)
         name, earlier = self.sessions.name(session, run), self.sessions.parts(session, run)
         if earlier:
@@ -126,8 +144,8 @@ class AskHandlers:
             shown = done(self.ui, run, name, whole=whole, talking=True)
             said = notice_html(f"{PART_BY_PART} The answer has ended.")
             shown |= {self.ui.turns: turns, self.ui.outcome.notice: said}
-            return {**shown, **view, self.ui.entry.prompt: ""}
-        free = turns and run.pieces and prompt == run.request.prompt
+            return {**shown, **view, **({} if typed else {self.ui.entry.prompt: ""})}
+        free = turns and run.pieces and not typed
         said = {self.ui.entry.prompt: ""} if free else {}
         return {**done(self.ui, run, name, whole=whole, talking=bool(turns)), **said}
 
@@ -157,24 +175,6 @@ class AskHandlers:
         view = self.talk.recorded(session_of(request), run, self.recorded)[1]
         shown = done(self.ui, run, secrets.token_hex(4), whole=whole, recorded=path.stem)
         return {**shown, self.ui.outcome.talk: view, self.ui.turns: ()}
-
-    def on_again(self, request: gr.Request, run: Run | None):
-        """The form that asks for the recorded run in sight again, its earlier turns with it."""
-        if run is None or self.sessions.busy(session_of(request)):
-            raise gr.Error(RUNNING, visible=False, print_exception=False)
-        form = form_of(run.request, beside=run.beside is not None)
-        entry = self.ui.entry
-        values = {component: getattr(form, name) for name, component in entry.fields.items()}
-        values |= entry.options.filled(form.method, dict(form.options))
-        turns, _ = self.talk.recorded(session_of(request), run, self.recorded)
-        return {**values, self.ui.turns: turns, self.ui.run: None}
-
-    def on_show_live(self, request: gr.Request, turns, event: gr.EventData):
-        """A prompt to try, in the form; a conversation ends with it."""
-        example = LIVE[_index(event, len(LIVE))]
-        values = {"prompt": example.prompt, "max_new_tokens": example.max_new_tokens, "raw": False}
-        shown = {self.ui.entry.fields[name]: value for name, value in values.items()}
-        return {**shown, self.ui.turns: self.talk.left(session_of(request), turns)}
 
     def on_take(self, request: gr.Request, run: Run | None):
         """The trace as files, with what was asked and what answered."""
@@ -215,12 +215,16 @@ class AskHandlers:
         fits = self.ui.entry.pairs.fits
         return sorted(mix.name for mix in self.ramole.mixes(owner) if mix.method in fits)
 
-    def form(self, values: Sequence[Any]) -> Form:
-        """The form, from the values of `AskInputs.values`; RamoleError where an option is none."""
-        said = dict(zip(FIELDS, values, strict=False))
-        chosen = self.ui.entry.options.chosen(said["method"], values[len(FIELDS) :])
+    def form(self, values: Sequence[Any], instead: dict[str, Any]) -> Form:
+        """The form, from the values of `AskInputs.values`, with these in place of its own.
+
+        Raises RamoleError where an option is none.
+        """
+        said = dict(zip(FIELDS, values, strict=False)) | instead
+        options = self.ui.entry.options
+        said.setdefault("options", options.chosen(said["method"], values[len(FIELDS) :]))
         said |= self.ui.entry.pairs.chosen(said["method"], said["mix"], said["examples"])
-        return Form(**said, options=chosen)
+        return Form(**said)
 
 
 def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
@@ -240,33 +244,37 @@ def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
     entry.pairs.connect()
 
     beside = entry.fields["beside"]
-    begins = [entry.prompt, beside, ui.run, ui.turns]
-    asked = entry.ask.click(handlers.on_begin, begins, ui.answered, queue=False, **QUIET)
-    running = asked.success(
-        gpu(120)(handlers.on_ask),
-        [ui.turns, entry.drop, *entry.values],
-        ui.growing,
-        postprocess=False,
-        concurrency_limit=None,
-        **QUIET,
-    )
-    ends: list[Any] = [ui.run, ui.open, ui.turns, entry.prompt]
+    begins = [*ui.answered, ui.asked]
+    typed: list[Any] = [entry.prompt, beside, ui.run, ui.turns]
+    asks = [
+        entry.ask.click(handlers.on_begin, typed, begins, queue=False, **QUIET),
+        entry.live.select(handlers.on_begin_live, beside, begins, queue=False, **QUIET),
+        entry.again.click(handlers.on_begin_again, ui.run, begins, queue=False, **QUIET),
+    ]
+    on_ask = gpu(120)(handlers.on_ask)
+    ends: list[Any] = [ui.run, ui.open, ui.turns, entry.prompt, ui.asked]
     after: list[Any] = [entry.prompt, *ui.answered]
-    running.then(handlers.on_end, ends, after, queue=False, **QUIET)
+    running: list[Any] = [
+        one.success(
+            on_ask,
+            [ui.turns, entry.drop, ui.asked, *entry.values],
+            ui.growing,
+            postprocess=False,
+            concurrency_limit=None,
+            **QUIET,
+        )
+        for one in asks
+    ]
+    for one in running:
+        one.then(handlers.on_end, ends, after, queue=False, **QUIET)
     entry.stop.click(handlers.on_stop, queue=False, **QUIET)
     if ELSEWHERE:  # there no event reaches the answer: its stream is cut
-        cut = entry.stop.click(None, cancels=[running], **QUIET)
+        cut = entry.stop.click(None, cancels=running, **QUIET)
         cut.then(handlers.on_stopped, ui.turns, ui.answered, **QUIET)
 
     for runs in (entry.recorded, entry.more):
         runs.select(handlers.on_show_recorded, ui.open, ui.answered, **QUIET)
-    form: list[Any] = [*entry.values, ui.turns, ui.run]
-    again = entry.again.click(handlers.on_again, ui.run, form, **QUIET)
-    again.success(None, js=ASK, **QUIET)
-    tags.connect(entry.tags, entry.fields)
-    shown: list[Any] = [*entry.fields.values(), ui.turns]
-    chosen = entry.live.select(handlers.on_show_live, ui.turns, shown, **QUIET)
-    chosen.then(None, js=ASK, **QUIET)
+    tags.connect(entry)
     downloads.connect([ui.outcome.npz, ui.outcome.json], handlers.on_take, ui.run)
     ui.whole.fold.expand(handlers.on_open_whole, ui.run, [ui.open, *ui.whole.all], **QUIET)
     ui.whole.fold.collapse(lambda: False, None, ui.open, queue=False, **QUIET)

@@ -1,15 +1,18 @@
 """What the next question is asked with, where it is not as usual: tags that a press removes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from gradio.components import Component
 
 from ..parts.choices import choices, choices_html
 from ..parts.events import QUIET, number_in
 from .form import FIELDS, Form
+from .options import OptionField
+
+if TYPE_CHECKING:
+    from .layout import AskInputs
 
 USUAL = {one.name: getattr(Form(), one.name) for one in fields(Form)}
 LABEL = "Not as usual; press one to undo it"
@@ -27,8 +30,12 @@ TAGGED: dict[str, Callable[[Any], str]] = {
     "system": lambda value: "a system prompt",
     "stop": lambda value: "stop strings",
     "raw": lambda value: "no chat template",
+    "examples": lambda value: "your examples",
+    "mix": lambda value: f"kept weights {value}",
 }
 """The words of each field that has a tag."""
+FITTED = {"examples", "mix"}
+"""Tagged for the methods alone that have use for them."""
 
 
 def tags_view() -> gr.HTML:
@@ -36,43 +43,56 @@ def tags_view() -> gr.HTML:
     return choices({}, LABEL, elem_id="tags", kind="tag")
 
 
-def tagged(values: Sequence[Any]) -> dict[int, str]:
-    """The words of each field that is not as usual, by its place in FIELDS."""
-    said = dict(zip(FIELDS, values, strict=True))
-    return {
+def tagged(
+    values: Sequence[Any], options: Sequence[OptionField] = (), fits: Collection[str] = ()
+) -> dict[int, str]:
+    """The words of each field and option that is not as usual, by its place among `values`: those
+    of FIELDS, then those of `options`. `fits`: the methods that have use for examples."""
+    said = dict(zip(FIELDS, values, strict=False))
+    words = {
         place: TAGGED[name](said[name])
         for place, name in enumerate(FIELDS)
         if name in TAGGED and (said[name] or USUAL[name]) and _differs(said[name], USUAL[name])
+        if name not in FITTED or said["method"] in fits
     }
+    for place, (option, value) in enumerate(zip(options, values[len(FIELDS) :], strict=True)):
+        if option.method == said["method"] and value is not None and value != option.default:
+            shown = ("off", "on")[value] if isinstance(value, bool) else f"{value:g}"
+            words[len(FIELDS) + place] = f"{option.name} {shown}"
+    return words
 
 
 def _differs(value: Any, usual: Any) -> bool:
     return list(value or ()) != list(usual) if isinstance(usual, tuple) else value != usual
 
 
-def connect(view: gr.HTML, boxes: Mapping[str, Component]) -> None:
-    """The tags follow the fields, by name in the order of FIELDS, and a press resets one."""
+def connect(entry: "AskInputs") -> None:
+    """The tags follow the form, and a press resets a field."""
+    options, boxes = entry.options.fields, entry.values
+    usual = [*(USUAL[name] for name in FIELDS), *(one.default for one in options)]
+    tags = [place for place, name in enumerate(FIELDS) if name in TAGGED]
+    tags += range(len(FIELDS), len(boxes))
 
     def on_change(*values: Any):
-        words = {place: ("×", said) for place, said in tagged(values).items()}
+        said = tagged(values, options, entry.pairs.fits)
+        words = {place: ("×", one) for place, one in said.items()}
         return gr.HTML(choices_html(words, LABEL, kind="tag"), visible=bool(words))
 
     def on_press(event: gr.EventData):
         place = number_in(event, "index")
-        name = FIELDS[place] if place is not None and 0 <= place < len(FIELDS) else ""
-        if name not in TAGGED:
+        if place not in tags:
             raise gr.Error("There is no such tag.", print_exception=False)
-        usual = USUAL[name]
-        return {boxes[name]: list(usual) if isinstance(usual, tuple) else usual}
+        value = usual[place]
+        return {boxes[place]: list(value) if isinstance(value, tuple) else value}
 
-    every: list[Any] = list(boxes.values())
+    every: list[Any] = [*boxes]
     gr.on(
-        [boxes[name].change for name in TAGGED],  # pyright: ignore[reportAttributeAccessIssue]
+        [boxes[place].change for place in tags],  # pyright: ignore[reportAttributeAccessIssue]
         on_change,
         every,
-        view,
+        entry.tags,
         queue=False,
         trigger_mode="always_last",
         **QUIET,
     )
-    view.select(on_press, None, [boxes[name] for name in TAGGED], queue=False, **QUIET)
+    entry.tags.select(on_press, None, [boxes[place] for place in tags], queue=False, **QUIET)

@@ -42,13 +42,6 @@ class Talk:
         self.sessions.forget(session)
         return ()
 
-    def left(self, session: str, turns: Turns) -> Turns:
-        """No turns any more, unless an answer to them is on its way."""
-        if self.sessions.busy(session):
-            return turns
-        self.sessions.forget(session)
-        return ()
-
     def view(self, session: str, turns: Turns, *, asked: str) -> dict[Any, Any]:
         """The turns as the browser draws them, and what is asked now."""
         view = view_of_conversation(
