@@ -54,7 +54,7 @@ def test_it_has_every_file_that_a_package_reads(source, site):
     kinds = set()
     for name in (*PACKAGES, *homes):
         for file in (source / name).rglob("*"):
-            if file.is_file():
+            if file.is_file() and (name != "lab" or file.suffix == ".py"):
                 there = homes.get(name, site / name) / file.relative_to(source / name)
                 assert there.is_file(), f"{file.relative_to(source)} is left out"
                 kinds.add(file.suffix)
@@ -79,5 +79,5 @@ def test_its_console_script_finds_the_sample_pool_from_any_folder(site, tmp_path
         return done.stdout
 
     assert ramole("--version").split()[-1] == __version__
-    assert [card["name"] for card in json.loads(ramole("list", "--json"))] == [ADAPTER]
+    assert [card["name"] for card in json.loads(ramole("list", "--json"))["adapters"]] == [ADAPTER]
     assert not any((tmp_path / "empty").iterdir())
