@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import httpx
@@ -121,7 +121,8 @@ def test_the_page_answers_through_the_proxy_as_it_does_alone(cluster, alone):
 def test_the_command_line_finds_its_page_and_acts_as_the_operator(cluster, system):
     page = find_page(system / "data")
     assert page is not None and page.url == cluster.url + "/"
-    names = [card["name"] for card in Server(page.url, data_dir=system, key=page.key).cards()]
+    with closing(Server(page.url, data_dir=system, key=page.key)) as server:
+        names = [card["name"] for card in server.cards()]
     assert sorted(names) == ["l0", "l1", "l2"]
 
 
