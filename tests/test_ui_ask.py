@@ -577,7 +577,7 @@ def test_options_are_in_sight_only_while_their_method_is_chosen():
 def test_the_chosen_methods_options_go_along_where_they_differ(method, values, options):
     handlers = asking(FakeRamole(options=OPTIONS))
     form = Form(prompt="boats?", method=method)
-    made = handlers.form([*(getattr(form, name) for name in FIELDS), *values])
+    made = handlers.form([*(getattr(form, name) for name in FIELDS), *values], {})
     assert made.options == options and made == replace(form, options=options)
     assert [type(value) for value in made.options.values()] == [type(v) for v in options.values()]
 
@@ -593,11 +593,11 @@ def test_examples_are_in_sight_and_asked_with_only_where_a_method_finds_weights_
         method="lorahub",
         examples='say => red\n\n{"inputs": "a => b", "targets": "c"}',
     )
-    made = handlers.form([getattr(form, name) for name in FIELDS])
+    made = handlers.form([getattr(form, name) for name in FIELDS], {})
     request = made.request("me")
     assert request.examples == (("say", "red"), ("a => b", "c"))
     assert form_of(request, beside=True).request("me") == request
-    other = handlers.form([getattr(replace(form, method="fusion"), name) for name in FIELDS])
+    other = handlers.form([getattr(form, name) for name in FIELDS], {"method": "fusion"})
     assert other.request("me").examples == ()
 
 
@@ -633,10 +633,10 @@ def test_kept_weights_go_with_the_page_that_kept_them(monkeypatch, secret):
     leaving.sweep_sessions(ramole)
     assert ramole.mix_owners() == {owner_of(other)}
     form = Form(prompt="boats?", method="lorahub", examples="say => red", mix="boats")
-    request = handlers.form([getattr(form, name) for name in FIELDS]).request("me")
+    request = handlers.form([getattr(form, name) for name in FIELDS], {}).request("me")
     assert (request.mix, request.examples) == ("boats", ())
     assert form_of(request, beside=True).mix == "boats"
-    other = handlers.form([getattr(replace(form, method="fusion"), name) for name in FIELDS])
+    other = handlers.form([getattr(form, name) for name in FIELDS], {"method": "fusion"})
     assert other.request("me").mix is None
 
 
@@ -704,7 +704,7 @@ def test_an_option_that_is_no_whole_number_is_told():
     form = Form(prompt="boats?", method="mixture")
     values = [*(getattr(form, name) for name in FIELDS), 0.5, 3.5, False]
     with pytest.raises(RamoleError, match="rounds is 3.5; give a whole number"):
-        handlers.form(values)
+        handlers.form(values, {})
 
 
 def test_options_of_a_recorded_run_come_back_and_others_have_their_defaults():
