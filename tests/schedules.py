@@ -61,7 +61,7 @@ def events_of(jobs: Sequence[Job], *, names: int, chunks: Sequence[int]):
     )
 
 
-SHARE = float(os.environ.get("RAMOLE_SCHEDULES", "0.2"))
+SHARE = float(os.environ.get("RAMOLE_SCHEDULES", "0.12"))
 """Of the schedules that a property is shown with when its mechanism changes: RAMOLE_SCHEDULES=1."""
 
 

@@ -37,7 +37,10 @@ def _checked(function: Any, typechecker: Decorator) -> Any:
         return function
     hints = {name: _resolved(said, function) for name, said in function.__annotations__.items()}
     if any("jaxtyping" in repr(hint) for hint in hints.values()):
-        return WITH_SHAPES(typechecker=typechecker)(function)
+        if inspect.isgeneratorfunction(function):
+            return WITH_SHAPES(typechecker=typechecker)(function)
+        function.__annotations__ = hints
+        return WITH_SHAPES(typechecker=None)(PLAIN(function))  # in one look: half the work
     if "<locals>" in function.__qualname__ or not hints:
         return function  # made anew at every call of another, and pyright has read it
     function.__annotations__ = hints

@@ -125,6 +125,20 @@ def test_what_cannot_be_asked_is_a_sentence(ask, words, sentence):
     assert status == 2 and sentence in err.splitlines()[-1] and not out
 
 
+def test_a_password_stands_in_the_address_as_in_any_url(tmp_path, monkeypatch, capsys):
+    write_sample(tmp_path / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
+    monkeypatch.setenv("RAMOLE_DATA_DIR", str(tmp_path / "elsewhere"))
+    with fake(tmp_path, auth="ann:a p@ss:word") as running:
+        place = running.url.removeprefix("http://")
+        for words in ("", "ann:wrong@"):
+            assert main(["--url", f"http://{words}{place}", "list"]) == 2
+            assert "asks for a password, or another one" in capsys.readouterr().err
+        assert main(["--url", f"http://ann:a%20p%40ss%3Aword@{place}", "list"]) == 0
+        assert "squad" in capsys.readouterr().out
+        assert main(["--url", f"http://ann:a%20p%40ss%3Aword@{place}", "generate", "a b"]) == 0
+        assert capsys.readouterr().out == "a b\n"
+
+
 def test_a_page_is_believed_while_it_lives(tmp_path):
     assert find_page(tmp_path) is None
     announce_page(tmp_path, "http://127.0.0.1:1/", "key")

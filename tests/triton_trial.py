@@ -152,13 +152,13 @@ def by_hand(made, row, j, inner, gram, late):
 
 
 if __name__ == "__main__":
-    one_layer = deepcopy(GPT2)  # each is interpreted, line by line
-    one_layer.n_layer = 1
+    llama, gpt2 = deepcopy(LLAMA), deepcopy(GPT2)  # each layer is interpreted, line by line
+    llama.num_hidden_layers = gpt2.n_layer = 1
     print(
         json.dumps(
             {
-                "llama": against_plain(LLAMA, ROWS[::2]),
-                "gpt2": against_plain(one_layer, ROWS[1::2]),
+                "llama": against_plain(llama, ROWS[::2]),
+                "gpt2": against_plain(gpt2, ROWS[1::2]),
                 "float32": made_up(torch.float32),
                 "bfloat16": made_up(torch.bfloat16),
             }

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import numpy as np
 
@@ -55,7 +55,8 @@ class Server:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise RamoleError(f"--url {url} is no address; give one such as http://127.0.0.1:7860.")
-        words = f"{parts.username}:{parts.password}" if parts.username else auth
+        said = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+        words = said if parts.username else auth
         self.url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
         self.operator = bool(key)
         header = {OPERATOR_HEADER: key} if key else {SESSION_HEADER: _secret(data_dir, self.url)}

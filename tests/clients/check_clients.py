@@ -56,6 +56,22 @@ def test_openai_chats_with_its_usual_parameters(client):
     assert first.top_logprobs[0].logprob == first.logprob <= 0 and told.ramole["ignored"]
 
 
+def test_openai_s_biases_and_penalties_change_the_answer(client):
+    asked = {"model": "base", "temperature": 0, "max_tokens": 32}
+    asked["messages"] = [{"role": "user", "content": "Write the word yes twenty times."}]
+    plain = client.chat.completions.create(**asked)
+    first, *_ = plain.ramole["token_ids"]
+    barred = client.chat.completions.create(**asked, logit_bias={str(first): -100})
+    assert first not in barred.ramole["token_ids"]
+    for penalties in (
+        {"frequency_penalty": 2},
+        {"presence_penalty": 2},
+        {"extra_body": {"repetition_penalty": 1.8}},
+    ):
+        other = client.chat.completions.create(**asked, **penalties).ramole["token_ids"]
+        assert len(set(other)) > len(set(plain.ramole["token_ids"])), penalties
+
+
 def test_openai_s_parse_gives_an_object_of_a_class(client):
     told = client.chat.completions.parse(
         model=METHOD,
