@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from ramole_core import AdapterRefused, RamoleError
+from ui.session.leaving import sweep
 from ui.session.owner import Visitor, owner_of, visitor_of
 from ui.session.presence import BEAT_SECONDS, GONE_SECONDS, IDLE_SECONDS, Presence
-from ui.session.quota import MIB, Quota, sweep
+from ui.session.quota import MIB, Quota
 
 EVIL, HOME, WORK = "203.0.113.9", "198.51.100.1", "198.51.100.2"
 

@@ -28,9 +28,10 @@ from ui.pool.intake import judge
 from ui.pool.tab import PoolHandlers
 from ui.pool.undo import removals_html
 from ui.pool.updates import added, detail, listing, replace_examples
+from ui.session.leaving import forget, sweep
 from ui.session.owner import owner_of
 from ui.session.presence import Presence, heartbeat
-from ui.session.quota import MIB, Quota, forget, quota_of, sweep
+from ui.session.quota import MIB, Quota, quota_of
 from ui.session.removed import MAX_REMOVED, SECONDS, Removed
 from ui.session.uploads import group, taken
 

@@ -28,9 +28,9 @@ from .middleware.logins import OldTokens, let_mcp_call
 from .model.loading import loading_of
 from .openai.door import openai_routes
 from .session.accounts import Accounts
-from .session.leaving import sweep_sessions
+from .session.leaving import sweep, sweep_sessions
 from .session.owner import OPERATOR_KEY
-from .session.quota import quota_of, sweep
+from .session.quota import quota_of
 from .session.states import remember_little, track_sessions
 from .session.uploads import keep_uploads_apart
 from .shutdown import end

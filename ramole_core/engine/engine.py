@@ -27,6 +27,7 @@ from ramole_core.engine.isolated_forward import IsolatedForward
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.load_check import Verdict, check_served
 from ramole_core.engine.model_runner import ModelRunner
+from ramole_core.engine.new_state import new_pair_state, new_request_state
 from ramole_core.engine.own_forward import OwnForward
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.placement import Placer, Weights
@@ -35,11 +36,7 @@ from ramole_core.engine.prompt_means import KnownMeans
 from ramole_core.engine.reader import RequestReader, facts_of_model
 from ramole_core.engine.reference import Reference, response_of
 from ramole_core.engine.reference_file import remembered, what_of
-from ramole_core.engine.request_state import (
-    RequestState,
-    new_pair_state,
-    new_request_state,
-)
+from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.scheduler import Event, Scheduler, Sizes
 from ramole_core.engine.segment_maker import SegmentMaker
 from ramole_core.engine.segments import Segment, Segments

@@ -1,15 +1,15 @@
-"""Remove the uploads of closed pages, after a grace period for reloads.
+"""Remove the uploads of closed pages, after a grace period for reloads, and of earlier processes.
 
-Both end the page's heartbeat in the same way, and a page that is loaded anew has another session.
-So the uploads of a tab that has a secret of its own go once it has no page open and nothing was
-heard of it for a while, however often a page of it was closed meanwhile.
+Closing and reloading end a page's heartbeat in the same way, and a page that is loaded anew has
+another session. So the uploads of a tab that has a secret of its own go once it has no page open
+and nothing was heard of it for a while, however often a page of it was closed meanwhile.
 """
 
 import logging
 from typing import TYPE_CHECKING
 
-from .owner import page_owner
-from .quota import forget, quota_of
+from .owner import PREFIX, page_owner
+from .quota import quota_of
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -39,3 +39,15 @@ def _forget(ramole: "Ramole", owner: str | None) -> None:
         forget(ramole, owner)
     except Exception:
         log.exception("Uploads of a page that was closed could not be removed.")
+
+
+def forget(ramole: "Ramole", owner: str | None) -> int:
+    """Remove all that a session that is over has; returns how many uploads. Shared ones stay."""
+    return 0 if owner is None else quota_of(ramole).leave(owner)
+
+
+def sweep(ramole: "Ramole") -> int:
+    """Remove what sessions of an earlier process left behind; returns how many."""
+    owners = {c.owner for c in ramole.pool.all_cards() if (c.owner or "").startswith(PREFIX)}
+    owners |= quota_of(ramole).mixes.owners()
+    return sum(forget(ramole, owner) for owner in owners)

@@ -289,15 +289,3 @@ def quota_of(ramole: "Ramole") -> Quota:
     """The one Quota of this system: page and endpoints count together."""
     with _guard:
         return _quotas.setdefault(ramole, Quota(ramole))
-
-
-def forget(ramole: "Ramole", owner: str | None) -> int:
-    """Remove all that a session that is over has; returns how many uploads. Shared ones stay."""
-    return 0 if owner is None else quota_of(ramole).leave(owner)
-
-
-def sweep(ramole: "Ramole") -> int:
-    """Remove what sessions of an earlier process left behind; returns how many."""
-    owners = {c.owner for c in ramole.pool.all_cards() if (c.owner or "").startswith(PREFIX)}
-    owners |= quota_of(ramole).mixes.owners()
-    return sum(forget(ramole, owner) for owner in owners)
