@@ -130,6 +130,14 @@ def test_a_picked_token_opens_its_weights_and_what_else_was_likely(quick, visit)
     assert page.evaluate("scrollY") == 0, "the panel stands beside the answer"
     expect(page.locator("#token")).to_contain_text("The base alone would have said it")
     expect(page.locator("#token-plot .js-plotly-plot")).to_be_visible()
+    answer, base, token, plot = (
+        page.locator(part).bounding_box()
+        for part in ("#answer", "#beside", "#token", "#token-plot")
+    )
+    assert plot["x"] == answer["x"] < token["x"], (
+        "what is long is under the answer, in both columns"
+    )
+    assert plot["y"] >= base["y"] + base["height"]
     expect(page.locator("#likely table")).to_have_count(2)
     expect(page.locator("#likely .chosen code")).to_have_text("${here}")
     page.get_by_role("button", name="Contributions and weights as a table").click()
