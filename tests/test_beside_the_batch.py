@@ -1,18 +1,15 @@
 """What is read beside the batch: in pieces, in turn, and never in place of its steps."""
 
-import itertools
 import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from ramole_core import Request
-from ramole_core.engine import isolated_forward
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.engine.engine_thread import EngineThread
-from ramole_core.engine.isolated_forward import LONG_TIMES, _Reading, groups
+from ramole_core.engine.isolated_forward import _Reading, groups
 from ramole_core.engine.reference import read_ends
 from ramole_core.errors import Busy, Cancelled
 from ramole_core.turns import Places, TurnLock
@@ -100,17 +97,6 @@ def test_the_batch_has_as_much_time_as_what_is_read_beside_it(tiny, monkeypatch)
     monkeypatch.setattr(alone, "_idle", lambda: True)
     alone._wait_for_steps(lambda: True)
     assert alone._owed == 10.0, "it was not waited for"
-
-
-def test_after_a_piece_of_a_long_prompt_the_batch_has_three_times_as_much_time(tiny, monkeypatch):
-    alone, clock = tiny.engine._alone, itertools.count()
-    ticking = SimpleNamespace(monotonic=lambda: float(next(clock)))
-    monkeypatch.setattr(isolated_forward, "time", ticking)
-    monkeypatch.setattr(alone, "_wait_for_steps", lambda cancelled: None)
-    chosen = tiny.chosen([("ant", 2)])
-    for prompt, owed in ((ask(3), 1), (ask(70), LONG_TIMES)):
-        tiny.engine.examine([tiny.engine.read(prompt)], [chosen])
-        assert alone._owed == owed
 
 
 def test_in_pieces_and_together_the_responses_are_the_same(tiny, monkeypatch):

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from ramole_core import Request
+from ramole_core.engine import waiting as waiting_module
 from ramole_core.engine.request_state import RequestState
-from ramole_core.engine.waiting import in_turn
+from ramole_core.engine.waiting import WaitingQueue, in_turn
 from ramole_core.errors import Busy
 from ramole_core.turns import check_place, source_of
 from tests.fake_ramole import FakeRamole
@@ -131,3 +132,19 @@ def test_every_door_says_who_asks_and_from_where(door):
     ramole = FakeRamole()
     list(DOORS[door](ramole))
     assert set(ramole.sessions) == {"ann"} and set(ramole.addresses) == {"10.0.0.9"}
+
+
+def test_places_are_found_once_for_each_change(monkeypatch):
+    found = []
+    monkeypatch.setattr(waiting_module, "in_turn", lambda *said: found.append(1) or in_turn(*said))
+    queue = WaitingQueue(most=99, rows=4)
+    running = line("ann@home")
+    for number in range(3):
+        queue.add(lambda n: line(*["evil"] * n)[-1], session=f"s{number}", address="evil")
+        for _ in range(20):
+            places = queue.places(running)
+    assert len(found) == 3 and list(places.values()) == [1, 2, 3]
+    queue.remove(next(iter(places)))
+    assert list(queue.places(running).values()) == [1, 2] and len(found) == 4
+    queue.places([])
+    assert len(found) == 5, "others run"

@@ -1,8 +1,7 @@
 """Forwards of whole prompts beside the batch, in a cache of their own; the same numbers.
 
 For looking: the next token at some position, or what goes into the layers at a prompt's end. A
-prompt is read in pieces; after each the batch has as much time, after those of a long prompt three
-times as much, and whoever else reads a turn.
+prompt is read in pieces; after each the batch has as much time, and whoever else reads a turn.
 """
 
 import threading
@@ -28,10 +27,6 @@ LOOK_SECONDS = 0.02
 """Between two looks whether the batch has nothing to do any more."""
 STANDS_STILL = 4
 """So many times as long as it is owed, and the batch waits for something else."""
-
-
-LONG_TIMES = 3
-"""So many times what a piece of a long prompt took, the batch has before the next one."""
 
 
 class Part(NamedTuple):
@@ -70,7 +65,7 @@ class IsolatedForward:
         """One long prompt is read at a time, or their caches would fill the memory."""
         self._idle = idle
         self._owed = 0.0
-        """Seconds that the batch has before the next piece."""
+        """Seconds that the batch has before the next piece: as many as the last piece took."""
         self._stepped = threading.Condition()
 
     def note_step(self, seconds: float) -> None:
@@ -81,8 +76,8 @@ class IsolatedForward:
                 self._stepped.notify_all()
 
     def _wait_for_steps(self, cancelled: Callable[[], bool]) -> None:
-        """Wait until the batch has had the time that it is owed, or has nothing to do, or stands
-        still."""
+        """Wait until the batch has had as much time as the last piece, or has nothing to do, or
+        stands still."""
         with self._stepped:
             end = time.monotonic() + STANDS_STILL * self._owed
             while self._owed > 0 and not self._idle() and time.monotonic() < end:
@@ -113,8 +108,7 @@ class IsolatedForward:
         for group in groups([len(ids) for _, ids in asked], self._chunk):
             long = sum(len(asked[n][1]) for n in group) > self._chunk
             with self._long.turn(source, cancelled) if long else nullcontext():
-                owed = LONG_TIMES if long else 1
-                reading = self._read(group, asked, lengths, full, watch, (source, cancelled), owed)
+                reading = self._read(group, asked, lengths, full, watch, (source, cancelled))
             logits |= reading.logits
             faults |= reading.faults
         return torch.stack([logits[n] for n in range(len(asked))]), faults
@@ -127,7 +121,6 @@ class IsolatedForward:
         full: str,
         watch: Watch,
         turn: tuple[Source, Callable[[], bool]],
-        owed: int,
     ) -> "_Reading":
         reading: _Reading | None = None
         while reading is None or not reading.over:
@@ -143,7 +136,7 @@ class IsolatedForward:
                         with watch(parts):
                             output = self._runner.forward(reading.pieces(parts, rows), reading.kv)
                     reading.take(parts, output)
-                    self._owed = owed * (time.monotonic() - began)
+                    self._owed = time.monotonic() - began
         return reading
 
     def _cache_of(

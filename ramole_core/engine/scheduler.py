@@ -138,10 +138,9 @@ class Scheduler:
         """A request's place in the queue: 1 is next, 0 runs or has ended."""
         return self.places().get(state, 0)
 
-    def places(self) -> dict[RequestState, int]:
-        """The place of every request that waits."""
-        order = self.queue.order([*self._reading, *self._rows])
-        return {state: number for number, state in enumerate(order, 1)}
+    def places(self) -> Mapping[RequestState, int]:
+        """The place of every request that waits, the next one first."""
+        return self.queue.places([*self._reading, *self._rows])
 
     @property
     def running(self) -> int:
@@ -202,7 +201,7 @@ class Scheduler:
         if any(state.mix is None for state in [*self._reading, *self._rows]):
             return  # one that runs waits for adapters, and who comes now would pass it
         while len(self.queue) and self.running < self.sizes.max_batch:
-            state = self.queue.order([*self._reading, *self._rows])[0]
+            state = next(iter(self.places()))
             traced = state.request.trace
             sequence = self._kv.open(state.content, state.length, traced=traced)
             if sequence is None:

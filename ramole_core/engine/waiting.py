@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ramole_core.engine.request_state import RequestState
 from ramole_core.turns import Source, check_place, source_of
@@ -17,6 +17,9 @@ class WaitingQueue:
         self._lock = threading.Lock()
         self._waiting: list[RequestState] = []
         self._number = 0
+        self._changes = 0
+        self._known: tuple[tuple[int, ...], dict[RequestState, int]] = ((), {})
+        """For which changes and running requests these places are."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -35,24 +38,28 @@ class WaitingQueue:
             self._number += 1
             state = make(self._number)
             self._waiting.append(state)
+            self._changes += 1
         return state
 
     def remove(self, state: RequestState) -> None:
         """Take one request out."""
         with self._lock:
             self._waiting.remove(state)
+            self._changes += 1
 
     def take_cancelled(self) -> list[RequestState]:
         """Take out all that were cancelled."""
         with self._lock:
             gone = [state for state in self._waiting if state.cancelled]
             self._waiting = [state for state in self._waiting if not state.cancelled]
+            self._changes += bool(gone)
         return gone
 
     def take_all(self) -> list[RequestState]:
         """Take out all requests."""
         with self._lock:
             gone, self._waiting = self._waiting, []
+            self._changes += 1
         return gone
 
     def states(self) -> list[RequestState]:
@@ -60,10 +67,16 @@ class WaitingQueue:
         with self._lock:
             return list(self._waiting)
 
-    def order(self, running: Iterable[RequestState]) -> list[RequestState]:
-        """All waiting requests, the next one first."""
+    def places(self, running: Iterable[RequestState]) -> Mapping[RequestState, int]:
+        """All waiting requests by place, the next one, 1, first. Every stream that waits asks, so
+        it is found once for each change."""
+        running = list(running)
         with self._lock:
-            return in_turn(self._waiting, running)
+            for_what = (self._changes, *(state.number for state in running))
+            if self._known[0] != for_what:
+                order = in_turn(self._waiting, running)
+                self._known = for_what, {state: place for place, state in enumerate(order, 1)}
+            return self._known[1]
 
     def _check(self, session: str, address: str) -> None:
         waiting = [source_of(state.session, state.address) for state in self._waiting]
