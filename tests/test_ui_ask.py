@@ -680,7 +680,7 @@ def test_nearer_ones_that_were_not_taken_are_not_called_next_in_line():
     taken, other = Found("ant", 0.3, True), Found("bee", 0.2, False)
     assert "Next in line, not taken" in found_html([taken, other])
     nearer = found_html([taken, replace(other, score=0.4)])
-    assert "Next in line" not in nearer and "Not taken, though some are more similar" in nearer
+    assert "Next in line" not in nearer and "Left out, though some are more similar" in nearer
     evidence = Evidence("adapters", nearest="ant", similarity=0.3, threshold=0.2)
     assert "Adapters answer: ant, the nearest adapter" in found_html([taken], evidence)
 

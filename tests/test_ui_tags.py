@@ -52,7 +52,7 @@ NEAR = {"nearest": "nl2bash", "similarity": 0.49, "threshold": 0.18}
 @pytest.mark.parametrize(
     ("evidence", "words"),
     [
-        (Evidence("adapters", **NEAR), "nl2bash fits: similarity 0.49, needed 0.18."),
+        (Evidence("adapters", **NEAR), "nl2bash fits: similarity 0.49, and 0.18 is enough."),
         (Evidence("adapters", **NEAR, response=0.01), "nl2bash fits, if only just: "),
         (Evidence("base", **NEAR), "No adapter fits; the small base model answers by itself."),
         (Evidence("kept", **NEAR, leader="ant"), "the turn before go on, ant first."),
@@ -70,9 +70,11 @@ def test_the_verdict_is_one_sentence_and_the_rule_s_numbers_are_folded(evidence,
 
 def test_where_the_nearest_does_not_answer_the_verdict_names_who_does():
     said = verdict(Evidence("adapters", **NEAR), ["bee", "ant"])
-    assert said == "nl2bash is the nearest (similarity 0.49, needed 0.18), but bee comes first."
+    assert (
+        said == "nl2bash is the nearest (similarity 0.49, and 0.18 is enough), but bee comes first."
+    )
     said = verdict(Evidence("adapters", **NEAR), ["bee", "nl2bash"])
-    assert said == "nl2bash fits: similarity 0.49, needed 0.18; bee comes first."
+    assert said == "nl2bash fits: similarity 0.49, and 0.18 is enough; bee comes first."
 
 
 def test_of_many_adapters_the_last_are_folded_and_unknown_similarities_have_no_bar():

@@ -22,8 +22,9 @@ NOTABLE = 0.005
 """Seconds in the queue that are worth a line."""
 IN_SIGHT = 5
 """Adapters of a list that are not folded away."""
-NEARER = "Not taken, though some are more similar"
-"""Where the method asked the adapters themselves, or they were named."""
+NEARER = "Left out, though some are more similar"
+RESPONDS = "How an adapter responds to the words counts too, not similarity alone."
+"""Where the method asked the adapters themselves."""
 NO_RETRIEVAL = "No adapter is mixed; the nearest ones are shown for comparison."
 BESIDE = """
 <section class="beside"><h2>The base alone, without adapters</h2><div class="plain"></div>
@@ -70,6 +71,8 @@ def found_html(
     if others:
         nearer = taken and max(o.score for o in others) > min(t.score for t in taken)
         parts += [_bars(NEARER if nearer else "Next in line, not taken", others)]
+        if nearer and evidence is not None:
+            parts += [f'<p class="quiet">{RESPONDS}</p>']
     return (
         '<div class="found">' + "".join(parts) + '<p class="quiet">Similarity: the cosine between '
         "the prompt and up to 20 example inputs of each adapter.</p></div>"
@@ -87,7 +90,7 @@ def verdict(evidence: Evidence, taken: Sequence[str]) -> str:
         return f"{evidence.leader} fits: it shows no examples, and responds to these words."
     if evidence.nearest is None:
         return "No adapter shows examples, so all that were asked answer."
-    near = f"similarity {evidence.similarity:.2f}, needed {evidence.threshold:.2f}"
+    near = f"similarity {evidence.similarity:.2f}, and {evidence.threshold:.2f} is enough"
     if taken and evidence.nearest not in taken:
         return f"{evidence.nearest} is the nearest ({near}), but {taken[0]} comes first."
     first = f"; {taken[0]} comes first" if taken and taken[0] != evidence.nearest else ""

@@ -31,6 +31,7 @@ from .whole_panel import WholePanel
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
+AGAIN = "Ask this example live"
 INSPECT = "() => window.ramoleTab?.('inspect')"
 """Opens the tab Inspect, which shows the answer in sight."""
 DROP = "drop oldest turns that no longer fit"
@@ -137,7 +138,7 @@ def lay_out(
     """Build the tab inside the Blocks that is open, with the titles of its examples."""
     entry = _entry(ramole, recorded, live)
     watch = gr.Button("Watch how it came about", size="sm", elem_id="watch", render=False)
-    outcome, token = _outcome(quota_of(ramole).presence.sessions, watch)
+    outcome, token = _outcome(quota_of(ramole).presence.sessions, entry.again, watch)
     return AskLayout(
         entry=entry,
         outcome=outcome,
@@ -181,9 +182,6 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> As
     with gr.Row(elem_id="ask-bar"):
         ask = gr.Button("Ask", variant="primary", elem_id="ask-button", min_width=110)
         on = gr.Button("Ask on", visible=False, elem_id="on-button", min_width=90)
-        again = gr.Button(
-            "Ask the example live", visible=False, elem_id="again-button", min_width=110
-        )
         stop = gr.Button("Stop", interactive=False, elem_id="stop-button", min_width=90)
         new = gr.Button("New conversation", visible=False, elem_id="new-button", min_width=150)
         beside = gr.Checkbox(
@@ -219,7 +217,7 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> As
         live=asked,
         tags=tags,
         ask=ask,
-        again=again,
+        again=gr.Button(AGAIN, visible=False, size="sm", elem_id="again-button", render=False),
         stop=stop,
         on=on,
         new=new,
@@ -262,10 +260,13 @@ def _template() -> dict[str, Component]:
         }
 
 
-def _outcome(sessions: SessionStore, watch: gr.Button) -> tuple[Outcome, TokenPanel]:
+def _outcome(
+    sessions: SessionStore, again: gr.Button, watch: gr.Button
+) -> tuple[Outcome, TokenPanel]:
     """The answer and the base's on the left, a token's panel on the right; what was found is beside
     the answer, and under it while a token is open (`style.css`)."""
     talk = conversation_view(elem_id="talk")
+    again.render()
     notice = gr.HTML(elem_id="notice", **PLAIN)
     with gr.Row(equal_height=False, elem_id="results"):
         with gr.Column(scale=7, min_width=300, elem_id="answers"):
