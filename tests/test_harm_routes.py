@@ -17,7 +17,7 @@ from tests.serving import fake
 from ui.middleware import refusal
 from ui.middleware.bodies import Bodies
 from ui.middleware.crowds import EVENTS_AT_ONCE, EVENTS_PER_SECOND, _refuse_waiting
-from ui.middleware.json_parts import MAX_PARTS, JsonParts
+from ui.middleware.json_parts import MAX_DEPTH, MAX_PARTS, JsonParts
 from ui.middleware.refusal import Refused, limited
 from ui.middleware.routes import MAX_OPEN, MIB, RULE, RULES, Routes, Table, rules
 from ui.session.address import HEADER, _signed
@@ -82,6 +82,7 @@ def test_parts_of_json_are_counted_outside_of_strings_wherever_pieces_end():
         for start in range(0, len(body), size):
             parts.feed(body[start : start + size])
         assert parts.count == wanted, size
+        assert parts.depth == 5, size
 
 
 def drip(pieces: list[tuple[float, bytes]]) -> list[dict]:
@@ -272,6 +273,9 @@ def test_a_body_of_very_many_parts_is_refused_before_it_is_read(server):
         body = b'{"session_hash": "x", "fn_index": 0, "data": [' + b"[]," * (MAX_PARTS // 2)
         told = post(server, path, body + b"[]]}")
         assert told.status_code == 413 and f"more than {MAX_PARTS}" in told.text, path
+        for deep in (b'{"data": ' + b"[" * MAX_DEPTH, b'{"x":' * MAX_DEPTH + b"[" * 1400):
+            told = post(server, path, deep + b"]" * MAX_DEPTH)
+            assert told.status_code == 413 and f"more than {MAX_DEPTH}" in told.text, path
     told = post(server, "call/retrieve", json.dumps({"data": ["[{," * MAX_PARTS, 3]}).encode())
     assert told.status_code == 200, "in a text they are no parts"
 

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..session.address import HEADER, address_of
 from ..session.counts import AddressCounts, Taken
 from .cache import MIB, UNNAMED, UploadCache
-from .json_parts import MAX_PARTS, JsonParts
+from .json_parts import MAX_DEPTH, MAX_PARTS, JsonParts
 from .refusal import Refused, header, length, limited
 from .routes import Rule, rule_of, size_of
 
@@ -59,6 +59,13 @@ class Bodies:
                         413,
                         f"The request has more than {MAX_PARTS} lists, objects and commas; "
                         "split it.",
+                        reason="too_long",
+                    )
+                if parts.depth > MAX_DEPTH:
+                    raise Refused(
+                        413,
+                        f"The request has more than {MAX_DEPTH} lists and objects in one another; "
+                        "send fewer.",
                         reason="too_long",
                     )
 
