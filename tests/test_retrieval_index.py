@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import chromadb
@@ -212,7 +213,8 @@ def test_damage_is_reported_and_wiped(damage: str, stored: Path, tmp_path: Path)
     index.upsert({"pool/new": entry(vector)})  # another dimension is welcome after a wipe
     assert names(index.query(vector, k=2, among=["pool/new"])) == ["pool/new"]
     index.close()
-    assert sqlite3.connect(file).execute("PRAGMA quick_check").fetchone() == ("ok",)
+    with closing(sqlite3.connect(file)) as database:
+        assert database.execute("PRAGMA quick_check").fetchone() == ("ok",)
 
 
 def test_another_dimension_is_a_broken_index(index: AdapterIndex) -> None:

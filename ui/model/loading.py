@@ -52,7 +52,7 @@ class Loading:
     def start(self) -> None:
         """Begin in the background; does nothing while it runs or once the model is there."""
         with self._lock:
-            if self.ready or (self._thread is not None and self._thread.is_alive()):
+            if self.ready or (self._thread is not None and not self.ended.is_set()):
                 return
             self.error = None
             self.ended.clear()
