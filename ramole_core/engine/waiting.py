@@ -17,9 +17,8 @@ class WaitingQueue:
         self._lock = threading.Lock()
         self._waiting: list[RequestState] = []
         self._number = 0
-        self._changes = 0
-        self._known: tuple[tuple[int, ...], dict[RequestState, int]] = ((), {})
-        """For which changes and running requests these places are."""
+        self._known: tuple[list[int], dict[RequestState, int]] | None = None
+        """The numbers of those that run, and the places of those that wait; None: to be found."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -38,28 +37,28 @@ class WaitingQueue:
             self._number += 1
             state = make(self._number)
             self._waiting.append(state)
-            self._changes += 1
+            self._known = None
         return state
 
     def remove(self, state: RequestState) -> None:
         """Take one request out."""
         with self._lock:
             self._waiting.remove(state)
-            self._changes += 1
+            self._known = None
 
     def take_cancelled(self) -> list[RequestState]:
         """Take out all that were cancelled."""
         with self._lock:
             gone = [state for state in self._waiting if state.cancelled]
             self._waiting = [state for state in self._waiting if not state.cancelled]
-            self._changes += bool(gone)
+            self._known = None if gone else self._known
         return gone
 
     def take_all(self) -> list[RequestState]:
         """Take out all requests."""
         with self._lock:
             gone, self._waiting = self._waiting, []
-            self._changes += 1
+            self._known = None
         return gone
 
     def states(self) -> list[RequestState]:
@@ -72,10 +71,10 @@ class WaitingQueue:
         it is found once for each change."""
         running = list(running)
         with self._lock:
-            for_what = (self._changes, *(state.number for state in running))
-            if self._known[0] != for_what:
+            beside = [state.number for state in running]
+            if self._known is None or self._known[0] != beside:
                 order = in_turn(self._waiting, running)
-                self._known = for_what, {state: place for place, state in enumerate(order, 1)}
+                self._known = beside, {state: place for place, state in enumerate(order, 1)}
             return self._known[1]
 
     def _check(self, session: str, address: str) -> None:
