@@ -40,7 +40,7 @@ def _checked(function: Any, typechecker: Decorator) -> Any:
         if inspect.isgeneratorfunction(function):
             return WITH_SHAPES(typechecker=typechecker)(function)
         function.__annotations__ = hints
-        return WITH_SHAPES(typechecker=None)(PLAIN(function))  # in one look: half the work
+        return WITH_SHAPES(typechecker=None)(PLAIN(function))  # in one look
     if "<locals>" in function.__qualname__ or not hints:
         return function  # made anew at every call of another, and pyright has read it
     function.__annotations__ = hints

@@ -38,6 +38,8 @@ def _with_libraries(command: Callable[..., None]) -> Callable[..., None]:
             command(**said)
         except ModuleNotFoundError as error:
             library = (error.name or "").partition(".")[0]
+            if library in ("lab", "ramole_core"):
+                raise
             raise RamoleError(
                 f"The command {command.__name__} needs {library}, which is not installed; run "
                 "`pip install 'ramole[lab]'`, or `make setup` in a clone."
