@@ -1,3 +1,7 @@
 """Comes before everything that the tests import."""
 
-import tests.signatures  # noqa: F401
+import tests.signatures
+
+
+def pytest_runtest_setup() -> None:
+    tests.signatures.CALLS.clear()

@@ -63,6 +63,12 @@ FOCUSED = """() => {
   const name = `${one.tagName} ${one.id} ${one.className} ${(one.innerText || '').slice(0, 30)}`;
   return { name, seen: ring(one) || ring(one.closest('label')) };
 }"""
+BREAKS = """async (within) => {
+  const found = await axe.run(within ?? document, { resultTypes: ['violations'] });
+  return found.violations
+    .filter((rule) => ['serious', 'critical'].includes(rule.impact))
+    .map((rule) => [rule.id, rule.nodes.slice(0, 5).map((node) => node.html.slice(0, 160))]);
+}"""
 FRAMES = """() => new Promise((over) => {
   let left = 30;
   const frame = () => (left-- ? requestAnimationFrame(frame) : over());
@@ -186,9 +192,6 @@ def serious(page: Page, within: str | None = None) -> list[tuple[str, list[str]]
     its end: each rule with the first elements that break it."""
     page.evaluate(FINISH)
     page.wait_for_function(SETTLED)
-    found = Axe().run(page, context=within).response["violations"]
-    return [
-        (rule["id"], [node["html"][:160] for node in rule["nodes"][:5]])
-        for rule in found
-        if rule["impact"] in ("serious", "critical")
-    ]
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(Axe().axe_script)
+    return [(rule, nodes) for rule, nodes in page.evaluate(BREAKS, within)]

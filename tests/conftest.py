@@ -26,7 +26,7 @@ LONGEST = (
     *("test_campaigns", "test_api_visitors", "test_kernels", "test_segments", "test_fake_card"),
     *("test_calibrate", "test_triton_mixing", "test_recipes", "test_load", "test_exact_models"),
     *("test_browser_ask", "test_browser_pool", "test_browser_batch", "test_browser_two"),
-    *("test_browser_results", "test_browser_learn", "test_browser_inspect"),
+    *("test_browser_real", "test_browser_results", "test_browser_learn", "test_browser_inspect"),
     *("test_own_base_doors", "test_bases", "test_bases_refused"),
 )
 """Files that take half a minute or more."""

@@ -8,8 +8,9 @@ that switches devices, which indexing from Python wants; the one that does nothi
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
@@ -25,7 +26,6 @@ from torch._subclasses.fake_tensor import (
     unset_fake_temporarily,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 from ramole_core.base import model as base_model
 from ramole_core.kernels.program import Program
@@ -42,8 +42,15 @@ aten = torch.ops.aten
 INDEXING = (aten.index.Tensor, aten.index_put_.default, aten.index_put.default)
 INDEXING += (aten._index_put_impl_.default,)
 """A card takes indices of the CPU too, and waits for them: here that is a fault."""
+
+
 COMPOSED = torch._C.DispatchKey.CompositeImplicitAutograd
-"""What is made of other operations."""
+
+
+@cache
+def _is_composed(func) -> bool:
+    """Whether it is made of other operations."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), COMPOSED)
 
 
 class CardTensor(Tensor):
@@ -100,13 +107,13 @@ class Card(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
-        leaves = tree_leaves((args, kwargs))
+        leaves = _leaves((args, kwargs))
         if not any(map(_is_ours, leaves)):
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
         if any(isinstance(one, torch.device) for one in leaves):
-            args, kwargs = tree_map(_numbered, args), tree_map(_numbered, kwargs)
-        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), COMPOSED):
+            args, kwargs = _mapped(_numbered, args), _mapped(_numbered, kwargs)
+        if _is_composed(func):
             with self:  # its parts are judged one by one
                 return func._op_dk(COMPOSED, *args, **kwargs)
         self.calls += 1
@@ -117,7 +124,7 @@ class Card(TorchDispatchMode):
         known = {id(one.held): one for one in leaves if isinstance(one, CardTensor)}
         if kwargs.get("device") is not None:
             kwargs["device"] = torch.device("cpu")
-        args, kwargs = tree_map(_held, args), tree_map(_held, kwargs)
+        args, kwargs = _mapped(_held, args), _mapped(_held, kwargs)
         if self.graph is not None:
             _refuse_waits(func, leaves, place, waits=func in self._waiting)
         with unset_fake_temporarily():
@@ -132,19 +139,19 @@ class Card(TorchDispatchMode):
                 return one
             return known[id(one)] if id(one) in known else CardTensor(one)
 
-        return placed(out) if isinstance(out, Tensor) else tree_map(placed, out)
+        return placed(out) if isinstance(out, Tensor) else _mapped(placed, out)
 
     def _judged(self, func, args, kwargs) -> torch.device:
         """Where the results lie, as PyTorch has it; raises where it would."""
         if func in INDEXING and any(
             isinstance(one, Tensor) and one.ndim and one.device.type == "cpu"
-            for one in tree_leaves(args[1])
+            for one in _leaves(args[1])
         ):
             raise RuntimeError("Indices on the CPU, not on the same device as what they index")
         with self._judge:
-            args, kwargs = tree_map(self._fake, args), tree_map(self._fake, kwargs)
+            args, kwargs = _mapped(self._fake, args), _mapped(self._fake, kwargs)
             try:
-                out = tree_leaves(func(*args, **kwargs))
+                out = _leaves(func(*args, **kwargs))
             except DEPENDS:
                 self._waiting.add(func)
                 return CARD
@@ -178,10 +185,10 @@ class FakeGraph:
         self.replays += 1
         with unset_fake_temporarily():
             for func, args, kwargs, out in self.launches:
-                before = tree_leaves((args, kwargs))
+                before = _leaves((args, kwargs))
                 known = {one.data_ptr() for one in before if isinstance(one, Tensor)}
                 found = func(*args, **kwargs)
-                for old, new in zip(tree_leaves(out), tree_leaves(found), strict=True):
+                for old, new in zip(_leaves(out), _leaves(found), strict=True):
                     if not isinstance(old, Tensor) or _shares(old, before):
                         continue  # a view, or written in place
                     assert old.shape == new.shape and old.data_ptr() not in known
@@ -218,6 +225,25 @@ def graphs_of(card: Card) -> Iterator[list[FakeGraph]]:
         mock.patch.object(torch.cuda, "graph", lambda graph: graph.captured(card)),
     ):
         yield made
+
+
+def _leaves(tree: object) -> list:
+    """All that an operation is given or gives, as PyTorch's own `tree_leaves`, which is made for
+    any tree, and takes longer than the operation."""
+    if isinstance(tree, (tuple, list)):
+        return [leaf for one in tree for leaf in _leaves(one)]
+    return _leaves(list(tree.values())) if isinstance(tree, dict) else [tree]
+
+
+def _mapped(change: Callable, tree):
+    """With each of these leaves changed."""
+    if isinstance(tree, dict):
+        return {name: _mapped(change, one) for name, one in tree.items()}
+    if isinstance(tree, (tuple, list)) and not hasattr(tree, "_fields"):
+        return type(tree)([_mapped(change, one) for one in tree])
+    if isinstance(tree, tuple):
+        return type(tree)(*(_mapped(change, one) for one in tree))
+    return change(tree)
 
 
 def _is_ours(one: object) -> bool:

@@ -14,7 +14,6 @@ from playwright.sync_api import Page, expect
 from tests.ask_page import OPTIONS_PROMPT
 from tests.browser import PATIENCE, ask_page, fill_number, fresh_page, lost_focus, serious, visits
 from tests.fake_ramole import LAYERS, MODULES, WORDS
-from tests.serving import app, second_start
 from ui.charts.explained import spell
 
 expect.set_options(timeout=PATIENCE)
@@ -460,28 +459,6 @@ def test_stop_works_at_once_and_what_came_can_be_looked_into(slow, visit):
     assert page.locator("#answer .token").count() == count
     expect(page.locator("#ask-button")).to_be_enabled()
     assert page.wrong == []
-
-
-def test_the_real_thing(chromium, visit, real_base_folder, tmp_path):
-    data = second_start(tmp_path / "data")
-    with app(tmp_path, data_dir=data, encoder="all-MiniLM-L6-v2") as server:
-        page = visit(server.url)
-        page.locator("#examples-recorded button", has_text="Question to SQL").click()
-        expect(page.locator("#answer .text")).to_contain_text("SELECT")
-        page.locator("#examples-fold > button").click()
-        page.locator("#examples-live button", has_text="Clickbait?").click()
-        expect(page.locator("#status .ready")).to_be_visible(timeout=4 * PATIENCE)
-        expect(page.locator("#timing")).to_contain_text("tokens/s", timeout=2 * PATIENCE)
-        assert page.locator("#found .taken .name").first.inner_text() == "clickbait"
-        assert page.locator("#answer .text").inner_text().startswith(("yes", "no"))
-        assert page.locator("#answer .legend li").count() >= 3, "and the base, where it did a token"
-        expect(page.locator("#beside .plain")).to_be_visible()
-        page.locator("#answer .token").first.click()
-        expect(page.locator("#likely table")).to_have_count(2)
-        expect(page.locator("#likely table").last.locator("tbody tr")).to_have_count(10)
-        expect(page.locator("#likely .chosen").last).to_be_visible()
-        assert page.wrong == []
-        assert [url for url in page.requested if not url.startswith((server.url, "data:"))] == []
 
 
 def test_a_second_token_opens_while_the_model_is_asked_about_the_first(tmp_path, visit):

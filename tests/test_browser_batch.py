@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser import PATIENCE, lost_focus, serious, visits
 from tests.fake_ramole import WORDS
-from tests.serving import Server, app, fake_page, second_start
+from tests.serving import Server, fake_page
 
 expect.set_options(timeout=PATIENCE)
 ROWS = [
@@ -268,30 +267,3 @@ def test_mistakes_are_one_sentence_and_then_two_thousand_rows_run(quick, visit, 
         page.locator("#batch-csv").click()
     assert len(Path(taken.value.path()).read_text("utf-8-sig").splitlines()) >= 2001
     assert page.wrong == []
-
-
-def test_the_real_thing(visit, real_base_folder, tmp_path):
-    data = second_start(tmp_path / "data")
-    with app(tmp_path, data_dir=data, encoder="all-MiniLM-L6-v2") as server:
-        page = visit(server.url)
-        page.locator("#batch-examples button", has_text="One prompt, seven ways").click()
-        expect(page.locator("#batch-verdict")).to_contain_text("7 rows ready, read as csv.")
-        page.locator("#batch-run").click()
-        expect(page.locator("#batch-notice")).to_contain_text(
-            "All rows have ended", timeout=4 * PATIENCE
-        )
-        lines = page.locator("#batch-picture .lines .line")
-        counts = [line.locator(".cell").count() for line in lines.all()]
-        assert counts == [0, 1, 3, 3, 3, 3, 2]
-        two = re.compile(r"snips_json 0\.\d\d, dart 0\.\d\d")  # shares of what they contributed
-        expect(lines.nth(6)).to_have_attribute("aria-label", two)
-        expect(lines.nth(1)).to_have_attribute("aria-label", re.compile("snips_json 1.00"))
-        assert float(tile(page, "tokens/s, all together")) > 1
-        lines.nth(6).click()
-        expect(page.locator("#batch-row")).to_contain_text("Request 7")
-        for weight in ("0.80", "0.20"):  # as given, though dart has no gate_proj
-            expect(page.locator("#batch-row td", has_text=weight).last).to_be_visible()
-        lines.nth(4).click()
-        expect(page.locator("#batch-row")).to_contain_text("Request 5")
-        expect(page.locator("#batch-row")).to_contain_text("AddToPlaylist")
-        assert page.wrong == []

@@ -1,13 +1,10 @@
 """Several visitors at once in a real Chromium: they share a batch, or wait in a queue they see."""
 
-import re
-
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.ask_page import BUSY
-from tests.browser import PATIENCE, ask_page, fill_number, visits
-from tests.serving import app, second_start
+from tests.browser import PATIENCE, ask_page, visits
 
 expect.set_options(timeout=PATIENCE)
 LONG = {"step_seconds": 0.25, "length": 4000, "endless": True}
@@ -100,29 +97,3 @@ def test_who_waits_sees_the_place_and_one_too_many_is_told_in_one_sentence(tmp_p
         ben.close()
         streams(ann)
         stop(ann)
-
-
-def test_two_on_the_real_model_with_one_row(chromium, visit, real_base_folder, tmp_path):
-    data = second_start(tmp_path / "data")
-    with app(tmp_path, data_dir=data, max_batch=1, max_new_tokens=6000) as server:
-        ann, ben = visit(server.url), visit(server.url)
-        expect(ann.locator("#status .ready")).to_be_visible(timeout=4 * PATIENCE)
-        for page in (ann, ben):
-            page.locator("#beside-box input").uncheck()
-            page.locator("#more button").first.click()
-            page.locator("#method input").click()
-            page.get_by_role("option", name="base: ").click()
-            # as many as nobody reads to their end: 2000 are over in fifteen seconds
-            fill_number(page.get_by_label("Most new tokens").first, "6000")
-        ask(ann, "Write the word 'boat' ten thousand times.")  # the base never ends it
-        streams(ann)
-        ask(ben, "List every whole number, one after another, without an end.")
-        expect(ben.locator("#notice")).to_contain_text("Place 1 in the queue")
-        before = count(ann)
-        expect(ann.locator("#answer .token").nth(before + 5)).to_be_visible()
-        stop(ann)
-        streams(ben)
-        expect(ann.locator("#timing")).to_contain_text("stopped by you")
-        stop(ben)
-        assert re.search(r"\w", ben.locator("#answer .text").inner_text())
-        assert ann.wrong == ben.wrong == []

@@ -10,6 +10,7 @@ from lab.evaluation.intervals import bootstrap
 from ramole_core.engine.scheduler import Sizes
 from ramole_core.retrieval.encoder import Encoder, unit
 from ramole_core.retrieval.metric import Metric
+from tests.signatures import EACH, FIRST
 
 
 def test_shapes_are_held_against_each_other():
@@ -19,6 +20,18 @@ def test_shapes_are_held_against_each_other():
     with pytest.raises(TypeCheckError):
         unit(np.zeros(3, np.float32))
     assert unit(np.ones((1, 4), np.float32)).shape == (1, 4)
+
+
+def test_first_calls_of_a_test_are_checked_and_some_of_the_others():
+    rows, refused = np.ones((1, 4), np.float32), []
+    for count in range(1, 2 * EACH + 1):
+        try:
+            unit(rows[0])
+        except TypeCheckError:
+            refused.append(count)
+        except ValueError:  # numpy's own
+            continue
+    assert refused == [*range(1, FIRST + 1), EACH, 2 * EACH]
 
 
 def test_signatures_without_shapes_are_checked_too(tmp_path):

@@ -1,0 +1,110 @@
+"""The page on the real base and the sample pool, in a real Chromium: Ask, Batch, and a queue."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser import PATIENCE, fill_number, open_tab, visits
+from tests.serving import app, second_start
+
+expect.set_options(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, real_base_folder):
+    """With two rows, and more new tokens than anybody reads to their end."""
+    root = tmp_path_factory.mktemp("real")
+    said = {"encoder": "all-MiniLM-L6-v2", "max_batch": 2, "max_new_tokens": 6000}
+    with app(root, data_dir=second_start(root / "data"), **said) as one:
+        yield one
+
+
+@pytest.fixture
+def visit(chromium):
+    with visits(chromium) as open_page:
+        yield open_page
+
+
+def test_a_recorded_run_is_there_at_once_and_an_example_is_asked(server, visit):
+    page = visit(server.url)
+    page.locator("#examples-recorded button", has_text="Question to SQL").click()
+    expect(page.locator("#answer .text")).to_contain_text("SELECT")
+    page.locator("#examples-fold > button").click()
+    page.locator("#examples-live button", has_text="Clickbait?").click()
+    expect(page.locator("#status .ready")).to_be_visible(timeout=4 * PATIENCE)
+    expect(page.locator("#timing")).to_contain_text("tokens/s", timeout=2 * PATIENCE)
+    assert page.locator("#found .taken .name").first.inner_text() == "clickbait"
+    assert page.locator("#answer .text").inner_text().startswith(("yes", "no"))
+    assert page.locator("#answer .legend li").count() >= 3, "and the base, where it did a token"
+    expect(page.locator("#beside .plain")).to_be_visible()
+    page.locator("#answer .token").first.click()
+    expect(page.locator("#likely table")).to_have_count(2)
+    expect(page.locator("#likely table").last.locator("tbody tr")).to_have_count(10)
+    expect(page.locator("#likely .chosen").last).to_be_visible()
+    assert page.wrong == []
+    assert [url for url in page.requested if not url.startswith((server.url, "data:"))] == []
+
+
+def test_one_prompt_is_answered_seven_ways(server, visit):
+    page = visit(server.url)
+    open_tab(page, "Batch")
+    page.locator("#batch-examples button", has_text="One prompt, seven ways").click()
+    expect(page.locator("#batch-verdict")).to_contain_text("7 rows ready, read as csv.")
+    expect(page.locator("#status .ready")).to_be_visible(timeout=4 * PATIENCE)
+    page.locator("#batch-run").click()
+    expect(page.locator("#batch-notice")).to_contain_text(
+        "All rows have ended", timeout=4 * PATIENCE
+    )
+    lines = page.locator("#batch-picture .lines .line")
+    counts = [line.locator(".cell").count() for line in lines.all()]
+    assert counts == [0, 1, 3, 3, 3, 3, 2]
+    both = re.compile(r"snips_json 0\.\d\d, dart 0\.\d\d")  # shares of what they contributed
+    expect(lines.nth(6)).to_have_attribute("aria-label", both)
+    expect(lines.nth(1)).to_have_attribute("aria-label", re.compile("snips_json 1.00"))
+    speed = page.locator("#batch-progress dl > div", has_text="tokens/s, all together")
+    assert float(speed.inner_text().split("\n", 1)[1]) > 1
+    lines.nth(6).click()
+    expect(page.locator("#batch-row")).to_contain_text("Request 7")
+    for weight in ("0.80", "0.20"):  # as given, though dart has no gate_proj
+        expect(page.locator("#batch-row td", has_text=weight).last).to_be_visible()
+    lines.nth(4).click()
+    expect(page.locator("#batch-row")).to_contain_text("Request 5")
+    expect(page.locator("#batch-row")).to_contain_text("AddToPlaylist")
+    assert page.wrong == []
+
+
+def ask_base(page: Page, prompt: str) -> None:
+    """Of the base alone, up to 6,000 tokens: 2,000 are over in fifteen seconds."""
+    expect(page.locator("#status .ready")).to_be_visible(timeout=4 * PATIENCE)
+    page.locator("#beside-box input").uncheck()
+    page.locator("#more button").first.click()
+    page.locator("#method input").click()
+    page.get_by_role("option", name="base: ").click()
+    fill_number(page.get_by_label("Most new tokens").first, "6000")
+    page.locator("#prompt textarea").fill(prompt)
+    page.locator("#prompt textarea").press("Enter")
+
+
+def stop(page: Page) -> None:
+    page.locator("#stop-button").click()
+    expect(page.locator("#notice")).to_contain_text("Stopped.")
+
+
+def test_one_too_many_waits_until_another_stops(server, visit):
+    streams = "#answer .token ~ .token ~ .caret"
+    ann, ben, dot = [visit(server.url) for _ in range(3)]
+    for page in (ann, ben):
+        ask_base(page, "Write the word 'boat' ten thousand times.")  # the base never ends it
+        expect(page.locator(streams).first).to_be_visible()
+    ask_base(dot, "List every whole number, one after another, without an end.")
+    expect(dot.locator("#notice")).to_contain_text("Place 1 in the queue")
+    before = ann.locator("#answer .token").count()
+    expect(ann.locator("#answer .token").nth(before + 5)).to_be_visible()
+    stop(ann)
+    expect(dot.locator(streams).first).to_be_visible()
+    expect(ann.locator("#timing")).to_contain_text("stopped by you")
+    stop(ben)
+    stop(dot)
+    assert re.search(r"\w", dot.locator("#answer .text").inner_text())
+    assert ann.wrong == ben.wrong == dot.wrong == []
