@@ -43,7 +43,6 @@ INDEXING = (aten.index.Tensor, aten.index_put_.default, aten.index_put.default)
 INDEXING += (aten._index_put_impl_.default,)
 """A card takes indices of the CPU too, and waits for them: here that is a fault."""
 
-
 COMPOSED = torch._C.DispatchKey.CompositeImplicitAutograd
 
 

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -89,6 +89,7 @@ def _alive(
     said = {f"RAMOLE_{name.upper()}": str(value) for name, value in settings.items()}
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAMOLE_", "GRADIO_"))}
     quick = {"OMP_NUM_THREADS": "1", "GRADIO_HEARTBEAT_INTERVAL": "1"}  # a session's end is seen
+    quick["PYTHONFAULTHANDLER"] = "1"
     cache = {"GRADIO_TEMP_DIR": str(root / "gradio")}  # which others' uploads do not fill
     environment = {**kept, **quick, **cache, "RAMOLE_PORT": str(port), **said}
     began = time.monotonic()
@@ -97,6 +98,12 @@ def _alive(
         url = f"http://127.0.0.1:{port}"
         wait_for(f"{url}/health", process, log, seconds=seconds)
         yield Server(url, process, log, time.monotonic() - began)
+    except BaseException:
+        process.send_signal(signal.SIGABRT)  # where every thread is
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        print(log.read_text(errors="replace")[-8000:])
+        raise
     finally:
         process.send_signal(signal.SIGTERM)
         try:

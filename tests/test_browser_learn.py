@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, lost_focus, open_tab, serious, visits
+from tests.browser import FRAMES, PATIENCE, lost_focus, open_tab, serious, visits
 from tests.serving import fake_page
 from ui.learn.guess import GUESSES
 from ui.learn.kept import DIFFER, gated
@@ -119,8 +119,14 @@ def test_try_it_opens_the_live_tab_with_the_prompt(server, visit):
     page = visit(server.url)
     open_learn(page)
     go_to(page, 1)
-    page.locator("#learn-try button").click()
-    expect(page.locator("#prompt textarea")).to_have_value(STEPS[1].prompt)
+    button, prompt = page.locator("#learn-try button"), page.locator("#prompt textarea")
+    expect(button).to_have_attribute("data-step", STEPS[1].title)
+    button.evaluate("node => { node.dataset.step = 'The step before' }")  # words are drawn first
+    button.click()
+    page.evaluate(FRAMES)
+    expect(page.locator("#learn-words")).to_be_visible()
+    button.evaluate(f"node => {{ node.dataset.step = '{STEPS[1].title}' }}")
+    expect(prompt).to_have_value(STEPS[1].prompt)
     open_again = page.get_by_role("tab", name="Learn", exact=True)
     open_again.click()
     expect(page.locator("#learn-words h2")).to_have_text(STEPS[1].title)

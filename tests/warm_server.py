@@ -6,6 +6,7 @@ its output, and answers with its process number. What `app.py` and the commands 
 import on is tested in processes that start as a user's (`tests.serving.running`).
 """
 
+import faulthandler
 import importlib
 import json
 import os
@@ -84,6 +85,7 @@ def _serve(module: str, arguments: list[str], environment: dict[str, str], log: 
     output, nothing = os.open(log, os.O_WRONLY | os.O_CREAT), os.open(os.devnull, os.O_RDONLY)
     for mine, number in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(mine, number)
+    faulthandler.enable()
     os.environ.clear()
     os.environ.update(environment)
     for name in HOLDS_FOLDER:

@@ -31,8 +31,13 @@ document.addEventListener('click', (event) => {
   if (event.target.closest('[role="tab"], .overflow-menu button')) waiting = null;
 }, true);
 
-element.addEventListener('click', (event) => {
-  const button = event.target.closest('button[data-tab]');
+function open(button) {
+  const title = document.querySelector('#learn-words h2')?.textContent;
+  if (button && title && button.dataset.step !== title) {
+    // the words are of a step whose button is about to come
+    setTimeout(() => open(element.querySelector('button[data-tab]')), 50);
+    return;
+  }
   if (!button) return;
   const tab = tabNamed(button.dataset.tab);
   if (!tab) return;
@@ -42,7 +47,9 @@ element.addEventListener('click', (event) => {
     waiting = { field: FIELDS[button.dataset.tab], prompt: button.dataset.prompt };
     fill(waiting);
   }
-});
+}
+
+element.addEventListener('click', (event) => open(event.target.closest('button[data-tab]')));
 
 // Gradio's radio buttons do not know each other, so the list of steps is walked here.
 document.addEventListener('keydown', (event) => {

@@ -104,7 +104,8 @@ def tries_html(step: Step) -> str:
     put = " with this prompt" if step.prompt else ""
     return (
         f"<p><strong>Try it.</strong> {step.tries}</p>"
-        f'<button type="button" data-tab="{step.tab}"{prompt}>Open {step.tab}{put}</button>'
+        f'<button type="button" data-step="{escaped(step.title)}" data-tab="{step.tab}"{prompt}>'
+        f"Open {step.tab}{put}</button>"
     )
 
 
