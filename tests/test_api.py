@@ -567,6 +567,36 @@ def test_nothing_that_opens_the_page_imports_torch(tmp_path):
     assert done.stdout.strip() == "[]", done.stdout + done.stderr[-2000:]
 
 
+LATE = """
+import os, sys
+from pathlib import Path
+import gradio as gr, httpx
+from tests.pool_fakes import FakeRamole
+from ui.serve import launch
+
+def late(*args, **options):
+    raise httpx.ReadTimeout("the page did not come within three seconds")
+
+httpx.head = late
+with gr.Blocks() as page:
+    pass
+url = launch(page, FakeRamole(Path(sys.argv[1]), port=int(sys.argv[2])))
+print(httpx.get(f"{url}livez").status_code, flush=True)
+os._exit(0)
+"""
+
+
+def test_a_machine_that_is_slow_to_give_the_first_page_is_served(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, str(tmp_path), str(free_port())],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.split()[-1:] == ["200"], done.stderr[-2000:]
+
+
 def test_app_says_in_one_line_what_is_wrong_with_its_settings(tmp_path):
     environment = {
         "RAMOLE_DATA_DIR": str(tmp_path),

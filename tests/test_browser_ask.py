@@ -223,6 +223,14 @@ def test_the_whole_answer_in_plots_with_a_table_beside_them(quick, visit):
         page.locator("#trace-json").click()
     told = json.loads(Path(taken.value.path()).read_text("utf-8"))
     assert told["answer"] == "".join(WORDS) and taken.value.suggested_filename.endswith(".json")
+
+    # on paper stands what was asked and answered, and nothing to press
+    page.emulate_media(media="print")
+    expect(page.locator("#answer .token").first).to_be_visible()
+    for away in ("#prompt", "#ask-button", "#status", "#more"):
+        expect(page.locator(away)).to_be_hidden()
+    shown = page.locator("button:visible").evaluate_all("all => all.map(one => one.outerHTML)")
+    assert shown == []
     assert page.wrong == []
 
 

@@ -27,6 +27,15 @@ CUT = """() => [...document.querySelectorAll('button, label, h1, h2, h3, summary
     node.scrollHeight > node.clientHeight + 4)
   .map((node) => (node.id || node.className) + ': ' + node.textContent.trim().slice(0, 40))"""
 
+STRAY = """() => [...document.querySelectorAll('*')].filter((node) => {
+  const style = getComputedStyle(node);
+  const more = (kind, hidden) => /auto|scroll/.test(kind) && hidden > 0 && hidden < 32;
+  return node.getClientRects().length && node.tagName !== 'TEXTAREA' &&
+    (more(style.overflowX, node.scrollWidth - node.clientWidth) ||
+      more(style.overflowY, node.scrollHeight - node.clientHeight));
+}).map((node) => `${node.tagName} ${node.id} ${node.className}`)"""
+"""What has a scrollbar for less than a line or two."""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
@@ -179,6 +188,7 @@ def test_at_twice_its_size_nothing_is_cut_or_scrolled_to(server, visit):
     for name in SHOWN:
         opened(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") <= 640, name
+        assert page.evaluate(STRAY) == [], name
     page.set_viewport_size({"width": 1280, "height": 900})  # its text alone
     size = "parseFloat(getComputedStyle(document.querySelector('#hero p')).fontSize)"
     normal = page.evaluate(size)
@@ -187,5 +197,5 @@ def test_at_twice_its_size_nothing_is_cut_or_scrolled_to(server, visit):
     for name in SHOWN:
         opened(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280, name
-        assert page.evaluate(CUT) == [], name
+        assert page.evaluate(CUT) == [] and page.evaluate(STRAY) == [], name
     assert not page.wrong

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from ramole_core import Ramole
 
 log = logging.getLogger(__name__)
+PRINTED = Path(__file__).with_name("print.css")
+"""The page on paper."""
 HOUR = 3600
 TIDY_SECONDS = 300
 """Between two looks for files and uploads that nobody needs any more."""
@@ -88,6 +90,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
             quiet=True,
             prevent_thread_lock=True,
             max_threads=page.max_threads,
+            _frontend=False,  # or Gradio ends where its own first page takes three seconds
         )
     except OSError:
         taken = f"Port {settings.port} cannot be listened on; it is in use, or not allowed."
@@ -134,7 +137,7 @@ def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
         "mcp_server": find_spec("mcp") is not None,
         "app_kwargs": {"routes": routes, "middleware": middleware},
         "css_paths": styles(),
-        "head": scripts(),
+        "head": scripts() + f'<style media="print">{PRINTED.read_text("utf-8")}</style>',
         "theme": look(),
         "footer_links": ["api", "gradio", "settings"],
         "run_history": False,
@@ -187,7 +190,8 @@ def drop_gone(ramole: "Ramole") -> None:
 
 def styles() -> list[Path]:
     """Every room's style sheet, in the order of their names."""
-    return sorted(Path(__file__).parent.rglob("*.css"), key=lambda path: path.name)
+    found = (path for path in PRINTED.parent.rglob("*.css") if path != PRINTED)
+    return sorted(found, key=lambda path: path.name)
 
 
 def show_progress_once(page: gr.Blocks) -> None:

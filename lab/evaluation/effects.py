@@ -161,18 +161,21 @@ def composed(
         for method in methods:
 
             def made(row=row, question=question, method=method) -> object:
-                (answer,) = ramole.generate([_forced(row, question, method)])
+                (answer,) = ramole.generate([forced(row, question, method)])
                 return asdict(judge(answer, row, question, method))
 
             yield Judged(**kept.get(f"composed-{n}-{method}", made))
 
 
-def _forced(row: Composed, question: Question, method: str) -> Request:
+def forced(
+    row: Composed, question: Question, method: str, adapters: Sequence[str] | None = None
+) -> Request:
+    """The right answer given, its effects asked for; `adapters` beside or in place of the right."""
     given = row.encoded.answer[:-1]
     return Request(
         question.prompt,
         method=method,
-        adapters=question.adapters,
+        adapters=adapters or question.adapters,
         max_new_tokens=len(given) + 1,
         prefix_ids=given,
         ignore_eos=True,
@@ -233,7 +236,7 @@ def main(
     with served() as ramole:
         facts = facts_of_run(ramole) | {"rows_of_each": rows, "skipped": skip, "seed": seed}
         results = harness.Results(out, facts, threads=threads)
-        tasks = read_rows(data, _tasks(ramole, data), split="dev", count=rows, skip=skip)
+        tasks = read_rows(data, tasks_of_pool(ramole, data), split="dev", count=rows, skip=skip)
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         kept = Kept(work / digest[:12])
         situation = make_composite(
@@ -260,7 +263,7 @@ def main(
         )
 
 
-def _tasks(ramole: "Ramole", data: Path) -> list[str]:
+def tasks_of_pool(ramole: "Ramole", data: Path) -> list[str]:
     """Adapters of the pool that have dev rows."""
     names = [card.name for card in ramole.pool.cards()]
     return sorted(name for name in names if (data / name / "dev.jsonl").is_file())

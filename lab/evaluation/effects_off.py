@@ -49,7 +49,9 @@ class Deleted:
 
 def deletion(ramole: "Ramole", task: str, prompt: str, method: str, *, seed: int) -> list[Deleted]:
     """Tokens of the free answer to one prompt; none where fewer than two adapters answer."""
-    asked = Request(prompt, method=method, abstain=False, max_new_tokens=40, effects=True)
+    asked = Request(
+        prompt, method=method, abstain=False, split=False, max_new_tokens=40, effects=True
+    )
     (answer,) = ramole.generate([asked])
     trace, effects = answer.trace, answer.effects
     if trace is None or effects is None or len(answer.adapters) < 2:
