@@ -63,7 +63,8 @@ def _view(ramole: "Ramole", request: "Request", name: str) -> dict[str, Any]:
 
     (answer,) = ramole.generate([request])
     ids = request.prefix_ids
-    texts = [ramole.base.tokenizer.decode(ids[:n]) for n in range(len(ids) + 1)]
+    decode = ramole.base.tokenizer.decode
+    texts = [str(decode(list(ids[:n]))) for n in range(len(ids) + 1)]
     pieces = tuple(after[len(before) :] for before, after in pairwise(texts))
     view = view_of_run(Run(request, answer, pieces), name)
     for expert in view["experts"]:
