@@ -195,11 +195,14 @@ def test_json_is_all_of_stdout(door: Door, capsys):
 def test_a_trace_is_written(door: Door, capsys, tmp_path: Path, suffix: str):
     file = tmp_path / f"out{suffix}"
     assert main(["generate", "hello", "--trace", str(file)]) == 0
-    weights = np.load(file) if suffix == ".npz" else json.loads(file.read_text())
-    assert np.shape(weights["weights"]) == (5, 2, 3, 2)
-    request, facts = weights["request"], weights["facts"]
     if suffix == ".npz":
-        request, facts = json.loads(str(request)), json.loads(str(facts))
+        with np.load(file) as kept:
+            told = dict(kept)
+        told |= {name: json.loads(str(told[name])) for name in ("request", "facts")}
+    else:
+        told = json.loads(file.read_text())
+    assert np.shape(told["weights"]) == (5, 2, 3, 2)
+    request, facts = told["request"], told["facts"]
     assert request["prompt"] == "hello" and facts["router_checksum"] == "ab" * 32
     assert facts["adapters"] == {"a0": "0" * 64, "a1": "1" * 64}
 
@@ -451,7 +454,8 @@ def test_a_process_of_its_own_answers_and_writes_the_trace(home: Path, capsys):
     spoken = run(*words, "--trace", str(trace), stdin="paint it\n")
     assert spoken.returncode == 0 and "Traceback" not in spoken.stderr, spoken.stderr
     assert spoken.stderr.splitlines()[-1].startswith("red; ")
-    told = np.load(trace)
+    with np.load(trace) as file:
+        told = dict(file)
     assert spoken.stdout == f"{told['answer']}\n" and told["adapters"].tolist() == ["red"]
     weights = told["weights"]
     assert (

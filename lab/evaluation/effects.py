@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 METHODS = "mixture,ramole_plus,ramole"
 MEASURES = ("effect", "contribution", "weight")
-MAX_ANSWER = 80
+MAX_ANSWER = 240
 """Tokens of a composed answer; longer ones stay out."""
 
 
