@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -37,7 +36,7 @@ from lab.evaluation.effects_off import (
     summarise_deleted,
 )
 from lab.evaluation.evaluate import read_rows
-from lab.evaluation.intervals import bootstrap_groups
+from lab.evaluation.intervals import bootstrap, bootstrap_groups
 from lab.evaluation.questions import Question
 from ramole_core.contribution import mean_contribution, mean_weights
 from ramole_core.effects import CHANGED
@@ -256,11 +255,13 @@ def main(
                 deleted[method] += _deleted(ramole, kept, n, task, prompt, method)
             found = {name: summarise_deleted(own) for name, own in deleted.items() if own}
             results.write(deleted=found)
-        speeds = beside(ramole, [prompt for _, prompt in prompts], named[0])
-        ratios = [measured / without for measured, without in speeds]
-        results.write(
-            beside={"others": OTHERS, "rounds": ROUNDS, "ratio": median(ratios), "each": ratios}
-        )
+        pairs_of = beside(ramole, [prompt for _, prompt in prompts], named[0])
+        ratios = {
+            name: [getattr(one, name) / getattr(other, name) for one, other in pairs_of]
+            for name in ("speed", "first_token")
+        }
+        told = {name: bootstrap(each).rounded(3) for name, each in ratios.items()}
+        results.write(beside={"others": OTHERS, "rounds": ROUNDS, **told, "each": ratios})
 
 
 def tasks_of_pool(ramole: "Ramole", data: Path) -> list[str]:

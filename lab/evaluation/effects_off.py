@@ -6,10 +6,11 @@ taken away: left out of the request, so that the others read the prompt and the 
 switched off from that token on (*What if*), with all that was read before. How often does another
 token come? Of What if also how far the leader's switch moves the token's own log probability.
 
-*Cost*: others' tokens a second while one answer's effects are measured, over those where it asks
-for none, in turns.
+*Cost*: others' tokens a second, and the first token of one who comes, while one answer's effects
+are measured, over those where it asks for none, in turns.
 """
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,14 +21,14 @@ import numpy as np
 
 from lab.evaluation.intervals import bootstrap_groups
 from ramole_core.effects import CHANGED
-from ramole_core.request import Generation, Request
+from ramole_core.request import Generation, Request, Step
 
 if TYPE_CHECKING:
     from ramole_core.ramole import Ramole
 
 DELETED = 3
 """Tokens of each ordinary row at which adapters are switched off."""
-OTHERS, ROUNDS, LENGTH = 8, 5, 96
+OTHERS, ROUNDS, LENGTH = 8, 12, 96
 """Requests beside the one that asks for effects, how often that is measured, and their tokens."""
 
 
@@ -114,20 +115,45 @@ def summarise_deleted(every: Sequence[Deleted]) -> dict[str, object]:
     }
 
 
-def beside(ramole: "Ramole", prompts: Sequence[str], method: str) -> list[tuple[float, float]]:
-    """Others' tokens a second with and without one answer's effects, and seconds of the effects;
-    in turns."""
+@dataclass(frozen=True)
+class Others:
+    """What others have beside one answer."""
+
+    speed: float
+    """Tokens a second of those that run."""
+    first_token: float
+    """Seconds to that of one who comes when the answer's last token is there."""
+
+
+def beside(ramole: "Ramole", prompts: Sequence[str], method: str) -> list[tuple[Others, Others]]:
+    """With one answer's effects measured, and without, in turns."""
     others = [
         Request(prompt, method=method, max_new_tokens=LENGTH, ignore_eos=True, trace=False)
         for prompt in prompts[1 : OTHERS + 1]
     ]
     asks = Request(prompts[0], method=method, max_new_tokens=24, ignore_eos=True, abstain=False)
-    found = []
-    for n in range(2 * ROUNDS):
-        effects = bool(n % 2)
-        began, ends = time.perf_counter(), []
-        for index, item in ramole.stream_batch([replace(asks, effects=effects), *others]):
-            if index and isinstance(item, Generation):
-                ends.append(time.perf_counter() - began)
-        found.append(LENGTH * len(others) / max(ends))
+    found = [
+        _others(ramole, replace(asks, effects=bool(n % 2)), others) for n in range(2 * ROUNDS + 2)
+    ][2:]  # the first two find adapters and prompts that were never read
     return list(zip(found[1::2], found[::2], strict=True))
+
+
+def _others(ramole: "Ramole", asks: Request, others: Sequence[Request]) -> Others:
+    came, ends, late = 0, [], []
+    comes = replace(others[0], max_new_tokens=1)
+
+    def ask_late() -> None:
+        began = time.perf_counter()
+        next(iter(ramole.stream_batch([comes])))
+        late.append(time.perf_counter() - began)
+
+    thread, began = threading.Thread(target=ask_late), time.perf_counter()
+    for index, item in ramole.stream_batch([asks, *others]):
+        if index:
+            ends += [time.perf_counter() - began] if isinstance(item, Generation) else []
+        elif isinstance(item, Step):
+            came += 1
+            if came == asks.max_new_tokens:
+                thread.start()
+    thread.join()
+    return Others(LENGTH * len(others) / max(ends), late[0])
