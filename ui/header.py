@@ -19,8 +19,8 @@ LIMITS = "It is small, errs and makes things up."
 HERO = """
 <header class="hero">
   <h1>RAMoLE</h1>
-  <p>COUNT (small add-ons to a small model, the base): those that fit are mixed for each token
-  (piece of a word). <a href="#learn">How it works</a></p>
+  <p>COUNT (small add-ons to a small model, the base), mixed to fit each token (piece of a word).
+  <a href="#learn">How it works</a> · <a href="#pool">Add yours</a></p>
 </header>
 """
 
