@@ -57,6 +57,7 @@ def test_a_crowd_that_examines_is_one_turn_between_two_steps(tiny, forwards):
     for reader in readers:
         reader.start()
     thread = EngineThread(tiny.engine)
+    thread.start()
     try:
         state = tiny.submit(ask(5, max_new_tokens=20), [("bee", 3)])
         thread.wake()

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from ramole_core.engine import engine_thread
+from ramole_core.engine import engine_thread, local_engine
 from ramole_core.engine.engine_thread import EngineThread
+from ramole_core.engine.local_engine import LocalEngine
 from ramole_core.errors import RamoleError
+from ramole_core.request import Generation
 from tests.schedules import ask
 from tests.tiny_engine import TinyEngine
 
@@ -25,6 +27,7 @@ def tiny(tiny_llama):
 @pytest.fixture
 def thread(tiny):
     made = EngineThread(tiny.engine)
+    made.start()
     yield made
     made.close()
     tiny.engine.forget_prefixes()
@@ -116,9 +119,42 @@ def test_who_waits_for_a_next_token_does_not_wait_for_others(tiny, thread, monke
     assert ended(tiny, [submitted(tiny, thread, ask(6)), long])
 
 
+def test_a_request_that_comes_while_the_thread_begins_is_answered(tiny, monkeypatch):
+    """The thread finds nothing to do and waits, before whoever began it goes on; a long answer, so
+    that it is not over by then."""
+    local, answers = LocalEngine(tiny.engine), []
+    prepared = tiny.engine.prepare(ask(5, max_new_tokens=400), tiny.chosen([("ant", 2)]))
+    stop = threading.Event()
+
+    def ask_now():
+        tell = {"waiting": lambda *place: None, "fitting": lambda *how: None}
+        answers.extend(local.stream([prepared], cancelled=stop.is_set, **tell))
+
+    asking = threading.Thread(target=ask_now, daemon=True)
+
+    class Slow(EngineThread):
+        def start(self):
+            super().start()
+            while not self._wake._waiters:
+                time.sleep(0.001)
+            asking.start()
+            while tiny.engine.scheduler.idle and not answers:
+                time.sleep(0.001)
+
+    monkeypatch.setattr(local_engine, "EngineThread", Slow)
+    local.start()
+    asking.join(20)
+    stop.set()
+    local._thread.close()
+    asking.join(SOON)
+    assert answers and isinstance(answers[-1][1], Generation)
+    assert answers[-1][1].finish_reason != "cancelled"
+
+
 def test_the_thread_ends_while_it_waits(tiny, monkeypatch):
     monkeypatch.setattr(engine_thread, "GATHER", NEVER)
     thread = EngineThread(tiny.engine)
+    thread.start()
     elsewhere(lambda: prepared(thread))
     state = submitted(tiny, thread, ask(6))
     thread.close()

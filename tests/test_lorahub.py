@@ -273,6 +273,7 @@ def test_a_search_can_be_stopped_anywhere_and_leaves_nothing(tiny, expected, aft
 @pytest.mark.timeout(60)
 def test_what_a_search_has_found_is_answered_by_a_server_s_thread(tiny):
     thread = EngineThread(tiny.engine)
+    thread.start()
     try:
         (found,) = answers(stream(tiny, [hub(steps=2)], thread=thread)).values()
     finally:
@@ -282,6 +283,7 @@ def test_what_a_search_has_found_is_answered_by_a_server_s_thread(tiny):
 
 def test_a_search_beside_a_server_s_thread_can_be_stopped(tiny, expected):
     thread, told, found, stop = EngineThread(tiny.engine), [], {}, threading.Event()
+    thread.start()
     items = stream(
         tiny,
         [hub(steps=100)],

@@ -17,7 +17,8 @@ meanwhile."""
 
 
 class EngineThread:
-    """Step an engine while there is work; `close()` ends it after the running step."""
+    """Step an engine while there is work, from `start()` on; `close()` ends it after the running
+    step."""
 
     def __init__(self, engine: Engine):
         self._engine = engine
@@ -26,11 +27,15 @@ class EngineThread:
         self._coming: dict[int, float] = {}
         """When each thread began to prepare what it will submit."""
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin. Who submits has to know of this thread before, or would not wake it."""
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive()
+        """Whether it has not ended."""
+        return self._thread.ident is None or self._thread.is_alive()
 
     @contextmanager
     def expecting(self) -> Iterator[None]:

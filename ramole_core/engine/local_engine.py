@@ -104,6 +104,7 @@ class LocalEngine:
     def start(self) -> None:
         if self._thread is None:
             self._thread = EngineThread(self.engine)
+            self._thread.start()
 
     def pack(self, candidate: Candidate) -> None:
         with kernels_alone():  # requests that come meanwhile have the other cores
