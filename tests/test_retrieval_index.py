@@ -1,5 +1,6 @@
 """The index: equal to brute force over what Chroma holds, whoever wrote it there."""
 
+import gc
 import shutil
 import sqlite3
 import subprocess
@@ -119,6 +120,17 @@ def test_vectors_survive_closing(index: AdapterIndex, tmp_path: Path) -> None:
     again = AdapterIndex(data_dir=tmp_path)
     assert set(again.read()) == {"pool/a"}
     again.close()
+
+
+def test_one_that_nobody_closes_lets_its_database_go(tmp_path: Path) -> None:
+    index = AdapterIndex(data_dir=tmp_path)
+    index.upsert({"pool/a": entry(draw(1)[0])})
+    watch = index._store._watch  # pyright: ignore[reportAttributeAccessIssue]
+    assert watch is not None
+    del index
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        watch.execute("PRAGMA data_version")
 
 
 def test_changes_of_a_second_client_in_this_process_are_followed(

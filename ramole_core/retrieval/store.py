@@ -10,6 +10,7 @@ process at them; so is a folder that nobody closed.
 import shutil
 import socket
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -66,6 +67,8 @@ class EmbeddedChroma:
         self._client: Client | None = None
         self._collection: Collection | None = None
         self._watch: sqlite3.Connection | None = None
+        self._unwatch: weakref.finalize | None = None
+        """Closes it, also where nobody closes this."""
         self._version: tuple[int, int] = (0, 0)
         self._files: dict[Path, tuple[int, int, int]] = {}
 
@@ -97,11 +100,11 @@ class EmbeddedChroma:
 
     def close(self, *, sound: bool = False) -> None:
         marks = sound and self._collection is not None and self._files_now() == self._files
-        if self._watch is not None:
-            self._watch.close()
+        if self._unwatch is not None:
+            self._unwatch()
         if self._client is not None:
             self._client.close()
-        self._client = self._collection = self._watch = None
+        self._client = self._collection = self._watch = self._unwatch = None
         if marks:
             mark(self._folder)
             self._trusted = False
@@ -116,6 +119,7 @@ class EmbeddedChroma:
         self._watch = sqlite3.connect(
             f"{self._file.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False
         )
+        self._unwatch = weakref.finalize(self, self._watch.close)
         return self._collection
 
     def _version_now(self) -> tuple[int, int]:
