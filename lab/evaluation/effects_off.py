@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DELETED = 3
 """Tokens of each ordinary row at which adapters are switched off."""
-OTHERS, ROUNDS, LENGTH = 8, 12, 96
+OTHERS, ROUNDS, LENGTH = 8, 36, 96
 """Requests beside the one that asks for effects, how often that is measured, and their tokens."""
 
 
@@ -133,8 +133,8 @@ def beside(ramole: "Ramole", prompts: Sequence[str], method: str) -> list[tuple[
     ]
     asks = Request(prompts[0], method=method, max_new_tokens=24, ignore_eos=True, abstain=False)
     found = [
-        _others(ramole, replace(asks, effects=bool(n % 2)), others) for n in range(2 * ROUNDS + 2)
-    ][2:]  # the first two find adapters and prompts that were never read
+        _others(ramole, replace(asks, effects=bool(n % 2)), others) for n in range(2 * ROUNDS + 6)
+    ][6:]  # the first ones read adapters and prompts that were never read
     return list(zip(found[1::2], found[::2], strict=True))
 
 
