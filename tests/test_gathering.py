@@ -143,7 +143,7 @@ def test_a_request_that_comes_while_the_thread_begins_is_answered(tiny, monkeypa
 
     monkeypatch.setattr(local_engine, "EngineThread", Slow)
     local.start()
-    asking.join(20)
+    asking.join(SOON)
     stop.set()
     local._thread.close()
     asking.join(SOON)

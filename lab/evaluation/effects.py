@@ -255,9 +255,9 @@ def main(
                 deleted[method] += _deleted(ramole, kept, n, task, prompt, method)
             found = {name: summarise_deleted(own) for name, own in deleted.items() if own}
             results.write(deleted=found)
-        pairs_of = beside(ramole, [prompt for _, prompt in prompts], named[0])
+        measured = beside(ramole, [prompt for _, prompt in prompts], named[0])
         ratios = {
-            name: [getattr(one, name) / getattr(other, name) for one, other in pairs_of]
+            name: [getattr(one, name) / getattr(other, name) for one, other in measured]
             for name in ("speed", "first_token")
         }
         told = {name: bootstrap(each).rounded(3) for name, each in ratios.items()}
