@@ -183,6 +183,10 @@ class Generation:
     base_logprob: Float[np.ndarray, "T"] | None = None
     """The same of the base, which reads prompt and answer alone; `logprob` is this and the sum of
     the effects (of up to 4 adapters)."""
+    subset_logprob: Float[np.ndarray, "T subset"] | None = None
+    """The same with each subset of the k adapters, [T, 2^k], from which the effects are made:
+    column c has the adapters whose bit is set in c, the first adapter's being the lowest; the first
+    column is `base_logprob`, the last `logprob`. None as `effects`, and with more than 4."""
 
 
 def parts_record(answer: Generation) -> list[dict[str, object]]:

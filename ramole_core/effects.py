@@ -14,7 +14,7 @@ With more than MAX_SHAPLEY adapters an effect is phi_i = v(all) - v(all without 
 and effects do not add up.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import factorial
 from typing import TYPE_CHECKING, Literal
@@ -61,6 +61,32 @@ def effects_of(values: Mapping[Subset, Float[np.ndarray, "T"]], k: int) -> np.nd
             share = factorial(size) * factorial(k - size - 1) / factorial(k)
             found[:, i] += share * (v[subset | {i}] - v[subset])
     return found.astype(np.float32)
+
+
+def columns_of(k: int) -> list[Subset]:
+    """The subset that each column of `subset_columns` is of."""
+    return [frozenset(e for e in range(k) if c >> e & 1) for c in range(2**k)]
+
+
+def subset_columns(
+    values: Mapping[Subset, Float[np.ndarray, "T"]], k: int
+) -> Float[np.ndarray, "T subset"] | None:
+    """v of every subset in one array [T, 2^k], float32: column c has the adapters whose bit is set
+    in c, so that column 0 is the base's. None of more than MAX_SHAPLEY adapters, of which most
+    subsets are not read."""
+    if k > MAX_SHAPLEY:
+        return None
+    return np.stack([np.asarray(values[one], np.float32) for one in columns_of(k)], -1)
+
+
+def among(
+    columns: Float[np.ndarray, "T subset"] | None, at: Sequence[int], k: int
+) -> Float[np.ndarray, "T more"] | None:
+    """`subset_columns` of adapters that are the `at` of k others, whose presence changes nothing;
+    None with more than MAX_SHAPLEY."""
+    if columns is None or k > MAX_SHAPLEY:
+        return None
+    return columns[:, [sum(1 << e for e, n in enumerate(at) if c >> n & 1) for c in range(2**k)]]
 
 
 def effect_shares(effects: Float[np.ndarray, "*t k"]) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 
+from ramole_core.effects import columns_of, effects_of
 from ramole_core.errors import RamoleError
 
 SCHEMA = Path(__file__).with_name("trace.schema.json")
@@ -84,6 +85,7 @@ def _check_sizes(name: str, held: dict) -> None:
     wanted |= dict.fromkeys(GATES, (T, layers, modules, k))
     answered = max(T - held["prompt_length"], 0)
     wanted |= {"effects": (answered, k), "logprob": (answered,), "base_logprob": (answered,)}
+    wanted |= {"subset_logprob": (answered, 2**k)}
     for field, size in wanted.items():
         if held.get(field) is None:
             continue
@@ -121,6 +123,16 @@ def _check_sums(name: str, held: dict) -> None:
         raise RamoleError(
             f"{name} is no trace: at token {at} of the answer base_logprob and effects miss "
             f"logprob by {off[at]:.4f} nats."
+        )
+    k, columns = len(held["adapters"]), np.asarray(held.get("subset_logprob") or [], np.float64)
+    if not len(columns):
+        return
+    made = effects_of(dict(zip(columns_of(k), columns.T, strict=True)), k)
+    off = np.abs(made - effects).max(-1, initial=0.0)
+    if (off > MAX_GAP).any():
+        raise RamoleError(
+            f"{name} is no trace: at token {int(off.argmax())} of the answer effects are not those "
+            "that subset_logprob makes."
         )
 
 

@@ -19,6 +19,9 @@ checks. The npz opens with `numpy.load(path)`, which needs no pickle:
                  they were not asked for, as are the next three
     logprob      float32 [T - prompt_length], log probability of each token in the run
     base_logprob float32 [T - prompt_length], the base's; logprob is this and the sum of the effects
+    subset_logprob float32 [T - prompt_length, 2^k], log probability of each token with each subset
+                 of adapters: column c has those whose bit is set in c. Absent (in the json null) in
+                 older files, and of more than 4 adapters
     effects_by   "shapley", or "leave_one_out" of more than 4 adapters, whose sum is another one
     token_ids    int64 [T], the prompt first;  tokens: their texts
     prompt_length, adapters [k], scores [k] (nan: none), layers [layer], modules [module]
@@ -32,7 +35,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ramole_core.effects import rule_of
+from ramole_core.effects import among, rule_of
 from ramole_core.errors import RamoleError
 from ramole_core.facts import asked_fields
 from ramole_core.request import Generation, Request, Trace
@@ -115,15 +118,18 @@ def _effects(generation: Generation, trace: Trace) -> dict[str, np.ndarray | str
     """What stands of effects; the trace's adapters that the answer had not have 0."""
     effects = generation.effects
     if effects is None:
-        return dict.fromkeys(("effects", "logprob", "base_logprob", "effects_by"))
+        return dict.fromkeys(("effects", "logprob", "base_logprob", "subset_logprob", "effects_by"))
     T = len(trace.tokens) - trace.prompt_length  # of an answer in parts the trace is the last one's
     told = np.zeros((T, len(trace.adapters)), np.float32)
-    told[:, [trace.adapters.index(name) for name in generation.adapters]] = effects[-T:]
+    at = [trace.adapters.index(name) for name in generation.adapters]
+    told[:, at] = effects[-T:]
     assert generation.logprob is not None and generation.base_logprob is not None
+    subsets = among(generation.subset_logprob, at, len(trace.adapters))
     return {
         "effects": told,
         "logprob": generation.logprob[-T:],
         "base_logprob": generation.base_logprob[-T:],
+        "subset_logprob": None if subsets is None else subsets[-T:],
         "effects_by": rule_of(effects.shape[1]),
     }
 

@@ -289,6 +289,7 @@ class FakeRamole:
             effects=effects,
             base_logprob=base,
             logprob=None if base is None or effects is None else base + effects.sum(-1),
+            subset_logprob=None if effects is None else subsets_of(effects),
         )
 
     def _prompt_logprobs(self, request: Request, length: int) -> tuple[TokenLogprob, ...]:
@@ -322,6 +323,13 @@ def effects_of(n: int, k: int) -> np.ndarray:
             effects[t, (t // 2) % k] = 1.5
     effects[3::4] = 0
     return effects
+
+
+def subsets_of(effects: np.ndarray) -> np.ndarray:
+    """[n, 2^k]: the log probability with each subset, of adapters that do not help each other."""
+    k = effects.shape[1]
+    there = np.array([[c >> e & 1 for c in range(2**k)] for e in range(k)], np.float32)
+    return -2 + effects @ there.reshape(k, 2**k)
 
 
 def gate_of(t: int, k: int) -> np.ndarray:

@@ -42,6 +42,15 @@ def test_a_recorded_run_is_there_at_once_and_an_example_is_asked(server, visit):
     expect(page.locator("#likely table")).to_have_count(2)
     expect(page.locator("#likely table").last.locator("tbody tr")).to_have_count(10)
     expect(page.locator("#likely .chosen").last).to_be_visible()
+    page.locator("#what-if > button").click()
+    page.locator("#what-adapter input").click()
+    page.get_by_role("option", name="clickbait").click()
+    expect(page.locator("#what-measured")).to_contain_text("if clickbait had not been found")
+    measured = re.search(r"([\d.]+) % in the place", page.locator("#what-measured").inner_text())
+    page.locator("#what-go").click()
+    shown = page.locator("#what-likely table").last.locator(".chosen .number").inner_text()
+    # what is measured comes true, where "34 %" and "34.2 %" are one
+    assert measured and float(measured[1]) == pytest.approx(float(shown[:-2]), rel=0.03, abs=0.06)
     assert page.wrong == []
     assert [url for url in page.requested if not url.startswith((server.url, "data:"))] == []
 

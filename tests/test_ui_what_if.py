@@ -12,7 +12,9 @@ from tests.test_ui_ask import asking
 from ui.ask.answer import Live, answer
 from ui.ask.branch import Change, branched, weights_at
 from ui.ask.going_on import going_on, verdict
-from ui.ask.what_if import ALL, EVERY, NOTHING, change_of
+from ui.ask.what_if import ALL, EVERY, HERE, NOTHING, TURN, change_of
+from ui.charts.did import chance
+from ui.charts.explained import token_html
 
 
 def run_of(ramole: FakeRamole):
@@ -42,6 +44,35 @@ def test_the_branch_gives_what_was_said_and_switches_off_where_the_token_is_pred
     taken = branched(run, 3, Change(token=77))
     assert taken.prefix_ids == (*asked.prefix_ids, 77) and not taken.without
     assert branched(run, 0, Change(True)).prefix_ids == ()
+
+
+def test_an_adapter_that_was_never_there_leaves_the_others_to_read_question_and_answer(run):
+    asked = branched(run, 3, Change(True, "bee", unfound=True))
+    assert asked.adapters == tuple(name for name in run.experts if name != "bee")
+    assert len(asked.prefix_ids) == 3 and not asked.without and asked.effects == run.request.effects
+    assert branched(run, 3, Change(True, unfound=True)).method == "base"
+    weighed = replace(run.request, adapters=run.experts, weights=(0.5, 0.25, 1.0))
+    weighed = branched(replace(run, request=weighed), 3, Change(True, "ant", unfound=True))
+    assert (weighed.adapters, weighed.weights) == (("bee", "cat"), (0.25, 1.0))
+
+
+def test_what_the_token_would_be_without_an_adapter_is_what_its_effect_is_made_of(ramole):
+    request = Request("Which boats?", method="ramole_plus", effects=True)
+    live = Live()
+    for _ in answer(ramole, request, live, beside=False):
+        pass
+    run, what = live.run, asking(ramole).ui.token.what
+    v = run.answer.subset_logprob[2]
+    e = run.experts.index("bee")
+    since, said = what.on_off(run, 2, "bee", TURN, EVERY, EVERY)
+    assert since == TURN and chance(v[7 - (1 << e)]) in said and chance(v[7]) in said
+    assert chance(v[0]) in what.on_off(run, 2, ALL, TURN, EVERY, EVERY)[1]
+    assert what.on_off(run, 2, "bee", TURN, "3", EVERY) == (HERE, "")
+    assert what.on_off(run, 2, "bee", HERE, EVERY, EVERY) == (HERE, "")
+    assert what.on_off(run, 2, NOTHING, TURN, EVERY, EVERY)[1] == ""
+    assert what.on_off(None, None, "bee", TURN, EVERY, EVERY)[1] == ""
+    opened = token_html(run, 2)
+    assert "With each choice of adapters" in opened and opened.count("<tr>") == 1 + 2**3
 
 
 def test_a_moved_weight_holds_the_others_where_they_are_at_the_token(run):
@@ -83,6 +114,16 @@ def test_the_answer_goes_on_after_the_old_tokens_with_the_likely_ones_before_and
     drawn = [line for line in last.view["tokens"].splitlines() if line]
     assert len(drawn) == 3 + len(WORDS)  # the fake writes its eight words again
     assert "From token 4 on, without bee." in last.note and last.view["differs"]
+    never = list(
+        going_on(
+            ramole, run, 3, Change(True, "bee", unfound=True), threading.Event(), text="",
+            address="here",
+        )
+    )  # fmt: skip
+    assert ramole.requests[-1].adapters == ("ant", "cat")
+    last = [look for look in never if look.view][-1]
+    assert "as though bee had never been found." in last.note
+    assert {one["name"]: one["share"] for one in last.view["experts"]}["ant"] > 0
     assert "As it was" in looks[-1].likely and "With the change" in looks[-1].likely
 
 
@@ -94,11 +135,12 @@ def test_the_same_answer_is_said_to_be_the_same(run):
 @pytest.mark.parametrize(
     ("chosen", "change"),
     [
-        ((NOTHING, EVERY, EVERY, NOTHING, 0, -1), Change()),
-        ((NOTHING, "3", "q_proj", NOTHING, 0.7, 7), Change(token=7)),
-        ((ALL, "3", EVERY, NOTHING, 0, -1), Change(True, None, 3, None)),
+        ((NOTHING, HERE, EVERY, EVERY, NOTHING, 0, -1), Change()),
+        ((NOTHING, HERE, "3", "q_proj", NOTHING, 0.7, 7), Change(token=7)),
+        ((ALL, HERE, "3", EVERY, NOTHING, 0, -1), Change(True, None, 3, None)),
+        (("bee", TURN, EVERY, EVERY, NOTHING, 0, -1), Change(True, "bee", unfound=True)),
         (
-            ("bee", EVERY, "q_proj", "ant", 0.5, 7),
+            ("bee", HERE, EVERY, "q_proj", "ant", 0.5, 7),
             Change(True, "bee", None, "q_proj", "ant", 0.5, 7),
         ),
     ],
@@ -110,13 +152,14 @@ def test_what_is_chosen_is_read(run, chosen, change):
 @pytest.mark.parametrize(
     "chosen",
     [
-        ("zebra", EVERY, EVERY, NOTHING, 0, -1),
-        ("bee", "many", EVERY, NOTHING, 0, -1),
-        ("bee", EVERY, EVERY, NOTHING, 0, 8),
-        (NOTHING, EVERY, EVERY, "zebra", 0.5, -1),
-        (NOTHING, EVERY, EVERY, "bee", 1.6, -1),
-        (NOTHING, EVERY, EVERY, "bee", "much", -1),
-        (NOTHING, EVERY, EVERY, "bee", float("nan"), -1),
+        ("zebra", HERE, EVERY, EVERY, NOTHING, 0, -1),
+        ("bee", TURN, "3", EVERY, NOTHING, 0, -1),
+        ("bee", HERE, "many", EVERY, NOTHING, 0, -1),
+        ("bee", HERE, EVERY, EVERY, NOTHING, 0, 8),
+        (NOTHING, HERE, EVERY, EVERY, "zebra", 0.5, -1),
+        (NOTHING, HERE, EVERY, EVERY, "bee", 1.6, -1),
+        (NOTHING, HERE, EVERY, EVERY, "bee", "much", -1),
+        (NOTHING, HERE, EVERY, EVERY, "bee", float("nan"), -1),
     ],
 )
 def test_what_is_not_there_is_refused(run, chosen):
@@ -133,8 +176,11 @@ def test_the_panel_offers_what_the_answer_has_and_says_what_is_wrong(ramole, run
     assert opened[what.layer]["choices"][1:] == ["0", "1", "2", "3", "4"]
     assert opened[what.picked] == 2 and what.token in told
     visitor = gr.Request(session_hash="one")
-    *looks, _ = what.on_go(ramole, visitor, run, 2, {}, NOTHING, EVERY, EVERY, NOTHING, 0, -1)
+    rest = (HERE, EVERY, EVERY, NOTHING, 0, -1)
+    *looks, _ = what.on_go(ramole, visitor, run, 2, {}, NOTHING, *rest)
     assert "Choose what to switch off" in looks[-1][what.notice]
-    *looks, last = what.on_go(ramole, visitor, run, 2, {}, "ant", EVERY, EVERY, NOTHING, 0, -1)
+    *looks, last = what.on_go(
+        ramole, visitor, run, 2, {}, "ant", HERE, EVERY, EVERY, NOTHING, 0, -1
+    )
     assert any("without ant" in look.get(what.notice, "") for look in looks)
     assert last[what.go].interactive and not last[what.stop].interactive

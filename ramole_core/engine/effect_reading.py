@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ramole_core.effects import Subset, effects_of, subsets_of
+from ramole_core.effects import Subset, effects_of, subset_columns, subsets_of
 from ramole_core.engine.pair_reading import Pair, PairReading
 from ramole_core.engine.request_state import RequestState
 from ramole_core.request import Generation
@@ -82,5 +82,6 @@ class EffectReading:
             effects=effects_of(values, self.k),
             logprob=logprob,
             base_logprob=base,
+            subset_logprob=subset_columns(values, self.k),
             extra={**answer.extra, "effects": seconds},
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ramole_core.effects import among
 from ramole_core.errors import RamoleError
 from ramole_core.request import Generation, Step
 
@@ -84,6 +85,12 @@ def join(parts: Sequence[Generation]) -> Generation:
         effects=_effects(parts, names),
         logprob=_joined([part.logprob for part in parts]),
         base_logprob=_joined([part.base_logprob for part in parts]),
+        subset_logprob=_joined(
+            [
+                among(part.subset_logprob, [names.index(one) for one in part.adapters], len(names))
+                for part in parts
+            ]
+        ),
     )
 
 

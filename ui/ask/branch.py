@@ -1,11 +1,13 @@
 """What if: continue an answer from one of its tokens with something switched off, a weight moved,
 or another token. Without gradio.
 
-What was read and written before that token stays as it is, cache and all: the request is the same
-with the answer's first tokens given (`prefix_ids`) and with what is off from the last of them on
-(`without`), which is the position that predicts the token. Where a weight is moved, all of them
-are fixed from there on (`later_weights`): the others as they were at the token, in mean over the
-modules that an adapter has.
+The request is the same with the answer's first tokens given (`prefix_ids`). What is switched off is
+off from the last of them on (`without`), which is the position that predicts the token, and what
+was read before stays as it is, cache and all; or an adapter is left out from the turn's beginning
+on, which is read again by the others as though it had not been found. The second is what effects
+are made of (`ramole_core/effects.py`): the token's probability is then `Did.without`. Where a
+weight is moved, all of them are fixed from there on (`later_weights`): the others as they were at
+the token, in mean over the modules that an adapter has.
 """
 
 from collections.abc import Sequence
@@ -35,12 +37,16 @@ class Change:
     """What it is moved to."""
     token: int | None = None
     """Taken in place of the answer's own."""
+    unfound: bool = False
+    """Whether an adapter as a whole is off, from the turn's beginning on."""
 
     @property
     def words(self) -> str:
         """The change in words, for a heading."""
         said = []
-        if self.off:
+        if self.unfound:
+            said.append(f"as though {self.adapter or 'no adapter'} had {self._never} been found")
+        elif self.off:
             where = "" if self.layer is None else f" in layer {self.layer}"
             where += "" if self.module is None else f"{',' if where else ' in'} {self.module}"
             said.append(f"without {self.adapter or 'any adapter'}{where}")
@@ -49,6 +55,10 @@ class Change:
         if self.token is not None:
             said.append("with another token there")
         return ", ".join(said)
+
+    @property
+    def _never(self) -> str:
+        return "never" if self.adapter else "ever"
 
 
 def branched(run: Run, index: int, change: Change) -> Request:
@@ -66,12 +76,32 @@ def branched(run: Run, index: int, change: Change) -> Request:
     without = [(change.adapter, change.layer, change.module, _start(run, index))]
     longest = max(run.request.max_new_tokens, len(given) + 1)
     return replace(
-        run.request,
+        _left_out(run, change.adapter) if change.unfound else run.request,
         prefix_ids=given,
-        without=without if change.off else (),
+        without=without if change.off and not change.unfound else (),
         later_weights=_weights(run, index, change),
         max_new_tokens=longest,
         trace=True,
+    )
+
+
+def _left_out(run: Run, adapter: str | None) -> Request:
+    """The request as though the adapter, or any, had not been found for its last turn."""
+    request, answer = run.request, run.answer
+    kept = [n for n, name in enumerate(run.experts) if adapter not in (None, name)]
+    if not kept:
+        return replace(request.by_base(), effects=request.effects)
+    weights = request.weights or answer.weights or (answer.fitted and answer.fitted.weights)
+    return replace(
+        request,
+        method=answer.method or request.method,
+        adapters=[run.experts[n] for n in kept],
+        weights=weights and [weights[n] for n in kept],
+        mix=None,
+        examples=(),
+        exclude=(),
+        abstain=None,
+        split=None,
     )
 
 

@@ -6,6 +6,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ramole_core import Step
+
 from ..charts.differing import differing
 from ..charts.explained import changed_html
 from ..charts.run import Run
@@ -56,7 +60,7 @@ def going_on(
         for _ in pictures:
             over, steps = reading.ended.is_set(), list(reading.steps[0])
             pieces = grown(run, index, change, [step.text for step in steps], text)
-            shares = [*before, *(step.shares for step in steps if step.shares is not None)]
+            shares = [*before, *(_among(step, run.experts) for step in steps)]
             view = growing.view(pieces, shares, run.experts, running=not over, places=run.places)
             if not over:
                 yield Look("Answering from here…", view=view)
@@ -64,7 +68,8 @@ def going_on(
             answer = reading.answers.get(0)
             if answer is not None and answer.effects is not None:
                 whole = branch_run(asked, answer, pieces, run)
-                view = view_of_run(whole, f"branch-{index}", places=run.places)
+                places = [run.places[run.experts.index(name)] for name in whole.experts]
+                view = view_of_run(whole, f"branch-{index}", places=places)
             view["differs"] = differing(pieces, run.pieces)
             said = f"From token {index + 1} on, {change.words}. {verdict(pieces, run)}"
             yield Look(said, kind="quiet", view=view)
@@ -78,6 +83,14 @@ def verdict(pieces: Sequence[str], run: Run) -> str:
         return "The answer stays the same, word for word."
     count = len(differing(pieces, run.pieces))
     return f"{count} of {len(pieces)} tokens belong to words that the first answer has not."
+
+
+def _among(step: Step, experts: Sequence[str]) -> np.ndarray:
+    """The token's shares [k], 0 for those of the first answer's adapters that are not there."""
+    shares = np.zeros(len(experts), np.float32)
+    if step.shares is not None:
+        shares[[experts.index(name) for name in step.adapters]] = step.shares
+    return shares
 
 
 def _likely(ramole: "Ramole", run: Run, index: int, change: Change) -> str:

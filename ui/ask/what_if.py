@@ -11,6 +11,7 @@ from gradio.components import Component
 
 from ramole_core import Explanation, RamoleError
 
+from ..charts.did import without_html
 from ..charts.explained import spell
 from ..charts.run import Run
 from ..charts.tokens import token_view, view_of
@@ -32,9 +33,12 @@ NOTHING, ALL = "nothing", "all adapters"
 EVERY = "every one"
 MAX_WEIGHT = 1.5
 """The largest weight that the slider gives."""
+TURN, HERE = "the turn's beginning", "this token"
 LEAD = (
-    '<p class="quiet">Switch something off from this token on, move a weight, or take another '
-    "token here: what came before stays as it was, and the answer goes on.</p>"
+    '<p class="quiet">Switch something off, move a weight, or take another token here: the answer '
+    "keeps its tokens up to this one, and goes on. An adapter that is off since the turn's "
+    "beginning was never there: question and answer are read again without it, as for its effect."
+    "</p>"
 )
 
 
@@ -44,8 +48,11 @@ class WhatIf:
 
     fold: gr.Accordion
     adapter: gr.Dropdown
+    since: gr.Dropdown
     layer: gr.Dropdown
     module: gr.Dropdown
+    measured: gr.HTML
+    """What the token would be without the adapter."""
     moved: gr.Dropdown
     weight: gr.Slider
     token: gr.Dropdown
@@ -71,8 +78,10 @@ class WhatIf:
                     [NOTHING], value=NOTHING, label="Switch off", elem_id="what-adapter",
                     min_width=130,
                 )  # fmt: skip
+                since = gr.Dropdown([TURN, HERE], value=TURN, label="since", min_width=150)
                 layer = gr.Dropdown([EVERY], value=EVERY, label="in layer", min_width=90)
                 module = gr.Dropdown([EVERY], value=EVERY, label="in module", min_width=90)
+            measured = gr.HTML(elem_id="what-measured", **PLAIN)
             with gr.Row():
                 moved = gr.Dropdown(
                     [NOTHING], value=NOTHING, label="Move the weight of", elem_id="what-moved",
@@ -91,7 +100,8 @@ class WhatIf:
             view = token_view(elem_id="branch")
             likely = gr.HTML(elem_id="what-likely", **PLAIN)
         parts = [
-            fold, adapter, layer, module, moved, weight, token, go, stop, notice, view, likely,
+            fold, adapter, since, layer, module, measured, moved, weight, token, go, stop,
+            notice, view, likely,
         ]  # fmt: skip
         running = sessions.drawer(end=threading.Event.set)
         return cls(*parts, picked=gr.State(None), tokens=gr.State({}), running=running)
@@ -100,8 +110,8 @@ class WhatIf:
     def all(self) -> list[Component]:
         """The components that another token changes."""
         return [
-            self.adapter, self.layer, self.module, self.moved, self.weight, self.token,
-            self.notice, self.view, self.likely, self.picked, self.tokens,
+            self.adapter, self.since, self.layer, self.module, self.measured, self.moved,
+            self.weight, self.token, self.notice, self.view, self.likely, self.picked, self.tokens,
         ]  # fmt: skip
 
     def opened(self, run: Run, index: int) -> dict[Any, Any]:
@@ -112,6 +122,8 @@ class WhatIf:
         adapters = [ALL, *run.experts] if run.experts else []
         return {
             self.adapter: gr.update(choices=[NOTHING, *adapters], value=NOTHING),
+            self.since: TURN,
+            self.measured: "",
             self.layer: gr.update(choices=[EVERY, *layers], value=EVERY),
             self.module: gr.update(choices=[EVERY, *modules], value=EVERY),
             self.moved: gr.update(choices=[NOTHING, *run.experts], value=NOTHING),
@@ -169,6 +181,16 @@ class WhatIf:
         weight = weights_at(run, index)[name]
         return gr.update(value=min(max(weight, 0), MAX_WEIGHT), info=f"here it is {weight:.2f}")
 
+    def on_off(self, run: Run | None, index, adapter, since, layer, module):
+        """Say what the token would be without the adapter; a part of one goes off at the token."""
+        part = layer not in (None, EVERY) or module not in (None, EVERY)
+        since, said = HERE if part else since, ""
+        did = None if run is None or index is None else run.did(index)
+        if run is not None and did is not None and adapter != NOTHING and since == TURN:
+            gone = [e for e, name in enumerate(run.experts) if adapter in (ALL, name)]
+            said = without_html(did, *gone) if gone else ""
+        return since, said and f'<p role="status">{said}</p>'
+
     def on_stop(self, request: gr.Request):
         """Stop the answer with what came."""
         self.running.end_of(session_of(request))
@@ -179,7 +201,10 @@ class WhatIf:
         def on_go(request: gr.Request, run, index, tokens, *chosen):
             yield from self.on_go(ramole, request, run, index, tokens, *chosen)
 
-        said = [run, self.picked, self.tokens, self.adapter, self.layer, self.module]
+        off = [self.adapter, self.since, self.layer, self.module]
+        for one in off:
+            one.input(self.on_off, [run, self.picked, *off], [self.since, self.measured], **QUIET)
+        said = [run, self.picked, self.tokens, *off]
         said += [self.moved, self.weight, self.token]
         shown: list[Any] = [self.notice, self.view, self.likely, self.go, self.stop]
         self.go.click(gpu(120)(on_go), said, shown, concurrency_limit=None, **QUIET)
@@ -208,7 +233,7 @@ class WhatIf:
 
 def change_of(chosen: Sequence[Any], tokens: Any, run: Run | None) -> Change:
     """The change that is chosen, checked against what there is; raises RamoleError."""
-    adapter, layer, module, moved, weight, token = chosen
+    adapter, since, layer, module, moved, weight, token = chosen
     experts = [] if run is None else run.experts
     off = adapter != NOTHING
     if off and adapter != ALL and adapter not in experts:
@@ -218,6 +243,12 @@ def change_of(chosen: Sequence[Any], tokens: Any, run: Run | None) -> Change:
     known = tokens if isinstance(tokens, dict) else {}
     if token not in (None, -1) and token not in known:
         raise RamoleError("That token is not among the likely ones; choose one of the list.")
+    part = layer not in (None, EVERY) or module not in (None, EVERY)
+    if off and part and since == TURN:
+        raise RamoleError(
+            "A layer or a module is switched off since this token; an adapter as a whole can be "
+            "off since the turn's beginning."
+        )
     return Change(
         off,
         None if not off or adapter == ALL else str(adapter),
@@ -226,6 +257,7 @@ def change_of(chosen: Sequence[Any], tokens: Any, run: Run | None) -> Change:
         None if moved == NOTHING else str(moved),
         0.0 if moved == NOTHING else _weight(weight),
         None if token in (None, -1) else int(token),
+        off and since == TURN,
     )
 
 

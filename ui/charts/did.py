@@ -29,6 +29,16 @@ class Did:
     """Log probability by the base alone, in nats."""
     effects: tuple[float, ...]
     mixture: float
+    subsets: tuple[float, ...] = ()
+    """Log probability with each subset of the adapters, as `Generation.subset_logprob`; empty where
+    it was not kept."""
+
+    def without(self, *experts: int) -> float | None:
+        """Log probability had these not been found; None where it was not kept."""
+        if len(experts) == len(self.experts):
+            return self.base
+        left = sum(1 << e for e in range(len(self.experts)) if e not in experts)
+        return self.subsets[left] if self.subsets else None
 
     @property
     def leader(self) -> int:
@@ -66,6 +76,21 @@ def sentence(did: Did) -> str:
     return "The base alone would have said it nearly as readily: no adapter changed anything here."
 
 
+def without_html(did: Did, *experts: int) -> str:
+    """What the token's probability were had these experts not been found, as one sentence; empty
+    where it was not measured."""
+    found = did.without(*experts)
+    if found is None:
+        return ""
+    everybody = len(experts) == len(did.experts) > 1
+    gone = "no adapter" if everybody else f"<strong>{escape(did.experts[experts[0]][0])}</strong>"
+    had = "had been found" if everybody else "had not been found"
+    return (
+        f"Measured: if {gone} {had} for this turn, this token would be "
+        f"{factor(found - did.mixture)}: {chance(found)} in the place of {chance(did.mixture)}."
+    )
+
+
 def did_html(did: Did, notes: Sequence[str] = ()) -> str:
     """The bar, its ends in percent, and each adapter in words; `notes` stand behind these."""
     items = []
@@ -88,7 +113,29 @@ def did_html(did: Did, notes: Sequence[str] = ()) -> str:
         )
     return (
         f'{bar_html(did)}{ends}<ul class="legend" aria-label="Effect of each adapter">'
-        f"{''.join(items)}</ul>{left_out}"
+        f"{''.join(items)}</ul>{left_out}{_subsets_html(did)}"
+    )
+
+
+def _subsets_html(did: Did) -> str:
+    """The probability with each subset of the adapters, folded; empty where it was not kept."""
+    k = len(did.experts)
+    if k < 2 or not did.subsets:
+        return ""
+    rows = []
+    for column in sorted(range(2**k), key=lambda one: (one.bit_count(), one)):
+        there = [chip_html(did.experts[e][1]) for e in range(k) if column >> e & 1]
+        v = did.subsets[column]
+        rows.append(
+            f"<tr><th scope='row'>{''.join(there) or 'nobody: the base'}</th>"
+            f'<td class="number">{_plain(v, 2)}</td><td class="number">{chance(v)}</td></tr>'
+        )
+    return (
+        "<details><summary>With each choice of adapters</summary>"
+        '<p class="quiet">The turn was read again with each. An effect is the mean of what an '
+        "adapter adds, over all orders in which they may come.</p>"
+        "<table><thead><tr><th>found</th><th>log of the probability</th><th>probability</th></tr>"
+        f"</thead><tbody>{''.join(rows)}</tbody></table></details>"
     )
 
 

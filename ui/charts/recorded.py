@@ -16,7 +16,7 @@ from .run import Found, Run
 
 ARRAYS = ("weights", "contribution", "present")
 """Of a trace."""
-MEASURED = ("effects", "logprob", "base_logprob")
+MEASURED = ("effects", "logprob", "base_logprob", "subset_logprob")
 """Of an answer whose effects were measured."""
 UNSAID = ("evidence", "notes", "part", "parts", "method", "weights", "prompt_logprobs")
 """Of an answer: kept where they say something."""

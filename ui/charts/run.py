@@ -1,7 +1,7 @@
 """One question and its answer as plain data, for every panel."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,7 +105,9 @@ class Run:
         if effects is None or not 0 <= index < len(effects):
             return None
         assert answer.logprob is not None and answer.base_logprob is not None
-        return self._did(effects[index], answer.base_logprob[index], answer.logprob[index])
+        found = self._did(effects[index], answer.base_logprob[index], answer.logprob[index])
+        subsets = answer.subset_logprob
+        return found if subsets is None else replace(found, subsets=tuple(subsets[index].tolist()))
 
     @property
     def did_all(self) -> Did | None:

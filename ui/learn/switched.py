@@ -1,14 +1,11 @@
 """Step 6: a token under every subset of its adapters, and its effects.
 
-`python docs/learn_effects.py` recorded the log probabilities; nothing here needs the model.
+The run was recorded with the log probabilities; nothing here needs the model.
 """
 
-import json
 import math
 from collections.abc import Sequence
-from functools import cache
 from itertools import permutations
-from pathlib import Path
 
 from ..charts.did import chance, factor
 from ..charts.palette import chip_html
@@ -16,15 +13,15 @@ from ..parts.markup import escaped
 from .frames import table
 from .kept import gated
 
-FILE = Path(__file__).parent / "recorded" / "subsets.json"
-"""v(S) of each token, by the letters of S."""
 ALL, NONE = "ABC", ""
 
 
-@cache
 def values() -> dict[str, list[float]]:
     """Log probability of each token of the recorded answer, by subset: `AC`."""
-    return json.loads(FILE.read_text("utf-8"))["values"]
+    found = gated().answer.subset_logprob
+    assert found is not None
+    letters = ("".join(x for e, x in enumerate(ALL) if c >> e & 1) for c in range(2 ** len(ALL)))
+    return dict(zip(letters, found.T.tolist(), strict=True))
 
 
 def switched_html(index: int, off: Sequence[str]) -> str:
