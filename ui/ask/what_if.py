@@ -33,10 +33,10 @@ NOTHING, ALL = "nothing", "all adapters"
 EVERY = "every one"
 MAX_WEIGHT = 1.5
 """The largest weight that the slider gives."""
-TURN, HERE = "the turn's beginning", "this token"
+TURN, HERE = "the beginning", "this token"
 LEAD = (
     '<p class="quiet">Switch something off, move a weight, or take another token here: the answer '
-    "keeps its tokens up to this one, and goes on. An adapter that is off since the turn's "
+    "keeps its tokens up to this one, and goes on. An adapter that is off since the "
     "beginning was never there: question and answer are read again without it, as for its effect."
     "</p>"
 )
@@ -247,7 +247,7 @@ def change_of(chosen: Sequence[Any], tokens: Any, run: Run | None) -> Change:
     if off and part and since == TURN:
         raise RamoleError(
             "A layer or a module is switched off since this token; an adapter as a whole can be "
-            "off since the turn's beginning."
+            "off since the beginning."
         )
     return Change(
         off,
