@@ -89,6 +89,12 @@ class Door:
         )
 
 
+@pytest.fixture(autouse=True)
+def nobody_s_page(monkeypatch, tmp_path):
+    """Of a page that somebody runs on this machine the command line does not know."""
+    monkeypatch.setenv("RAMOLE_DATA_DIR", str(tmp_path / "data"))
+
+
 @pytest.fixture
 def door(monkeypatch) -> Door:
     made = Door()

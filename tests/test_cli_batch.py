@@ -15,6 +15,7 @@ from ramole_core.cli import main
 from ramole_core.errors import RamoleError
 from ramole_core.request import Generation
 from tests.fake_ramole import WORDS, FakeRamole
+from tests.test_cli import nobody_s_page  # noqa: F401  a fixture
 
 REPOSITORY = Path(__file__).parents[1]
 ROWS = '{"prompt": "a", "id": "x", "label": 1}\n{"prompt": "b", "k": 2}\n{"prompt": "c"}\n'

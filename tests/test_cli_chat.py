@@ -9,7 +9,7 @@ import pytest
 from ramole_core.cli import main
 from ramole_core.errors import RamoleError
 from ramole_core.request import Request
-from tests.test_cli import Door, door as door, lora_folder  # noqa: F401  fixtures
+from tests.test_cli import Door, door as door, lora_folder, nobody_s_page  # noqa: F401  fixtures
 
 SAID = "Blue [bold]boats ☂"
 TURNS = [["one", "1"], ["two", "2", ["x"]], ["three", "", []]]
