@@ -10,9 +10,14 @@ import httpx
 import psutil
 import pytest
 
-from tests.pool_fakes import write_sample
+from tests.pool_fakes import FakeRamole, write_sample
 from tests.serving import fake
-from ui.middleware.connections import HEAD_SECONDS, READ_SECONDS, Connections, raise_files
+from ui.middleware.connections import HEAD_SECONDS, READ_SECONDS, SPARE, Connections, raise_files
+from ui.middleware.crowds import Crowds
+from ui.middleware.doors import doors
+from ui.middleware.routes import MAX_OPEN, RULE, Kind, Rule
+from ui.session.accounts import Accounts
+from ui.session.address import Addresses
 
 WAIT, BODY = 2.0, 1.0
 
@@ -200,3 +205,44 @@ def test_a_fault_in_the_middle_of_nothing_is_one_sentence():
 
     asyncio.run(Outermost(page)({"type": "http", "path": "/x"}, receive, send))
     assert told[0]["status"] == 500 and b"secret" not in told[1]["body"]
+
+
+def test_streams_of_many_addresses_leave_connections_for_all_else(tmp_path):
+    """The reserve: of the connections that the process may have a quarter is no stream's."""
+    parts = doors(FakeRamole(tmp_path), cache=tmp_path, accounts=Accounts())
+    made = next(one for one in parts if one.cls is Crowds)
+    assert 0 < made.kwargs["streams"] <= max(64, raise_files() - SPARE) * 3 / 4
+    told: list[int] = []
+    over = asyncio.Event()
+
+    async def page(scope, receive, send):
+        if scope[RULE].kind == "stream":
+            await over.wait()
+        told.append(200)
+
+    async def send(message):
+        if message["type"] == "http.response.start":
+            told.append(message["status"])
+
+    crowds = Addresses(Crowds(page, streams=6))
+
+    def ask(kind: Kind, n: int):
+        scope = {"type": "http", "path": "/x", "headers": [], RULE: Rule("/x", "", kind)}
+        scope["client"] = (f"9.9.9.{n}", 1)
+        return asyncio.ensure_future(crowds(scope, lambda: asyncio.sleep(60), send))
+
+    async def attack():
+        silent = [ask("stream", n) for n in range(6)]
+        await asyncio.sleep(0)
+        await ask("stream", 7)
+        assert told == [503]
+        others = [kind for kind in MAX_OPEN if kind != "stream"]
+        for kind in others:
+            await ask(kind, 7)
+        assert told == [503] + [200] * len(others)
+        over.set()
+        await asyncio.gather(*silent)
+        await ask("stream", 7)
+        assert told[-1] == 200
+
+    asyncio.run(attack())
