@@ -41,6 +41,7 @@ def engine_of(
         max_batch=s.max_batch,
         max_queue=s.max_queue,
         prefill_chunk=s.prefill_chunk,
+        draft_rows=s.draft_rows,
         kv_cache_bytes=s.kv_cache_mb * 2**20,
         device_cache_bytes=s.device_cache_mb * 2**20,
         host_cache_bytes=s.host_cache_mb * 2**20,

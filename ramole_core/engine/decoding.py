@@ -126,9 +126,10 @@ def _overlap(text: str, stop: str) -> int:
 
 def spell(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
     """The text of each token by itself; half a character shows as the replacement sign."""
-    return [_spelled(tokenizer, token) for token in ids]
+    return [spell_token(tokenizer, token) for token in ids]
 
 
 @lru_cache(2**16)
-def _spelled(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+def spell_token(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    """The text of one token."""
     return str(tokenizer.decode([token], clean_up_tokenization_spaces=False))

@@ -31,6 +31,8 @@ class Piece:
     traced: bool = False
     keep: int = 1
     """After how many of its last tokens logits are wanted."""
+    ahead: int = 0
+    """Tokens between those of the sequence and these, in pieces of the same forward."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class ModelRunner:
         device = self._model.device
         counts = [len(piece.ids) for piece in pieces]
         spans = [
-            Span(piece.sequence, piece.sequence.length, count)
+            Span(piece.sequence, piece.sequence.length + piece.ahead, count)
             for piece, count in zip(pieces, counts, strict=True)
         ]
         cache = FlatCache(kv, spans, device=device)

@@ -22,6 +22,7 @@ from ramole_core.engine.decoding import (
     skip_draws,
     spell,
 )
+from ramole_core.engine.draft import Draft
 from ramole_core.engine.kv import KvSequence
 from ramole_core.engine.logits import changed_logits, log_probability
 from ramole_core.engine.pair_reading import PairReading
@@ -87,6 +88,8 @@ class RequestState:
     """Of the prompt's tokens that were read, where the request asks for them."""
     becomes: int = 0
     """How long the request is that it is read for, where that is longer."""
+    draft: Draft | None = None
+    """What its answer may go on with, once it decodes beside few others."""
     _cancelled: threading.Event = field(default_factory=threading.Event)
 
     def cancel(self) -> None:

@@ -7,12 +7,15 @@ Orca; S-LoRA, arXiv 2311.03285). It has no threads of its own: whoever calls `st
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from ramole_core.engine.chunk import Share, next_chunk
+from ramole_core.engine.decoding import spell_token
+from ramole_core.engine.draft import MOST, Draft, Habits
 from ramole_core.engine.faults import fault_of
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Output, Piece
@@ -47,6 +50,8 @@ class Sizes:
     """Requests that wait; one more is `Busy`."""
     prefill_chunk: int = 256
     """Prompt tokens that a step reads while rows decode."""
+    draft_rows: int = 8
+    """Rows of a step up to which requests may have draft tokens (`draft.py`); 0: none has."""
 
 
 @dataclass
@@ -63,6 +68,10 @@ class Stats:
     decode_tokens: int = 0
     decode_seconds: float = 0.0
     decode_forwards: int = 0
+    draft_tokens: int = 0
+    """Tokens that were fed as drafts."""
+    accepted_tokens: int = 0
+    """Those of them that the answer went on with."""
     effect_tokens: int = 0
     """Tokens of answers that were read again for their effects."""
     effect_seconds: float = 0.0
@@ -96,6 +105,7 @@ class Scheduler:
         self._saved = 0
         """Tokens of examples that may be read beside rows that decode."""
         self._again = ReadAgain()
+        self._habits = Habits()
         self._stats = Stats()
 
     # --- the door -----------------------------------------------------------------------------
@@ -397,20 +407,51 @@ class Scheduler:
             self._saved = self.sizes.prefill_chunk
             self._again.after_step(rows=0)
             return
-        output = self._runner.forward([self._piece(state, 1) for state in rows], self._kv)
-        chosen = likeliest(output.logits)
-        for row, state in enumerate(rows):
-            if self._commit(state, 1, row, output, events):
-                self._advance(state, row, chosen[row], output, events)
+        drafts = [self._drafted(state, len(rows)) for state in rows]
+        pieces = [
+            replace(self._piece(state, 1), ids=[token], ahead=ahead)
+            for state, draft in zip(rows, drafts, strict=True)
+            for ahead, token in enumerate([state.ids[-1], *draft])
+        ]
+        output = self._runner.forward(pieces, self._kv)
+        chosen, first, made = likeliest(output.logits), 0, 0
+        for state, draft in zip(rows, drafts, strict=True):
+            for row in range(first, first + 1 + len(draft)):
+                if not self._commit(state, 1, row, output, events):
+                    break
+                if not self._advance(state, row, chosen[row], output, events):
+                    break
+                made += 1
+                if state.draft is not None:
+                    state.draft.push(state.ids[-1])
+                follows = draft[row - first : row - first + 1] == state.ids[-1:]
+                if state.finish_reason or not follows or row + 1 in output.faults:
+                    break
+                self._stats.accepted_tokens += 1
+            first += 1 + len(draft)
+        self._stats.draft_tokens += sum(map(len, drafts))
         for state in rows:
             if state.finish_reason:
                 self._finish(state, events)
         waits = any(state.reading is not None for state in self._reading)
         self._saved = min(self._saved + ASIDE, self.sizes.prefill_chunk) if waits else 0
         self._again.after_step(rows=len(rows))
-        self._stats.decode_tokens += len(rows)
+        self._stats.decode_tokens += made
         self._stats.decode_forwards += 1
         self._stats.decode_seconds += time.perf_counter() - began
+
+    def _drafted(self, state: RequestState, rows: int) -> list[int]:
+        """The draft tokens of a row that decodes beside others, `rows` in all."""
+        if rows * (1 + MOST) > self.sizes.draft_rows or not self._runner.replays:
+            return []
+        if state.draft is None:
+            leads = next(iter(state.segments.open.names), "")
+            spelled = partial(spell_token, self._tokenizer)
+            state.draft = Draft(state.prompt_ids, spelled, self._habits.of(leads))
+            for token in state.tokens:
+                state.draft.push(token)
+        room = min(state.length, state.segment.end) - 1 - state.fed
+        return state.draft.tokens(state.draft.length(room))
 
     def _advance(
         self, state: RequestState, row: int, token: int, output: Output, events: list[Event]

@@ -1,0 +1,145 @@
+"""Draft tokens: what an answer may go on with, copied from its prompt and from itself.
+
+They are checked in the forward that makes the next token, each as a row of the step behind the
+request's own (prompt lookup decoding, A. Saxena, 2023; speculative decoding, Leviathan et al.,
+arXiv 2211.17192). A token's bits do not depend on the other rows of its step, and each token is
+chosen from its own row as it would be alone, greedy or sampled; so a draft changes how many tokens
+a step makes, and none of them.
+
+Where copying goes on is known by the last tokens, their case and spaces left out: behind the
+newest place of the same three or two. Where there is none, a token that was changed, inserted or
+left out keeps the place, moves it on, or ends the copying after MAX_CHANGED others.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+COST = 1.15
+"""Of a step with MOST draft tokens, over that of one without (LOG)."""
+MOST = 3
+"""Draft tokens of a request in a step: steps of one size are recorded once."""
+START, STOP = 1.2, 1.0
+"""Tokens a second with drafts over those without: from where on they are made, and end."""
+ROOM = 12
+"""Tokens that an answer may still have where drafts begin in the midst of it: a step of another
+size is recorded first."""
+KEEP = 0.97
+"""Of what a habit knows, a token later."""
+BEGIN = 8.0
+"""Tokens without a gain that a new habit begins with."""
+MAX_CHANGED = 2
+AHEAD = 6
+"""Tokens of the source among which one that follows is looked for."""
+MAX_READ = 2048
+"""Tokens at the end of a prompt that are read."""
+MAX_HABITS = 512
+
+
+@dataclass
+class Habit:
+    """How well drafts were for answers by one adapter: means that fade."""
+
+    tokens: float = BEGIN
+    steps: float = BEGIN
+    """That made them, or would have made them with drafts."""
+
+    def add(self, *, step: bool) -> None:
+        """Add a token, which began a step or did not."""
+        self.tokens, self.steps = KEEP * self.tokens + 1, KEEP * self.steps + step
+
+    @property
+    def gain(self) -> float:
+        """Tokens a second with drafts, over those without."""
+        return self.tokens / self.steps / COST
+
+
+class Habits:
+    """The habits by the adapter that leads, the newest MAX_HABITS."""
+
+    def __init__(self):
+        self._by: OrderedDict[str, Habit] = OrderedDict()
+
+    def of(self, name: str) -> Habit:
+        """The habit of an adapter's answers; empty: the base's."""
+        found = self._by.setdefault(name, Habit())
+        self._by.move_to_end(name)
+        if len(self._by) > MAX_HABITS:
+            self._by.popitem(last=False)
+        return found
+
+
+class Draft:
+    """The drafts of one answer."""
+
+    def __init__(self, prompt: Sequence[int], spelled: Callable[[int], str], habit: Habit):
+        """Begin behind the prompt; `spelled` gives a token's text."""
+        self._spelled, self._habit = spelled, habit
+        self._ids = list(prompt[-MAX_READ:])
+        self._words = [self._word(token) for token in self._ids]
+        self._last: dict[tuple[str, ...], int] = {}
+        """The place behind the newest of each one, two and three words."""
+        for at in range(1, len(self._ids)):
+            self._index(at)
+        self._at: int | None = None
+        """The place whose token comes next, where the answer copies."""
+        self._changed = 0
+        self._on = habit.gain > START
+        self.ahead: list[int] = []
+        """Tokens that are expected next."""
+
+    def length(self, room: int) -> int:
+        """Draft tokens of the next step: MOST, or 0; `room` is how many tokens may come."""
+        if self._on:
+            self._on = self._habit.gain >= STOP
+        else:
+            self._on = self._habit.gain > START and room >= ROOM
+        return MOST if self._on and room > MOST else 0
+
+    def tokens(self, count: int) -> list[int]:
+        """So many draft tokens; where fewer are expected, the last token again."""
+        rest = [self._ids[-1]] * (count - len(self.ahead))
+        return [*self.ahead[:count], *rest]
+
+    def push(self, token: int) -> None:
+        """Take the answer's next token."""
+        self._move(token)
+        self._ids.append(token)
+        self._words.append(self._word(token))
+        self._index(len(self._ids))
+        expected = bool(self.ahead) and self.ahead[0] == token
+        self._habit.add(step=not expected)
+        if expected:
+            del self.ahead[0]
+        else:  # a step ends with what was not expected
+            self.ahead = [] if self._at is None else self._ids[self._at : self._at + MOST]
+
+    def _move(self, token: int) -> None:
+        """Move the place of copying behind the token."""
+        at, word = self._at, self._word(token)
+        if at is not None and at < len(self._ids) and self._words[at] == word:
+            self._at, self._changed = at + 1, 0
+            return
+        for n in (3, 2):
+            found = self._last.get((*self._words[len(self._words) - n + 1 :], word))
+            if found is not None:
+                self._at, self._changed = found, 0
+                return
+        if at is None:
+            self._at = self._last.get((word,))
+            return
+        self._changed += 1
+        near = self._words[at : at + AHEAD]
+        if word in near:
+            self._at = at + near.index(word) + 1
+        elif self._changed > MAX_CHANGED:
+            self._at = None
+
+    def _index(self, at: int) -> None:
+        """Note that `at` follows the words before it."""
+        for n in range(1, min(3, at) + 1):
+            self._last[tuple(self._words[at - n : at])] = at
+
+    def _word(self, token: int) -> str:
+        text = self._spelled(token)
+        return text.strip().lower() or text

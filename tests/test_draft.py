@@ -1,0 +1,213 @@
+"""Draft tokens: what is expected of an answer that copies, and that no bit hangs on them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ramole_core.composition import METHODS
+from ramole_core.engine import draft
+from ramole_core.engine.draft import MAX_HABITS, MOST, Draft, Habit, Habits
+from ramole_core.engine.request_state import RequestState
+from ramole_core.engine.scheduler import Scheduler
+from ramole_core.request import Request
+from tests.test_segments import of
+from tests.tiny_engine import TinyEngine
+
+WORDS = "the boat of anna is red , and it lies in the old port . The Boat Red Anna !".split()
+IDS = {word: n for n, word in enumerate(dict.fromkeys(WORDS))}
+NAMES = ("ant", "bee", "cat")
+
+
+def ids(text: str) -> list[int]:
+    return [IDS[word] for word in text.split()]
+
+
+def drafted(prompt: str) -> Draft:
+    return Draft(ids(prompt), list(IDS).__getitem__, Habit())
+
+
+def expected(made: Draft, said: str) -> str:
+    """What is expected behind these words of the answer."""
+    for token in ids(said):
+        made.push(token)
+    return " ".join(list(IDS)[token] for token in made.ahead)
+
+
+# --- what is expected -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "comes"),
+    [
+        ("the", "old port ."),  # the newest place of one word
+        ("The Boat", "of anna is"),  # in another case
+        ("the boat of Anna", "is red ,"),  # where a token was changed
+        ("the boat of anna is ! red", ", and"),  # where one was inserted
+        ("the boat of anna is red and", "it lies in"),  # where one was left out
+        ("!", ""),
+        ("the boat . . . .", ""),  # too many others
+    ],
+)
+def test_what_comes_is_copied_from_where_the_answer_is(said, comes):
+    prompt = "the boat of anna is red , and it lies in the old port ."
+    assert expected(drafted(prompt), said) == comes
+
+
+def test_an_answer_copies_from_itself_too():
+    assert expected(drafted("!"), "red and old . red") == "and old ."
+
+
+def test_a_habit_counts_the_steps_that_drafts_would_take():
+    habit = Habit()
+    made = Draft(ids("the boat of anna is red"), list(IDS).__getitem__, habit)
+    for token in ids("the boat of anna is red"):
+        made.push(token)
+    kept = 0.97 ** np.arange(5, -1, -1)
+    begun = draft.BEGIN * draft.KEEP**6
+    assert habit.tokens == pytest.approx(begun + kept.sum())
+    # "the" alone, then "boat of anna" and what comes behind them in one step
+    assert habit.steps == pytest.approx(begun + kept[[0, 4]].sum())
+
+
+def test_drafts_begin_where_they_gain_and_there_is_room_and_end_where_they_do_not():
+    good, bad = Habit(30.0, 10.0), Habit(30.0, 29.0)
+    assert Draft([], str, good).length(MOST) == 0, "the last tokens come alone"
+    assert Draft([], str, good).length(MOST + 1) == MOST
+    assert Draft([], str, bad).length(99) == 0
+    habit = Habit(30.0, 29.0)
+    made = Draft([], str, habit)
+    habit.steps = 10.0
+    assert made.length(draft.ROOM - 1) == 0 and made.length(draft.ROOM) == MOST
+    habit.steps = 29.0
+    assert made.length(99) == 0
+
+
+def test_where_fewer_are_expected_a_step_keeps_its_size():
+    made = drafted("the boat")
+    assert expected(made, "the") == "boat the"
+    assert made.tokens(3) == ids("boat the the")
+
+
+def test_habits_are_of_the_adapter_that_leads_and_no_more_than_so_many():
+    habits = Habits()
+    habits.of("a").tokens = 99.0
+    for n in range(MAX_HABITS - 1):
+        habits.of(str(n))
+    assert habits.of("a").tokens == 99, "it was used last"
+    for n in range(MAX_HABITS):
+        habits.of(str(n))
+    assert habits.of("a").tokens == draft.BEGIN
+
+
+# --- no bit hangs on them -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["float32", "int4"])
+def tiny(request, tiny_llama, tiny_nf4):
+    made = TinyEngine(tiny_nf4 if request.param == "int4" else tiny_llama, kind=request.param)
+    yield made
+    made.engine.close()
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Whatever they gain."""
+    monkeypatch.setattr(draft, "START", 0.0)
+    monkeypatch.setattr(draft, "STOP", 0.0)
+    monkeypatch.setattr(draft, "ROOM", 0)
+
+
+def answers(tiny: TinyEngine, requests, names, *, drafts: bool):
+    """Each one's tokens, logits, end and trace."""
+    scheduler, found = tiny.engine.scheduler, {}
+    advance = RequestState.advance
+
+    def watched(state, token, logits, eos):
+        found.setdefault(state, []).append(logits.clone())
+        return advance(state, token, logits, eos)
+
+    tiny.engine.forget_prefixes()
+    before = scheduler.sizes
+    scheduler.sizes = replace(before, draft_rows=before.draft_rows if drafts else 0)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RequestState, "advance", watched)
+            states = [tiny.submit(one, of(names)) for one in requests]
+            tiny.finish()
+    finally:
+        scheduler.sizes = before
+    assert scheduler.idle and not tiny.engine._kv.held_bytes
+    return [(tiny.heard.pop(state), torch.stack(found[state])) for state in states]
+
+
+def agree(tiny: TinyEngine, requests, names=NAMES) -> int:
+    """The answers are the same to the bit with drafts; returns how many were accepted."""
+    plain = answers(tiny, requests, names, drafts=False)
+    before = tiny.engine.stats()
+    drafted = answers(tiny, requests, names, drafts=True)
+    after = tiny.engine.stats()
+    assert after["draft_tokens"] > before["draft_tokens"]
+    for (one, bits), (other, same) in zip(plain, drafted, strict=True):
+        assert other.tokens == one.tokens and torch.equal(bits, same)
+        assert [s.text for s in other.steps] == [s.text for s in one.steps]
+        assert (other.answer.text, other.answer.finish_reason) == (
+            one.answer.text,
+            one.answer.finish_reason,
+        )
+        if (a := one.answer.trace) is not None and (b := other.answer.trace) is not None:
+            assert a.token_ids == b.token_ids
+            for name in ("weights", "contribution", "present"):
+                np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    return int(after["accepted_tokens"] - before["accepted_tokens"])
+
+
+LONG = {"max_new_tokens": 40, "ignore_eos": True}
+
+
+@pytest.mark.parametrize("method", ["base", "mixture", "ramole", "ramole_plus", "ties", "mole"])
+def test_an_answer_is_the_same_to_the_bit(tiny, always, method):
+    names = NAMES[: METHODS[method].experts(3)]
+    agree(tiny, [Request("Count to ten", method=method, **LONG)], names)
+
+
+MORE = {
+    "sampled": {"temperature": 0.9, "top_p": 0.8, "seed": 3},
+    "penalised": {"repetition_penalty": 1.2, "temperature": 0.5, "seed": 5},
+    "ends": {"ignore_eos": False, "stop": ("e",), "temperature": 1.0, "seed": 1},
+    "given": {"prefix_ids": (5, 9, 30), "effects": True},
+    "switched": {"without": (("bee", 1, None, 20), ("cat", None, None)), "method": "mixture"},
+    "weighed": {"later_weights": {"ant": 0.5}, "prefix_ids": (5, 9)},
+    "json": {"json_schema": {"type": "array"}, "ignore_eos": False, "temperature": 1.0, "seed": 2},
+    "untraced": {"trace": False, "logprobs": 2},
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_whatever_is_asked(tiny, always, name):
+    requests = [Request("Count to ten", **{"method": "ramole", **LONG, **MORE[name]})]
+    agree(tiny, requests)
+
+
+def test_beside_another_and_not_beside_many(tiny, always, monkeypatch):
+    drafted, seen = Scheduler._drafted, []
+
+    def watched(self, state, rows):
+        seen.append((rows, len(found := drafted(self, state, rows))))
+        return found
+
+    monkeypatch.setattr(Scheduler, "_drafted", watched)
+    for n in (2, 3):  # three requests of four rows each are more than a step has
+        agree(tiny, [Request(f"Count to {m}", method="ramole", **LONG) for m in range(n)])
+    assert {(1, MOST), (2, MOST), (3, 0)} <= set(seen) and (3, MOST) not in seen
+
+
+def test_an_answer_that_repeats_itself_takes_fewer_steps(tiny):
+    """A tiny model's greedy answers do, so that a habit grows without being forced."""
+    request = Request("Count to ten", method="mixture", **LONG | {"max_new_tokens": 160})
+    for habit in ("made", "known"):
+        before = tiny.engine.stats()
+        accepted = agree(tiny, [request])
+        steps = tiny.engine.stats()["decode_forwards"] - before["decode_forwards"]
+        assert accepted > 40 and steps < 159 + 120, habit
