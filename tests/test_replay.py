@@ -109,7 +109,7 @@ def together(tiny: TinyEngine, *, replays: bool):
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "nf4"])
 def test_replayed_steps_give_the_same_tokens_and_traces(tiny_nf4, kind):
-    tiny = TinyEngine(tiny_nf4, EngineSizes(max_batch=4), kind=kind)
+    tiny = TinyEngine(tiny_nf4, EngineSizes(max_batch=4, draft_rows=0), kind=kind)
     tokens, kept, replayed = together(tiny, replays=True)
     assert replayed >= 20  # 30 steps, three batches, of which each is read once and written once
     same, own, none = together(tiny, replays=False)
@@ -122,7 +122,7 @@ def test_replayed_steps_give_the_same_tokens_and_traces(tiny_nf4, kind):
 
 def test_pages_and_adapters_may_move_between_replayed_steps(tiny_llama):
     """The memory of pages grows and an adapter is read beside a running answer."""
-    tiny = TinyEngine(tiny_llama, EngineSizes(max_batch=4))
+    tiny = TinyEngine(tiny_llama, EngineSizes(max_batch=4, draft_rows=0))
 
     def run(replays: bool):
         tiny.engine._runner.replays = replays
@@ -140,11 +140,68 @@ def test_pages_and_adapters_may_move_between_replayed_steps(tiny_llama):
     assert found == run(False)
 
 
-def test_nothing_is_kept_when_the_batch_has_ended(tiny_llama):
-    tiny = TinyEngine(tiny_llama)
-    tiny.submit(ask(5, "base", max_new_tokens=9, ignore_eos=True), [])
-    tiny.finish()
-    assert tiny.engine.stats()["replayed"] > 3 and tiny.engine._runner._replay is None
+def one_by_one(tiny: TinyEngine, *, replays: bool):
+    """Requests of other methods, adapters and lengths, one after another: tokens and traces, and
+    the steps that were not replayed of each."""
+    tiny.engine._runner.replays = replays
+    tiny.engine.forget_prefixes()
+    found, slow = [], []
+    jobs = [
+        ("ramole", NAMES),
+        ("ramole", [("dog", 4), ("elk", 1), ("fox", 2)]),
+        ("mixture", [("dog", 4), ("cat", 2), ("ant", 3)]),
+        ("ramole_plus", NAMES),
+        ("base", []),
+        ("ramole", [("gnu", 5), ("ant", 3), ("bee", 5)]),
+    ]
+    for n, (method, names) in enumerate(jobs):
+        before = tiny.engine.stats()
+        asked = ask(9 + n, method, max_new_tokens=12, ignore_eos=True, trace=True)
+        state = tiny.submit(asked, names)
+        tiny.finish()
+        after, heard = tiny.engine.stats(), tiny.heard.pop(state)
+        trace = heard.answer.trace
+        assert trace is not None and trace.contribution is not None
+        found.append((heard.tokens, np.stack([trace.weights, trace.contribution])))
+        steps = after["decode_forwards"] - before["decode_forwards"]
+        slow.append(steps - (after["replayed"] - before["replayed"]))
+    return found, slow
+
+
+@pytest.mark.parametrize("kind", ["float32", "int4"])
+def test_a_step_is_recorded_once_for_all_rows_of_its_sizes(tiny_nf4, kind):
+    tiny = TinyEngine(tiny_nf4, EngineSizes(max_batch=4, draft_rows=0), kind=kind)
+    found, slow = one_by_one(tiny, replays=True)
+    own, none = one_by_one(tiny, replays=False)
+    for (tokens, gates), (same, alike) in zip(found, own, strict=True):
+        assert tokens == same
+        np.testing.assert_array_equal(gates, alike)
+    assert none == [11] * 6
+    # the base alone has no tables; then the memory of keys has grown, and it is recorded at once
+    assert slow == [2, 0, 0, 0, 2, 1]
+    _, again = one_by_one(tiny, replays=True)
+    assert again == [0] * 6
+
+
+def test_recorded_steps_go_where_memory_was_made_anew_and_with_the_engines_faults(tiny_llama):
+    tiny = TinyEngine(tiny_llama, EngineSizes(max_batch=4, draft_rows=0))
+    runner, bank = tiny.engine._runner, tiny.engine.bank
+    asked = ask(5, "mixture", max_new_tokens=9, ignore_eos=True)
+
+    def replayed(names) -> int:
+        before = tiny.engine.stats()["replayed"]
+        tiny.submit(asked, names)
+        tiny.finish()
+        return int(tiny.engine.stats()["replayed"] - before)
+
+    assert replayed(NAMES) == 6
+    assert replayed(NAMES) == 9, "the last token of its known prompt, and 8 steps"
+    assert runner._replays and runner._batch is None
+    made = bank.made
+    assert replayed([(f"big{n}", 15) for n in range(3)]) == 6, "other sizes"
+    assert bank.made > made and replayed(NAMES) == 8, "the bank's tensors grew: recorded at once"
+    tiny.engine.scheduler.fail()
+    assert not runner._replays and replayed(NAMES) == 7
 
 
 def test_views_are_known_by_their_kind_and_copies_never_taken_for_them():

@@ -1,6 +1,7 @@
 """Runs the model for a batch: tokens of many requests, side by side, in one forward."""
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from ramole_core.engine.kv import KvCache, KvSequence
 from ramole_core.engine.replay import Replay, copied
 from ramole_core.kernels.threads import kernels_alone
 from ramole_core.layers import Bank, BatchMix, Forward, RowMix, Serving, is_exact
+
+MAX_KEPT = 8
+"""Recorded steps: of so many sizes of batches."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,16 @@ class ModelRunner:
         self._model, self._bank, self._serving = model, bank, serving
         self._attention, self._graphs = attention, graphs
         self._batch: BatchMix | None = None
-        self._decoded: BatchMix | None = None
-        self._replay: Replay | GraphStep | None = None
+        self._decoded: object = None
+        """The last decode step: its batch, or on a CPU what steps alike have in common."""
+        self._graph: GraphStep | None = None
+        self._replays: OrderedDict[object, Replay] = OrderedDict()
+        """Recorded steps, by what steps alike have in common; the last MAX_KEPT."""
         exact = is_exact(model)
         self.apart = kernels_alone if exact else nullcontext
         """For forwards: where all products are kernels', PyTorch keeps out of their way."""
         self.replays = exact
-        """Whether steps that repeat are written down and run again; same bits, less Python."""
+        """Whether steps that repeat are recorded and replayed: the same bits, less Python."""
         self.count = self.replayed = 0
         self._picks = "logits_to_keep" in inspect.signature(model.forward).parameters
         """Whether the model computes the logits of named places alone."""
@@ -99,14 +106,14 @@ class ModelRunner:
         mixes = [piece.mix for piece in pieces]
         self.count += 1
         self._serving.long.now = cache.long
-        if self._replay is not None and len(ids) == len(pieces):
-            before = self._replay.step
-            if self._keeps(before.batch) and before.fits(mixes, traced, kv):
-                self.replayed += 1
-                logits = self._replay.run(ids, cache)
-                return self._output(logits, before.forward, traced, len(pieces))
+        kind = self._kind(mixes, traced, spans) if len(ids) == len(pieces) else None
+        if (kept := self._kept(kind, mixes, traced, kv)) is not None:
+            self.replayed += 1
+            logits = kept.run(ids, cache)
+            return self._output(logits, kept.step.forward, traced, len(pieces))
         batch = self._batch_of(mixes)
-        again = self._repeats(batch, counts)
+        again = kind is not None and (kind == self._decoded or kind in self._replays)
+        self._decoded = self._decoded if kind is None else kind
         told = torch.tensor([ids], device=device)
         starts = [span.start for span in spans]
         kept = _kept_places(pieces, device)
@@ -132,15 +139,21 @@ class ModelRunner:
             ):
 
                 def step() -> CapturedStep:
-                    places = kv.memory.version
                     return CapturedStep(
-                        batch, tuple(traced), kv, places, forward, told, cache.positions
+                        batch,
+                        tuple(traced),
+                        kv,
+                        kv.memory.version,
+                        self._bank.made,
+                        forward,
+                        told,
+                        cache.positions,
                     )
 
                 if again and self._graphs is not None:
                     logits = self._captured(self._graphs, step, cache, run)
                 else:
-                    logits = self._recorded(step, run) if again else run()
+                    logits = self._recorded(kind, step, run) if again else run()
         finally:
             self._attention.step = None
         parts = logits.split([piece.keep for piece in pieces])
@@ -149,14 +162,18 @@ class ModelRunner:
             logits = torch.stack([part[-1] for part in parts])
         return self._output(logits, forward, traced, len(pieces), kept=more)
 
-    def _recorded(self, step: Callable[[], CapturedStep], run: Callable[[], Tensor]) -> Tensor:
+    def _recorded(
+        self, kind: object, step: Callable[[], CapturedStep], run: Callable[[], Tensor]
+    ) -> Tensor:
         """Logits of a step, recorded for replay."""
         with recording() as made:
             logits = run()
         if made.fault:
             self.replays = False  # this model's steps hang on numbers that Python reads
             return logits
-        self._replay = Replay(step(), logits, made)
+        self._replays[kind] = Replay(step(), logits, made)
+        if len(self._replays) > MAX_KEPT:
+            self._replays.popitem(last=False)
         return copied(logits)
 
     def _captured(
@@ -171,7 +188,7 @@ class ModelRunner:
         captured = graphs.capture(step().forward, run)
         if captured is None:
             return run()
-        self._replay = made = GraphStep(step(), captured, way)
+        self._graph = made = GraphStep(step(), captured, way)
         return made.launch()
 
     def _output(
@@ -188,17 +205,35 @@ class ModelRunner:
             gates[n] = found.clone()
         return Output(logits, kept or {}, gates, forward.faults)
 
-    def _keeps(self, batch: BatchMix) -> bool:
-        """Whether steps of these rows are recorded or captured."""
+    def _kind(
+        self, mixes: list[RowMix], traced: Sequence[int], spans: Sequence[Span]
+    ) -> object | None:
+        """What decode steps alike have in common: one that was kept stands for the others. None: a
+        step of these rows is not kept."""
+        batch = self._batch_of(mixes)
         if self._graphs is not None:
-            return self._graphs.takes(batch) and not self._bank.has_experts
-        return self.replays and not batch.late
+            takes = self._graphs.takes(batch) and not self._bank.has_experts
+            return batch if takes else None
+        if not self.replays or batch.late:
+            return None
+        return *batch.sizes, tuple(traced), tuple(span.sequence.long for span in spans)
 
-    def _repeats(self, batch: BatchMix, counts: list[int]) -> bool:
-        """Whether this step repeats the last decode step of the same rows, and can be kept."""
-        decodes = len(counts) == sum(counts) and self._keeps(batch)
-        before, self._decoded = self._decoded, batch if decodes else self._decoded
-        return decodes and before is batch
+    def _kept(
+        self, kind: object | None, mixes: Sequence[RowMix], traced: Sequence[int], kv: KvCache
+    ) -> Replay | GraphStep | None:
+        """The kept step that runs for this one; None: there is none."""
+        if kind is None:
+            return None
+        if self._graphs is not None:
+            graph = self._graph
+            return graph if graph is not None and graph.step.fits(mixes, traced, kv) else None
+        kept = self._replays.get(kind)
+        if kept is None or not kept.step.lies_in(kv):
+            return None
+        self._replays.move_to_end(kind)
+        kept.step.take(self._batch_of(list(mixes)))
+        self._batch = kept.step.batch
+        return kept
 
     def _batch_of(self, mixes: list[RowMix]) -> BatchMix:
         """The tables of these rows; those of the last forward where they are the same."""
@@ -208,9 +243,16 @@ class ModelRunner:
         self._batch = BatchMix(self._bank, mixes)
         return self._batch
 
+    def rest(self) -> None:
+        """Drop what holds for the batch that ended alone."""
+        self._batch = self._graph = None
+        self._decoded = None if self._graphs is not None else self._decoded
+
     def forget(self) -> None:
-        """Drop what was built for the batch that ended."""
-        self._batch = self._decoded = self._replay = None
+        """Drop all that was kept."""
+        self.rest()
+        self._decoded = None
+        self._replays.clear()
 
 
 def _kept_places(pieces: Sequence[Piece], device: torch.device) -> Int[Tensor, "n"] | int:

@@ -1,6 +1,7 @@
 """Replay a recorded decode step on a CPU without Python: the same kernels on the same memory.
 
-The second step of a batch is written down (`capture.py`), those after it run the recording.
+The second step of its sizes is recorded (`capture.py`), those after it run the recording, also of
+other rows, whose tables are filled into its own.
 """
 
 from collections.abc import Sequence

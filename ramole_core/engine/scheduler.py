@@ -187,7 +187,7 @@ class Scheduler:
         if self._rows:
             self._decode(events)
         if self.idle:
-            self._runner.forget()
+            self._runner.rest()
         return events
 
     @torch.inference_mode()

@@ -72,6 +72,8 @@ class Bank:
         self.loads = self.evictions = 0
         self.version = 0
         """Counts every change of pages, numbers or router rows: what was built from them is old."""
+        self.made = 0
+        """Counts how often the tensors were made anew."""
         self._slots: dict[Hashable, Slot] = {}  # least recently used first
         self._free = list(range(min(FIRST, self.most)))
         self._size = len(self._free)
@@ -287,6 +289,7 @@ class Bank:
 
     def _make(self, size: int) -> None:
         """Resize to pages for `size` units, keeping their content."""
+        self.made += 1
         old = self.A, self.B, self.gram
         self._views = {}
         self.A, self.B, self.gram = [], [], []

@@ -6,7 +6,7 @@ being each row's own adapters in its own order.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -19,6 +19,8 @@ from ramole_core.layers.bank import Bank, Slot
 
 FIXED, MASKED, KEEPS = 0, 1, 2
 """Who gives a row's weights: a table; a gate among those that have the module; a gate of all."""
+PAGES = 16
+"""Tables have room for a multiple of so many pages, so that those of many rows are of one size."""
 ACTIVATIONS = ("", "gelu", "relu")
 """Of a page's unit, as the kernel numbers them."""
 
@@ -77,7 +79,7 @@ class Rows:
     """Each row's own pages, as `kernels.mixing` takes them."""
 
     pages: np.ndarray
-    """[b, R] int32."""
+    """[b, R] int32; R is at least the pages of each row."""
     slots: np.ndarray
     """[b, R] int32: the place of each page's adapter among the row's own; k: a bypass."""
     acts: np.ndarray
@@ -127,6 +129,7 @@ class BatchMix:
         """The tables, made on first use."""
         modules, b, k = len(self.bank.layout.flat), self.b, self.k
         most = max((sum(len(s.pages) for s in row.held) for row in self.rows), default=0)
+        most = -(-most // PAGES) * PAGES
         made = Rows(
             pages=np.zeros((b, most), np.int32),
             slots=np.zeros((b, most), np.int32),
@@ -142,6 +145,18 @@ class BatchMix:
         for n, row in enumerate(self.rows):
             self._fill(made, n, row)
         return made
+
+    @property
+    def sizes(self) -> tuple[object, ...]:
+        """What another batch's tables have in common with these where they can take their place;
+        there are no rows with gates of their own in either."""
+        return self.b, self.k, self.tables.pages.shape[1], self.mixes, self.s
+
+    def take(self, other: "BatchMix") -> None:
+        """Refill the tables, where they lie, with those of other rows; `sizes` are equal."""
+        for one in fields(Rows):
+            getattr(self.tables, one.name)[:] = getattr(other.tables, one.name)
+        self.rows, self.version = other.rows, other.version
 
     def _fill(self, made: Rows, n: int, row: RowMix) -> None:
         at = 0

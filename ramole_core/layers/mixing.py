@@ -137,6 +137,11 @@ class Forward:
             if path in scopes and n not in self.faults and self.counts[n]:
                 self._late[n, path] = self._try(n, Signal(path, x[self._at[n]]))
 
+    def clear(self) -> None:
+        """Set what earlier rows left to 0, before others are mixed in the same memory."""
+        if isinstance(self.traced, Traced):
+            self.traced.told[:] = 0
+
     def reads(self, g: int) -> bool:
         """Whether adapters in the bank change this group's layers."""
         return g not in self.batch.bank.asleep
