@@ -16,7 +16,9 @@ EVALUATION = (
     "composite_n", "parts_table", "ca_lora_table", "llava_mole_table", "few_bits", "effects",
     "colours", "visits",
 )  # fmt: skip
-BENCHMARKS = ("method_speed", "decode_speed", "budget", "many_users", "page_speed")
+BENCHMARKS = (
+    "method_speed", "decode_speed", "draft_speed", "budget", "many_users", "page_speed",
+)  # fmt: skip
 MEASUREMENTS = {
     **{name: f"lab.evaluation.{name}" for name in EVALUATION},
     **{name: f"lab.benchmarks.{name}" for name in BENCHMARKS},

@@ -96,7 +96,7 @@ def _measure(
         parts += OPTIONAL
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = load_settings(quantization=quantization, dtype=dtype)
+    settings = load_settings(quantization=quantization, dtype=dtype, draft_rows=0)
     command = shlex.join(["python", "-m", "ramole_core", *sys.argv[1:]])
     with _work_folder(work, settings.data_dir) as folder, _progress() as tell:
         run_benchmark(

@@ -43,7 +43,7 @@ def measure_rates(ramole: Ramole, requests: Sequence[Request]) -> tuple[float, f
 def main(threads: harness.Threads = 0, out: harness.Out = Path("decode_speed.json")) -> None:
     """Write the rates of every case."""
     found: dict[str, float] = {}
-    with Ramole(load_settings(quantization="nf4")) as ramole:
+    with Ramole(load_settings(quantization="nf4", draft_rows=0)) as ramole:
         ramole.load()
         names = [card.name for card in ramole.pool.cards()][:18]
 

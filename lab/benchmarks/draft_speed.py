@@ -1,0 +1,90 @@
+"""What draft tokens earn: seconds a token with and without, on dev prompts of the pool's tasks.
+
+    python -m lab draft_speed --data DATA
+
+Each prompt is asked alone, as the page asks it, in turns with drafts and without, and both give the
+same text or the measurement ends. Counted is from the first token to the last; what a habit of an
+adapter knows comes from the pass that is not counted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import mean, median
+from typing import Annotated
+
+import typer
+
+from lab import harness
+from ramole_core import Ramole, Request, load_settings
+
+Most = Annotated[int, typer.Option(help="Most new tokens.")]
+Passes = Annotated[int, typer.Option(help="Counted passes over each task.")]
+
+
+def seconds_a_token(
+    ramole: Ramole, prompts: Sequence[str], *, new: int, drafts: bool
+) -> tuple[float, list[str]]:
+    """Seconds a token behind the first of each answer, and the answers."""
+    scheduler = ramole.engine.scheduler
+    usual = scheduler.sizes
+    scheduler.sizes = replace(usual, draft_rows=usual.draft_rows if drafts else 0)
+    spent, made, texts = 0.0, 0, []
+    try:
+        for prompt in prompts:
+            (one,) = ramole.generate([Request(prompt, max_new_tokens=new, trace=False)])
+            spent += one.seconds - one.first_token_seconds
+            made += one.new_tokens - 1
+            texts.append(one.text)
+    finally:
+        scheduler.sizes = usual
+    return spent / max(made, 1), texts
+
+
+def measure(ramole: Ramole, prompts: Sequence[str], *, new: int, passes: int) -> dict[str, object]:
+    """Tokens a second of both ways, their ratio, and how many drafts were accepted."""
+    ratios, best = [], {True: float("inf"), False: float("inf")}
+    before = ramole.stats()
+    for turn in range(passes + 1):
+        took, said = {}, {}
+        for drafts in (True, False) if turn % 2 else (False, True):
+            took[drafts], said[drafts] = seconds_a_token(ramole, prompts, new=new, drafts=drafts)
+        assert said[True] == said[False], "a draft has changed an answer"
+        if turn:
+            ratios.append(took[False] / took[True])
+            best = {drafts: min(best[drafts], took[drafts]) for drafts in best}
+    after = ramole.stats()
+    fed = after["draft_tokens"] - before["draft_tokens"]
+    accepted = after["accepted_tokens"] - before["accepted_tokens"]
+    return {
+        "tokens_per_second": round(1 / best[True], 1),
+        "without": round(1 / best[False], 1),
+        "ratio": round(median(ratios), 2),
+        "low": round(min(ratios), 2),
+        "high": round(max(ratios), 2),
+        "accepted": round(accepted / fed, 2) if fed else None,
+    }
+
+
+def main(
+    data: harness.Data = harness.DATA,
+    rows: harness.Rows = 10,
+    skip: Annotated[int, typer.Option(help="Dev rows that are left out before them.")] = 40,
+    tasks: harness.Tasks = "",
+    new: Most = 96,
+    passes: Passes = 5,
+    threads: harness.Threads = 0,
+    out: harness.Out = harness.RESULTS / "drafts.json",
+) -> None:
+    """Measure it, and write the file."""
+    with Ramole(load_settings()) as ramole:
+        ramole.load()
+        names = harness.words(tasks) or [card.name for card in ramole.pool.cards()]
+        drawn = harness.read_tasks(data, names, rows=rows, skip=skip)
+        results = harness.Results(out, base=ramole.base, rows=rows, skip=skip, new=new)
+        found: dict[str, dict[str, object]] = {}
+        for name, task in drawn.items():
+            prompts = [row.inputs for row in task.dev]
+            found[name] = measure(ramole, prompts, new=new, passes=passes)
+            typer.echo(f"{name}: {found[name]}", err=True)
+            overall = mean(float(str(one["ratio"])) for one in found.values())
+            results.write(tasks=found, mean_ratio=round(overall, 2))
