@@ -73,15 +73,16 @@ def test_a_habit_counts_the_steps_that_drafts_would_take():
 
 def test_drafts_begin_where_they_gain_and_there_is_room_and_end_where_they_do_not():
     good, bad = Habit(30.0, 10.0), Habit(30.0, 29.0)
-    assert Draft([], str, good).length(MOST) == 0, "the last tokens come alone"
-    assert Draft([], str, good).length(MOST + 1) == MOST
-    assert Draft([], str, bad).length(99) == 0
+    assert Draft([], str, good).length(left=1, room=MOST) == 0, "there is no room to feed them"
+    assert Draft([], str, good).length(left=1, room=MOST + 1) == MOST
+    assert Draft([], str, bad).length(left=99, room=99) == 0
     habit = Habit(30.0, 29.0)
     made = Draft([], str, habit)
     habit.steps = 10.0
-    assert made.length(draft.ROOM - 1) == 0 and made.length(draft.ROOM) == MOST
+    assert made.length(left=draft.ROOM - 1, room=99) == 0
+    assert made.length(left=draft.ROOM, room=99) == MOST
     habit.steps = 29.0
-    assert made.length(99) == 0
+    assert made.length(left=99, room=99) == 0
 
 
 def test_where_fewer_are_expected_a_step_keeps_its_size():

@@ -88,12 +88,12 @@ class Draft:
         self.ahead: list[int] = []
         """Tokens that are expected next."""
 
-    def length(self, room: int) -> int:
-        """Draft tokens of the next step: MOST, or 0; `room` is how many tokens may come."""
+    def length(self, *, left: int, room: int) -> int:
+        """Draft tokens of the next step: MOST, or 0. `left` tokens may come, `room` may be fed."""
         if self._on:
             self._on = self._habit.gain >= STOP
         else:
-            self._on = self._habit.gain > START and room >= ROOM
+            self._on = self._habit.gain > START and left >= ROOM
         return MOST if self._on and room > MOST else 0
 
     def tokens(self, count: int) -> list[int]:

@@ -450,8 +450,11 @@ class Scheduler:
             state.draft = Draft(state.prompt_ids, spelled, self._habits.of(leads))
             for token in state.tokens:
                 state.draft.push(token)
-        room = min(state.length, state.segment.end) - 1 - state.fed
-        return state.draft.tokens(state.draft.length(room))
+        assert state.sequence is not None
+        last = state.segment is state.segments.open
+        end = state.sequence.room if last else state.segment.end
+        left = state.length - len(state.ids)
+        return state.draft.tokens(state.draft.length(left=left, room=end - state.fed))
 
     def _advance(
         self, state: RequestState, row: int, token: int, output: Output, events: list[Event]
