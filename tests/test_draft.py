@@ -8,14 +8,14 @@ import torch
 
 from ramole_core.composition import METHODS
 from ramole_core.engine import draft
-from ramole_core.engine.draft import MAX_HABITS, MOST, Draft, Habit, Habits
+from ramole_core.engine.draft import MAX_HABITS, Draft, Habit, Habits
 from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.scheduler import Scheduler
 from ramole_core.request import Request
 from tests.test_segments import of
 from tests.tiny_engine import TinyEngine
 
-WORDS = "the boat of anna is red , and it lies in the old port . The Boat Red Anna !".split()
+WORDS = "the boat of anna is red , and it lies in the old port . The Boat Red Anna ! x y z".split()
 IDS = {word: n for n, word in enumerate(dict.fromkeys(WORDS))}
 NAMES = ("ant", "bee", "cat")
 
@@ -44,10 +44,11 @@ def expected(made: Draft, said: str) -> str:
         ("the", "old port ."),  # the newest place of one word
         ("The Boat", "of anna is"),  # in another case
         ("the boat of Anna", "is red ,"),  # where a token was changed
-        ("the boat of anna is ! red", ", and"),  # where one was inserted
+        ("the boat of anna is ! red", ", and it"),  # where one was inserted
         ("the boat of anna is red and", "it lies in"),  # where one was left out
         ("!", ""),
-        ("the boat . . . .", ""),  # too many others
+        ("the boat x y", "of anna is"),  # two others
+        ("the boat x y z", ""),  # too many
     ],
 )
 def test_what_comes_is_copied_from_where_the_answer_is(said, comes):
@@ -59,36 +60,39 @@ def test_an_answer_copies_from_itself_too():
     assert expected(drafted("!"), "red and old . red") == "and old ."
 
 
-def test_a_habit_counts_the_steps_that_drafts_would_take():
+def test_a_habit_counts_what_was_expected_and_the_steps_that_drafts_would_take():
     habit = Habit()
     made = Draft(ids("the boat of anna is red"), list(IDS).__getitem__, habit)
     for token in ids("the boat of anna is red"):
         made.push(token)
-    kept = 0.97 ** np.arange(5, -1, -1)
-    begun = draft.BEGIN * draft.KEEP**6
+    kept, begun = 0.97 ** np.arange(5, -1, -1), draft.BEGIN * draft.KEEP**6
     assert habit.tokens == pytest.approx(begun + kept.sum())
+    assert habit.right == pytest.approx(kept[1:].sum()), "all but the first"
     # "the" alone, then "boat of anna" and what comes behind them in one step
     assert habit.steps == pytest.approx(begun + kept[[0, 4]].sum())
+    assert habit.gain(0) == 1
+    assert habit.gain(1) == pytest.approx((1 + habit.right / habit.tokens) / draft.COSTS[1])
+    assert habit.gain(3) == pytest.approx(habit.tokens / habit.steps / draft.COSTS[3])
 
 
-def test_drafts_begin_where_they_gain_and_there_is_room_and_end_where_they_do_not():
-    good, bad = Habit(30.0, 10.0), Habit(30.0, 29.0)
-    assert Draft([], str, good).length(left=1, room=MOST) == 0, "there is no room to feed them"
-    assert Draft([], str, good).length(left=1, room=MOST + 1) == MOST
-    assert Draft([], str, bad).length(left=99, room=99) == 0
-    habit = Habit(30.0, 29.0)
+def test_drafts_are_as_many_as_gain_most_and_end_where_none_does():
+    habit = Habit(tokens=30.0, right=0.0, steps=30.0)
     made = Draft([], str, habit)
-    habit.steps = 10.0
-    assert made.length(left=draft.ROOM - 1, room=99) == 0
-    assert made.length(left=draft.ROOM, room=99) == MOST
-    habit.steps = 29.0
-    assert made.length(left=99, room=99) == 0
+    assert made.length(99) == 0
+    habit.right = 10.0  # 1.33 tokens a step for 1.1 of its time
+    assert made.length(99) == 1 and made.length(1) == 0, "there is no room to feed one"
+    habit.steps = 10.0  # 3 for 1.32
+    assert made.length(99) == 3 and made.length(3) == 0
+    habit.right, habit.steps = 15.0, 15.0  # 1.36 and 1.52: as good, as it is
+    assert made.length(99) == 3
+    habit.right, habit.steps = 1.0, 29.0
+    assert made.length(99) == 0
 
 
 def test_where_fewer_are_expected_a_step_keeps_its_size():
     made = drafted("the boat")
     assert expected(made, "the") == "boat the"
-    assert made.tokens(3) == ids("boat the the")
+    assert made.tokens(3) == ids("boat the the") and made.tokens(1) == ids("boat")
 
 
 def test_habits_are_of_the_adapter_that_leads_and_no_more_than_so_many():
@@ -112,12 +116,11 @@ def tiny(request, tiny_llama, tiny_nf4):
     made.engine.close()
 
 
-@pytest.fixture
-def always(monkeypatch):
-    """Whatever they gain."""
-    monkeypatch.setattr(draft, "START", 0.0)
-    monkeypatch.setattr(draft, "STOP", 0.0)
-    monkeypatch.setattr(draft, "ROOM", 0)
+@pytest.fixture(params=[1, 3])
+def always(monkeypatch, request):
+    """So many a step, whatever they gain."""
+    monkeypatch.setattr(Habit, "gain", lambda self, count: 9.0 if count == request.param else 0.1)
+    return request.param
 
 
 def answers(tiny: TinyEngine, requests, names, *, drafts: bool):
@@ -201,7 +204,7 @@ def test_beside_another_and_not_beside_many(tiny, always, monkeypatch):
     monkeypatch.setattr(Scheduler, "_drafted", watched)
     for n in (2, 3):  # three requests of four rows each are more than a step has
         agree(tiny, [Request(f"Count to {m}", method="ramole", **LONG) for m in range(n)])
-    assert {(1, MOST), (2, MOST), (3, 0)} <= set(seen) and (3, MOST) not in seen
+    assert {(1, always), (2, always), (3, 0)} <= set(seen) and (3, always) not in seen
 
 
 def test_an_answer_that_repeats_itself_takes_fewer_steps(tiny):

@@ -15,15 +15,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-COST = 1.15
-"""Of a step with MOST draft tokens, over that of one without (LOG)."""
-MOST = 3
-"""Draft tokens of a request in a step: steps of one size are recorded once."""
-START, STOP = 1.2, 1.0
+COSTS = {1: 1.1, 3: 1.32}
+"""Draft tokens that a step may have: steps of one size are recorded once. How long it takes, over
+one without (LOG)."""
+MOST = max(COSTS)
+START, STOP = 1.05, 1.0
 """Tokens a second with drafts over those without: from where on they are made, and end."""
-ROOM = 12
-"""Tokens that an answer may still have where drafts begin in the midst of it: a step of another
-size is recorded first."""
+BETTER = 1.05
+"""Of what steps of another size gain, to change it."""
 KEEP = 0.97
 """Of what a habit knows, a token later."""
 BEGIN = 8.0
@@ -41,17 +40,22 @@ class Habit:
     """How well drafts were for answers by one adapter: means that fade."""
 
     tokens: float = BEGIN
+    right: float = 0.0
+    """Of the tokens, those that were expected."""
     steps: float = BEGIN
-    """That made them, or would have made them with drafts."""
+    """That made them, or would have made them with MOST drafts each."""
 
-    def add(self, *, step: bool) -> None:
-        """Add a token, which began a step or did not."""
-        self.tokens, self.steps = KEEP * self.tokens + 1, KEEP * self.steps + step
+    def add(self, *, expected: bool, step: bool) -> None:
+        """Add a token, which was expected or not, and began a step or did not."""
+        self.tokens = KEEP * self.tokens + 1
+        self.right, self.steps = KEEP * self.right + expected, KEEP * self.steps + step
 
-    @property
-    def gain(self) -> float:
-        """Tokens a second with drafts, over those without."""
-        return self.tokens / self.steps / COST
+    def gain(self, count: int) -> float:
+        """Tokens a second with so many drafts a step, over those without."""
+        if not count:
+            return 1.0
+        made = 1 + self.right / self.tokens if count == 1 else self.tokens / self.steps
+        return made / COSTS[count]
 
 
 class Habits:
@@ -84,35 +88,40 @@ class Draft:
         self._at: int | None = None
         """The place whose token comes next, where the answer copies."""
         self._changed = 0
-        self._on = habit.gain > START
-        self.ahead: list[int] = []
-        """Tokens that are expected next."""
+        self._left = 0
+        """Tokens that may still be of a step with MOST drafts."""
+        self._count = 0
 
-    def length(self, *, left: int, room: int) -> int:
-        """Draft tokens of the next step: MOST, or 0. `left` tokens may come, `room` may be fed."""
-        if self._on:
-            self._on = self._habit.gain >= STOP
-        else:
-            self._on = self._habit.gain > START and left >= ROOM
-        return MOST if self._on and room > MOST else 0
+    def length(self, room: int) -> int:
+        """Draft tokens of the next step, one of COSTS or 0; `room` tokens may be fed."""
+        now, best = self._habit.gain(self._count), max(COSTS, key=self._habit.gain)
+        gain = self._habit.gain(best)
+        if self._count and now < STOP:
+            self._count = 0
+        if gain > (BETTER * now if self._count else START):
+            self._count = best
+        return self._count if room > self._count else 0
 
     def tokens(self, count: int) -> list[int]:
         """So many draft tokens; where fewer are expected, the last token again."""
-        rest = [self._ids[-1]] * (count - len(self.ahead))
-        return [*self.ahead[:count], *rest]
+        found = self.ahead[:count]
+        return found + [self._ids[-1]] * (count - len(found))
+
+    @property
+    def ahead(self) -> list[int]:
+        """Tokens that are expected next, MOST or fewer."""
+        return [] if self._at is None else self._ids[self._at : self._at + MOST]
 
     def push(self, token: int) -> None:
         """Take the answer's next token."""
+        expected = self.ahead[:1] == [token]
         self._move(token)
         self._ids.append(token)
         self._words.append(self._word(token))
         self._index(len(self._ids))
-        expected = bool(self.ahead) and self.ahead[0] == token
-        self._habit.add(step=not expected)
-        if expected:
-            del self.ahead[0]
-        else:  # a step ends with what was not expected
-            self.ahead = [] if self._at is None else self._ids[self._at : self._at + MOST]
+        step = not (expected and self._left)
+        self._left = len(self.ahead) if step else self._left - 1
+        self._habit.add(expected=expected, step=step)
 
     def _move(self, token: int) -> None:
         """Move the place of copying behind the token."""

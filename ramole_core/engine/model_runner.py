@@ -21,8 +21,8 @@ from ramole_core.engine.replay import Replay, copied
 from ramole_core.kernels.threads import kernels_alone
 from ramole_core.layers import Bank, BatchMix, Forward, RowMix, Serving, is_exact
 
-MAX_KEPT = 8
-"""Recorded steps: of so many sizes of batches."""
+MAX_KEPT_ROWS = 64
+"""Rows of all recorded steps together; a row takes about 1 MiB (LOG)."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class ModelRunner:
         """The last decode step: its batch, or on a CPU what steps alike have in common."""
         self._graph: GraphStep | None = None
         self._replays: OrderedDict[object, Replay] = OrderedDict()
-        """Recorded steps, by what steps alike have in common; the last MAX_KEPT."""
+        """Recorded steps, by what steps alike have in common; the last MAX_KEPT_ROWS."""
         exact = is_exact(model)
         self.apart = kernels_alone if exact else nullcontext
         """For forwards: where all products are kernels', PyTorch keeps out of their way."""
@@ -172,9 +172,13 @@ class ModelRunner:
             self.replays = False  # this model's steps hang on numbers that Python reads
             return logits
         self._replays[kind] = Replay(step(), logits, made)
-        if len(self._replays) > MAX_KEPT:
+        while len(self._replays) > 1 and self._kept_rows > MAX_KEPT_ROWS:
             self._replays.popitem(last=False)
         return copied(logits)
+
+    @property
+    def _kept_rows(self) -> int:
+        return sum(kept.step.batch.b for kept in self._replays.values())
 
     def _captured(
         self,

@@ -453,8 +453,7 @@ class Scheduler:
         assert state.sequence is not None
         last = state.segment is state.segments.open
         end = state.sequence.room if last else state.segment.end
-        left = state.length - len(state.ids)
-        return state.draft.tokens(state.draft.length(left=left, room=end - state.fed))
+        return state.draft.tokens(state.draft.length(end - state.fed))
 
     def _advance(
         self, state: RequestState, row: int, token: int, output: Output, events: list[Event]
