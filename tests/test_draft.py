@@ -60,32 +60,42 @@ def test_an_answer_copies_from_itself_too():
     assert expected(drafted("!"), "red and old . red") == "and old ."
 
 
-def test_a_habit_counts_what_was_expected_and_the_steps_that_drafts_would_take():
+def test_a_habit_counts_the_steps_that_drafts_would_take():
     habit = Habit()
-    made = Draft(ids("the boat of anna is red"), list(IDS).__getitem__, habit)
-    for token in ids("the boat of anna is red"):
+    made = Draft(ids("the boat of anna is red , and"), list(IDS).__getitem__, habit)
+    made.read(*ids("the"))
+    for token in ids("boat of anna is red , !"):
         made.push(token)
-    kept, begun = 0.97 ** np.arange(5, -1, -1), draft.BEGIN * draft.KEEP**6
+    kept, begun = 0.97 ** np.arange(6, -1, -1), draft.BEGIN * draft.KEEP**7
     assert habit.tokens == pytest.approx(begun + kept.sum())
-    assert habit.right == pytest.approx(kept[1:].sum()), "all but the first"
-    # "the" alone, then "boat of anna" and what comes behind them in one step
-    assert habit.steps == pytest.approx(begun + kept[[0, 4]].sum())
+    # "boat" and the token behind it, ...; "boat of anna" and the token behind them, "red , !"
+    assert habit.steps[1] == pytest.approx(begun + kept[[0, 2, 4, 6]].sum())
+    assert habit.steps[3] == pytest.approx(begun + kept[[0, 4]].sum())
     assert habit.gain(0) == 1
-    assert habit.gain(1) == pytest.approx((1 + habit.right / habit.tokens) / draft.COSTS[1])
-    assert habit.gain(3) == pytest.approx(habit.tokens / habit.steps / draft.COSTS[3])
+    assert habit.gain(3) == pytest.approx(habit.tokens / habit.steps[3] / draft.COSTS[3])
+
+
+def test_an_end_that_was_expected_earns_nothing():
+    """An answer of two tokens takes one step, whatever is expected."""
+    habits = Habits()
+    for _ in range(40):
+        made = Draft(ids("the boat !"), list(IDS).__getitem__, habits.of("a"))
+        made.read(*ids("boat"))
+        made.push(*ids("!"))
+    assert made.length(99) == 0
 
 
 def test_drafts_are_as_many_as_gain_most_and_end_where_none_does():
-    habit = Habit(tokens=30.0, right=0.0, steps=30.0)
+    habit = Habit(30.0, {1: 30.0, 3: 30.0})
     made = Draft([], str, habit)
     assert made.length(99) == 0
-    habit.right = 10.0  # 1.33 tokens a step for 1.1 of its time
+    habit.steps[1] = 20.0  # 1.5 tokens a step for 1.1 of its time
     assert made.length(99) == 1 and made.length(1) == 0, "there is no room to feed one"
-    habit.steps = 10.0  # 3 for 1.32
+    habit.steps[3] = 10.0  # 3 for 1.32
     assert made.length(99) == 3 and made.length(3) == 0
-    habit.right, habit.steps = 15.0, 15.0  # 1.36 and 1.52: as good, as it is
+    habit.steps = {1: 19.5, 3: 16.0}  # 1.40 and 1.42: it stays
     assert made.length(99) == 3
-    habit.right, habit.steps = 1.0, 29.0
+    habit.steps = {1: 29.0, 3: 29.0}
     assert made.length(99) == 0
 
 

@@ -12,8 +12,8 @@ left out keeps the place, moves it on, or ends the copying after MAX_CHANGED oth
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 COSTS = {1: 1.1, 3: 1.32}
 """Draft tokens that a step may have: steps of one size are recorded once. How long it takes, over
@@ -40,22 +40,17 @@ class Habit:
     """How well drafts were for answers by one adapter: means that fade."""
 
     tokens: float = BEGIN
-    right: float = 0.0
-    """Of the tokens, those that were expected."""
-    steps: float = BEGIN
-    """That made them, or would have made them with MOST drafts each."""
+    steps: dict[int, float] = field(default_factory=lambda: dict.fromkeys(COSTS, BEGIN))
+    """The steps that make them, by how many drafts each has."""
 
-    def add(self, *, expected: bool, step: bool) -> None:
-        """Add a token, which was expected or not, and began a step or did not."""
+    def add(self, begun: Mapping[int, bool]) -> None:
+        """Add a token; `begun` says whether it begins a step."""
         self.tokens = KEEP * self.tokens + 1
-        self.right, self.steps = KEEP * self.right + expected, KEEP * self.steps + step
+        self.steps = {count: KEEP * self.steps[count] + one for count, one in begun.items()}
 
     def gain(self, count: int) -> float:
         """Tokens a second with so many drafts a step, over those without."""
-        if not count:
-            return 1.0
-        made = 1 + self.right / self.tokens if count == 1 else self.tokens / self.steps
-        return made / COSTS[count]
+        return self.tokens / self.steps[count] / COSTS[count] if count else 1.0
 
 
 class Habits:
@@ -88,8 +83,8 @@ class Draft:
         self._at: int | None = None
         """The place whose token comes next, where the answer copies."""
         self._changed = 0
-        self._left = 0
-        """Tokens that may still be of a step with MOST drafts."""
+        self._left = dict.fromkeys(COSTS, 0)
+        """Of a step with so many drafts: what may still come of them; 0: it is over."""
         self._count = 0
 
     def length(self, room: int) -> int:
@@ -113,15 +108,21 @@ class Draft:
         return [] if self._at is None else self._ids[self._at : self._at + MOST]
 
     def push(self, token: int) -> None:
-        """Take the answer's next token."""
-        expected = self.ahead[:1] == [token]
+        """Take the next token that a step has made."""
+        ahead, begun = self.ahead, {}
+        for count, left in self._left.items():
+            begun[count] = not left
+            left = left or 1 + min(count, len(ahead))  # its own token, and one behind each draft
+            self._left[count] = left - 1 if ahead[:1] == [token] else 0
+        self._habit.add(begun)
+        self.read(token)
+
+    def read(self, token: int) -> None:
+        """Take a token that came with the prompt."""
         self._move(token)
         self._ids.append(token)
         self._words.append(self._word(token))
         self._index(len(self._ids))
-        step = not (expected and self._left)
-        self._left = len(self.ahead) if step else self._left - 1
-        self._habit.add(expected=expected, step=step)
 
     def _move(self, token: int) -> None:
         """Move the place of copying behind the token."""

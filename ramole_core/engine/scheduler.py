@@ -449,7 +449,7 @@ class Scheduler:
             spelled = partial(spell_token, self._tokenizer)
             state.draft = Draft(state.prompt_ids, spelled, self._habits.of(leads))
             for token in state.tokens:
-                state.draft.push(token)
+                state.draft.read(token)
         assert state.sequence is not None
         last = state.segment is state.segments.open
         end = state.sequence.room if last else state.segment.end
