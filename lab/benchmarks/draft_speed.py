@@ -4,7 +4,8 @@
 
 Each prompt is asked alone, as the page asks it, in turns with drafts and without, and both give the
 same text or the measurement ends. Counted is from the first token to the last; what a habit of an
-adapter knows comes from the pass that is not counted.
+adapter knows comes from the pass that is not counted. A run that was stopped goes on with the tasks
+that its file lacks.
 """
 
 from collections.abc import Sequence
@@ -81,8 +82,11 @@ def main(
         names = harness.words(tasks) or [card.name for card in ramole.pool.cards()]
         drawn = harness.read_tasks(data, names, rows=rows, skip=skip)
         results = harness.Results(out, base=ramole.base, rows=rows, skip=skip, new=new)
-        found: dict[str, dict[str, object]] = {}
+        same = results.take_over("tasks", where=("base_checksum", "rows", "skip", "new", "machine"))
+        found: dict[str, dict[str, object]] = dict(results.held.get("tasks", {})) if same else {}  # pyright: ignore
         for name, task in drawn.items():
+            if name in found:
+                continue
             prompts = [row.inputs for row in task.dev]
             found[name] = measure(ramole, prompts, new=new, passes=passes)
             typer.echo(f"{name}: {found[name]}", err=True)
