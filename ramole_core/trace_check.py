@@ -124,9 +124,14 @@ def _check_sums(name: str, held: dict) -> None:
             f"{name} is no trace: at token {at} of the answer base_logprob and effects miss "
             f"logprob by {off[at]:.4f} nats."
         )
-    k, columns = len(held["adapters"]), np.asarray(held.get("subset_logprob") or [], np.float64)
-    if not len(columns):
+    k, rows = len(held["adapters"]), held.get("subset_logprob") or []
+    if {len(row) for row in rows} not in (set(), {2**k}) or len(rows) not in (0, len(effects)):
+        raise RamoleError(
+            f"{name} is no trace: subset_logprob has {2**k} numbers for each token of the answer."
+        )
+    if not rows:
         return
+    columns = np.asarray(rows, np.float64)
     made = effects_of(dict(zip(columns_of(k), columns.T, strict=True)), k)
     off = np.abs(made - effects).max(-1, initial=0.0)
     if (off > MAX_GAP).any():

@@ -32,9 +32,9 @@ def forwards(tiny, monkeypatch):
     """(thread, tokens) of each forward."""
     ran, forward = [], tiny.engine._runner.forward
 
-    def running(pieces, kv):
+    def running(pieces, kv, **more):
         ran.append((threading.current_thread().name, sum(len(piece.ids) for piece in pieces)))
-        return forward(pieces, kv)
+        return forward(pieces, kv, **more)
 
     monkeypatch.setattr(tiny.engine._runner, "forward", running)
     return ran

@@ -6,7 +6,6 @@ import torch
 from safetensors.torch import save_file
 
 from lab.benchmarks import method_speed
-from ramole_core import Ramole
 from ramole_core.base.shapes import read_shapes
 from ramole_core.methods import Method, Option
 from ramole_core.pool import write_manifest
@@ -18,8 +17,8 @@ def test_every_method_that_can_answer_has_its_rates(tiny_llama, tmp_path, monkey
     write_lora(tmp_path / "pool" / "ant", read_shapes(tiny_llama), rank=2, seed=1)
     write_manifest(tmp_path / "pool" / "ant", name="ant", shapes=read_shapes(tiny_llama))
     settings = tiny_settings(tiny_llama, tmp_path, adapters_dir=tmp_path / "pool")
-    monkeypatch.setattr(method_speed, "load_settings", lambda: settings)
-    monkeypatch.setattr(method_speed, "Ramole", lambda: Ramole(settings))
+    given = settings.model_copy
+    monkeypatch.setattr(method_speed, "load_settings", lambda **said: given(update=said))
     out = tmp_path / "methods.json"
     method_speed.main(new=3, passes=2, methods="base,mixture,lorahub,ramole", out=out)
     found = json.loads(out.read_text())["methods"]

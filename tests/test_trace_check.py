@@ -48,6 +48,8 @@ CHANGES = {
     "colour": lambda held: held.__setitem__("colour", "red"),
     "answer": lambda held: held.pop("answer"),
     "effects": lambda held: held["effects"].pop(),
+    "subset_logprob has": lambda held: held["subset_logprob"][0].pop(),
+    "subset_logprob makes": lambda held: held["subset_logprob"][0].__setitem__(1, 5.0),
     "miss logprob": lambda held: held["logprob"].__setitem__(0, 5.0),
     "prompt": lambda held: held.__setitem__("prompt_length", 99),
 }

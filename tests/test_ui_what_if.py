@@ -51,6 +51,11 @@ def test_an_adapter_that_was_never_there_leaves_the_others_to_read_question_and_
     assert asked.adapters == tuple(name for name in run.experts if name != "bee")
     assert len(asked.prefix_ids) == 3 and not asked.without and asked.effects == run.request.effects
     assert branched(run, 3, Change(True, unfound=True)).method == "base"
+    moved = branched(run, 3, Change(True, "bee", moved="ant", weight=0.5, unfound=True))
+    assert moved.later_weights == {"ant": 0.5, "cat": weights_at(run, 3)["cat"]}
+    for off in ("ant", None):
+        with pytest.raises(RamoleError, match="ant is off, so that it has no weight"):
+            branched(run, 3, Change(True, off, moved="ant", weight=0.5, unfound=True))
     weighed = replace(run.request, adapters=run.experts, weights=(0.5, 0.25, 1.0))
     weighed = branched(replace(run, request=weighed), 3, Change(True, "ant", unfound=True))
     assert (weighed.adapters, weighed.weights) == (("bee", "cat"), (0.25, 1.0))

@@ -181,6 +181,8 @@ class Engine:
     def allow_exact(self, exact: bool) -> None:
         """Mark results as dependent on the batch, where that was found."""
         self.exact = self.exact and exact
+        if not self.exact:  # they would show in the bits
+            self.scheduler.sizes = replace(self.scheduler.sizes, draft_rows=0)
         self.facts = replace(self.facts, exact=self.exact)
         self._reader.facts = self.facts
 

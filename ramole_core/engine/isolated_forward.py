@@ -134,7 +134,8 @@ class IsolatedForward:
                     parts = reading.next_parts(self._chunk)
                     with self._placer.pinned(reading.placements(parts), full) as rows:
                         with watch(parts):
-                            output = self._runner.forward(reading.pieces(parts, rows), reading.kv)
+                            pieces = reading.pieces(parts, rows)
+                            output = self._runner.forward(pieces, reading.kv, again=False)
                     reading.take(parts, output)
                     self._owed = time.monotonic() - began
         return reading

@@ -13,8 +13,6 @@ class KvSequence:
     def __init__(self, length: int, *, long: bool = False):
         self.most = pages_of(length)
         """Pages that it may need."""
-        self.room = self.most * PAGE
-        """Tokens that these hold."""
         self.long = long
         """Whether it may become longer than the model was first trained for, where its rotary
         angles follow from that (longrope)."""

@@ -92,8 +92,9 @@ class ModelRunner:
         with self.apart(), self._serving.mixing(batch, [l] * len(rows)) as forward:
             yield forward
 
-    def forward(self, pieces: Sequence[Piece], kv: KvCache) -> Output:
-        """Run the pieces; their keys and values are in `kv` then, not yet committed."""
+    def forward(self, pieces: Sequence[Piece], kv: KvCache, *, again: bool = True) -> Output:
+        """Run the pieces; their keys and values are in `kv` then, not yet committed. `again`:
+        others alike may follow in this cache, for which a step is recorded."""
         device = self._model.device
         counts = [len(piece.ids) for piece in pieces]
         spans = [
@@ -106,13 +107,14 @@ class ModelRunner:
         mixes = [piece.mix for piece in pieces]
         self.count += 1
         self._serving.long.now = cache.long
-        kind = self._kind(mixes, traced, spans) if len(ids) == len(pieces) else None
+        single = again and len(ids) == len(pieces)
+        kind = self._kind(mixes, traced, spans) if single else None
         if (kept := self._kept(kind, mixes, traced, kv)) is not None:
             self.replayed += 1
             logits = kept.run(ids, cache)
             return self._output(logits, kept.step.forward, traced, len(pieces))
         batch = self._batch_of(mixes)
-        again = kind is not None and (kind == self._decoded or kind in self._replays)
+        known = kind is not None and (kind == self._decoded or kind in self._replays)
         self._decoded = self._decoded if kind is None else kind
         told = torch.tensor([ids], device=device)
         starts = [span.start for span in spans]
@@ -150,10 +152,10 @@ class ModelRunner:
                         cache.positions,
                     )
 
-                if again and self._graphs is not None:
+                if known and self._graphs is not None:
                     logits = self._captured(self._graphs, step, cache, run)
                 else:
-                    logits = self._recorded(kind, step, run) if again else run()
+                    logits = self._recorded(kind, step, run) if known else run()
         finally:
             self._attention.step = None
         parts = logits.split([piece.keep for piece in pieces])

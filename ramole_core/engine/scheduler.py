@@ -450,9 +450,7 @@ class Scheduler:
             state.draft = Draft(state.prompt_ids, spelled, self._habits.of(leads))
             for token in state.tokens:
                 state.draft.read(token)
-        assert state.sequence is not None
-        last = state.segment is state.segments.open
-        end = state.sequence.room if last else state.segment.end
+        end = min(state.length, state.segment.end)
         return state.draft.tokens(state.draft.length(end - state.fed))
 
     def _advance(

@@ -5,9 +5,11 @@ The request is the same with the answer's first tokens given (`prefix_ids`). Wha
 off from the last of them on (`without`), which is the position that predicts the token, and what
 was read before stays as it is, cache and all; or an adapter is left out from the turn's beginning
 on, which is read again by the others as though it had not been found. The second is what effects
-are made of (`ramole_core/effects.py`): the token's probability is then `Did.without`. Where a
-weight is moved, all of them are fixed from there on (`later_weights`): the others as they were at
-the token, in mean over the modules that an adapter has.
+are made of (`ramole_core/effects.py`): the token's probability is then `Did.without`. (The
+others are named, and weighed as named ones are: a turn that kept the adapters of the one before,
+and `lorauter`, had weighed them by more, so that there the two differ.) Where a weight is moved,
+all of them are fixed from there on (`later_weights`): the others as they were at the token, in mean
+over the modules that an adapter has.
 """
 
 from collections.abc import Sequence
@@ -71,6 +73,8 @@ def branched(run: Run, index: int, change: Change) -> Request:
         raise RamoleError(
             "Choose what to switch off, a weight to move, or another token; then answer from here."
         )
+    if change.unfound and change.moved is not None and change.adapter in (None, change.moved):
+        raise RamoleError(f"{change.moved} is off, so that it has no weight; switch off another.")
     given = list(trace.token_ids[trace.prompt_length : trace.prompt_length + index])
     given += [] if change.token is None else [change.token]
     without = [(change.adapter, change.layer, change.module, _start(run, index))]
@@ -127,7 +131,10 @@ def weights_at(run: Run, index: int) -> dict[str, float]:
 def _weights(run: Run, index: int, change: Change) -> dict[str, float] | None:
     if change.moved is None:
         return None
-    return weights_at(run, index) | {change.moved: change.weight}
+    weights = weights_at(run, index) | {change.moved: change.weight}
+    return {
+        name: one for name, one in weights.items() if not change.unfound or name != change.adapter
+    }
 
 
 def _start(run: Run, index: int) -> int:

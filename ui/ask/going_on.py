@@ -87,10 +87,8 @@ def verdict(pieces: Sequence[str], run: Run) -> str:
 
 def _among(step: Step, experts: Sequence[str]) -> np.ndarray:
     """The token's shares [k], 0 for those of the first answer's adapters that are not there."""
-    shares = np.zeros(len(experts), np.float32)
-    if step.shares is not None:
-        shares[[experts.index(name) for name in step.adapters]] = step.shares
-    return shares
+    told = {} if step.shares is None else dict(zip(step.adapters, step.shares, strict=True))
+    return np.array([told.get(name, 0.0) for name in experts], np.float32)
 
 
 def _likely(ramole: "Ramole", run: Run, index: int, change: Change) -> str:
