@@ -137,3 +137,10 @@ def test_a_real_chat_keeps_to_its_adapters_and_drops_what_does_not_fit(home, cap
     out, err = capsys.readouterr()
     assert [turn["adapters"] for turn in json.loads(out)["turns"]] == [["red"]] * 3
     assert "left out: 2." in err
+
+
+def test_help_lists_what_may_be_typed_and_asks_nothing(door, monkeypatch, capsys):
+    typed(monkeypatch, "/help\n/exit\n", terminal=True)
+    assert main(["chat"]) == 0 and asked(door) == []
+    told = capsys.readouterr()
+    assert all(word in told.out + told.err for word in ("/exit", "/new"))
