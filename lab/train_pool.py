@@ -2,8 +2,8 @@
 
     python -m lab train_pool --data DATA --work WORK
 
-Each is trained in `--work` and copied beside `plan.jsonl` when it is complete;
-a run that is killed goes on from its last checkpoint. Several of these runs may share one `--work`.
+Each is trained in `--work` and copied beside `plan.jsonl` when it is complete; a run that is killed
+goes on from its last checkpoint. Several of these runs may share one `--work`.
 """
 
 import fcntl

@@ -408,11 +408,11 @@ class Scheduler:
             self._again.after_step(rows=0)
             return
         drafts = [self._drafted(state, len(rows)) for state in rows]
-        pieces = [
-            replace(self._piece(state, 1), ids=[token], ahead=ahead)
-            for state, draft in zip(rows, drafts, strict=True)
-            for ahead, token in enumerate([state.ids[-1], *draft])
-        ]
+        pieces: list[Piece] = []
+        for state, draft in zip(rows, drafts, strict=True):
+            piece = self._piece(state, 1)
+            pieces.append(piece)
+            pieces += [replace(piece, ids=[token], ahead=n) for n, token in enumerate(draft, 1)]
         output = self._runner.forward(pieces, self._kv)
         chosen, first, made = likeliest(output.logits), 0, 0
         for state, draft in zip(rows, drafts, strict=True):
