@@ -107,12 +107,15 @@ class Request(Sampling):
         Sequence[Sequence[str | int | None]],
         Takes(
             "parts",
-            "What is switched off: [adapter, layer, module], null for all; or with a position.",
+            "What is switched off: [adapter, layer, module], null for all; or with a position, or "
+            "'turn'.",
             parts=read_without,
         ),
     ] = field(default=(), kw_only=True)
     """A fourth part is the position from which on (0: the prompt's first token; by default the last
-    token that is given). Without an adapter's name it is the base alone in that layer or module."""
+    token that is given). Without an adapter's name it is the base alone in that layer or module.
+    `(adapter, None, None, "turn")` leaves the adapter out of the turn that is answered, as though
+    it had not been found: a run of what its effects are made of."""
     later_weights: Annotated[
         Mapping[str, float] | None,
         Takes(

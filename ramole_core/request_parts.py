@@ -6,7 +6,7 @@ Each is read into tuples once, when the request is made; what cannot be read is 
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, SupportsIndex
+from typing import Final, Literal, NamedTuple, SupportsIndex
 
 from ramole_core.errors import RamoleError
 
@@ -15,6 +15,8 @@ MAX_QUOTED = 80
 MAX_EXAMPLES = 32
 MAX_EXAMPLE = 8000
 """Characters of an input, and of a target."""
+TURN: Final = "turn"
+"""In place of a position: the whole turn that is answered."""
 
 
 class Exchange(NamedTuple):
@@ -40,8 +42,9 @@ class Off(NamedTuple):
     layer: int | None
     module: str | None
     """Its short name, as in a trace."""
-    start: int | None = None
-    """Position from which on; None: the last token that is given."""
+    start: int | Literal["turn"] | None = None
+    """Position from which on; None: the last token that is given. TURN: the adapter is left out of
+    the turn, as though it had not been found."""
 
 
 def read_history(given: object) -> tuple[Exchange, ...]:
@@ -185,10 +188,15 @@ def _off(one: object) -> Off:
         raise refuse(f"{_short(module)} is not the name of a module, or None for all")
     if layer is not None and read_whole(layer) is None:
         raise refuse(f"{_short(layer)} is not the number of a layer, or None for all")
+    if start == TURN:
+        if layer is not None or module is not None:
+            raise refuse(f"{TURN!r} leaves an adapter out as a whole; give no layer and no module")
+        return Off(adapter, None, None, TURN)
     position = read_whole(start)
     if start is not None and (position is None or position < 0):
         raise refuse(
-            f"{_short(start)} is not a position; they count from 0, the prompt's first token"
+            f"{_short(start)} is not a position; they count from 0, the prompt's first token, and "
+            f"{TURN!r} leaves an adapter out of the whole turn"
         )
     return Off(adapter, read_whole(layer), module, position)
 

@@ -19,8 +19,6 @@ from ramole_core.kernels.logprob import token_logprobs
 from ramole_core.request import Generation, Request
 from tests.naive_segments import NaiveTurn
 from tests.test_segments import World, with_starts
-from ui.ask.branch import Change, branched
-from ui.charts.run import Run
 
 MIXING = [name for name in METHODS if name != "base" and not METHODS[name].brings]
 HERE = ("mixture", "ramole", "ramole_plus", "selection", "ties", "mole")
@@ -177,23 +175,6 @@ def agrees(world, request: Request, names=NAMES, earlier=()) -> Generation:
 @pytest.mark.parametrize("method", MIXING if "RAMOLE_SCHEDULES" in os.environ else HERE)
 def test_effects_are_those_of_the_naive_run(world, method):
     agrees(world, Request("Count to ten", method=method, **GIVEN))
-
-
-@pytest.mark.parametrize("method", HERE)
-def test_what_is_measured_comes_true_where_an_adapter_is_left_out(world, method):
-    """What if, of an adapter as a whole, asks for what its effect is made of."""
-    request = Request("Count to ten", method=method, **GIVEN)
-    answer = ask(world, request)
-    v, k = answer.subset_logprob, len(answer.adapters)
-    assert v is not None and answer.trace is not None
-    np.testing.assert_array_equal(v[:, [0, -1]].T, [answer.base_logprob, answer.logprob])
-    last, T = answer.trace.token_ids[-1], len(v)
-    run = Run(request, answer, ("",) * T)
-    for column, name in enumerate(answer.adapters if k > 1 else ()):
-        asked = branched(run, T - 1, Change(True, name, token=last, unfound=True))
-        found = ask(world, asked, asked.adapters).logprob
-        assert found is not None
-        np.testing.assert_array_equal(found[:T], v[:, 2**k - 1 - (1 << column)])
 
 
 OTHERS = {

@@ -25,6 +25,7 @@ from ramole_core.engine.fitting import Fit
 from ramole_core.engine.graph_step import Graphs
 from ramole_core.engine.isolated_forward import IsolatedForward
 from ramole_core.engine.kv import KvCache
+from ramole_core.engine.left_out import leave_out
 from ramole_core.engine.load_check import Verdict, check_served
 from ramole_core.engine.model_runner import ModelRunner
 from ramole_core.engine.new_state import new_pair_state, new_request_state
@@ -232,6 +233,7 @@ class Engine:
         Raises RamoleError where it could never run, Busy where too many wait.
         """
         self.scheduler.queue.check_place(session=session, address=address)
+        prepared = leave_out(prepared)
         request, prompt = prepared.request, prepared.prompt
         segments = self._maker.segments(prepared, bare=stopped)
         self._check_made(segments)
@@ -312,6 +314,7 @@ class Engine:
         """Have the tokens of an answer that has ended read again, beside the batch; `deliver` gets
         a `PairReading` of each of the reading's states. Raises RamoleError where its method cannot
         use some of its adapters without the others."""
+        prepared = leave_out(prepared)
         reading = EffectReading.of(state)
         states = {}
         for subset in reading.wanted:

@@ -8,7 +8,7 @@ earlier turns, moves a boundary by those tokens, and no token of the whole is ev
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, takewhile
 
 from transformers import PreTrainedTokenizerBase
@@ -73,7 +73,7 @@ class Prepared:
     def bare(self) -> "Prepared":
         """The same request answered by the base alone."""
         turns = tuple(Turn(turn.request.by_base(), ()) for turn in self.turns)
-        return Prepared(self.request.by_base(), turns, self.prompt)
+        return replace(self, request=self.request.by_base(), turns=turns)
 
 
 def encode_prompt(request: Request, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -15,6 +15,7 @@ from ramole_core.composition import Candidate, find_method
 from ramole_core.engine.answer_format import format_of
 from ramole_core.engine.answer_prefix import check_prefix
 from ramole_core.engine.fitting import Fit, KnownFits, check_turns, needs_fit
+from ramole_core.engine.left_out import leave_out
 from ramole_core.engine.logits import check_bias
 from ramole_core.engine.pair_reading import encode_pairs
 from ramole_core.engine.placement import Weights
@@ -90,11 +91,11 @@ class RequestReader:
         turns = tuple(map(self._with_own, asked.turns))
         check_switches(request, turns[-1].candidates, self.facts.layout)
         check_later_weights(request, turns[-1].candidates)
-        last = turns[-1].candidates
-        selection = Selection(tuple(one.name for one in last), tuple(one.score for one in last))
-        prepared = replace(asked, request=request, turns=turns, selection=selection)
+        prepared = replace(asked, request=request, turns=turns)
         check_turns(prepared)
-        return prepared
+        last = leave_out(prepared).candidates
+        selection = Selection(tuple(one.name for one in last), tuple(one.score for one in last))
+        return replace(prepared, selection=selection)
 
     def fit(self, prepared: Prepared) -> Fit | None:
         """The search for the request's weights, at its start or known already; None where it needs

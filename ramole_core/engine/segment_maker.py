@@ -4,11 +4,11 @@ reweighted."""
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from ramole_core.composition import Candidate, find_method
+from ramole_core.composition import Candidate
 from ramole_core.engine.faults import fault_of
+from ramole_core.engine.left_out import keep, leave_out
 from ramole_core.engine.placement import Placement, Placer
 from ramole_core.engine.prompt import Prepared, Turn
 from ramole_core.engine.segments import Segment, Segments
@@ -27,6 +27,7 @@ class SegmentMaker:
     def segments(self, prepared: Prepared, *, length: int = 0, bare: bool = False) -> Segments:
         """The request's segments, with what its methods decide, of `length` tokens or more; all of
         the base where `bare`."""
+        prepared = leave_out(prepared)
         prompt, found, end = prepared.prompt, [], 0
         for turn, part in zip(prepared.turns, prompt.parts, strict=True):
             start, end = end, end + len(part)
@@ -39,24 +40,15 @@ class SegmentMaker:
     def with_subset(self, prepared: Prepared, whole: Segments, left: Collection[int]) -> Segments:
         """The request's segments `whole`, with only these of the answer's adapters, by number, in
         the turn that is answered."""
-        turn = prepared.turns[-1]
+        asked = keep(prepared, left)
         cut = len(prepared.prompt.ids) - len(prepared.prompt.parts[-1])
         before = [
             replace(one, end=min(one.end, cut))
             for start, one in zip((0, *(one.end for one in whole.all)), whole.all, strict=False)
             if start < cut
         ]
-        kept = [one for n, one in enumerate(turn.candidates) if n in left]
-        request, off = turn.request, None
-        if find_method(request.method).brings:  # it takes all that it knows, or nothing
-            gone = [n not in left for n in range(len(turn.candidates))]
-            off = torch.tensor([*gone, False]).expand(len(self._layout.flat), -1)
-            kept = list(turn.candidates)
-        elif request.weights is not None:
-            weights = [weight for n, weight in enumerate(request.weights) if n in left]
-            request = replace(request, adapters=[one.name for one in kept], weights=weights)
-        asked, end = Turn(request, tuple(kept)), whole.open.end
-        after = self._of_turn(prepared, asked, kept, off, start=cut, end=end, ephemeral=True)
+        turn, end = asked.turns[-1], whole.open.end
+        after = self._of_turn(asked, turn, turn.candidates, start=cut, end=end, ephemeral=True)
         return Segments((*before, *after))
 
     def _of_turn(
@@ -64,7 +56,6 @@ class SegmentMaker:
         prepared: Prepared,
         turn: Turn,
         candidates: Sequence[Candidate],
-        off: Tensor | None = None,
         *,
         start: int,
         end: int,
@@ -74,8 +65,6 @@ class SegmentMaker:
         request, found = prepared.request, []
         given = len(prepared.prompt.ids) + len(request.prefix_ids)
         switches = read_switches(request, candidates, self._layout, given=given)
-        if off is not None:
-            switches = [(start, off), *((at, off | more) for at, more in switches)]
         spans = [(turn.request, start, end)]
         answered = end > len(prepared.prompt.ids)
         if answered and request.later_weights and candidates:

@@ -18,7 +18,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.layers import Layout, Units
 from ramole_core.layers.late_scores import module_signal
 from ramole_core.request import Request
-from ramole_core.request_parts import read_without
+from ramole_core.request_parts import TURN, read_without
 
 
 def check_switches(request: Request, candidates: Sequence[Candidate], layout: Layout) -> None:
@@ -55,6 +55,8 @@ def read_switches(
     places, found = layout.places, dict[int, Tensor]()
     where = torch.tensor([places.at[path] for path in layout.flat])
     for one in read_without(request.without):
+        if one.start == TURN:  # `left_out.py`
+            continue
         rows = torch.ones(len(layout.flat), dtype=torch.bool)
         if one.layer is not None:
             rows &= where[:, 0] == places.layers.index(one.layer)

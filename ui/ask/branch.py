@@ -3,11 +3,9 @@ or another token. Without gradio.
 
 The request is the same with the answer's first tokens given (`prefix_ids`). What is switched off is
 off from the last of them on (`without`), which is the position that predicts the token, and what
-was read before stays as it is, cache and all; or an adapter is left out from the turn's beginning
-on, which is read again by the others as though it had not been found. The second is what effects
-are made of (`ramole_core/effects.py`): the token's probability is then `Did.without`. (The
-others are named, and weighed as named ones are: a turn that kept the adapters of the one before,
-and `lorauter`, had weighed them by more, so that there the two differ.) Where a weight is moved,
+was read before stays as it is, cache and all; or an adapter is left out of the turn, which is read
+again by the others as though it had not been found. The second is what effects are made of
+(`ramole_core/effects.py`): the token's probability is then `Did.without`. Where a weight is moved,
 all of them are fixed from there on (`later_weights`): the others as they were at the token, in mean
 over the modules that an adapter has.
 """
@@ -77,35 +75,16 @@ def branched(run: Run, index: int, change: Change) -> Request:
         raise RamoleError(f"{change.moved} is off, so that it has no weight; switch off another.")
     given = list(trace.token_ids[trace.prompt_length : trace.prompt_length + index])
     given += [] if change.token is None else [change.token]
-    without = [(change.adapter, change.layer, change.module, _start(run, index))]
+    start = "turn" if change.unfound else _start(run, index)
+    without = [(change.adapter, change.layer, change.module, start)]
     longest = max(run.request.max_new_tokens, len(given) + 1)
     return replace(
-        _left_out(run, change.adapter) if change.unfound else run.request,
+        run.request,
         prefix_ids=given,
-        without=without if change.off and not change.unfound else (),
+        without=without if change.off else (),
         later_weights=_weights(run, index, change),
         max_new_tokens=longest,
         trace=True,
-    )
-
-
-def _left_out(run: Run, adapter: str | None) -> Request:
-    """The request as though the adapter, or any, had not been found for its last turn."""
-    request, answer = run.request, run.answer
-    kept = [n for n, name in enumerate(run.experts) if adapter not in (None, name)]
-    if not kept:
-        return replace(request.by_base(), effects=request.effects)
-    weights = request.weights or answer.weights or (answer.fitted and answer.fitted.weights)
-    return replace(
-        request,
-        method=answer.method or request.method,
-        adapters=[run.experts[n] for n in kept],
-        weights=weights and [weights[n] for n in kept],
-        mix=None,
-        examples=(),
-        exclude=(),
-        abstain=None,
-        split=None,
     )
 
 
