@@ -15,6 +15,8 @@ import time
 import traceback
 from pathlib import Path
 
+import httpx
+
 from tests.hub_server import HubServer, Repository, serving
 from tests.serving import REPOSITORY, free_port
 
@@ -50,6 +52,8 @@ def page_of(names: dict) -> str:
     url = launch(build(ramole), ramole).rstrip("/")
     while not loading_of(ramole).ready:
         time.sleep(0.05)
+    # Gradio's client gives the page five seconds, in which a busy machine does not make its first.
+    httpx.get(f"{url}/config", timeout=120).raise_for_status()
     return url
 
 
