@@ -24,6 +24,7 @@ MEASUREMENTS = {
     **{name: f"lab.benchmarks.{name}" for name in BENCHMARKS},
     "sources": "lab.sources",
     "train_pool": "lab.train_pool",
+    "other_base": "lab.other_base",
 }
 """By name: the module whose `main` is the command."""
 

@@ -16,7 +16,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,71 +26,93 @@ from ramole_core.settings import REPOSITORY
 
 SHIPPED = REPOSITORY / "adapters"
 Pool = Annotated[Path, typer.Option(help="Folder of the plan and of what is finished.")]
+Quantization = Annotated[
+    Literal["nf4", "int4", "none"], typer.Option(help="How the base is rounded.")
+]
 
 
 def main(data: Data, work: Work, out: Pool = Path(__file__).parent / "next_pool") -> None:
     """Train what the plan names, in its order, until nothing is left."""
+    train_plan(out, data=data, work=work)
+
+
+def train_plan(
+    pool: Path,
+    *,
+    data: Path,
+    work: Path,
+    quantization: Quantization = "int4",
+    env: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Train what the plan in `pool` names and what is not there; `env` over the environment."""
     work.mkdir(parents=True, exist_ok=True)
-    plan = [json.loads(line) for line in (out / "plan.jsonl").read_text("utf-8").splitlines()]
+    retriever = pool / "_retriever"
+    if not retriever.exists():  # a row's adapters are found as they are served
+        retriever.symlink_to(SHIPPED / retriever.name)
+    here = {"RAMOLE_QUANTIZATION": quantization, "RAMOLE_ADAPTERS_DIR": str(pool)}
+    env = {**os.environ, **here, **env}
+    plan = [json.loads(line) for line in (pool / "plan.jsonl").read_text("utf-8").splitlines()]
+    once = partial(_once, pool=pool, work=work, env=env)
     for planned in plan:
         if "name" in planned:
-            _once(planned["name"], partial(train, planned, data=data), work=work, out=out)
-    names = sorted(one.name for one in out.iterdir() if (one / "adapter_config.json").is_file())
+            once(planned["name"], partial(_adapter, planned, quantization, data=data, pool=pool))
+    names = sorted(file.parent.name for file in pool.glob("[!._]*/adapter_config.json"))
     if {one["name"] for one in plan if "name" in one} <= set(names):
         for planned in plan:
             if "method" in planned:
-                of_all = partial(train_gate, planned, names, data=data)
-                _once(planned["folder"], of_all, work=work, out=out)
+                once(planned["folder"], partial(_gate, planned, names, data=data))
 
 
-def _once(name: str, train: Callable[..., None], *, work: Path, out: Path) -> None:
-    """Train what is not there, unless another run does."""
+def _once(
+    name: str,
+    command: Callable[[Path], Sequence[str]],
+    *,
+    pool: Path,
+    work: Path,
+    env: Mapping[str, str],
+) -> None:
+    """Train what is not there, unless another run does, and copy it beside the plan."""
     with (work / f"{name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        if not (out / name).exists():
-            train(work=work, out=out)
+        if (pool / name).exists():
+            return
+        folder, part = work / name, pool / f".{name}"
+        folder.mkdir(exist_ok=True)
+        trained = subprocess.run(
+            [sys.executable, "-m", "ramole_core", "train", *command(folder)], env=env
+        )
+        if trained.returncode:
+            raise typer.Exit(1)
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(folder, part, ignore=shutil.ignore_patterns(".*"))
+        part.rename(pool / name)
 
 
-def train_gate(planned: dict, names: Sequence[str], *, data: Path, work: Path, out: Path) -> None:
-    """Train a method's own weights over these adapters, or those that the plan names."""
-    folder, retriever = work / planned["folder"], out / "_retriever"
-    if not retriever.exists():  # a row's adapters are found as they are served
-        retriever.symlink_to(SHIPPED / retriever.name)
-    command = [sys.executable, "-m", "ramole_core", "train", "method", planned["method"]]
-    command += ["--data", str(data), "--out", str(folder), "--adapters"]
-    command += [planned.get("adapters") or ",".join(names), *shlex.split(planned["options"])]
-    here = {"RAMOLE_ADAPTERS_DIR": str(out), "RAMOLE_QUANTIZATION": "int4"}
-    _run(command, folder, out, env=os.environ | here)
+def _gate(planned: dict, names: Sequence[str], folder: Path, *, data: Path) -> list[str]:
+    """The training of a method's own weights over these adapters, or those that the plan names."""
+    command = ["method", planned["method"], "--data", str(data), "--out", str(folder)]
+    adapters = planned.get("adapters") or ",".join(names)
+    return [*command, "--adapters", adapters, *shlex.split(planned["options"])]
 
 
-def train(planned: dict, *, data: Path, work: Path, out: Path) -> None:
-    """Train one; licence, description and examples are the shipped adapter's where it has none."""
+def _adapter(
+    planned: dict, quantization: Quantization, folder: Path, *, data: Path, pool: Path
+) -> list[str]:
+    """The training of one adapter; licence, description and examples are the shipped one's where
+    the plan has none."""
     name = planned["name"]
-    folder, shipped = work / name, SHIPPED / name
+    shipped = SHIPPED / name
     record = shipped / "train.json"
     known = json.loads(record.read_text("utf-8")) if record.is_file() else {}
     known.update(planned)
-    own = out / "examples" / f"{name}.jsonl"
-    folder.mkdir(exist_ok=True)
+    own = pool / "examples" / f"{name}.jsonl"
     shutil.copy(own if own.is_file() else shipped / "examples.jsonl", folder / "examples.jsonl")
-    text = work / f"{name}.txt"
+    text = folder.with_suffix(".txt")
     text.write_text(known["description"], "utf-8")
-    command = [sys.executable, "-m", "ramole_core", "train", "adapter", "--quantization", "int4"]
-    command += ["--data", str(data / name), "--out", str(folder), "--description", str(text)]
-    command += ["--licence", known["licence"], *shlex.split(known["options"])]
-    _run(command, folder, out)
-
-
-def _run(
-    command: Sequence[str], folder: Path, out: Path, *, env: Mapping[str, str] | None = None
-) -> None:
-    """Run the training, and copy what it made beside the plan."""
-    if subprocess.run(command, env=env).returncode:
-        raise typer.Exit(1)
-    part = out / f".{folder.name}"
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(folder, part, ignore=shutil.ignore_patterns(".*"))
-    part.rename(out / folder.name)
+    command = ["adapter", "--quantization", quantization]
+    command += ["--data", str(data / name), "--out", str(folder)]
+    command += ["--description", str(text), "--licence", known["licence"]]
+    return [*command, *shlex.split(known["options"])]
