@@ -25,6 +25,7 @@ MEASUREMENTS = {
     "sources": "lab.sources",
     "train_pool": "lab.train_pool",
     "other_base": "lab.other_base",
+    "strangers": "lab.strangers",
 }
 """By name: the module whose `main` is the command."""
 

@@ -1,0 +1,142 @@
+"""Train adapters as other people make them: by PEFT alone, on the unrounded base, in five shapes.
+
+    python -m lab strangers --data DATA --work WORK
+
+None of it is our training code, recipe or template of prompts; the tasks are not the pool's. To
+measure them, `python -m ramole_core add WORK/NAME --name NAME` each, and
+`evaluate --tasks trec,jfleg_gec,...` with `--quantization int4` and `nf4`.
+"""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from lab import harness
+from ramole_core.base.fetch import fetch_base
+from ramole_core.settings import load_settings
+from ramole_core.training.rows import Row, read_task
+
+
+class Stranger(NamedTuple):
+    """One adapter, as its author would have set it up."""
+
+    task: str
+    learning_rate: float
+    config: dict[str, Any]
+    """Of PEFT's `LoraConfig`."""
+
+
+STRANGERS = (
+    Stranger("trec", 1e-3, {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}),
+    Stranger(
+        "jfleg_gec", 5e-4,
+        {"r": 16, "lora_alpha": 16, "use_rslora": True, "target_modules": "all-linear"},
+    ),
+    Stranger(
+        "keyphrase_inspec", 5e-4,
+        {"r": 8, "lora_alpha": 32, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
+    ),
+    Stranger(
+        "poem_sentiment", 1e-3,
+        {"r": 2, "lora_alpha": 4, "target_modules": ["gate_proj", "up_proj", "down_proj"]},
+    ),
+    Stranger(
+        "ag_news_subset", 2e-3, {"r": 32, "lora_alpha": 64, "target_modules": ["q_proj", "v_proj"]}
+    ),
+)  # fmt: skip
+EXAMPLES = 20
+CLIP = 1.0
+
+
+def main(
+    data: harness.Data,
+    work: harness.Work,
+    steps: harness.Steps = 200,
+    batch_rows: harness.BatchRows = 8,
+    max_tokens: harness.MaxTokens = 160,
+    seed: harness.Seed = 0,
+    out: harness.Out = Path("strangers.json"),
+) -> None:
+    """Train those that are not there yet."""
+    results, losses = harness.Results(out, steps=steps, batch_rows=batch_rows, seed=seed), {}
+    settings = load_settings()
+    base = fetch_base(settings.base_model, data_dir=settings.data_dir)
+    for one in STRANGERS:
+        if (work / one.task / "adapter_config.json").is_file():
+            continue
+        rows = read_task(data / one.task).train
+        pace = {"steps": steps, "batch_rows": batch_rows, "max_tokens": max_tokens, "seed": seed}
+        losses[one.task] = train(one, rows, base, work / one.task, **pace)
+        print(f"{one.task}: {losses[one.task]}")
+    results.write(last_losses=losses)
+
+
+def train(
+    one: Stranger,
+    rows: tuple[Row, ...],
+    base: Path,
+    folder: Path,
+    *,
+    steps: int,
+    batch_rows: int,
+    max_tokens: int,
+    seed: int,
+) -> float:
+    """Train one and save it as PEFT does; the mean loss of its last ten steps."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(seed)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = get_peft_model(plain, LoraConfig(task_type="CAUSAL_LM", **one.config))
+    optimizer = torch.optim.AdamW(
+        [weight for weight in model.parameters() if weight.requires_grad], lr=one.learning_rate
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=one.learning_rate, total_steps=steps
+    )
+    model.train()
+    last = []
+    for batch in islice(batches(rows, tokenizer, batch_rows, max_tokens), steps):
+        loss = model(**batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+        schedule.step()
+        last = [*last[-9:], loss.item()]
+    model.save_pretrained(folder)
+    examples = [{"text": row.inputs} for row in rows[:EXAMPLES]]
+    (folder / "examples.jsonl").write_text("\n".join(map(json.dumps, examples)), "utf-8")
+    return sum(last) / len(last)
+
+
+def batches(
+    rows: tuple[Row, ...], tokenizer: Any, count: int, most: int
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Padded batches in random order, epoch after epoch; the loss is of the answer alone."""
+    read = []
+    for row in rows:
+        talk = [{"role": "user", "content": row.inputs}]
+        asked = tokenizer.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
+        prompt = tokenizer(asked, add_special_tokens=False)["input_ids"]
+        answer = tokenizer(row.targets, add_special_tokens=False)["input_ids"]
+        ids = [*prompt, *answer, tokenizer.eos_token_id]
+        if len(ids) <= most:
+            read.append((ids, [-100] * len(prompt) + ids[len(prompt) :]))
+    while True:
+        order = torch.randperm(len(read)).tolist()
+        for start in range(0, len(order) - count + 1, count):
+            taken = [read[n] for n in order[start : start + count]]
+            longest = max(len(ids) for ids, _ in taken)
+            padded = {
+                name: torch.tensor([part[i] + [fill] * (longest - len(part[i])) for part in taken])
+                for i, (name, fill) in enumerate((("input_ids", 0), ("labels", -100)))
+            }
+            mask = torch.tensor([[1] * len(p[0]) + [0] * (longest - len(p[0])) for p in taken])
+            yield {**padded, "attention_mask": mask}
