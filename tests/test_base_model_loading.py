@@ -263,6 +263,21 @@ def test_a_gguf_becomes_a_folder_that_ends_its_turns(tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_gguf_s_fields_and_its_tensors_names_are_listed_once(tmp_path, monkeypatch):
+    write_gguf(tmp_path / "tiny.gguf")
+    made, reader, names = [], gguf.GGUFReader, gguf.get_tensor_name_map
+    begin = reader.__init__
+    monkeypatch.setattr(
+        reader, "__init__", lambda self, *a: made.append("fields") or begin(self, *a)
+    )
+    listed = lambda *a: made.append("names") or names(*a)  # noqa: E731
+    monkeypatch.setattr(gguf, "get_tensor_name_map", listed)
+    convert_gguf(tmp_path / "tiny.gguf", tmp_path / "model", lambda done: None)
+    assert sorted(made) == ["fields", "names"]
+    assert gguf.GGUFReader is reader and gguf.get_tensor_name_map is listed
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_a_gguf_that_cannot_serve_is_refused(tmp_path):
     write_gguf(tmp_path / "tiny.gguf", spoil=True)
     with pytest.raises(RamoleError, match="weights that are not finite"):

@@ -6,8 +6,10 @@ like any other folder.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from ramole_core.errors import RamoleError
 
@@ -29,14 +31,14 @@ def convert_gguf(gguf: Path, folder: Path, tell: Callable[[float], None]) -> Non
 
     logging.disable_progress_bar()
     try:
-        with _tensors_counted(tell):
+        with _read_once(), _tensors_counted(tell):
             model = AutoModelForCausalLM.from_pretrained(
                 gguf.parent,
                 gguf_file=gguf.name,
                 dtype=torch.bfloat16,
                 quantization_config=GgufConfig(dequantize=True),
             )
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except Exception as error:  # whatever the readers say of a file that they cannot read
         raise RamoleError(
             f"{gguf.name} cannot be read as a causal language model "
@@ -72,6 +74,27 @@ def mend_tokenizer(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
 
 
 @contextmanager
+def _read_once() -> Iterator[None]:
+    """Keep what transformers makes of a GGUF anew for each of its parts: the list of its fields,
+    which is the whole vocabulary, and the names of an architecture's tensors. Both take several
+    times longer than the weights."""
+    import gguf
+    import numpy as np
+
+    class Reader(gguf.GGUFReader):
+        """Read slices of a plain array; those of a `memmap` are five times slower."""
+
+        def _get(self, *place: Any, **how: Any) -> np.ndarray:
+            if isinstance(self.data, np.memmap):
+                self.data = self.data.view(np.ndarray)
+            return super()._get(*place, **how)
+
+    names = cache(gguf.get_tensor_name_map)
+    with _replaced(gguf, GGUFReader=cache(Reader), get_tensor_name_map=names):
+        yield
+
+
+@contextmanager
 def _tensors_counted(tell: Callable[[float], None]) -> Iterator[None]:
     """Call `tell` with the fraction of a GGUF's tensors read, in place of transformers' own bar."""
     from transformers import modeling_gguf_pytorch_utils as reader
@@ -81,10 +104,18 @@ def _tensors_counted(tell: Callable[[float], None]) -> Iterator[None]:
             tell(done / len(tensors))
             yield tensor
 
-    name = "tqdm"
-    drawn = getattr(reader, name)
-    setattr(reader, name, count)
+    with _replaced(reader, tqdm=count):
+        yield
+
+
+@contextmanager
+def _replaced(module: ModuleType, **others: object) -> Iterator[None]:
+    """Put others in the place of a module's own for a while."""
+    before = {name: getattr(module, name) for name in others}
+    for name, other in others.items():
+        setattr(module, name, other)
     try:
         yield
     finally:
-        setattr(reader, name, drawn)
+        for name, own in before.items():
+            setattr(module, name, own)
