@@ -14,7 +14,7 @@ from ramole_core.terminal.console import say
 EVALUATION = (
     "dev_table", "evidence_table", "router_table", "router_ablations", "retriever_table",
     "composite_n", "parts_table", "ca_lora_table", "llava_mole_table", "few_bits", "effects",
-    "colours", "visits",
+    "colours", "visits", "second_half",
 )  # fmt: skip
 BENCHMARKS = (
     "method_speed", "decode_speed", "draft_speed", "budget", "many_users", "page_speed",
