@@ -7,8 +7,9 @@ from hypothesis import given, strategies as st
 
 from ramole_core import Generation, RamoleError, Request, Step
 from ramole_core.answer import parts_record
+from ramole_core.selection.cues import begun_anew, has_fields, joins
 from ramole_core.selection.part_stream import join, stream_parts
-from ramole_core.selection.parts import MAX_PIECES, pieces_of
+from ramole_core.selection.parts import BOTH_ASK, JOINED, MAX_PIECES, PLAIN, pieces_of, price_of
 from ramole_core.terminal.shares import shares_of
 from tests.test_ramole import ASK, ramole as ramole  # noqa: F401  the fixture
 from ui.ask.answer import Live, answer
@@ -64,6 +65,47 @@ def test_a_prompt_is_cut_where_its_parts_find_different_adapters(ramole, monkeyp
     assert parts(ramole, BOTH.prompt, method="mixture", split=None) == [BOTH.prompt]
     assert parts(ramole, BOTH.prompt, method="mixture", split=True) == [EGG, SUM]
     assert parts(ramole, BOTH.prompt, adapters=["poems"], split=None, abstain=None) == [BOTH.prompt]
+
+
+def test_joining_words_are_no_part_of_what_they_join(ramole):
+    assert parts(ramole, f"{EGG} Also, {SUM}\nAnd then: {RAIN}") == [EGG, SUM, RAIN]
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("Also, sort them.", "sort them."),
+        ("And then: what is 3 plus 4?", "what is 3 plus 4?"),
+        ("I would also like to know: is it warm?", "is it warm?"),
+        ("Next stop is Oslo", "stop is Oslo"),
+        ("Could you also rhyme it?", "Could you also rhyme it?"),
+        ("Then", "Then"),
+        ("Thenar muscles move the thumb.", "Thenar muscles move the thumb."),
+    ],
+)
+def test_a_part_begins_behind_its_joining_words(text, rest):
+    assert begun_anew(text) == rest
+    assert joins(text) == (not text.startswith("Thenar"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "price"),
+    [
+        (EGG, SUM, BOTH_ASK),
+        (EGG, "regex pls, lines without a cat", BOTH_ASK),
+        (EGG, "My aunt lives in Oslo.", PLAIN),
+        ("My aunt lives in Oslo.", EGG, PLAIN),
+        ("My aunt lives in Oslo.", f"Besides, {EGG}", JOINED),
+    ],
+)
+def test_a_cut_costs_less_where_another_request_begins(before, after, price):
+    assert price_of(before, after, form=False) == price <= PLAIN
+    assert price_of(before, after, form=True) == PLAIN
+
+
+def test_a_form_has_named_fields():
+    assert has_fields("Is it right?\nOPTIONS:\n- yes\n- no") and has_fields("Question 2: why?")
+    assert not has_fields("python: sort a list") and not has_fields("My question: why?")
 
 
 def test_what_holds_for_the_whole_prompt_forbids_parts(ramole):

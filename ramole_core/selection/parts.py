@@ -1,18 +1,24 @@
 """The parts of a prompt that asks for several things, each for an adapter of its own.
 
-    parts = the cut with the largest  sum_i (s_i - price),   s_i = max_j cos(part_i, adapter_j)
+    parts = the cut with the largest  sum_i (max_j cos(part_i, adapter_j) - cos(part_i, adapter_w))
+                                      - sum over its cuts of price
 
-A part is a run of pieces (sentences, lines). Each of several parts must fit: s_i reaches MIN_FIT
-and what the base model asks for (`base_expert.py`); neighbours that find the same adapter are one
-part. All runs of a few pieces are embedded. Of more pieces a first look gives a run the mean of its
-pieces' vectors, and the runs between the ends that it proposes are embedded, and decide. PRICE and
-MIN_FIT were fitted on training rows, for the encoder that the calibration is of (LOG); with another
-encoder only `split=True` cuts. `python -m lab parts_table` measures what comes of it.
+with w the adapter that is nearest to the whole prompt: a part is worth how much nearer an adapter
+of its own is. A part is a run of pieces (sentences, lines). Each of several parts must fit: its
+similarity reaches MIN_FIT and what the base model asks for (`base_expert.py`); neighbours that find
+the same adapter are one part. A cut costs less where the text says that another request begins
+(`cues.py`, English), but in a form, whose fields belong together. All runs of a few pieces are
+embedded. Of more pieces a first look gives a run the mean of its pieces' vectors, at FIRST of the
+price, and the runs between the ends that it proposes are embedded, and decide. Prices and MIN_FIT
+were fitted on training rows and prompts in people's own words, for the encoder that the calibration
+is of (LOG); with another encoder only `split=True` cuts. `python -m lab parts_table` and
+`second_half` measure what comes of it.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from itertools import combinations, pairwise
+from math import log
 
 import numpy as np
 from jaxtyping import Float32
@@ -21,10 +27,14 @@ from ramole_core.methods import find_row
 from ramole_core.pool import Pool
 from ramole_core.request import Request
 from ramole_core.retrieval import BaseExpert, Hit, Retriever
+from ramole_core.selection.cues import asks, begun_anew, has_fields, joins
 
-CUT_PRICE = 0.30
-PRICE = 0.40
-MIN_FIT = 0.35
+PLAIN, BOTH_ASK, JOINED = 0.25, 0.05, 0.03
+"""The price of a cut: without a cue or in a form, where both sides ask, behind a joining word."""
+PLACES = 0.02
+"""More for each natural logarithm of the places where the prompt could be cut."""
+FIRST = 0.4
+MIN_FIT = 0.20
 MAX_WHOLE = 4
 """All runs of so many are embedded."""
 MAX_PIECES = 12
@@ -36,7 +46,7 @@ END = re.compile(r"\n+|(?<=[.!?])[\"')\]]*\s+")
 Run = tuple[int, int]
 """A part's first piece, and the one after its last."""
 Fit = tuple[float, str | None]
-"""A run's similarity to its nearest adapter, and that adapter; None: none fits."""
+"""What a run is worth, and its nearest adapter; None: none fits."""
 
 
 def pieces_of(text: str, most: int = MAX_PIECES) -> list[str]:
@@ -49,9 +59,11 @@ def pieces_of(text: str, most: int = MAX_PIECES) -> list[str]:
     return found
 
 
-def cut(ends: Sequence[int], fit: Callable[[Run], Fit], price: float) -> list[Run]:
+def cut(
+    ends: Sequence[int], fit: Callable[[Run], Fit], price: Callable[[Run, Run], float]
+) -> list[Run]:
     """Cut at some of these ends (the first and last among them) for the largest sum of fits less
-    `price` each; one run where nothing else fits."""
+    the `price` of each two neighbours; one run where nothing else fits."""
     best: list[tuple[float, list[Run], str | None] | None] = [(0.0, [], None)]
     for end in ends[1:]:
         found = None
@@ -59,15 +71,24 @@ def cut(ends: Sequence[int], fit: Callable[[Run], Fit], price: float) -> list[Ru
             whole = (start, end) == (ends[0], ends[-1])
             if before is None:
                 continue
-            similarity, name = fit((start, end))
+            worth, name = fit((start, end))
             if not whole and (name is None or name == before[2]):
                 continue
-            sum_now = before[0] + similarity - price
+            sum_now = before[0] + worth
+            if before[1]:
+                sum_now -= price(before[1][-1], (start, end))
             if found is None or sum_now > found[0]:
                 found = (sum_now, [*before[1], (start, end)], name)
         best.append(found)
     assert best[-1] is not None
     return best[-1][1]
+
+
+def price_of(before: str, after: str, *, form: bool) -> float:
+    """The price of a cut between two parts of a text; `form`: it has named fields."""
+    if not form and joins(after):
+        return JOINED
+    return BOTH_ASK if not form and asks(before) and asks(after) else PLAIN
 
 
 class Parts:
@@ -89,33 +110,52 @@ class Parts:
         }
         if len(cards) < 2:
             return whole
-        vectors = self._retriever.vectors([request.prompt, *pieces])
-        names = {hit.name for text in pieces for hit in self._nearest(text, request)}
+        every = (request.prompt, *pieces)
+        vectors = self._retriever.vectors(every)
+        names = {hit.name for text in every for hit in self._nearest(text, request)}
         known = sorted(names & cards.keys())
         adapters = np.stack(self._retriever.card_vectors([cards[name] for name in known]))
+        leader = int(np.argmax(adapters @ vectors[0]))
         weighted = [len(text) * vector for text, vector in zip(pieces, vectors[1:], strict=True)]
 
-        def fit(vector: Float32[np.ndarray, "d"]) -> Fit:
+        def near(vector: Float32[np.ndarray, "d"]) -> tuple[float, float, str]:
+            """Similarity to its nearest adapter, what that is ahead of the leader, and its name."""
             similarities = adapters @ vector
             best = int(np.argmax(similarities))
             similarity = float(similarities[best])
+            return similarity, similarity - float(similarities[leader]), known[best]
+
+        def fit(vector: Float32[np.ndarray, "d"]) -> Fit:
+            similarity, ahead, name = near(vector)
             fits = similarity >= max(MIN_FIT, self._base.needed(vector))
-            return similarity, known[best] if fits else None
+            return ahead, name if fits else None
 
         def looked_at(run: Run) -> Fit:
             start, end = run
             alone = end - start < len(pieces)
             vector = np.sum(weighted[start:end], 0) if alone else vectors[0]
-            return fit(vector / np.linalg.norm(vector))
+            return near(vector / np.linalg.norm(vector))[1:]
+
+        form, more = has_fields(request.prompt), PLACES * log(len(pieces) - 1)
+
+        def price(before: Run, after: Run) -> float:
+            return more + price_of(text_of(before), text_of(after), form=form)
+
+        def text_of(run: Run) -> str:
+            return "".join(pieces[slice(*run)]).strip()
+
+        def part_of(run: Run) -> str:
+            return begun_anew(text_of(run)) if run[0] else text_of(run)
 
         ends = list(range(len(pieces) + 1))
         if len(pieces) > MAX_WHOLE:
-            ends = [0, *(end for _, end in cut(ends, looked_at, CUT_PRICE))]
+            less = lambda before, after: FIRST * price(before, after)  # noqa: E731
+            ends = [0, *(end for _, end in cut(ends, looked_at, less))]
         if len(ends) < 3:
             return whole
-        texts = {run: "".join(pieces[slice(*run)]).strip() for run in combinations(ends, 2)}
+        texts = {run: part_of(run) for run in combinations(ends, 2)}
         embedded = dict(zip(texts, self._retriever.vectors(list(texts.values())), strict=True))
-        return tuple(texts[run] for run in cut(ends, lambda run: fit(embedded[run]), PRICE))
+        return tuple(texts[run] for run in cut(ends, lambda run: fit(embedded[run]), price))
 
     def _splits(self, request: Request) -> bool:
         splits = find_row(request.method).splits and self._base.calibrated
