@@ -5,7 +5,7 @@ import re
 WORDS = (
     r"also|and (also|then)|then|after that|next|besides|in addition|additionally|plus|"
     r"another thing|one more thing|second(ly)?|third(ly)?|finally|lastly|"
-    r"i (would|'d) also like to know"
+    r"i( would|'d) also like to know"
 )
 JOINING = re.compile(
     rf"^\W*({WORDS}|i would also|i'd also|could you also|can you also|please also)\b", re.IGNORECASE

@@ -1,23 +1,22 @@
 """The parts of a prompt that asks for several things, each for an adapter of its own.
 
-    parts = the cut with the largest  sum_i (max_j cos(part_i, adapter_j) - cos(part_i, adapter_w))
-                                      - sum over its cuts of price
+    gain = sum over two parts of (max_j cos(part, adapter_j) - cos(part, adapter_w)) - price
 
-with w the adapter that is nearest to the whole prompt: a part is worth how much nearer an adapter
-of its own is. A part is a run of pieces (sentences, lines). Each of several parts must fit: its
-similarity reaches MIN_FIT and what the base model asks for (`base_expert.py`); neighbours that find
-the same adapter are one part. A cut costs less where the text says that another request begins
-(`cues.py`, English), but in a form, whose fields belong together. All runs of a few pieces are
-embedded. Of more pieces a first look gives a run the mean of its pieces' vectors, at FIRST of the
-price, and the runs between the ends that it proposes are embedded, and decide. Prices and MIN_FIT
-were fitted on training rows and prompts in people's own words, for the encoder that the calibration
-is of (LOG); with another encoder only `split=True` cuts. `python -m lab parts_table` and
-`second_half` measure what comes of it.
+with w the adapter that is nearest to both together: parts are worth how much nearer adapters of
+their own are. The prompt is cut where that is most, if it is more than 0, and each part again. A
+part is a run of pieces (sentences, lines). Each must fit: its similarity reaches MIN_FIT and what
+the base model asks for (`base_expert.py`); neighbours that find the same adapter are one part. A
+cut costs less where the text says that another request begins (`cues.py`, English), but in a form,
+whose fields belong together. Of many pieces a first look takes the means of their vectors, and the
+LOOKED_AT best places are looked at with the vectors of both sides. Prices and MIN_FIT were fitted
+on training rows and prompts in people's own words, for the encoder that the calibration is of
+(LOG); with another encoder only `split=True` cuts. `python -m lab parts_table` and `second_half`
+measure what comes of it.
 """
 
 import re
 from collections.abc import Callable, Sequence
-from itertools import combinations, pairwise
+from itertools import pairwise
 from math import log
 
 import numpy as np
@@ -33,10 +32,10 @@ PLAIN, BOTH_ASK, JOINED = 0.25, 0.05, 0.03
 """The price of a cut: without a cue or in a form, where both sides ask, behind a joining word."""
 PLACES = 0.02
 """More for each natural logarithm of the places where the prompt could be cut."""
-FIRST = 0.4
 MIN_FIT = 0.20
-MAX_WHOLE = 4
-"""All runs of so many are embedded."""
+ROUGH = 0.2
+"""A gain by the means of vectors may be so much below one by the vectors of both sides."""
+LOOKED_AT = 3
 MAX_PIECES = 12
 """More are joined, the shortest neighbours first."""
 NEAREST = 3
@@ -45,8 +44,6 @@ END = re.compile(r"\n+|(?<=[.!?])[\"')\]]*\s+")
 """Where a piece may end."""
 Run = tuple[int, int]
 """A part's first piece, and the one after its last."""
-Fit = tuple[float, str | None]
-"""What a run is worth, and its nearest adapter; None: none fits."""
 
 
 def pieces_of(text: str, most: int = MAX_PIECES) -> list[str]:
@@ -59,36 +56,94 @@ def pieces_of(text: str, most: int = MAX_PIECES) -> list[str]:
     return found
 
 
-def cut(
-    ends: Sequence[int], fit: Callable[[Run], Fit], price: Callable[[Run, Run], float]
-) -> list[Run]:
-    """Cut at some of these ends (the first and last among them) for the largest sum of fits less
-    the `price` of each two neighbours; one run where nothing else fits."""
-    best: list[tuple[float, list[Run], str | None] | None] = [(0.0, [], None)]
-    for end in ends[1:]:
-        found = None
-        for start, before in zip(ends, best, strict=False):
-            whole = (start, end) == (ends[0], ends[-1])
-            if before is None:
-                continue
-            worth, name = fit((start, end))
-            if not whole and (name is None or name == before[2]):
-                continue
-            sum_now = before[0] + worth
-            if before[1]:
-                sum_now -= price(before[1][-1], (start, end))
-            if found is None or sum_now > found[0]:
-                found = (sum_now, [*before[1], (start, end)], name)
-        best.append(found)
-    assert best[-1] is not None
-    return best[-1][1]
-
-
 def price_of(before: str, after: str, *, form: bool) -> float:
     """The price of a cut between two parts of a text; `form`: it has named fields."""
     if not form and joins(after):
         return JOINED
     return BOTH_ASK if not form and asks(before) and asks(after) else PLAIN
+
+
+class Cutter:
+    """The cuts of one prompt."""
+
+    def __init__(
+        self,
+        pieces: Sequence[str],
+        vectors: Sequence[Float32[np.ndarray, "d"]],
+        adapters: Float32[np.ndarray, "k d"],
+        *,
+        embed: Callable[[Sequence[str]], Sequence[Float32[np.ndarray, "d"]]],
+        base: BaseExpert,
+    ):
+        """`vectors`: of the whole text, then of each piece."""
+        self._pieces, self._adapters, self._embed, self._base = pieces, adapters, embed, base
+        self._weighted = np.stack(
+            [len(text) * one for text, one in zip(pieces, vectors[1:], strict=True)]
+        )
+        self._known = {(0, len(pieces)): vectors[0]}
+        self._form = has_fields("".join(pieces))
+        self._more = PLACES * log(max(1, len(pieces) - 1))
+
+    def text_of(self, run: Run) -> str:
+        """Its text; behind the first, without the joining words that it begins with."""
+        return begun_anew(self._plain(run)) if run[0] else self._plain(run)
+
+    def cut(self, run: Run) -> list[Run]:
+        """The run in parts."""
+        start, end = run
+        leader = int(np.argmax(self._adapters @ self._vector(run)))
+        rough = {at: self._gain(run, at, leader, self._mean) for at in range(start + 1, end)}
+        places = [at for at, gain in rough.items() if gain > -ROUGH]
+        places = sorted(places, key=lambda at: -rough[at])[:LOOKED_AT]
+        self._read([side for at in places for side in ((start, at), (at, end))])
+        gains = {at: self._gain(run, at, leader, self._fitting) for at in places}
+        best = max(gains, key=lambda at: gains[at], default=start)
+        if gains.get(best, 0.0) <= 0:
+            return [run]
+        first, second = self.cut((start, best)), self.cut((best, end))
+        if self._nearest(first[-1]) == self._nearest(second[0]):
+            first[-1:], second = [(first[-1][0], second[0][1])], second[1:]
+        return [*first, *second]
+
+    def _gain(
+        self, run: Run, at: int, leader: int, vector_of: Callable[[Run], np.ndarray | None]
+    ) -> float:
+        """What a cut there is worth; -inf where it cannot be."""
+        sides = (run[0], at), (at, run[1])
+        similarities = [
+            self._adapters @ one for side in sides if (one := vector_of(side)) is not None
+        ]
+        if len(similarities) < 2 or len({int(one.argmax()) for one in similarities}) < 2:
+            return -np.inf
+        ahead = sum(float(one.max() - one[leader]) for one in similarities)
+        before, after = map(self._plain, sides)
+        return ahead - self._more - price_of(before, after, form=self._form)
+
+    def _plain(self, run: Run) -> str:
+        return "".join(self._pieces[slice(*run)]).strip()
+
+    def _mean(self, run: Run) -> Float32[np.ndarray, "d"]:
+        vector = self._weighted[slice(*run)].sum(0)
+        return vector / np.linalg.norm(vector)
+
+    def _fitting(self, run: Run) -> Float32[np.ndarray, "d"] | None:
+        """Its vector; None: no adapter fits."""
+        vector = self._vector(run)
+        similarity = float((self._adapters @ vector).max())
+        return vector if similarity >= max(MIN_FIT, self._base.needed(vector)) else None
+
+    def _read(self, runs: Sequence[Run]) -> None:
+        """Embed those that are not known, in one call."""
+        new = [run for run in runs if run not in self._known]
+        if new:
+            self._known.update(zip(new, self._embed(list(map(self.text_of, new))), strict=True))
+
+    def _vector(self, run: Run) -> Float32[np.ndarray, "d"]:
+        self._read([run])
+        return self._known[run]
+
+    def _nearest(self, run: Run) -> int:
+        return int(np.argmax(self._adapters @ self._vector(run)))
 
 
 class Parts:
@@ -110,52 +165,15 @@ class Parts:
         }
         if len(cards) < 2:
             return whole
-        every = (request.prompt, *pieces)
-        vectors = self._retriever.vectors(every)
-        names = {hit.name for text in every for hit in self._nearest(text, request)}
+        vectors = self._retriever.vectors([request.prompt, *pieces])
+        names = {
+            hit.name for text in (request.prompt, *pieces) for hit in self._nearest(text, request)
+        }
         known = sorted(names & cards.keys())
         adapters = np.stack(self._retriever.card_vectors([cards[name] for name in known]))
-        leader = int(np.argmax(adapters @ vectors[0]))
-        weighted = [len(text) * vector for text, vector in zip(pieces, vectors[1:], strict=True)]
-
-        def near(vector: Float32[np.ndarray, "d"]) -> tuple[float, float, str]:
-            """Similarity to its nearest adapter, what that is ahead of the leader, and its name."""
-            similarities = adapters @ vector
-            best = int(np.argmax(similarities))
-            similarity = float(similarities[best])
-            return similarity, similarity - float(similarities[leader]), known[best]
-
-        def fit(vector: Float32[np.ndarray, "d"]) -> Fit:
-            similarity, ahead, name = near(vector)
-            fits = similarity >= max(MIN_FIT, self._base.needed(vector))
-            return ahead, name if fits else None
-
-        def looked_at(run: Run) -> Fit:
-            start, end = run
-            alone = end - start < len(pieces)
-            vector = np.sum(weighted[start:end], 0) if alone else vectors[0]
-            return near(vector / np.linalg.norm(vector))[1:]
-
-        form, more = has_fields(request.prompt), PLACES * log(len(pieces) - 1)
-
-        def price(before: Run, after: Run) -> float:
-            return more + price_of(text_of(before), text_of(after), form=form)
-
-        def text_of(run: Run) -> str:
-            return "".join(pieces[slice(*run)]).strip()
-
-        def part_of(run: Run) -> str:
-            return begun_anew(text_of(run)) if run[0] else text_of(run)
-
-        ends = list(range(len(pieces) + 1))
-        if len(pieces) > MAX_WHOLE:
-            less = lambda before, after: FIRST * price(before, after)  # noqa: E731
-            ends = [0, *(end for _, end in cut(ends, looked_at, less))]
-        if len(ends) < 3:
-            return whole
-        texts = {run: part_of(run) for run in combinations(ends, 2)}
-        embedded = dict(zip(texts, self._retriever.vectors(list(texts.values())), strict=True))
-        return tuple(texts[run] for run in cut(ends, lambda run: fit(embedded[run]), price))
+        cutter = Cutter(pieces, vectors, adapters, embed=self._retriever.vectors, base=self._base)
+        runs = cutter.cut((0, len(pieces)))
+        return tuple(map(cutter.text_of, runs)) if len(runs) > 1 else whole
 
     def _splits(self, request: Request) -> bool:
         splits = find_row(request.method).splits and self._base.calibrated
