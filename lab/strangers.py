@@ -110,7 +110,7 @@ def train(
         optimizer.step()
         schedule.step()
         last = [*last[-9:], loss.item()]
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
     examples = [{"text": row.inputs} for row in rows[:EXAMPLES]]
     (folder / "examples.jsonl").write_text("\n".join(map(json.dumps, examples)), "utf-8")
     return sum(last) / len(last)
