@@ -3,14 +3,12 @@
 import re
 
 WORDS = (
-    r"also|and (also|then)|then|after that|next|besides|in addition|additionally|plus|"
-    r"another thing|one more thing|second(ly)?|third(ly)?|finally|lastly|"
-    r"i( would|'d) also like to know"
+    r"((also|and (also|then)|then|after that|i( would|'d) also like to know)(?=[\s,:]|$)|"
+    r"(next|besides|in addition|additionally|plus|another thing|one more thing|second(ly)?|"
+    r"third(ly)?|finally|lastly)(?=\s*[,:]))"
 )
-JOINING = re.compile(
-    rf"^\W*({WORDS}|i would also|i'd also|could you also|can you also|please also)\b", re.IGNORECASE
-)
-LEADING = re.compile(rf"^\W*({WORDS})\b[\s,:]*", re.IGNORECASE)
+JOINING = re.compile(rf"^\W*({WORDS}|(i would|i'd|could you|can you|please) also\b)", re.IGNORECASE)
+LEADING = re.compile(rf"^\W*{WORDS}[\s,:]*", re.IGNORECASE)
 ORDERS = """
 add answer are break calculate can capitali[sz]e check choose classify combine complete compose
 compute continue convert correct could count decide delete describe did divide do does draft explain
@@ -41,8 +39,9 @@ def joins(text: str) -> bool:
 
 
 def begun_anew(text: str) -> str:
-    """The text without the joining words that it begins with; as it is where nothing is left."""
-    return LEADING.sub("", text) or text
+    """The text without the joining words that it begins with; as it is where no word is left."""
+    rest = LEADING.sub("", text)
+    return rest if re.search(r"\w", rest) else text
 
 
 def asks(text: str) -> bool:

@@ -38,6 +38,8 @@ ROUGH = 0.2
 LOOKED_AT = 3
 MAX_PIECES = 12
 """More are joined, the shortest neighbours first."""
+MANY = 200
+"""Of more, as many are joined as bring them to this number."""
 NEAREST = 3
 """Adapters that are compared with every run, for each piece."""
 END = re.compile(r"\n+|(?<=[.!?])[\"')\]]*\s+")
@@ -49,7 +51,15 @@ Run = tuple[int, int]
 def pieces_of(text: str, most: int = MAX_PIECES) -> list[str]:
     """The text's sentences and lines, in order; joined they are the text."""
     ends = [0, *(match.end() for match in END.finditer(text.rstrip())), len(text)]
-    found = [text[start:end] for start, end in pairwise(ends) if text[start:end]]
+    found: list[str] = []
+    for start, end in pairwise(ends):
+        if found and not (found[-1].strip() and text[start:end].strip()):  # blanks are no piece
+            found[-1] += text[start:end]
+        elif start < end:
+            found.append(text[start:end])
+    together = -(-len(found) // MANY)
+    if together > 1:
+        found = ["".join(found[n : n + together]) for n in range(0, len(found), together)]
     while len(found) > most:
         n = min(range(len(found) - 1), key=lambda n: len(found[n]) + len(found[n + 1]))
         found[n : n + 2] = [found[n] + found[n + 1]]
@@ -100,10 +110,12 @@ class Cutter:
         best = max(gains, key=lambda at: gains[at], default=start)
         if gains.get(best, 0.0) <= 0:
             return [run]
-        first, second = self.cut((start, best)), self.cut((best, end))
-        if self._nearest(first[-1]) == self._nearest(second[0]):
-            first[-1:], second = [(first[-1][0], second[0][1])], second[1:]
-        return [*first, *second]
+        found: list[Run] = []
+        for part in (*self.cut((start, best)), *self.cut((best, end))):
+            found.append(part)
+            while len(found) > 1 and self._nearest(found[-2]) == self._nearest(found[-1]):
+                found[-2:] = [(found[-2][0], found[-1][1])]
+        return found
 
     def _gain(
         self, run: Run, at: int, leader: int, vector_of: Callable[[Run], np.ndarray | None]
@@ -170,6 +182,8 @@ class Parts:
             hit.name for text in (request.prompt, *pieces) for hit in self._nearest(text, request)
         }
         known = sorted(names & cards.keys())
+        if len(known) < 2:
+            return whole
         adapters = np.stack(self._retriever.card_vectors([cards[name] for name in known]))
         cutter = Cutter(pieces, vectors, adapters, embed=self._retriever.vectors, base=self._base)
         runs = cutter.cut((0, len(pieces)))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
+from ramole_core.engine.left_out import leave_out
 from ramole_core.engine.prompt import Prepared
 from ramole_core.request import Fitting, Generation
 
@@ -45,7 +46,7 @@ class RemoteRequest:
 
     def cancelled(self) -> Generation:
         """The answer of a request cancelled at no engine: the streamed tokens."""
-        prepared, now = self.prepared, time.monotonic()
+        prepared, now = leave_out(self.prepared), time.monotonic()
         return Generation(
             text=self.text,
             adapters=[c.name for c in prepared.candidates],

@@ -80,6 +80,7 @@ def branched(run: Run, index: int, change: Change) -> Request:
     longest = max(run.request.max_new_tokens, len(given) + 1)
     return replace(
         run.request,
+        split=None,
         prefix_ids=given,
         without=without if change.off else (),
         later_weights=_weights(run, index, change),
