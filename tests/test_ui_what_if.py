@@ -51,6 +51,8 @@ def test_an_adapter_that_was_never_there_leaves_the_others_to_read_question_and_
         asked = branched(run, 3, Change(True, off, unfound=True))
         assert asked.without == ((off, None, None, "turn"),) and len(asked.prefix_ids) == 3
         assert replace(asked, prefix_ids=(), without=()) == run.request
+    cut = replace(run, request=replace(run.request, split=True))
+    assert branched(cut, 3, Change(True, "bee", unfound=True)).split is None
     moved = branched(run, 3, Change(True, "bee", moved="ant", weight=0.5, unfound=True))
     assert moved.later_weights == {"ant": 0.5, "cat": weights_at(run, 3)["cat"]}
     for off in ("ant", None):

@@ -7,11 +7,11 @@ their own are. The prompt is cut where that is most, if it is more than 0, and e
 part is a run of pieces (sentences, lines). Each must fit: its similarity reaches MIN_FIT and what
 the base model asks for (`base_expert.py`); neighbours that find the same adapter are one part. A
 cut costs less where the text says that another request begins (`cues.py`, English), but in a form,
-whose fields belong together. Of many pieces a first look takes the means of their vectors, and the
-LOOKED_AT best places are looked at with the vectors of both sides. Prices and MIN_FIT were fitted
-on training rows and prompts in people's own words, for the encoder that the calibration is of
-(LOG); with another encoder only `split=True` cuts. `python -m lab parts_table` and `second_half`
-measure what comes of it.
+whose fields belong together. A first look takes the means of the pieces' vectors; of the places
+that come within ROUGH of a gain, the LOOKED_AT best are looked at with the vectors of both sides.
+Prices and MIN_FIT were fitted on training rows and prompts in people's own words, for the encoder
+that the calibration is of (LOG); with another encoder only `split=True` cuts. `python -m lab
+parts_table` and `second_half` measure what comes of it.
 """
 
 import re
@@ -36,6 +36,7 @@ MIN_FIT = 0.20
 ROUGH = 0.2
 """A gain by the means of vectors may be so much below one by the vectors of both sides."""
 LOOKED_AT = 3
+"""Places whose sides are embedded, at most."""
 MAX_PIECES = 12
 """More are joined, the shortest neighbours first."""
 MANY = 200
