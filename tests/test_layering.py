@@ -64,7 +64,7 @@ ORDER = (
 
 
 ROOMS = (
-    ("gradio_home",),  # what Gradio reads when it is imported
+    ("gradio_home", "gradio_import"),  # what comes before Gradio
     ("watch",),  # what happened, told by every room
     ("parts",),
     ("charts", "model", "session"),
@@ -362,6 +362,27 @@ for name in {LIGHT}:
     importlib.import_module(name)
     heavy = set({HEAVY}) & set(sys.modules)
     assert not heavy, (name, heavy)
+"""
+    )
+
+
+def test_gradio_is_imported_without_its_stubs_for_editors():
+    """A Gradio that writes them elsewhere fails here, or a start would take two seconds more."""
+    python(
+        """
+import ast, runpy
+class Read(Exception): pass
+def read(*_): raise Read
+ast.get_source_segment = read
+import ui
+import gradio as gr
+written = runpy.run_path(gr.component_meta.__file__)["create_or_modify_pyi"]
+try:
+    written(gr.Textbox, "Textbox", [])
+except Read:
+    pass
+else:
+    raise AssertionError("Gradio reads no sources any more: ui/gradio_import.py can go")
 """
     )
 

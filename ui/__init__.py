@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from . import gradio_import as gradio_import  # before Gradio is imported
+
 if TYPE_CHECKING:
     import gradio as gr
 
