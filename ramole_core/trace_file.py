@@ -34,6 +34,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import orjson
 
 from ramole_core.effects import among, rule_of
 from ramole_core.errors import RamoleError
@@ -62,8 +63,8 @@ def write_trace(
     if path.suffix == ".npz":
         _write_npz(generation, generation.trace, path, _said(request, facts))
     elif path.suffix == ".json":
-        told = trace_as_json(generation, request=request, facts=facts)
-        path.write_text(json.dumps(told, ensure_ascii=False), "utf-8")
+        told = _fields(generation, generation.trace, request, facts)
+        path.write_bytes(orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY))
     else:
         raise RamoleError(f"A trace is written as .npz or .json, not {path.name!r}; rename it.")
     return path
@@ -81,6 +82,20 @@ def trace_as_json(
     trace = generation.trace
     if trace is None:
         raise RamoleError("This answer has no trace; ask again with trace=True.")
+    told = _fields(generation, trace, request, facts)
+    return {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in told.items()
+    }
+
+
+def _fields(
+    generation: Generation,
+    trace: Trace,
+    request: Request | None,
+    facts: Mapping[str, object] | None,
+) -> dict[str, object]:
+    """The fields of the JSON, with numbers as arrays."""
     return {
         "version": VERSION,
         **_said(request, facts),
@@ -95,9 +110,12 @@ def trace_as_json(
         "modules": trace.modules,
         "weights": _rounded(trace.weights, 4),
         "contribution": None if trace.contribution is None else _rounded(trace.contribution, 6),
-        "present": None if trace.present is None else trace.present.astype(np.int8).tolist(),
+        "present": None if trace.present is None else trace.present.astype(np.int8),
         "shares": _rounded(trace.shares, 4),
-        **{name: _listed(value) for name, value in _effects(generation, trace).items()},
+        **{
+            name: _rounded(value, 4) if isinstance(value, np.ndarray) else value
+            for name, value in _effects(generation, trace).items()
+        },
     }
 
 
@@ -134,12 +152,8 @@ def _effects(generation: Generation, trace: Trace) -> dict[str, np.ndarray | str
     }
 
 
-def _listed(value: np.ndarray | str | None) -> list | str | None:
-    return _rounded(value, 4) if isinstance(value, np.ndarray) else value
-
-
-def _rounded(values: np.ndarray, digits: int) -> list:
-    return np.round(values.astype(np.float64), digits).tolist()
+def _rounded(values: np.ndarray, digits: int) -> np.ndarray:
+    return np.ascontiguousarray(np.round(values.astype(np.float64), digits))
 
 
 def _scores(generation: Generation, trace: Trace) -> list[float]:

@@ -20,6 +20,7 @@ from tests.pool_fakes import FakeRamole, write_adapter, write_sample, zipped
 from ui.model import spaces
 from ui.parts.errors import UNEXPECTED, one_sentence
 from ui.parts.markup import escaped
+from ui.pool import cards
 from ui.pool.bundle import write_bundle
 from ui.pool.cards import badges, cards_html, matching
 from ui.pool.details import card_text, details_html, training_command
@@ -714,3 +715,12 @@ def test_what_is_there_once_the_model_is_loaded_is_searched_for_garbage_no_more(
     assert loading.ended.wait(20) and loading.ready
     known = len(gc.get_objects())
     assert len(quick.kept) == 100_000 and known < 50_000, "as many as were made since"
+
+
+def test_a_search_of_many_words_reads_each_card_once(ramole, monkeypatch):
+    read, ranks = [], cards.ranks_in_words
+    monkeypatch.setattr(cards, "ranks_in_words", lambda card: read.append(card) or ranks(card))
+    every = ramole.pool.cards()
+    words = " ".join(every[0].name) + " "
+    found = matching(every, search=words * 2000, show="everything", order="name", yours=())
+    assert every[0] in found and len(read) == len(every)

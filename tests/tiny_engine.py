@@ -143,6 +143,7 @@ class TinyEngine:
         earlier: Sequence[Sequence[tuple[str, int]]] = (),
         dropped: int = 0,
         session: str = "",
+        address: str = "",
     ) -> RequestState:
         """`contents`: the adapters of the answered turn; `earlier`: those of each turn before, but
         for the first ones that are `dropped`."""
@@ -159,7 +160,7 @@ class TinyEngine:
             for turn, adapters in zip(request.turns[dropped:-1], earlier, strict=True)
         ]
         prepared = self.engine.prepare(request, self.chosen(contents), earlier=turns)
-        state = self.engine.submit(prepared, session=session, deliver=deliver)
+        state = self.engine.submit(prepared, session=session, address=address, deliver=deliver)
         self.heard[state] = heard
         return state
 

@@ -153,6 +153,8 @@ class Engine:
             lock=self._lock,
             chunk=sizes.prefill_chunk,
             idle=lambda: self.scheduler.idle,
+            behind=self.scheduler.behind,
+            note=lambda source, seconds: self.scheduler.shares.add(seconds, [(source, 1.0)]),
         )
         self._bare = BareReader(base.model, self.layout, placer=self._placer, alone=self._alone)
         self._reader = RequestReader(base.tokenizer, self.facts, weights=weights)

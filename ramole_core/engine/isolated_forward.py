@@ -53,9 +53,13 @@ class IsolatedForward:
         lock: TurnLock,
         chunk: int,
         idle: Callable[[], bool] = lambda: True,
+        behind: Callable[[Source], bool] = lambda source: False,
+        note: Callable[[Source, float], None] = lambda source, seconds: None,
     ):
         """`lock` is the engine's. Prompts of at most `chunk` tokens together are read in one
-        forward, a longer one in pieces of so many. `idle`: whether the batch has nothing to do."""
+        forward, a longer one in pieces of so many. `idle`: whether the batch has nothing to do.
+        `behind`: whether a source waits until others have had as much time as it; `note` counts
+        what it has had."""
         self._model, self._runner, self._placer = model, runner, placer
         self._page_bytes = KvCache(model, limit=0).page_bytes
         self._lock, self._chunk = lock, chunk
@@ -63,7 +67,7 @@ class IsolatedForward:
         """Of all who read beside the batch, one waits for the engine's lock."""
         self._long = TurnLock()
         """One long prompt is read at a time, or their caches would fill the memory."""
-        self._idle = idle
+        self._idle, self._behind, self._note = idle, behind, note
         self._owed = 0.0
         """Seconds that the batch has before the next piece: as many as the last piece took."""
         self._stepped = threading.Condition()
@@ -106,6 +110,9 @@ class IsolatedForward:
         logits: dict[int, Tensor] = {}
         faults: dict[int, Exception] = {}
         for group in groups([len(ids) for _, ids in asked], self._chunk):
+            while self._behind(source):  # before it holds anything that others wait for
+                still(cancelled)
+                time.sleep(LOOK_SECONDS)
             long = sum(len(asked[n][1]) for n in group) > self._chunk
             with self._long.turn(source, cancelled) if long else nullcontext():
                 reading = self._read(group, asked, lengths, full, watch, (source, cancelled))
@@ -138,6 +145,7 @@ class IsolatedForward:
                             output = self._runner.forward(pieces, reading.kv, again=False)
                     reading.take(parts, output)
                     self._owed = time.monotonic() - began
+                    self._note(turn[0], self._owed)
         return reading
 
     def _cache_of(

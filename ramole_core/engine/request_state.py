@@ -31,6 +31,7 @@ from ramole_core.engine.trace import Gates
 from ramole_core.kernels.logprob import token_logprobs
 from ramole_core.layers import Layout, RowMix
 from ramole_core.request import Generation, Request, Step
+from ramole_core.turns import Source, source_of
 
 
 @dataclass(eq=False)
@@ -99,6 +100,11 @@ class RequestState:
     @property
     def cancelled(self) -> bool:
         return self._cancelled.is_set()
+
+    @property
+    def source(self) -> Source:
+        """Who asks: its address, or for want of one its session."""
+        return source_of(self.session, self.address)
 
     @property
     def prompt_ids(self) -> list[int]:

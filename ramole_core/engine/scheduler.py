@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from ramole_core.engine.chunk import Share, next_chunk
 from ramole_core.engine.decoding import spell_token
 from ramole_core.engine.draft import MOST, Draft, Habits
+from ramole_core.engine.fair_share import ROW_TOKENS, FairShare
 from ramole_core.engine.faults import fault_of
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Output, Piece
@@ -28,6 +29,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.kernels.likeliest import likeliest
 from ramole_core.layers import Layout, RowMix
 from ramole_core.request import Generation, Step
+from ramole_core.turns import SHARE, Source
 
 Event = tuple[RequestState, Step | Generation | PairReading | RamoleError]
 ALONE = 4
@@ -106,6 +108,7 @@ class Scheduler:
         """Tokens of examples that may be read beside rows that decode."""
         self._again = ReadAgain()
         self._habits = Habits()
+        self.shares = FairShare()
         self._stats = Stats()
 
     # --- the door -----------------------------------------------------------------------------
@@ -210,8 +213,7 @@ class Scheduler:
     def _let_in(self, events: list[Event]) -> None:
         if any(state.mix is None for state in [*self._reading, *self._rows]):
             return  # one that runs waits for adapters, and who comes now would pass it
-        while len(self.queue) and self.running < self.sizes.max_batch:
-            state = next(iter(self.places()))
+        while self.running < self.sizes.max_batch and (state := self._following()) is not None:
             traced = state.request.trace
             sequence = self._kv.open(state.content, state.length, traced=traced)
             if sequence is None:
@@ -230,6 +232,27 @@ class Scheduler:
             self._stats.admitted += 1
             self._skip_cached(state, 0)
             self._reading.append(state)
+
+    def _following(self) -> RequestState | None:
+        """The next request that waits and whose source has its share of time and of memory."""
+        places = self.places()
+        exceeding = self.shares.exceeding(self._asking()) if places else ()
+        running = [*self._reading, *self._rows]
+        most = self._kv.limit // self._kv.token_bytes // max(1, min(self.shares.known(), SHARE))
+        for state in places:
+            held = [one.length for one in running if one.source == state.source]
+            fits = not held or not any(state.source) or sum(held) + state.length <= most
+            if fits and state.source not in exceeding:
+                return state
+        return None
+
+    def _asking(self) -> list[Source]:
+        """The sources of all requests that wait or run."""
+        return [s.source for s in [*self.queue.states(), *self._reading, *self._rows]]
+
+    def behind(self, source: Source) -> bool:
+        """Whether others ask and this source has had more than its share; for any thread."""
+        return source in self.shares.exceeding([source, *self._asking()])
 
     def _mix(self, state: RequestState) -> bool:
         """Pin the adapters of the next segment; False: no room now, and the request holds none
@@ -306,7 +329,9 @@ class Scheduler:
         began = time.perf_counter()
         self._forward(chunk, events)
         self._stats.effect_tokens += sum(share.count for share in chunk)
-        self._stats.effect_seconds += time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        self._stats.effect_seconds += seconds
+        self.shares.add(seconds, [(share.state.source, float(share.count)) for share in chunk])
 
     def _held_back(self, state: RequestState) -> bool:
         """Whether an example waits until the decoding rows have made enough steps."""
@@ -319,7 +344,9 @@ class Scheduler:
         self._forward(chunk, events)
         self._stats.prefill_tokens += sum(share.count for share in chunk)
         self._stats.prefill_forwards += 1
-        self._stats.prefill_seconds += time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        self._stats.prefill_seconds += seconds
+        self.shares.add(seconds, [(share.state.source, float(share.count)) for share in chunk])
 
     def _forward(self, chunk: Sequence[Share], events: list[Event]) -> None:
         """Run a chunk; a request whose prompt is read gets its first token."""
@@ -438,7 +465,9 @@ class Scheduler:
         self._again.after_step(rows=len(rows))
         self._stats.decode_tokens += made
         self._stats.decode_forwards += 1
-        self._stats.decode_seconds += time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        self._stats.decode_seconds += seconds
+        self.shares.add(seconds, [(state.source, 1 + state.fed / ROW_TOKENS) for state in rows])
 
     def _drafted(self, state: RequestState, rows: int) -> list[int]:
         """The draft tokens of a row that decodes beside others, `rows` in all."""

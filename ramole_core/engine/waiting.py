@@ -78,7 +78,7 @@ class WaitingQueue:
             return self._known[1]
 
     def _check(self, session: str, address: str) -> None:
-        waiting = [source_of(state.session, state.address) for state in self._waiting]
+        waiting = [state.source for state in self._waiting]
         source = source_of(session, address)
         check_place(waiting, source, max_queue=self._most, max_batch=self._rows)
 
@@ -93,11 +93,11 @@ def in_turn(waiting: Iterable[RequestState], running: Iterable[RequestState]) ->
     running = list(running)
     states: dict[Source, list[RequestState]] = defaultdict(list)
     for state in sorted(waiting, key=lambda state: state.number):
-        states[source_of(state.session, state.address)].append(state)
-    taken = Counter(source_of(state.session, state.address) for state in running)
+        states[state.source].append(state)
+    taken = Counter(state.source for state in running)
     order = []
     for source, own in states.items():
-        begun = [t for t in running if source_of(t.session, t.address) == source]
+        begun = [state for state in running if state.source == source]
         for turn, state in enumerate(_by_session(own, begun), taken[source]):
             order.append((turn, state.number, state))
     return [state for _, _, state in sorted(order, key=lambda entry: entry[:2])]

@@ -124,7 +124,7 @@ def matching(
 ) -> list["AdapterCard"]:
     """The cards that hold every word of the search and pass the filter: one's own first, then in
     order."""
-    words = search.casefold().split()
+    words = {*search.casefold().split()}
     keep: dict[str, Callable[[AdapterCard], bool]] = {
         "samples": lambda card: card.sample,
         "yours": lambda card: card.key in yours,
@@ -136,15 +136,14 @@ def matching(
         "newest": lambda card: [-ord(letter) for letter in card.added],
     }
     found = [
-        card
-        for card in cards
-        if keep.get(show, lambda card: True)(card) and all(w in _searched(card) for w in words)
+        card for card in cards if keep.get(show, lambda card: True)(card) and _holds(card, words)
     ]
     by_name = sorted(found, key=lambda card: card.name)
     in_order = sorted(by_name, key=orders.get(order, lambda card: 0))
     return sorted(in_order, key=lambda card: card.key not in yours)
 
 
-def _searched(card: "AdapterCard") -> str:
+def _holds(card: "AdapterCard", words: Collection[str]) -> bool:
     parts = (card.name, card.description, card.licence or "", card.base_model or "")
-    return " ".join((*parts, *card.modules, ranks_in_words(card))).casefold()
+    text = " ".join((*parts, *card.modules, ranks_in_words(card))).casefold()
+    return all(word in text for word in words)

@@ -1,0 +1,61 @@
+"""Shares of the model's time: a source that has had more than others waits while they ask.
+
+As the virtual token counter of Sheng et al. (arXiv 2401.00588), with seconds in place of tokens,
+which are forgotten by and by, and a burst that is always allowed: a long document or a full batch
+is answered at once, and the next one behind those who asked for little.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from ramole_core.turns import Source
+
+BURST_SECONDS = 4.0
+"""What a source may have beyond the mean of all that ask: about one full context."""
+FORGOTTEN_SECONDS = 30.0
+"""After so long, e times less counts of what a source had."""
+SMALLEST = 0.05
+"""Seconds that count no more, of a source that has asked nothing since."""
+ROW_TOKENS = 1024
+"""A row that attends to so many tokens takes as long again as one that attends to none."""
+
+
+class FairShare:
+    """What each source has had of the model's time; thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock, self._lock = clock, threading.Lock()
+        self._had: dict[Source, float] = {}
+        self._since = clock()
+
+    def add(self, seconds: float, parts: Sequence[tuple[Source, float]]) -> None:
+        """Count a forward's seconds, divided by what each source had of it."""
+        whole = sum(part for _, part in parts)
+        with self._lock:
+            self._forget()
+            for source, part in parts:
+                self._had[source] = self._had.get(source, 0.0) + seconds * part / whole
+
+    def exceeding(self, asking: Iterable[Source]) -> set[Source]:
+        """Those of the sources that ask which have had a burst more than the mean of all of them:
+        never all, so one that asks alone is none, nor is a script."""
+        with self._lock:
+            self._forget()
+            had = {source: self._had.get(source, 0.0) for source in asking}
+        most = BURST_SECONDS + sum(had.values()) / max(1, len(had))
+        return {source for source, seconds in had.items() if any(source) and seconds > most}
+
+    def known(self) -> int:
+        """The number of sources that had something of late."""
+        with self._lock:
+            self._forget()
+            return len(self._had)
+
+    def _forget(self) -> None:
+        now = self._clock()
+        factor = math.exp((self._since - now) / FORGOTTEN_SECONDS)
+        self._since = now
+        kept = ((source, had * factor) for source, had in self._had.items())
+        self._had = {source: had for source, had in kept if had > SMALLEST}

@@ -1,0 +1,172 @@
+"""Who has had much of the model's time waits while others ask, and nobody waits for ever."""
+
+import threading
+import time
+
+import pytest
+
+from ramole_core.engine.engine import EngineSizes
+from ramole_core.engine.fair_share import BURST_SECONDS, FORGOTTEN_SECONDS, FairShare
+from ramole_core.errors import Cancelled
+from tests.schedules import ask
+from tests.tiny_engine import TinyEngine
+
+EVIL, ANN, BEN, SCRIPT = ("evil", ""), ("ann", ""), ("ben", ""), ("", "")
+
+
+class Clock:
+    def __init__(self):
+        self.now = 5.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def shares(clock) -> FairShare:
+    return FairShare(clock)
+
+
+def test_a_burst_beyond_the_mean_of_those_who_ask_is_too_much(shares):
+    shares.add(BURST_SECONDS, [(EVIL, 1.0)])
+    assert shares.exceeding([EVIL, ANN]) == set()
+    shares.add(2 * BURST_SECONDS, [(EVIL, 1.0)])
+    assert shares.exceeding([EVIL, ANN]) == {EVIL}
+    assert shares.exceeding([EVIL, ANN, EVIL, BEN]) == {EVIL}
+    assert shares.exceeding([EVIL]) == set(), "who asks alone has all of it"
+    shares.add(3 * BURST_SECONDS, [(ANN, 1.0)])
+    assert shares.exceeding([EVIL, ANN]) == set(), "both had as much"
+    assert shares.exceeding([]) == set()
+
+
+def test_a_script_has_no_share_to_keep_to(shares):
+    shares.add(100.0, [(SCRIPT, 1.0)])
+    assert shares.exceeding([SCRIPT, ANN]) == set()
+
+
+def test_a_forward_counts_by_what_each_had_of_it(shares):
+    shares.add(40.0, [(EVIL, 3.0), (ANN, 0.5), (ANN, 0.5)])
+    assert shares._had == {EVIL: 30.0, ANN: 10.0}
+
+
+def test_it_is_forgotten_by_and_by_whether_others_ask_or_not(shares, clock):
+    shares.add(100.0, [(EVIL, 1.0)])
+    assert shares.known() == 1
+    for _ in range(3):
+        assert shares.exceeding([EVIL, ANN]) == {EVIL}
+        clock.now += FORGOTTEN_SECONDS / 10
+    clock.now += 3 * FORGOTTEN_SECONDS
+    assert shares.exceeding([EVIL, ANN]) == set()
+    clock.now += 10 * FORGOTTEN_SECONDS
+    assert shares.known() == 0 and not shares._had
+
+
+@pytest.fixture
+def tiny(tiny_llama):
+    """Room for 512 tokens; its clock stands still, however slow the machine is."""
+    engine = TinyEngine(tiny_llama, EngineSizes(max_batch=8, kv_cache_bytes=2**18))
+    engine.engine.scheduler.shares = FairShare(Clock())
+    return engine
+
+
+def submit(tiny, address: str, *, words: int = 3):
+    return tiny.submit(ask(words, max_new_tokens=4), [("ant", 2)], address=address)
+
+
+def running(tiny) -> set[str]:
+    scheduler = tiny.engine.scheduler
+    return {state.address for state in [*scheduler._reading, *scheduler._rows]}
+
+
+def test_who_had_more_than_its_share_waits_until_the_others_have_their_answers(tiny):
+    scheduler = tiny.engine.scheduler
+    scheduler.shares.add(10 * BURST_SECONDS, [(EVIL, 1.0)])
+    evil, ann = submit(tiny, "evil"), submit(tiny, "ann")
+    tiny.engine.step()
+    assert running(tiny) == {"ann"} and scheduler.behind(EVIL) and not scheduler.behind(ANN)
+    while tiny.heard[ann].end is None:
+        assert running(tiny) == {"ann"}
+        tiny.engine.step()
+    assert tiny.heard[evil].end is None and not scheduler.behind(EVIL)
+    while not scheduler.idle:
+        tiny.engine.step()
+    assert len(tiny.heard[evil].tokens) == 4
+
+
+def test_what_a_source_has_of_each_step_is_counted(tiny, monkeypatch):
+    scheduler, counted = tiny.engine.scheduler, []
+    add = scheduler.shares.add
+
+    def noted(seconds, parts):
+        counted.extend(source for source, _ in parts)
+        add(seconds, parts)
+
+    monkeypatch.setattr(scheduler.shares, "add", noted)
+    submit(tiny, "evil"), submit(tiny, "ann")
+    while not scheduler.idle:
+        tiny.engine.step()
+    assert counted.count(EVIL) >= 4 and counted.count(ANN) >= 4
+    assert set(scheduler.shares._had) == {EVIL, ANN} or not scheduler.shares._had
+
+
+def test_one_of_two_sources_does_not_take_all_memory(tiny):
+    """Of the pages it has half while another is known to ask, and all of them before that."""
+    tokens = tiny.engine._kv.limit // tiny.engine._kv.token_bytes
+    each = submit(tiny, "evil", words=20).length
+    for _ in range(tokens // each - 1):
+        submit(tiny, "evil", words=20)
+    tiny.engine.step()
+    alone = tiny.engine.scheduler.running
+    while not tiny.engine.scheduler.idle:
+        tiny.engine.step()
+    tiny.engine.scheduler.shares.add(1.0, [(ANN, 1.0), (EVIL, 1.0)])
+    for _ in range(tokens // each):
+        submit(tiny, "evil", words=20)
+    tiny.engine.step()
+    assert 1 <= tiny.engine.scheduler.running <= alone // 2 + 1
+    while not tiny.engine.scheduler.idle:
+        tiny.engine.step()
+
+
+def test_who_reads_beside_the_batch_waits_before_it_holds_anything(tiny):
+    scheduler, (prompt, chosen) = (
+        tiny.engine.scheduler,
+        (
+            tiny.engine.read(ask(5)),
+            tiny.chosen([("ant", 2)]),
+        ),
+    )
+    scheduler.shares.add(10 * BURST_SECONDS, [(EVIL, 1.0)])
+    submit(tiny, "ann")
+    over, found = threading.Event(), []
+
+    def examine(source, cancelled=lambda: False):
+        try:
+            found.append(
+                tiny.engine.examine([prompt], [chosen], source=source, cancelled=cancelled)
+            )
+        except Cancelled as gone:
+            found.append(gone)
+
+    threads = [
+        threading.Thread(target=examine, args=(EVIL,), daemon=True),
+        threading.Thread(target=examine, args=(EVIL, over.is_set), daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
+    examine(BEN)  # is not kept waiting by them
+    assert len(found) == 1
+    over.set()
+    threads[1].join(60)
+    assert isinstance(found[1], Cancelled)
+    time.sleep(0.05)
+    assert len(found) == 2
+    while not scheduler.idle:
+        tiny.engine.step()
+    threads[0].join(60)
+    assert len(found) == 3 and not isinstance(found[2], Cancelled)
