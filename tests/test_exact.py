@@ -42,6 +42,7 @@ JOBS += [
     for n, method in enumerate(sorted(set(METHODS) - {job.request.method for job in JOBS}))
 ]
 """Every method of the registry is among them."""
+JOBS += [Job(ask(17, "spectr", options={"spectrum": False}, trace=True), ("cat", "dog", "ant"))]
 MERGING = {name for name, method in METHODS.items() if method.merges}
 EVENTS = events_of(JOBS, names=len(RANKS), chunks=[1, 3, 16, 300])
 
@@ -165,7 +166,8 @@ NOTICED = [
     ids=[f"{kind}-{mutant.__name__}" for kind, mutant in NOTICED],
 )
 def test_a_size_that_follows_the_batch_is_noticed(pair, mutant):
-    scored = [n for n, job in enumerate(JOBS) if job.request.method == "arrow"]
+    scored = [n for n, job in enumerate(JOBS) if job.request.options == {"spectrum": False}]
+    assert scored, "a score in PyTorch"
     everyone = [("ask", job, 0) for job in (1, 3, 5, *scored)]
     try:
         with pytest.MonkeyPatch.context() as patch:

@@ -15,7 +15,7 @@ from peft.tuners.lora.arrow import ArrowLoraLinearLayer
 
 from lab.benchmarks.peers import quiet
 from ramole_core.base.shapes import read_shapes
-from ramole_core.composition import Sites
+from ramole_core.composition import Ask, Sites
 from ramole_core.composition.arrow import prototypes
 from ramole_core.layers.plain import install
 from tests.test_peft_kinds import ALL, add_to_pool, load_base
@@ -63,11 +63,11 @@ def test_arrow_gives_what_pefts_gives(tiny_llama, tmp_path, monkeypatch, loud, s
     sites = Sites(tuple(sizes), sizes)
     pool = {folder.name: add_to_pool(tmp_path, tiny_llama, folder)[1] for folder in folders}
     adapters = [adapter_of(name, loras, sites) for name, loras in pool.items()]
-    ours = [prototypes(adapter) for adapter in adapters]
+    ours = prototypes(Ask(tuple(adapters), sites, {}))
     for path in sites.paths:
         theirs = peft.get_submodule(f"base_model.model.{path}").lora_arrow["arrow_router"]
         for j, adapter in enumerate(adapters):
-            a, p = adapter.loras[path].A.T @ ours[j][path], theirs.prototypes[j]
+            a, p = adapter.loras[path].A.T @ ours[path][j][0], theirs.prototypes[j]
             length = torch.tensor(0.0 if (path, j) == (SILENT, 0) else 1.0)
             for product in (a @ a, p @ p, (a @ p).abs()):
                 torch.testing.assert_close(product, length, atol=1e-5, rtol=0)

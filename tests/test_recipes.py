@@ -34,7 +34,7 @@ SAID = {
 }
 """What the blocks under each heading of the recipes print."""
 PRINTED = [
-    ("README.md", [RIGHT, "true_case", "(", "4, "]),
+    ("README.md", [RIGHT, "true_case", ", 30, 7, 3)"]),
     ("docs/api.md", ["my-lora 8", "Hit(name="]),
     ("docs/api.md", [RIGHT, "true_case", "eos", "mixture=["]),
     ("docs/api.md", ["Rome", "True"]),

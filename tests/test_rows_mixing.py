@@ -9,22 +9,34 @@ import torch
 from ramole_core.composition import Signal
 from ramole_core.composition.activation import MAX_Z, TINY
 from ramole_core.kernels.compiled import view
-from ramole_core.kernels.mixing import RUN, UNITS_STEP, WEIGHTS_STEP
+from ramole_core.kernels.mixing import (
+    ALIGNED,
+    LENGTH,
+    LINEAR,
+    LOUDEST,
+    RUN,
+    UNITS_STEP,
+    WEIGHTS_STEP,
+)
 from ramole_core.kernels.weight import Input, Weight
 from ramole_core.layers.batch_mix import ACTIVATIONS, FIXED, KEEPS, MASKED, BatchMix, Rows
 from ramole_core.layers.rows_mixing import RowsMixing
 from ramole_core.layers.tiles import TILE, in_tiles
 from ramole_core.layers.traced import Traced
 
-M, I, O, S, T, RANKS = 2, 37, 41, 3, 2 * RUN + 6, (2, 5, 1, 8)
-REQUESTS = ((0, 1, 3), (2,), (), (3, 2, 0), (1,), (1, 0, 2), (3, 0))
-MODES = (MASKED, KEEPS, KEEPS, FIXED, FIXED, KEEPS, KEEPS)
-OWN = (0.7, 0, 0, 0.5, 0, 0, 0.4)  # the fourth has no gate: not read
-TOP = (0, 0, 0, 0, 0, 2, 0)
-RAW = (0, 0, 0, 0, 0, 0, 1)
-BIAS = (0, 0, 0, 0, 0, 0.5, 0)
-BYPASS = (0, 0, 0, 0, 0, 0, 1)
-"""The last has two gelu units behind those of its adapters."""
+M, I, O, S, T, RANKS = 2, 37, 41, 3, 2 * RUN + 6, (2, 5, 1, 29)
+REQUESTS = ((0, 1, 3), (2,), (), (3, 2, 0), (1,), (1, 0, 2), (3, 0), (3, 1))
+MODES = (MASKED, KEEPS, KEEPS, FIXED, FIXED, KEEPS, KEEPS, KEEPS)
+OWN = (0.7, 0, 0, 0, 0, 0, 0.4, 0)
+TOP = (0, 0, 0, 0, 0, 2, 0, 1)
+RAW = (0, 0, 0, 0, 0, 0, 1, 0)
+BIAS = (0, 0, 0, 0, 0, 0.5, 0, 0)
+ROUTED = (1, 1, 1, 1, 1, 1, 1, 0)
+"""The weights of the fourth and of the last hang on no units, of which they have many."""
+FORM = (ALIGNED, LENGTH, 0, 0, 0, LOUDEST, LINEAR, 0)
+"""Of a score by units alone; two of three are kept where the loudest is looked for."""
+BYPASS = (0, 0, 0, 0, 0, 0, 1, 0)
+"""The last but one has two gelu units behind those of its adapters."""
 PAGES = np.cumsum((0, *RANKS, 2))
 DTYPES = (torch.float32, torch.bfloat16)
 BOTH = UNITS_STEP | WEIGHTS_STEP
@@ -46,7 +58,7 @@ class Told(Traced):
 
 
 class Case:
-    """Seven requests of T tokens each."""
+    """Eight requests of T tokens each."""
 
     def __init__(self, dtype):
         pick = torch.Generator().manual_seed(7)
@@ -63,6 +75,7 @@ class Case:
         self.B = random(total, O)
         self.gram = torch.randn(M, total, S, generator=pick)
         self.fixed, self.usual = table(), table(2)
+        self.fixed[:, 3, 0] = 0  # the one with many units
         self.late = torch.randn(M, len(REQUESTS), T, 4, generator=pick)
         self.present = np.ones((M, len(REQUESTS), 4), np.bool_)
         self.present[1, 0, 1] = self.present[0, 6, 1] = self.present[1, 3, 2] = False
@@ -71,6 +84,12 @@ class Case:
         layout = SimpleNamespace(groups=[SimpleNamespace(m=M, i=I)], first=lambda g, block: 0)
         self.bank = SimpleNamespace(dtype=dtype, s=S, layout=layout, views=lambda g, block: views)
         self.weight = Weight(self.W, (O, I))
+        self.forms = [self._table(n, pick) for n in range(len(REQUESTS))]
+
+    def _table(self, n, pick):
+        wide = len(REQUESTS[n]) if FORM[n] == LINEAR else 1
+        table = torch.randn(M, wide, len(self.units_of(n)), generator=pick)
+        return (table * 0 + 0.7 if FORM[n] == LENGTH else table).numpy()
 
     def units_of(self, n):
         """(page, place, activation) of every unit of a request."""
@@ -92,7 +111,7 @@ class Case:
             for c, (page, place, act) in enumerate(mine):
                 pages[row, c], slots[row, c], acts[row, c] = page, place, act
             if REQUESTS[n] and MODES[n] != FIXED:
-                asks[row] = MODES[n], 0, S, TOP[n], RAW[n]
+                asks[row] = MODES[n], 0, S * ROUTED[n], TOP[n], RAW[n]
 
         def cut(table):
             return np.ascontiguousarray(table[:, at, :k])
@@ -109,6 +128,8 @@ class Case:
             bias=cut(bias),
             usual=cut(self.usual),
             own=np.float32(OWN)[at],
+            forms=np.array([(FORM[n], 2) for n in at], np.int32),
+            form_tables=np.array([self.forms[n].ctypes.data for n in at], np.int64),
         )
         return Batch(self.bank, tables, k)
 
@@ -170,12 +191,12 @@ class Case:
         for page, place, _ in self.units_of(n):
             if place < k and self.present[j, n, place]:
                 u = self.A[S + page, j].double() @ x
-                scores[place] += q @ self.gram[j, page].double() * u
+                scores[place] += ROUTED[n] * (q @ self.gram[j, page].double()) * u
                 energy[place] += u**2
         here = torch.from_numpy(self.present[j, n, :k])
         mean, inverse = torch.from_numpy(self.usual[j, n, :k]).double().unbind(-1)
         z = ((0.5 * (energy + float(TINY)).log() - mean) * inverse).clamp(-MAX_Z, MAX_Z)
-        scores = scores + OWN[n] * z * here
+        scores = scores + OWN[n] * z * here + self._by_units(n, j, x)
         taking = here | (MODES[n] == KEEPS)
         if RAW[n]:
             return (scores + BIAS[n]) * taking
@@ -183,6 +204,24 @@ class Case:
             best = scores.masked_fill(~taking, -torch.inf).topk(min(TOP[n], k)).indices
             scores[[c for c in range(k) if c not in best]] = -torch.inf
         return (scores.masked_fill(~taking, -torch.inf).softmax(0) + BIAS[n]) * taking
+
+    def _by_units(self, n, j, x):
+        """`decision.UnitScore`, of units of the modules that each adapter has."""
+        k, table = len(REQUESTS[n]), torch.from_numpy(self.forms[n][j]).double()
+        u = torch.zeros(k, len(self.units_of(n))).double()
+        for c, (page, place, _) in enumerate(self.units_of(n)):
+            if place < k and self.present[j, n, place]:
+                u[place, c] = self.A[S + page, j].double() @ x
+        if FORM[n] == ALIGNED:
+            return (u @ table[0]).abs()
+        if FORM[n] == LENGTH:
+            return 0.7 * u.norm(dim=1)
+        if FORM[n] == LINEAR:
+            return table @ u.sum(0) / u.norm()
+        if FORM[n] == LOUDEST:
+            kept = (u @ table[0]).abs().topk(2).indices
+            return torch.full((k,), -1.0).double().index_put((kept,), u[kept].norm(dim=1))
+        return torch.zeros(k).double()
 
 
 EVERY = tuple((n, 0, T) for n in range(len(REQUESTS)))

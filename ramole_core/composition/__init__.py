@@ -14,6 +14,7 @@ from ramole_core.composition.decision import (
     Gate as Gate,
     Merge as Merge,
     Signal as Signal,
+    UnitScore as UnitScore,
     even as even,
 )
 from ramole_core.composition.fixed_pool import FixedPool as FixedPool

@@ -29,14 +29,12 @@ Found: 12 tasks, 40 dev rows each, three of the retrieved: level with mixture (0
 The claim is of Arrow over the whole library, which was not measured: neither agrees nor disagrees.
 """
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ramole_core.composition.decision import Adapter, Ask, Decision, Gate, Signal, even
+from ramole_core.composition.decision import Adapter, Ask, Decision, Gate, UnitScore, even
 from ramole_core.composition.method import Composition, register
 from ramole_core.methods import Method, Option
 
@@ -57,29 +55,20 @@ class Arrow(Composition):
     )
 
     def decide(self, ask: Ask) -> Decision:
-        every = [prototypes(adapter) for adapter in ask.adapters]
-        temperature = ask.options["temperature"]
-
-        def score(signal: Signal) -> Float[Tensor, "*l k"]:
-            return alignment(signal, every) / temperature
-
+        scale = 1 / float(ask.options["temperature"])
+        score = UnitScore("aligned", prototypes(ask), scale=scale)
         return Decision(even(ask.present), gate=Gate(score=score, top=int(ask.options["top"])))
 
 
-def alignment(
-    signal: Signal, every: Sequence[Mapping[str, Float[Tensor, "_"]]]
-) -> Float[Tensor, "*l k"]:
-    """|<a_j, x>| of each adapter; 0 where it has no prototype."""
-    parts = [
-        (u @ e.get(signal.path, u.new_zeros(0)).to(u)).abs()
-        for u, e in zip(signal.u, every, strict=True)
-    ]
-    return torch.stack(parts, dim=-1)
-
-
-def prototypes(adapter: Adapter) -> dict[str, Float[Tensor, "_"]]:
-    """e / sigma of each module that the adapter has: a in the basis of its rank units."""
-    return {path: basis[:, -1] for path, basis in right_singular(adapter).items()}
+def prototypes(ask: Ask) -> dict[str, list[Float[Tensor, "1 _"]]]:
+    """e / sigma of each adapter at each module, a in the basis of its rank units; empty where it
+    has no prototype."""
+    none = torch.zeros(1, 0)
+    every = [right_singular(adapter) for adapter in ask.adapters]
+    return {
+        path: [bases[path][None, :, -1] if path in bases else none for bases in every]
+        for path in ask.sites.paths
+    }
 
 
 def right_singular(adapter: Adapter) -> dict[str, Float[Tensor, "_ _"]]:

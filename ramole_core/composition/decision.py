@@ -15,7 +15,7 @@ does not do. Two forms place it: the plain one (`layers/plain`: laws, training) 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -115,6 +115,43 @@ class Signal:
 Score = Callable[[Signal], Float[Tensor, "*l k"]]
 """One score an adapter, finite, on the signal's device; of one that lacks the module, what u = 0
 gives. It is not asked of modules that nobody has: all are 0 there."""
+TINY = 1e-30
+"""Of a length squared."""
+
+
+@dataclass(frozen=True)
+class UnitScore:
+    """A score of the units u = A x alone, in a form that the kernels compute beside the update.
+
+        aligned   |T_j u_j|
+        length    |u_j|
+        loudest   |u_j| of the `top` adapters with the largest |T_j u_j|; -1 of the others
+        linear    sum over i of T_i u_i / |u|        |u|: the length of all units side by side
+
+    T_j is `tables[path][j]`: [1, r], for `linear` [k, r]; the first two forms are times `scale`.
+    Any other score is a function in PyTorch, which costs a decode step several times as much.
+    """
+
+    form: Literal["aligned", "length", "loudest", "linear"]
+    tables: Mapping[str, Sequence[Float[Tensor, "_ _"]]] = field(default_factory=dict)
+    scale: float = 1.0
+    top: int = 0
+
+    def __call__(self, signal: Signal) -> Float[Tensor, "*l k"]:
+        norms = signal.norms
+        assert norms is not None  # of a module
+        if self.form == "length":
+            return norms * self.scale
+        pairs = zip(signal.u, self.tables[signal.path], strict=True)
+        parts = [u[..., : T.shape[-1]] @ T[:, : u.shape[-1]].to(u).T for u, T in pairs]
+        if self.form == "linear":
+            return sum(parts) / norms.square().sum(-1, keepdim=True).clamp(min=TINY).sqrt()
+        aligned = torch.cat(parts, dim=-1).abs()
+        if self.form == "aligned":
+            return aligned * self.scale
+        left = aligned.topk(min(self.top, aligned.shape[-1]), dim=-1).indices
+        among = torch.zeros_like(norms, dtype=torch.bool).scatter(-1, left, True)
+        return torch.where(among, norms, -1.0)  # below every norm
 
 
 @dataclass(frozen=True)

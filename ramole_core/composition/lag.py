@@ -27,12 +27,8 @@ where the base has 16.8 and Arrow over three 42.9, 35.0 and 55.6. Among many, th
 at a module is seldom the right one.
 """
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from ramole_core.composition.arrow import alignment, prototypes
-from ramole_core.composition.decision import Ask, Decision, Gate, Signal, even
+from ramole_core.composition.arrow import prototypes
+from ramole_core.composition.decision import Ask, Decision, Gate, UnitScore, even
 from ramole_core.composition.method import Composition, register
 from ramole_core.methods import Method, Option
 
@@ -53,13 +49,5 @@ class Lag(Composition):
         return max(k, LIBRARY)
 
     def decide(self, ask: Ask) -> Decision:
-        every = [prototypes(adapter) for adapter in ask.adapters]
-        count = min(int(ask.options["filtered"]), ask.k)
-
-        def score(signal: Signal) -> Float[Tensor, "*l k"]:
-            assert signal.norms is not None  # of a module
-            left = alignment(signal, every).topk(count, dim=-1).indices
-            among = torch.zeros_like(signal.norms, dtype=torch.bool).scatter(-1, left, True)
-            return torch.where(among, signal.norms, -1.0)  # below every norm
-
+        score = UnitScore("loudest", prototypes(ask), top=int(ask.options["filtered"]))
         return Decision(even(ask.present), gate=Gate(score=score, top=1))

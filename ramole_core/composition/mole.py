@@ -41,10 +41,9 @@ IID and 33.9 OOD, against mixture -6.6 [-11.3, -1.6] and +0.1 [-4.8, +4.7] over 
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from ramole_core.composition.decision import Ask, Decision, Gate, Signal, even
+from ramole_core.composition.decision import Ask, Decision, Gate, UnitScore, even
 from ramole_core.composition.fixed_pool import FixedPool
 from ramole_core.composition.method import Watched, register
 from ramole_core.composition.sites import Sites
@@ -74,15 +73,11 @@ class MoLE(FixedPool):
     def decide(self, ask: Ask) -> Decision:
         M, tau, ranks = self._read(ask)
         heat = float(ask.options["heat"])
-
-        def score(signal: Signal) -> Float[Tensor, "*l k"]:
-            path = signal.path
-            each = zip(signal.u, ranks[path], strict=True)
-            u = torch.cat([one[..., :r] for one, r in each], dim=-1)
-            length = u.square().sum(-1, keepdim=True).clamp(min=TINY).sqrt()
-            return (u / length) @ M[path].to(u).T / (tau[path].to(u) * heat)
-
-        return Decision(even(ask.present), gate=Gate(score=score))
+        tables = {
+            path: (M[path] / (tau[path] * heat)).split(ranks[path], dim=1)
+            for path in ask.sites.paths
+        }
+        return Decision(even(ask.present), gate=Gate(score=UnitScore("linear", tables)))
 
     def _read(self, ask: Ask) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, list[int]]]:
         """By module path: M [k, sum of ranks] of the request's adapters, tau, and their ranks."""

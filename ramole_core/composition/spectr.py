@@ -34,7 +34,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ramole_core.composition.arrow import right_singular
-from ramole_core.composition.decision import Ask, Decision, Gate, Signal, even
+from ramole_core.composition.decision import Ask, Decision, Gate, Signal, UnitScore, even
 from ramole_core.composition.method import Composition, register
 from ramole_core.methods import Method, Option
 
@@ -54,12 +54,15 @@ class SpectR(Composition):
 
     def decide(self, ask: Ask) -> Decision:
         whole, temperature = bool(ask.options["spectrum"]), ask.options["temperature"]
-        every = [] if whole else [right_singular(adapter) for adapter in ask.adapters]
+        top = int(ask.options["top"])
+        if whole:
+            scale = 1 / float(temperature)
+            return Decision(
+                even(ask.present), gate=Gate(score=UnitScore("length", scale=scale), top=top)
+            )
+        every = [right_singular(adapter) for adapter in ask.adapters]
 
         def score(signal: Signal) -> Float[Tensor, "*l k"]:
-            if whole:
-                assert signal.norms is not None  # of a module
-                return signal.norms / temperature
             parts = []
             for u, bases in zip(signal.u, every, strict=True):
                 basis = bases.get(signal.path)
@@ -69,4 +72,4 @@ class SpectR(Composition):
                     parts.append((u @ basis.to(u)).square().sum(-1).sqrt())
             return torch.stack(parts, dim=-1) / temperature
 
-        return Decision(even(ask.present), gate=Gate(score=score, top=int(ask.options["top"])))
+        return Decision(even(ask.present), gate=Gate(score=score, top=top))

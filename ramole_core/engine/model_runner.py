@@ -220,7 +220,7 @@ class ModelRunner:
         if self._graphs is not None:
             takes = self._graphs.takes(batch) and not self._bank.has_experts
             return batch if takes else None
-        if not self.replays or batch.late:
+        if not self.replays or batch.late_by_rows:
             return None
         return *batch.sizes, tuple(traced), tuple(span.sequence.long for span in spans)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -20,6 +21,7 @@ from ramole_core.composition import (
     Decision,
     Merge,
     Trained,
+    UnitScore,
     decide,
     find_method,
 )
@@ -28,6 +30,7 @@ from ramole_core.engine.store import UnitStore
 from ramole_core.engine.switches import deciding_without, lacking
 from ramole_core.errors import RamoleError
 from ramole_core.layers import Bank, Layout, RowMix, Slot, Units, UnpackedLoras, pack_units
+from ramole_core.layers.unit_table import unit_table
 from ramole_core.methods import complete_options
 from ramole_core.request import Request
 
@@ -60,6 +63,8 @@ class Placement:
     """Where each of `adapters` counts: it has the module, and nobody switched it off."""
     lacks: Bool[Tensor, "module k"] | None = None
     """Where an adapter of a merge lacks the module; None: it is no merge."""
+    unit_table: np.ndarray | None = None
+    """What a score by units alone reads (`layers/unit_table.py`); None: it has none."""
     key: bytes = BARE
     """What decides the numbers of a token (`placement_key.py`)."""
 
@@ -149,7 +154,14 @@ class Placer:
         bypass = self._bypass(request.method, decision)
         keys = [one.key for one in adapters] + ([] if bypass is None else [bypass.key])
         key = placement_key(request.method, ask, decision, held=keys, present=ask.present)
-        placement = Placement(decision, adapters, bypass, present=ask.present, key=key)
+        placement = Placement(
+            decision,
+            adapters,
+            bypass,
+            present=ask.present,
+            unit_table=self._unit_table(decision, adapters),
+            key=key,
+        )
         self._check_room([one.units for one in placement.held])
         return placement
 
@@ -179,7 +191,12 @@ class Placer:
         count = len(placement.adapters)
         bypass = slots[count] if len(slots) > count else None
         return RowMix(
-            tuple(slots[:count]), placement.decision, bypass, placement.present, placement.lacks
+            tuple(slots[:count]),
+            placement.decision,
+            bypass,
+            placement.present,
+            placement.lacks,
+            placement.unit_table,
         )
 
     def _give_back(self, slots: Sequence[Slot]) -> None:
@@ -221,6 +238,12 @@ class Placer:
             usual=units.usual,
             share=one.share,
         )
+
+    def _unit_table(self, decision: Decision, adapters: Sequence[Held]) -> np.ndarray | None:
+        score = None if decision.gate is None else decision.gate.score
+        if not isinstance(score, UnitScore) or self._bank.device.type != "cpu":
+            return None
+        return unit_table(score, self._layout.flat, [one.units.rank for one in adapters])
 
     def _merged(
         self,

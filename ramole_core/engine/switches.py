@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ramole_core.composition import Ask, Candidate, Decision, Signal, find_method
-from ramole_core.composition.decision import Score
+from ramole_core.composition.decision import Score, UnitScore
 from ramole_core.errors import RamoleError
 from ramole_core.layers import Layout, Units
 from ramole_core.layers.late_scores import module_signal
@@ -117,8 +117,9 @@ def lacking(units: Units, off: Bool[Tensor, "module"]) -> Units:
 def deciding_without(decision: Decision, ask: Ask, off: Bool[Tensor, "module"]) -> Decision:
     """The decision with what is off hidden from a method's own score. `off` is a bypass's."""
     gate, bypass = decision.gate, decision.bypass
-    if gate is not None and gate.score is not None:
-        gate = replace(gate, score=_score_without(gate.score, ask))
+    own = None if gate is None else gate.score
+    if gate is not None and own is not None and not isinstance(own, UnitScore):
+        gate = replace(gate, score=_score_without(own, ask))
     if bypass is not None and off.any():
         gone = {path for path, one in zip(ask.sites.paths, off.tolist(), strict=True) if one}
         loras = {path: lora for path, lora in bypass.loras.items() if path not in gone}

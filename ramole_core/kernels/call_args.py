@@ -86,6 +86,12 @@ def bytes_at(address, rows, columns):
 
 
 @kernel()
+def longs(address, rows, columns):
+    """int64 [rows, columns] at an address."""
+    return array(at(address), (rows, columns), np.int64)
+
+
+@kernel()
 def ints(address, rows, columns):
     """int32 [rows, columns] at an address."""
     return array(at(address), (rows, columns), np.int32)

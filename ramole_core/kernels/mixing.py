@@ -14,7 +14,16 @@ import math
 import numpy as np
 
 from ramole_core.composition.activation import MAX_Z, TINY
-from ramole_core.kernels.call_args import TILES, bytes_at, floats, halves, ints, take, words_at
+from ramole_core.kernels.call_args import (
+    TILES,
+    bytes_at,
+    floats,
+    halves,
+    ints,
+    longs,
+    take,
+    words_at,
+)
 from ramole_core.kernels.compiled import copy_row, fill, kernel
 from ramole_core.kernels.direct import MAX_DIRECT_ROWS, dots_of_halves
 from ramole_core.kernels.dots import COLUMNS, dots
@@ -25,6 +34,8 @@ from ramole_core.kernels.widen import PAIR, widen_floats, widen_halves
 
 RUN = 32
 """Most tokens of a tile."""
+FEW_PAGES = 24
+"""Units of a row up to which all are computed, whichever count."""
 UNITS_STEP, WEIGHTS_STEP = 1, 2
 """What a call does; both, unless a method's own scores come between."""
 (N, X, X_ROW, MODULES, I, A, A_HALF, S, GRAM, BANK_PAGES, RUNS, FIRST) = range(2, 14)
@@ -32,11 +43,13 @@ UNITS_STEP, WEIGHTS_STEP = 1, 2
 (ROWS, PAGES, PAGES_ROW, SLOTS, ACTS, COUNTS, ASKS, PRESENT, FIXED, BIAS, USUAL, OWN) = range(
     20, 32
 )
-NORMS, TRACED, X_HALF = range(32, 35)
+NORMS, TRACED, X_HALF, FORMS, FORM_TABLES = range(32, 37)
 """The words of a call, behind the two of every call; from ROWS on the tables of `batch_mix.Rows`,
-and at last the lengths of the weighted updates, [m, N, k] as ALPHA, whose rows have either, and
-whether x is bfloat16 as it lies."""
-_TINY, _MAX_Z = np.float32(TINY), np.float32(MAX_Z)
+and at last the lengths of the weighted updates, [m, N, k] as ALPHA, whose rows have either,
+whether x is bfloat16 as it lies, and by row what scores by units alone read."""
+ALIGNED, LENGTH, LOUDEST, LINEAR = range(1, 5)
+"""The forms of `decision.UnitScore`; 0: a row has no such score."""
+_TINY, _MAX_Z, _NO_LENGTH = np.float32(TINY), np.float32(MAX_Z), np.float32(1e-30)
 
 
 @kernel()
@@ -116,6 +129,11 @@ def _mix(pointer):
     routers = np.arange(max(words[S], 1)).astype(np.int32)
     score = np.empty(max(k, 1), np.float32)
     spare = np.empty(max(k, 1), np.float32)
+    aside = np.empty((2, max(k, 1)), np.float32)
+    ready = np.empty((RUN, max(k, 1)), np.float32)
+    compact = np.empty((RUN, max(units_row, 1)), np.float32)
+    picked = np.empty(max(units_row, 1), np.int32)
+    few = np.empty(max(units_row, 1), np.int32)
     while True:
         tile = take(pointer)
         if tile >= words[TILES]:
@@ -130,7 +148,21 @@ def _mix(pointer):
         if R == 0:
             continue
         units = words[UNITS] + 4 * (j * words[N] + start) * units_row
-        if words[STEPS] & UNITS_STEP:
+        traced = words[ALPHA] != 0 and bytes_at(words[TRACED] + row, 1, 1)[0, 0] != 0
+        slots = ints(words[SLOTS] + 4 * row * pages_row, 1, pages_row)[0]
+        early = R > FEW_PAGES and _weighs_before_units(words, row, asks)
+        if early:
+            for n in range(tokens):
+                _weigh(words, row, start + n, j, spare, spare, score, ready[n], aside)
+            at = (words[FIRST] + j) * words[ROWS] + row
+            present = bytes_at(words[PRESENT] + at * k, 1, k)[0]
+            used = _used(ready, tokens, slots, present, R, counts[1], picked)
+            for n in range(used):
+                few[n] = pages[picked[n]]
+            out = compact.ctypes.data
+            _accumulate(words, few, used, words[S], j, start, tokens, buffer, out, units_row)
+            _spread(compact, tokens, picked, used, floats(units, tokens, units_row))
+        elif words[STEPS] & UNITS_STEP:
             _accumulate(words, pages, R, words[S], j, start, tokens, buffer, units, units_row)
         if words[STEPS] & WEIGHTS_STEP:
             router, rank = asks[1], asks[2]
@@ -140,26 +172,26 @@ def _mix(pointer):
                 _accumulate(words, routers[router:], rank, 0, j, start, tokens, buffer, out, s_row)
                 fill(q[:, rank:], tokens, s_row - rank, 0)
                 _respond(words, pages, R, j, router, rank, q, tokens, grams, responses)
-            traced = words[ALPHA] != 0 and bytes_at(words[TRACED] + row, 1, 1)[0, 0] != 0
-            slots = ints(words[SLOTS] + 4 * row * pages_row, 1, pages_row)[0]
             for n in range(tokens):
                 one = floats(units + 4 * n * units_row, 1, units_row)[0]
                 at = 4 * (j * words[N] + start + n) * k
                 weight = floats(words[ALPHA] + at, 1, k)[0] if traced else spare
-                _weigh(words, row, start + n, j, one, responses[n], score, weight)
+                if early:
+                    copy_row(weight, ready[n], counts[1])
+                else:
+                    _weigh(words, row, start + n, j, one, responses[n], score, weight, aside)
+                _apply(words, row, j, one, weight)
                 if traced:
                     _measure(one, slots, R, floats(words[NORMS] + at, 1, k)[0])
 
 
 @kernel()
-def _weigh(words, row, token, j, units, responses, score, weight):
-    """The weights [k] of one token at module j, and its units times them, or times 0 where an
-    adapter lacks the module."""
+def _weigh(words, row, token, j, units, responses, score, weight, aside):
+    """The weights [k] of one token at module j."""
     rows, pages_row, k_all = words[ROWS], words[PAGES_ROW], words[K]
     module = words[FIRST] + j
     at = module * rows + row
     slots = ints(words[SLOTS] + 4 * row * pages_row, 1, pages_row)[0]
-    acts = bytes_at(words[ACTS] + row * pages_row, 1, pages_row)[0]
     counts, asks = ints(words[COUNTS] + 8 * row, 1, 2)[0], ints(words[ASKS] + 20 * row, 1, 5)[0]
     present = bytes_at(words[PRESENT] + at * k_all, 1, k_all)[0]
     fixed = floats(words[FIXED] + 4 * at * k_all, 1, k_all)[0]
@@ -187,16 +219,101 @@ def _weigh(words, row, token, j, units, responses, score, weight):
             for c in range(R):
                 if slots[c] < k and present[slots[c]] != 0:
                     score[slots[c]] += responses[c] * units[c]
+        if ints(words[FORMS] + 8 * row, 1, 2)[0, 0] != 0:
+            _score_units(words, row, module, units, slots, present, R, k, score, aside)
         _weights(score, present, weight, k, asks)
         bias = floats(words[BIAS] + 4 * at * k_all, 1, k_all)[0]
         for c in range(k):
             if present[c] != 0 or asks[0] == 2:
                 weight[c] += bias[c]
+
+
+@kernel()
+def _apply(words, row, j, units, weight):
+    """One token's units times its weights, or times 0 where an adapter lacks the module."""
+    pages_row, k_all = words[PAGES_ROW], words[K]
+    at = (words[FIRST] + j) * words[ROWS] + row
+    slots = ints(words[SLOTS] + 4 * row * pages_row, 1, pages_row)[0]
+    acts = bytes_at(words[ACTS] + row * pages_row, 1, pages_row)[0]
+    R, k = ints(words[COUNTS] + 8 * row, 1, 2)[0]
+    present = bytes_at(words[PRESENT] + at * k_all, 1, k_all)[0]
     for c in range(R):
         if acts[c] != 0:
             units[c] = _activate(units[c], acts[c])
         if slots[c] < k:
             units[c] *= weight[slots[c]] if present[slots[c]] != 0 else np.float32(0)
+
+
+@kernel()
+def _weighs_before_units(words, row, asks):
+    """Whether a row's weights hang on none of its units, and both are asked for in this call."""
+    both = words[STEPS] == UNITS_STEP | WEIGHTS_STEP
+    routed = asks[0] != 0 and asks[2] > 0
+    own = floats(words[OWN] + 4 * row, 1, 1)[0, 0] != 0
+    return both and not routed and not own and ints(words[FORMS] + 8 * row, 1, 2)[0, 0] == 0
+
+
+@kernel()
+def _used(weights, tokens, slots, present, R, k, picked):
+    """picked[:n]: which of a row's units count for some token; returns n."""
+    n = 0
+    for c in range(R):
+        counts = slots[c] >= k
+        if not counts and present[slots[c]] != 0:
+            for token in range(tokens):
+                counts = counts or weights[token, slots[c]] != 0
+        if counts:
+            picked[n] = c
+            n += 1
+    return n
+
+
+@kernel()
+def _spread(compact, tokens, picked, used, units):
+    """units [tokens, :] = 0, but at the places `picked` what is in `compact`."""
+    fill(units, tokens, units.shape[1], 0)
+    for token in range(tokens):
+        for n in range(used):
+            units[token, picked[n]] = compact[token, n]
+
+
+@kernel()
+def _score_units(words, row, module, units, slots, present, R, k, score, aside):
+    """score [k] += the row's score by units alone (`decision.UnitScore`), whose scale its table
+    has."""
+    form, top = ints(words[FORMS] + 8 * row, 1, 2)[0]
+    own, length = aside[0], aside[1]
+    for c in range(k):
+        own[c] = length[c] = np.float32(0)
+    wide = k if form == LINEAR else 1
+    whole = longs(words[FORM_TABLES] + 8 * row, 1, 1)[0, 0]
+    table = floats(whole + 4 * module * wide * R, wide, R)
+    total = np.float32(0)
+    for c in range(R):
+        if slots[c] < k and present[slots[c]] != 0:
+            length[slots[c]] += units[c] * units[c]
+            total += units[c] * units[c]
+            if form == LINEAR:
+                for other in range(k):
+                    own[other] += table[other, c] * units[c]
+            else:
+                own[slots[c]] += table[0, c] * units[c]
+    total = np.sqrt(max(total, _NO_LENGTH))
+    for c in range(k):
+        if form == LINEAR:
+            score[c] += own[c] / total
+        elif form == ALIGNED:
+            score[c] += abs(own[c])
+        elif form == LENGTH:
+            score[c] += table[0, 0] * np.sqrt(max(length[c], _NO_LENGTH))
+        else:
+            better = 0
+            for other in range(k):
+                one, two = abs(own[other]), abs(own[c])
+                if one > two or (one == two and other < c):
+                    better += 1
+            kept = better < top
+            score[c] += np.sqrt(max(length[c], _NO_LENGTH)) if kept else np.float32(-1)
 
 
 @kernel()

@@ -15,6 +15,8 @@ TILE = 16
 """Outputs that are written together."""
 MIN_COPIED_ROWS = 4
 """Fewer rows than these read a page's columns where they lie; more of them meet a copy."""
+FEW_PAGES = 24
+"""Units of a row up to which all are added, also those that are 0."""
 LINE = 64
 """Bytes that a cache takes at once."""
 FLOATS, HALVES, CODES, BYTES, GRID = 0, 1, 2, 3, 4
@@ -44,7 +46,10 @@ def add_updates(words, first, count, sums):
             w = words[B] + (2 if half else 4) * first
             for n in range(start, end):
                 x = units + 4 * n * words[UNITS_ROW]
-                columns_of(x, pages.ctypes.data, R, w, words[O], half, out, width)
+                if R > FEW_PAGES:
+                    _columns_of_used(x, pages, R, w, words[O], half, out, width)
+                else:
+                    columns_of(x, pages.ctypes.data, R, w, words[O], half, out, width)
                 out += 4 * width
         elif R > 0:
             columns = np.zeros((R, width), np.float32)
@@ -52,6 +57,19 @@ def add_updates(words, first, count, sums):
             x = units + 4 * start * words[UNITS_ROW]
             _accumulate(columns, x, words[UNITS_ROW], end - start, out)
         start = end
+
+
+@kernel()
+def _columns_of_used(x, pages, R, w, w_row, half, out, columns):
+    """`columns_of` without the units that are 0, which change nothing."""
+    units = floats(x, 1, R)[0]
+    numbers, places, used = np.empty(R, np.float32), np.empty(R, np.int32), 0
+    for c in range(R):
+        if units[c] != 0:
+            numbers[used], places[used] = units[c], pages[c]
+            used += 1
+    if used:
+        columns_of(numbers.ctypes.data, places.ctypes.data, used, w, w_row, half, out, columns)
 
 
 @kernel()
@@ -64,7 +82,10 @@ def ask_updates(words, first, count):
         if n and row == row_of[n - 1]:
             continue
         pages = ints(words[PAGES] + 4 * row * pages_row, 1, max(pages_row, 1))[0]
+        units = floats(words[UNITS] + 4 * n * words[UNITS_ROW], 1, words[UNITS_ROW])[0]
         for c in range(ints(words[COUNTS] + 8 * row, 1, 2)[0, 0]):
+            if units[c] == 0:
+                continue
             start = words[B] + size * (o * np.int64(pages[c]) + first)
             for place in range(start, start + size * count, LINE):
                 ask(place)

@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ramole_core.composition import Decision, Gate, block_of, parent_of
+from ramole_core.composition import Decision, Gate, UnitScore, block_of, parent_of
 from ramole_core.layers.bank import Bank, Slot
+from ramole_core.layers.unit_table import FORMS
 
 FIXED, MASKED, KEEPS = 0, 1, 2
 """Who gives a row's weights: a table; a gate among those that have the module; a gate of all."""
@@ -37,6 +38,8 @@ class RowMix:
     """Where each slot counts; None: in every module that it has."""
     lacks: Bool[Tensor, "module k"] | None = None
     """Where an adapter of a merge lacks the module; None: it is no merge."""
+    unit_table: np.ndarray | None = None
+    """What its gate's score by units alone reads (`unit_table.py`); None: it has none."""
 
     @cached_property
     def here(self) -> Bool[Tensor, "module slot"]:
@@ -99,6 +102,10 @@ class Rows:
     """[modules, b, k, 2] float32: mean of log |v|, and one over its deviation."""
     own: np.ndarray
     """[b] float32: on the surprise."""
+    forms: np.ndarray
+    """[b, 2] int32: the form of a score by units alone, 0 for none, and its `top`."""
+    form_tables: np.ndarray
+    """[b] int64: the address of what it reads, which the row keeps."""
 
 
 class BatchMix:
@@ -114,6 +121,8 @@ class BatchMix:
         self.gated = any(row.gate is not None for row in rows)
         self.late = [n for n, row in enumerate(rows) if row.gate is not None and row.gate.late]
         """Rows whose gates have terms beside the tables."""
+        self.late_by_rows = [n for n in self.late if rows[n].unit_table is None]
+        """Those whose terms the kernel of `by rows` does not compute."""
         self.scopes = {
             n: _scopes(tuple(bank.layout.flat), gate.per)
             for n in self.late
@@ -141,6 +150,8 @@ class BatchMix:
             bias=np.zeros((modules, b, k), np.float32),
             usual=np.zeros((modules, b, k, 2), np.float32),
             own=np.zeros(b, np.float32),
+            forms=np.zeros((b, 2), np.int32),
+            form_tables=np.zeros(b, np.int64),
         )
         for n, row in enumerate(self.rows):
             self._fill(made, n, row)
@@ -182,6 +193,9 @@ class BatchMix:
             made.fixed[:, n, :k] = _array(gate.offset)
         if gate.bias is not None:
             made.bias[:, n, :k] = _array(gate.bias)
+        if isinstance(gate.score, UnitScore) and row.unit_table is not None:
+            made.forms[n] = FORMS[gate.score.form], gate.score.top
+            made.form_tables[n] = row.unit_table.ctypes.data
         if gate.own and gate.usual is not None:
             made.own[n] = gate.own
             mean, deviation = gate.usual.float().unbind(-1)

@@ -260,8 +260,12 @@ class Forward:
     def _by_rows(self, x: Tensor, given: Input, g: int, block: int) -> np.ndarray:
         rows = self.rows
         assert rows is not None
-        if not self.batch.late:
-            return rows.run(given, g, block, UNITS_STEP | WEIGHTS_STEP)
+        both = UNITS_STEP | WEIGHTS_STEP
+        if not self.batch.late_by_rows:
+            return rows.run(given, g, block, both)
+        if self._linear.rows == self.batch.late_by_rows:  # no score reads units
+            late = self._late_scores(x.reshape(-1, x.shape[-1]), g, block, None, given)
+            return rows.run(given, g, block, both, late=late)
         units = rows.run(given, g, block, UNITS_STEP)
         late = self._late_scores(x.reshape(-1, x.shape[-1]), g, block, units, given)
         return rows.run(given, g, block, WEIGHTS_STEP, late=late, units=units)
@@ -286,7 +290,7 @@ class Forward:
             for j, path in enumerate(paths):
                 place = bank.layout.first(g, block) + j
                 self.faults |= self._linear.write(late[j], path, place, given, but=self.faults)
-        for n in batch.late:
+        for n in batch.late if self.rows is None else batch.late_by_rows:
             if n in plain:
                 continue
             row, here = batch.rows[n], self._at[n]
@@ -312,7 +316,7 @@ class Forward:
 
     @cached_property
     def _linear(self) -> LinearRows:
-        return LinearRows(self.batch.rows, self.batch.late, self.counts, self.batch.k)
+        return LinearRows(self.batch.rows, self.batch.late_by_rows, self.counts, self.batch.k)
 
     def _units_of(
         self, n: int, x: Tensor, g: int, block: int, j: int, units: np.ndarray | None

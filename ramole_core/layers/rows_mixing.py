@@ -18,7 +18,10 @@ from ramole_core.layers.batch_mix import BatchMix
 from ramole_core.layers.traced import Traced
 from ramole_core.layers.traced_part import TracedPart
 
-TABLES = ("pages", "slots", "acts", "counts", "asks", "present", "fixed", "bias", "usual", "own")
+TABLES = (
+    *("pages", "slots", "acts", "counts", "asks", "present", "fixed", "bias", "usual", "own"),
+    *("forms", "form_tables"),
+)
 
 
 class RowsMixing:
@@ -105,4 +108,5 @@ class RowsMixing:
 _TABLE_WORDS = (
     *(words_of.PAGES, words_of.SLOTS, words_of.ACTS, words_of.COUNTS, words_of.ASKS),
     *(words_of.PRESENT, words_of.FIXED, words_of.BIAS, words_of.USUAL, words_of.OWN),
+    *(words_of.FORMS, words_of.FORM_TABLES),
 )

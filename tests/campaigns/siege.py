@@ -36,7 +36,7 @@ LATEST_SECONDS = 60.0
 """After a turn, for the answers that are on their way; what takes longer is lost."""
 SETTLED_SECONDS = 20.0
 """After a turn, for what it left."""
-BUDGETED = ("kv_made_bytes", "host_cache_bytes")
+BUDGETED = ("kv_made_bytes", "host_cache_bytes", "device_cache_bytes")
 KEY: dict[str, str] = {}
 """What the honest send where the page asks for a key."""
 PROMPT = "Fix the capital letters in the following text: i live in paris"
