@@ -6,11 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lab.evaluation.own_data import situations_of, tasks_of
 from lab.evaluation.situations import Crowd
 from ramole_core.cli import main
-from ramole_core.composition.trained import WeightsFolder
+from ramole_core.composition.trained import WeightsFolder, load_trained
 from ramole_core.errors import RamoleError
 from ramole_core.methods import find_row
 from ramole_core.settings import Settings, load_settings
@@ -129,3 +131,11 @@ def test_every_sample_adapter_says_where_its_rows_come_from(capsys):
     pool = Settings().adapters_dir
     assert told.keys() == {path.parent.name for path in pool.glob("[!_]*/adapter_config.json")}
     assert all(one["source"] and one["licence"] for one in told.values())
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    (tmp_path / "meteora_config.json").write_text("{}")
+    tensors = {"q.W": torch.tensor([[0.5, float("nan")]])}
+    save_file(tensors, tmp_path / "meteora.safetensors")
+    with pytest.raises(RamoleError, match=r"not finite \(q.W\); restore them, or train meteora"):
+        load_trained(tmp_path, find_row("meteora"))

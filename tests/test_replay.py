@@ -151,6 +151,9 @@ def one_by_one(tiny: TinyEngine, *, replays: bool):
         ("ramole", [("dog", 4), ("elk", 1), ("fox", 2)]),
         ("mixture", [("dog", 4), ("cat", 2), ("ant", 3)]),
         ("ramole_plus", NAMES),
+        ("arrow", [("dog", 4), ("elk", 1), ("fox", 2)]),
+        ("meteora", NAMES),
+        ("meteora", [("dog", 4), ("cat", 2), ("ant", 3)]),
         ("base", []),
         ("ramole", [("gnu", 5), ("ant", 3), ("bee", 5)]),
     ]
@@ -176,11 +179,14 @@ def test_a_step_is_recorded_once_for_all_rows_of_its_sizes(tiny_nf4, kind):
     for (tokens, gates), (same, alike) in zip(found, own, strict=True):
         assert tokens == same
         np.testing.assert_array_equal(gates, alike)
-    assert none == [11] * 6
-    # the base alone has no tables; then the memory of keys has grown, and it is recorded at once
-    assert slow == [2, 0, 0, 0, 2, 1]
+    assert none == [11] * 9
+    # gates that read inputs are of a kind of their own, and the base alone has no tables; what was
+    # recorded before the memory of keys grew is recorded again, at once
+    assert slow == [2, 0, 0, 0, 1, 2, 0, 2, 1]
     _, again = one_by_one(tiny, replays=True)
-    assert again == [0] * 6
+    assert again == [0, 0, 0, 0, 0, 1, 0, 0, 0], "recorded before the memory of keys grew"
+    _, again = one_by_one(tiny, replays=True)
+    assert again == [0] * 9
 
 
 def test_recorded_steps_go_where_memory_was_made_anew_and_with_the_engines_faults(tiny_llama):

@@ -11,6 +11,7 @@ from ramole_core.composition.activation import MAX_Z, TINY
 from ramole_core.kernels.compiled import view
 from ramole_core.kernels.mixing import (
     ALIGNED,
+    INPUTS,
     LENGTH,
     LINEAR,
     LOUDEST,
@@ -21,6 +22,7 @@ from ramole_core.kernels.mixing import (
 from ramole_core.kernels.weight import Input, Weight
 from ramole_core.layers.batch_mix import ACTIVATIONS, FIXED, KEEPS, MASKED, BatchMix, Rows
 from ramole_core.layers.rows_mixing import RowsMixing
+from ramole_core.layers.score_table import wide_rows
 from ramole_core.layers.tiles import TILE, in_tiles
 from ramole_core.layers.traced import Traced
 
@@ -33,8 +35,8 @@ RAW = (0, 0, 0, 0, 0, 0, 1, 0)
 BIAS = (0, 0, 0, 0, 0, 0.5, 0, 0)
 ROUTED = (1, 1, 1, 1, 1, 1, 1, 0)
 """The weights of the fourth and of the last hang on no units, of which they have many."""
-FORM = (ALIGNED, LENGTH, 0, 0, 0, LOUDEST, LINEAR, 0)
-"""Of a score by units alone; two of three are kept where the loudest is looked for."""
+FORM = (ALIGNED, LENGTH, 0, 0, INPUTS, LOUDEST, LINEAR, INPUTS)
+"""Of a gate's own score; two of three are kept where the loudest is looked for."""
 BYPASS = (0, 0, 0, 0, 0, 0, 1, 0)
 """The last but one has two gelu units behind those of its adapters."""
 PAGES = np.cumsum((0, *RANKS, 2))
@@ -84,10 +86,14 @@ class Case:
         layout = SimpleNamespace(groups=[SimpleNamespace(m=M, i=I)], first=lambda g, block: 0)
         self.bank = SimpleNamespace(dtype=dtype, s=S, layout=layout, views=lambda g, block: views)
         self.weight = Weight(self.W, (O, I))
+        self.W_of = {}
         self.forms = [self._table(n, pick) for n in range(len(REQUESTS))]
 
     def _table(self, n, pick):
         wide = len(REQUESTS[n]) if FORM[n] == LINEAR else 1
+        if FORM[n] == INPUTS:
+            self.W_of[n] = [torch.randn(len(REQUESTS[n]), I, generator=pick) for _ in range(M)]
+            return np.array([wide_rows(W).data_ptr() for W in self.W_of[n]], np.int64)
         table = torch.randn(M, wide, len(self.units_of(n)), generator=pick)
         return (table * 0 + 0.7 if FORM[n] == LENGTH else table).numpy()
 
@@ -206,7 +212,9 @@ class Case:
         return (scores.masked_fill(~taking, -torch.inf).softmax(0) + BIAS[n]) * taking
 
     def _by_units(self, n, j, x):
-        """`decision.UnitScore`, of units of the modules that each adapter has."""
+        """W x, or `decision.UnitScore` of units of the modules that each adapter has."""
+        if FORM[n] == INPUTS:
+            return self.W_of[n][j].double() @ x
         k, table = len(REQUESTS[n]), torch.from_numpy(self.forms[n][j]).double()
         u = torch.zeros(k, len(self.units_of(n))).double()
         for c, (page, place, _) in enumerate(self.units_of(n)):

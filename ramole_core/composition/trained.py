@@ -83,6 +83,11 @@ def load_trained(folder: Path, row: Method) -> Trained:
         raise RamoleError(
             f"The trained weights in {folder} cannot be read ({error}); restore them."
         ) from None
+    if broken := [name for name, one in tensors.items() if not bool(one.isfinite().all())]:
+        raise RamoleError(
+            f"The trained weights in {folder} have numbers that are not finite ({broken[0]}); "
+            f"restore them, or train {row.name} again."
+        )
     return Trained(tensors, hashlib.sha256(data).hexdigest(), config)
 
 

@@ -21,7 +21,6 @@ from ramole_core.composition import (
     Decision,
     Merge,
     Trained,
-    UnitScore,
     decide,
     find_method,
 )
@@ -30,7 +29,7 @@ from ramole_core.engine.store import UnitStore
 from ramole_core.engine.switches import deciding_without, lacking
 from ramole_core.errors import RamoleError
 from ramole_core.layers import Bank, Layout, RowMix, Slot, Units, UnpackedLoras, pack_units
-from ramole_core.layers.unit_table import unit_table
+from ramole_core.layers.score_table import score_table
 from ramole_core.methods import complete_options
 from ramole_core.request import Request
 
@@ -63,8 +62,8 @@ class Placement:
     """Where each of `adapters` counts: it has the module, and nobody switched it off."""
     lacks: Bool[Tensor, "module k"] | None = None
     """Where an adapter of a merge lacks the module; None: it is no merge."""
-    unit_table: np.ndarray | None = None
-    """What a score by units alone reads (`layers/unit_table.py`); None: it has none."""
+    score_table: np.ndarray | None = None
+    """What the kernel reads for the gate's own score (`layers/score_table.py`); None: nothing."""
     key: bytes = BARE
     """What decides the numbers of a token (`placement_key.py`)."""
 
@@ -159,7 +158,7 @@ class Placer:
             adapters,
             bypass,
             present=ask.present,
-            unit_table=self._unit_table(decision, adapters),
+            score_table=self._score_table(decision, adapters, ask),
             key=key,
         )
         self._check_room([one.units for one in placement.held])
@@ -196,7 +195,7 @@ class Placer:
             bypass,
             placement.present,
             placement.lacks,
-            placement.unit_table,
+            placement.score_table,
         )
 
     def _give_back(self, slots: Sequence[Slot]) -> None:
@@ -239,11 +238,13 @@ class Placer:
             share=one.share,
         )
 
-    def _unit_table(self, decision: Decision, adapters: Sequence[Held]) -> np.ndarray | None:
-        score = None if decision.gate is None else decision.gate.score
-        if not isinstance(score, UnitScore) or self._bank.device.type != "cpu":
+    def _score_table(
+        self, decision: Decision, adapters: Sequence[Held], ask: Ask
+    ) -> np.ndarray | None:
+        if decision.gate is None or self._bank.device.type != "cpu":
             return None
-        return unit_table(score, self._layout.flat, [one.units.rank for one in adapters])
+        sizes = [one.units.rank for one in adapters]
+        return score_table(decision.gate, self._layout.flat, sizes, ask.present)
 
     def _merged(
         self,

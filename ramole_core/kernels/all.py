@@ -10,7 +10,6 @@ from ramole_core.kernels.half_dots import MULTIPLIES
 from ramole_core.kernels.half_product import MULTIPLY_HALVES
 from ramole_core.kernels.lengths import MEASURE
 from ramole_core.kernels.likeliest import CHOOSE
-from ramole_core.kernels.linear import SCORE
 from ramole_core.kernels.logprob import MEASURE_LOGPROBS
 from ramole_core.kernels.matrix_input import TURN
 from ramole_core.kernels.matrix_product import MULTIPLY_IN_UNIT
@@ -28,7 +27,7 @@ from ramole_core.kernels.widen import WIDEN
 def _parts() -> list[list[Kernel]]:
     """The kernels of this CPU, for processes that take about as long as each other; first what a
     start needs first."""
-    products = [WIDEN, NARROW, NARROW_TO_GRID, MULTIPLY, NORMALISE, SCORE, CHOOSE]
+    products = [WIDEN, NARROW, NARROW_TO_GRID, MULTIPLY, NORMALISE, CHOOSE]
     products += [MULTIPLY_HALVES] if MULTIPLIES else []
     products += [TURN, MULTIPLY_IN_UNIT] if MATRIX else []
     others = [ATTEND, WRITE, ACTIVATE, MIX, MEASURE, POINTS, MEASURE_LOGPROBS]

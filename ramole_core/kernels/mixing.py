@@ -43,12 +43,12 @@ UNITS_STEP, WEIGHTS_STEP = 1, 2
 (ROWS, PAGES, PAGES_ROW, SLOTS, ACTS, COUNTS, ASKS, PRESENT, FIXED, BIAS, USUAL, OWN) = range(
     20, 32
 )
-NORMS, TRACED, X_HALF, FORMS, FORM_TABLES = range(32, 37)
+NORMS, TRACED, X_HALF, FORMS, FORM_TABLES, X_WIDE = range(32, 38)
 """The words of a call, behind the two of every call; from ROWS on the tables of `batch_mix.Rows`,
 and at last the lengths of the weighted updates, [m, N, k] as ALPHA, whose rows have either,
-whether x is bfloat16 as it lies, and by row what scores by units alone read."""
-ALIGNED, LENGTH, LOUDEST, LINEAR = range(1, 5)
-"""The forms of `decision.UnitScore`; 0: a row has no such score."""
+whether x is bfloat16 as it lies, by row what its gate's own score reads, and x in float32."""
+ALIGNED, LENGTH, LOUDEST, LINEAR, INPUTS = range(1, 6)
+"""The forms of `decision.UnitScore`, and W x; 0: a row has none of them."""
 _TINY, _MAX_Z, _NO_LENGTH = np.float32(TINY), np.float32(MAX_Z), np.float32(1e-30)
 
 
@@ -134,6 +134,7 @@ def _mix(pointer):
     compact = np.empty((RUN, max(units_row, 1)), np.float32)
     picked = np.empty(max(units_row, 1), np.int32)
     few = np.empty(max(units_row, 1), np.int32)
+    linear = np.zeros((RUN, -(-max(k, 1) // COLUMNS) * COLUMNS), np.float32)
     while True:
         tile = take(pointer)
         if tile >= words[TILES]:
@@ -150,10 +151,12 @@ def _mix(pointer):
         units = words[UNITS] + 4 * (j * words[N] + start) * units_row
         traced = words[ALPHA] != 0 and bytes_at(words[TRACED] + row, 1, 1)[0, 0] != 0
         slots = ints(words[SLOTS] + 4 * row * pages_row, 1, pages_row)[0]
+        if words[STEPS] & WEIGHTS_STEP:
+            _score_inputs(words, row, j, start, tokens, counts[1], linear)
         early = R > FEW_PAGES and _weighs_before_units(words, row, asks)
         if early:
             for n in range(tokens):
-                _weigh(words, row, start + n, j, spare, spare, score, ready[n], aside)
+                _weigh(words, row, start + n, j, spare, spare, score, ready[n], aside, linear[n])
             at = (words[FIRST] + j) * words[ROWS] + row
             present = bytes_at(words[PRESENT] + at * k, 1, k)[0]
             used = _used(ready, tokens, slots, present, R, counts[1], picked)
@@ -179,14 +182,16 @@ def _mix(pointer):
                 if early:
                     copy_row(weight, ready[n], counts[1])
                 else:
-                    _weigh(words, row, start + n, j, one, responses[n], score, weight, aside)
+                    _weigh(
+                        words, row, start + n, j, one, responses[n], score, weight, aside, linear[n]
+                    )
                 _apply(words, row, j, one, weight)
                 if traced:
                     _measure(one, slots, R, floats(words[NORMS] + at, 1, k)[0])
 
 
 @kernel()
-def _weigh(words, row, token, j, units, responses, score, weight, aside):
+def _weigh(words, row, token, j, units, responses, score, weight, aside, linear):
     """The weights [k] of one token at module j."""
     rows, pages_row, k_all = words[ROWS], words[PAGES_ROW], words[K]
     module = words[FIRST] + j
@@ -219,7 +224,11 @@ def _weigh(words, row, token, j, units, responses, score, weight, aside):
             for c in range(R):
                 if slots[c] < k and present[slots[c]] != 0:
                     score[slots[c]] += responses[c] * units[c]
-        if ints(words[FORMS] + 8 * row, 1, 2)[0, 0] != 0:
+        form = ints(words[FORMS] + 8 * row, 1, 2)[0, 0]
+        if form == INPUTS:
+            for c in range(k):
+                score[c] += linear[c]
+        elif form != 0:
             _score_units(words, row, module, units, slots, present, R, k, score, aside)
         _weights(score, present, weight, k, asks)
         bias = floats(words[BIAS] + 4 * at * k_all, 1, k_all)[0]
@@ -250,7 +259,26 @@ def _weighs_before_units(words, row, asks):
     both = words[STEPS] == UNITS_STEP | WEIGHTS_STEP
     routed = asks[0] != 0 and asks[2] > 0
     own = floats(words[OWN] + 4 * row, 1, 1)[0, 0] != 0
-    return both and not routed and not own and ints(words[FORMS] + 8 * row, 1, 2)[0, 0] == 0
+    form = ints(words[FORMS] + 8 * row, 1, 2)[0, 0]
+    return both and not routed and not own and (form == 0 or form == INPUTS)
+
+
+@kernel()
+def _score_inputs(words, row, j, start, tokens, k, out):
+    """out[:tokens, :k] = x W^T at module j, where the row's gate reads its input; 0 where it has no
+    W there."""
+    if ints(words[FORMS] + 8 * row, 1, 2)[0, 0] != INPUTS:
+        return
+    whole = longs(words[FORM_TABLES] + 8 * row, 1, 1)[0, 0]
+    W = longs(whole + 8 * (words[FIRST] + j), 1, 1)[0, 0]
+    x_row, out_row = words[X_ROW], out.shape[1]
+    if W == 0:
+        fill(out, tokens, out_row, 0)
+        return
+    x = words[X_WIDE] + 4 * start * x_row
+    for first in range(0, k, COLUMNS):
+        part, found = W + 4 * first * x_row, out.ctypes.data + 4 * first
+        dots(x, x_row, tokens, part, x_row, x_row, found, out_row)
 
 
 @kernel()

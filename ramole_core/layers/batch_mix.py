@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ramole_core.composition import Decision, Gate, UnitScore, block_of, parent_of
+from ramole_core.kernels.mixing import INPUTS
 from ramole_core.layers.bank import Bank, Slot
-from ramole_core.layers.unit_table import FORMS
+from ramole_core.layers.score_table import form_of
 
 FIXED, MASKED, KEEPS = 0, 1, 2
 """Who gives a row's weights: a table; a gate among those that have the module; a gate of all."""
@@ -38,8 +39,8 @@ class RowMix:
     """Where each slot counts; None: in every module that it has."""
     lacks: Bool[Tensor, "module k"] | None = None
     """Where an adapter of a merge lacks the module; None: it is no merge."""
-    unit_table: np.ndarray | None = None
-    """What its gate's score by units alone reads (`unit_table.py`); None: it has none."""
+    score_table: np.ndarray | None = None
+    """What the kernel reads for its gate's own score (`score_table.py`); None: nothing."""
 
     @cached_property
     def here(self) -> Bool[Tensor, "module slot"]:
@@ -103,9 +104,14 @@ class Rows:
     own: np.ndarray
     """[b] float32: on the surprise."""
     forms: np.ndarray
-    """[b, 2] int32: the form of a score by units alone, 0 for none, and its `top`."""
+    """[b, 2] int32: the form of a score that the kernel computes, 0 for none, and its `top`."""
     form_tables: np.ndarray
     """[b] int64: the address of what it reads, which the row keeps."""
+
+    @property
+    def read_inputs(self) -> bool:
+        """Whether a row's score is W x."""
+        return bool((self.forms[:, 0] == INPUTS).any())
 
 
 class BatchMix:
@@ -121,7 +127,7 @@ class BatchMix:
         self.gated = any(row.gate is not None for row in rows)
         self.late = [n for n, row in enumerate(rows) if row.gate is not None and row.gate.late]
         """Rows whose gates have terms beside the tables."""
-        self.late_by_rows = [n for n in self.late if rows[n].unit_table is None]
+        self.late_by_rows = [n for n in self.late if rows[n].score_table is None]
         """Those whose terms the kernel of `by rows` does not compute."""
         self.scopes = {
             n: _scopes(tuple(bank.layout.flat), gate.per)
@@ -160,8 +166,9 @@ class BatchMix:
     @property
     def sizes(self) -> tuple[object, ...]:
         """What another batch's tables have in common with these where they can take their place;
-        there are no rows with gates of their own in either."""
-        return self.b, self.k, self.tables.pages.shape[1], self.mixes, self.s
+        in neither a score in PyTorch."""
+        tables = self.tables
+        return self.b, self.k, tables.pages.shape[1], self.mixes, self.s, tables.read_inputs
 
     def take(self, other: "BatchMix") -> None:
         """Refill the tables, where they lie, with those of other rows; `sizes` are equal."""
@@ -193,9 +200,10 @@ class BatchMix:
             made.fixed[:, n, :k] = _array(gate.offset)
         if gate.bias is not None:
             made.bias[:, n, :k] = _array(gate.bias)
-        if isinstance(gate.score, UnitScore) and row.unit_table is not None:
-            made.forms[n] = FORMS[gate.score.form], gate.score.top
-            made.form_tables[n] = row.unit_table.ctypes.data
+        if row.score_table is not None:
+            top = gate.score.top if isinstance(gate.score, UnitScore) else 0
+            made.forms[n] = form_of(gate), top
+            made.form_tables[n] = row.score_table.ctypes.data
         if gate.own and gate.usual is not None:
             made.own[n] = gate.own
             mean, deviation = gate.usual.float().unbind(-1)

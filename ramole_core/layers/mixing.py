@@ -31,7 +31,6 @@ from ramole_core.layers.batch_mix import FIXED, BatchMix
 from ramole_core.layers.fused import Draft, Fused
 from ramole_core.layers.gate_softmax import weigh
 from ramole_core.layers.late_scores import ACTIVATIONS, late_scores, module_signal
-from ramole_core.layers.linear_rows import LinearRows
 from ramole_core.layers.rows_mixing import RowsMixing
 from ramole_core.layers.tiles import in_tiles
 from ramole_core.layers.traced import Traced
@@ -260,14 +259,10 @@ class Forward:
     def _by_rows(self, x: Tensor, given: Input, g: int, block: int) -> np.ndarray:
         rows = self.rows
         assert rows is not None
-        both = UNITS_STEP | WEIGHTS_STEP
         if not self.batch.late_by_rows:
-            return rows.run(given, g, block, both)
-        if self._linear.rows == self.batch.late_by_rows:  # no score reads units
-            late = self._late_scores(x.reshape(-1, x.shape[-1]), g, block, None, given)
-            return rows.run(given, g, block, both, late=late)
+            return rows.run(given, g, block, UNITS_STEP | WEIGHTS_STEP)
         units = rows.run(given, g, block, UNITS_STEP)
-        late = self._late_scores(x.reshape(-1, x.shape[-1]), g, block, units, given)
+        late = self._late_scores(x.reshape(-1, x.shape[-1]), g, block, units)
         return rows.run(given, g, block, WEIGHTS_STEP, late=late, units=units)
 
     # --- the gates' own scores ------------------------------------------------------------------
@@ -278,21 +273,12 @@ class Forward:
         g: int,
         block: int,
         units: np.ndarray | None,
-        given: Input | None = None,
     ) -> Float[Tensor, "m N k"]:
-        """`units` [m, N, R] are those of the rows' pages, where the kernel has made them, of
-        `given`."""
+        """`units` [m, N, R] are those of the rows' pages, where the kernel has made them."""
         batch, bank = self.batch, self.batch.bank
         paths = bank.layout.groups[g].paths[block]
         late = x.new_zeros(len(paths), len(x), batch.k, dtype=bank.wide)
-        plain = () if given is None else self._linear.rows
-        if given is not None and plain:
-            for j, path in enumerate(paths):
-                place = bank.layout.first(g, block) + j
-                self.faults |= self._linear.write(late[j], path, place, given, but=self.faults)
         for n in batch.late if self.rows is None else batch.late_by_rows:
-            if n in plain:
-                continue
             row, here = batch.rows[n], self._at[n]
             k = len(row.slots)
             if n in self.faults or row.gate is None or not self.counts[n]:
@@ -313,10 +299,6 @@ class Forward:
                     signal = module_signal(path, x[here], u)
                 late[j, here, :k] = self._try(n, signal)
         return late
-
-    @cached_property
-    def _linear(self) -> LinearRows:
-        return LinearRows(self.batch.rows, self.batch.late_by_rows, self.counts, self.batch.k)
 
     def _units_of(
         self, n: int, x: Tensor, g: int, block: int, j: int, units: np.ndarray | None

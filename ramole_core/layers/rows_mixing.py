@@ -44,6 +44,7 @@ class RowsMixing:
             for row, (end, count) in enumerate(zip(ends, counts, strict=True))
             for start in range(end - count, end, RUN)
         ]
+        self._reads_inputs = tables.read_inputs
         self._runs = np.array(runs, np.int32).reshape(-1, 3)
         most = tables.pages.shape[1]
         self._width = -(-most // COLUMNS) * COLUMNS
@@ -83,6 +84,7 @@ class RowsMixing:
         w = self._words
         halves = MATRIX and given.x.dtype == bank.dtype == torch.bfloat16 and group.i % DEPTH == 0
         x = given.x if halves else given.wide
+        w[words_of.X_WIDE] = given.wide.data_ptr() if self._reads_inputs else 0
         w[words_of.X], w[words_of.X_HALF], w[words_of.X_ROW] = x.data_ptr(), halves, paired(group.i)
         w[words_of.MODULES], w[words_of.I] = m, group.i
         w[words_of.A], w[words_of.GRAM] = A.ctypes.data, gram.ctypes.data
