@@ -1,4 +1,4 @@
-"""Gradio's import without its type stubs, which take half of it.
+"""Gradio's import without its type stubs, which take a third of it.
 
 Gradio reads the source of each of its components when it is imported, and writes a stub for editors
 beside it, in the folder of the installation; whoever serves a page needs none.

@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterable, Sequence
 from ramole_core.turns import Source
 
 BURST_SECONDS = 4.0
-"""What a source may have beyond the mean of all that ask: about one full context."""
+"""What a source may have beyond the mean of all that ask."""
 FORGOTTEN_SECONDS = 30.0
 """After so long, e times less counts of what a source had."""
-SMALLEST = 0.05
-"""Seconds that count no more, of a source that has asked nothing since."""
+KNOWN_SECONDS = 0.05
+"""A source that has had so much counts as one that asks."""
+SMALLEST = 1e-6
+"""Seconds that are dropped: less than a row has of any step, which are added up."""
 ROW_TOKENS = 1024
-"""A row that attends to so many tokens takes as long again as one that attends to none."""
+"""A row that attends to so many tokens counts twice as much as one that attends to none; an
+estimate."""
 
 
 class FairShare:
@@ -51,7 +54,7 @@ class FairShare:
         """The number of sources that had something of late."""
         with self._lock:
             self._forget()
-            return len(self._had)
+            return sum(had > KNOWN_SECONDS for had in self._had.values())
 
     def _forget(self) -> None:
         now = self._clock()

@@ -235,8 +235,9 @@ class Scheduler:
 
     def _following(self) -> RequestState | None:
         """The next request that waits and whose source has its share of time and of memory."""
-        places = self.places()
-        exceeding = self.shares.exceeding(self._asking()) if places else ()
+        if not len(self.queue):
+            return None
+        places, exceeding = self.places(), self.shares.exceeding(self._asking())
         running = [*self._reading, *self._rows]
         most = self._kv.limit // self._kv.token_bytes // max(1, min(self.shares.known(), SHARE))
         for state in places:
