@@ -28,7 +28,8 @@ def close(found: torch.Tensor, said: torch.Tensor) -> bool:
 def check_base(name: str, folder) -> None:
     row = BASES[name]
     served = ServedBase(save_tiny_base(row, folder))
-    assert served.engine.exact is (row.verdict == "exact")
+    exact = served.engine.exact
+    assert exact or row.verdict == "rounded"  # on some CPUs its experts are exact too
     prompts = [SHORT, MIDDLE, LONG]
     found, said = served.logits(prompts, "base"), [served.own_logits(text) for text in prompts]
     assert all(close(a, b) for a, b in zip(found, said, strict=True))
@@ -41,7 +42,7 @@ def check_base(name: str, folder) -> None:
     with served.mixed(["ant", "bee"]):
         assert close(mixed[0], served.own_logits(LONG)) and not close(mixed[0], said[2])
     other = served.logits([LONG, MIDDLE], "ramole", ["ant", "bee"])
-    assert torch.equal(mixed[0], other[0]) or row.verdict == "rounded" and close(mixed[0], other[0])
+    assert torch.equal(mixed[0], other[0]) or not exact and close(mixed[0], other[0])
     served.engine.close()
 
 
