@@ -78,7 +78,9 @@ def test_small_parts_of_many_steps_add_up(shares, clock):
 @pytest.fixture
 def tiny(tiny_llama):
     """Room for 512 tokens; its clock stands still, however slow the machine is."""
-    engine = TinyEngine(tiny_llama, EngineSizes(max_batch=8, kv_cache_bytes=2**18))
+    engine = TinyEngine(
+        tiny_llama, EngineSizes(max_batch=8, prefill_chunk=64, kv_cache_bytes=2**18)
+    )
     engine.engine.scheduler.shares = FairShare(Clock())
     return engine
 
@@ -115,6 +117,10 @@ def test_what_a_source_has_of_each_step_is_counted(tiny, monkeypatch):
         counted.extend(source for source, _ in parts)
         add(seconds, parts)
 
+    submit(tiny, "ben")
+    while not scheduler.idle:
+        tiny.engine.step()
+    scheduler.shares._had.clear()
     monkeypatch.setattr(scheduler.shares, "add", noted)
     submit(tiny, "evil"), submit(tiny, "ann")
     while not scheduler.idle:
@@ -179,3 +185,58 @@ def test_who_reads_beside_the_batch_waits_before_it_holds_anything(tiny):
         tiny.engine.step()
     threads[0].join(60)
     assert len(found) == 3 and not isinstance(found[2], Cancelled)
+
+
+def test_prompts_count_when_they_are_admitted(tiny):
+    """So of many that come at once the first ones alone are read."""
+    scheduler = tiny.engine.scheduler
+    submit(tiny, "ben")
+    while not scheduler.idle:
+        tiny.engine.step()
+    scheduler._stats.prefill_seconds = 0.6 * BURST_SECONDS * scheduler._stats.prefill_tokens / 20
+    waiting = [submit(tiny, "evil", words=20) for _ in range(5)]
+    ann = submit(tiny, "ann")
+    tiny.engine.step()
+    begun = [state for state in waiting if scheduler.place(state) == 0]
+    assert running(tiny) == {"evil", "ann"} and 1 <= len(begun) <= 3
+    while tiny.heard[ann].end is None:
+        tiny.engine.step()
+    while not scheduler.idle:
+        tiny.engine.step()
+    assert all(len(tiny.heard[state].tokens) == 4 for state in waiting)
+
+
+def test_of_long_ones_of_a_source_the_second_waits_although_it_came_before_it_was_too_much(tiny):
+    scheduler, long = tiny.engine.scheduler, tiny.engine.read(ask(60))
+    chosen, begun, go = tiny.chosen([("ant", 2)]), [], threading.Event()
+    reader = tiny.engine._alone
+    read = reader._read
+
+    def noted(*args):
+        begun.append(args[-1][0])
+        assert go.wait(60)
+        scheduler.shares.add(10 * BURST_SECONDS, [(EVIL, 1.0)])
+        return read(*args)
+
+    reader._read = noted
+    submit(tiny, "ann")
+    threads = [
+        threading.Thread(
+            target=lambda: tiny.engine.examine([long], [chosen], source=EVIL), daemon=True
+        )
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    while not reader._long._waiting:
+        time.sleep(0.01)
+    go.set()
+    while all(thread.is_alive() for thread in threads):
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert begun == [EVIL], "the second found that it has had too much, and gave its turn back"
+    while not scheduler.idle:
+        tiny.engine.step()
+    for thread in threads:
+        thread.join(60)
+    assert begun == [EVIL, EVIL]

@@ -14,12 +14,13 @@ import pytest
 
 from tests.pool_fakes import write_sample
 from tests.serving import fake
-from ui.middleware import refusal
-from ui.middleware.bodies import Bodies
+from ui.middleware import refusal, slow_refusals
+from ui.middleware.bodies import Bodies, has_half_characters
 from ui.middleware.crowds import EVENTS_AT_ONCE, EVENTS_PER_SECOND, _refuse_waiting
 from ui.middleware.json_parts import MAX_DEPTH, MAX_PARTS, JsonParts
 from ui.middleware.refusal import Refused, limited
 from ui.middleware.routes import MAX_OPEN, MIB, RULE, RULES, Routes, Table, rules
+from ui.middleware.slow_refusals import SlowRefusals
 from ui.session.address import HEADER, _signed
 from ui.session.counts import AddressCounts, Taken
 from ui.session.rates import REMEMBERED, AddressRates
@@ -97,7 +98,7 @@ def drip(pieces: list[tuple[float, bytes]]) -> list[dict]:
     async def send(message):
         told.append(message)
 
-    async def take(piece):
+    async def take(piece, last):
         pass
 
     async def page(scope, receive, send):
@@ -184,6 +185,49 @@ def test_too_many_events_are_refused_and_another_address_is_served(server):
     most = EVENTS_AT_ONCE + EVENTS_PER_SECOND * (time.monotonic() - began) + 1
     assert set(told) == {200, 429} and 20 < told.count(200) <= most
     assert post(server, "call/list_adapters", body, HOME).status_code == 200
+
+
+def test_refusals_of_one_address_wait_once_there_are_many_and_nobody_elses_do(monkeypatch):
+    monkeypatch.setattr(slow_refusals, "REFUSALS_AT_ONCE", 5)
+    monkeypatch.setattr(slow_refusals, "MAX_WAITING", 3)
+    waits = 0
+
+    async def page(scope, receive, send):
+        status = 200 if scope["path"] == "/" else 404
+        await send({"type": "http.response.start", "status": status})
+
+    async def scenario():
+        nonlocal waits
+        over, told = asyncio.Event(), []
+
+        async def wait(seconds: float):
+            nonlocal waits
+            waits += 1
+            assert seconds == slow_refusals.WAIT_SECONDS
+            await over.wait()
+
+        async def send(message):
+            told.append(message["status"])
+
+        monkeypatch.setattr(slow_refusals, "asyncio", SimpleNamespace(sleep=wait))
+        app = SlowRefusals(page, most=4)
+
+        def ask(path: str, address: str):
+            headers = [(HEADER.encode(), _signed(address).encode())]
+            scope = {"type": "http", "path": path, "headers": headers}
+            return asyncio.ensure_future(app(scope, lambda: asyncio.sleep(60), send))
+
+        asked = [ask("/x", EVIL) for _ in range(12)]
+        await asyncio.sleep(0.01)
+        assert waits == 3 and len(told) == 9, "five at once; of the others three wait"
+        await asyncio.gather(*(ask(path, HOME) for path in ("/", "/x")), ask("/", EVIL))
+        await asyncio.gather(*(ask("/x", "") for _ in range(20)))
+        assert waits == 3 and len(told) == 32
+        over.set()
+        await asyncio.gather(*asked)
+        assert len(told) == 35
+
+    asyncio.run(scenario())
 
 
 def test_bodies_on_their_way_from_one_address_have_a_size():
@@ -278,6 +322,22 @@ def test_a_body_of_very_many_parts_is_refused_before_it_is_read(server):
             assert told.status_code == 413 and f"more than {MAX_DEPTH}" in told.text, path
     told = post(server, "call/retrieve", json.dumps({"data": ["[{," * MAX_PARTS, 3]}).encode())
     assert told.status_code == 200, "in a text they are no parts"
+
+
+def test_a_body_that_is_no_text_is_refused_before_it_is_read(server):
+    """MCP's server would answer 500."""
+    for body in (b'"\x9b\xdeA"', '{"jsonrpc": "2.0"}'.encode("utf-16"), b'{"a": "\xc3'):
+        for path in ("mcp/http", "call/ask", "queue/join"):
+            told = post(server, path, body)
+            assert told.status_code == 400 and "UTF-8" in told.text, (path, body)
+    for half, status in ((r"\ud800", 400), (r"\uD83D\ud83d", 400), (r"\\ud800 \ud83d\uDE00", 200)):
+        asked = '{"jsonrpc": "2.0", "id": "%s", "method": "tools/list", "params": {}}' % half
+        accept = {"accept": "application/json, text/event-stream"}
+        told = post(server, "mcp/http", asked.encode(), **accept)
+        assert told.status_code == status and (status == 200 or "half a character" in told.text)
+    assert not has_half_characters(rb"[\ud") and not has_half_characters(b"[]")
+    whole = json.dumps({"data": ["é€😀", 3]}, ensure_ascii=False).encode()
+    assert post(server, "call/retrieve", whole).status_code == 200
 
 
 def test_a_refusal_under_v1_is_in_openais_words(server):

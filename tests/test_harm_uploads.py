@@ -260,7 +260,7 @@ def test_a_body_is_cut_while_it_comes_whatever_the_page_makes_of_it():
         except Exception:  # as FastAPI does, which answers by itself
             await send({"type": "http.response.start", "status": 400})
 
-    async def take(size):
+    async def take(size, last):
         if len(pieces) < 2:
             raise Refused(413, "Too long.")
 
@@ -285,7 +285,7 @@ def test_a_body_that_drips_is_cut_and_an_answer_may_take_as_long_as_it_will(monk
         async def send(message):
             told.append(message)
 
-        async def take(size):
+        async def take(size, last):
             pass
 
         await limited(page, {"type": "http"}, receive, send, take)

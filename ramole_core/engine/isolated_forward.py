@@ -110,12 +110,15 @@ class IsolatedForward:
         logits: dict[int, Tensor] = {}
         faults: dict[int, Exception] = {}
         for group in groups([len(ids) for _, ids in asked], self._chunk):
-            while self._behind(source):  # before it holds anything that others wait for
-                still(cancelled)
-                time.sleep(LOOK_SECONDS)
-            long = sum(len(asked[n][1]) for n in group) > self._chunk
-            with self._long.turn(source, cancelled) if long else nullcontext():
-                reading = self._read(group, asked, lengths, full, watch, (source, cancelled))
+            long, reading = sum(len(asked[n][1]) for n in group) > self._chunk, None
+            while reading is None:
+                while self._behind(source):  # before it holds anything that others wait for
+                    still(cancelled)
+                    time.sleep(LOOK_SECONDS)
+                with self._long.turn(source, cancelled) if long else nullcontext():
+                    if not (long and self._behind(source)):  # by those it waited for
+                        turn = (source, cancelled)
+                        reading = self._read(group, asked, lengths, full, watch, turn)
             logits |= reading.logits
             faults |= reading.faults
         return torch.stack([logits[n] for n in range(len(asked))]), faults

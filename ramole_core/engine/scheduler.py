@@ -231,6 +231,7 @@ class Scheduler:
             state.admitted = time.perf_counter()
             self._stats.admitted += 1
             self._skip_cached(state, 0)
+            self._charge_prompt(state)
             self._reading.append(state)
 
     def _following(self) -> RequestState | None:
@@ -246,6 +247,13 @@ class Scheduler:
             if fits and state.source not in exceeding:
                 return state
         return None
+
+    def _charge_prompt(self, state: RequestState) -> None:
+        """Count the whole prompt when it is admitted, at the mean price of a token: who sends
+        many long ones at once has had too much before the first is read."""
+        if state.reading is None and self._stats.prefill_tokens:
+            price = self._stats.prefill_seconds / self._stats.prefill_tokens
+            self.shares.add(state.unfed * price, [(state.source, 1.0)])
 
     def _asking(self) -> list[Source]:
         """The sources of all requests that wait or run."""
@@ -347,7 +355,10 @@ class Scheduler:
         self._stats.prefill_forwards += 1
         seconds = time.perf_counter() - began
         self._stats.prefill_seconds += seconds
-        self.shares.add(seconds, [(share.state.source, float(share.count)) for share in chunk])
+        whole = sum(share.count for share in chunk)
+        for share in chunk:
+            if share.state.reading is not None:  # a prompt was counted when it was admitted
+                self.shares.add(seconds * share.count / whole, [(share.state.source, 1.0)])
 
     def _forward(self, chunk: Sequence[Share], events: list[Event]) -> None:
         """Run a chunk; a request whose prompt is read gets its first token."""

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -100,7 +101,7 @@ class AdapterCard:
         """Stable id in the whole pool; a name holds no slash, so it is unambiguous."""
         return f"{self.owner or 'pool'}/{self.name}"
 
-    @property
+    @cached_property
     def content(self) -> str:
         """Checksum of weights and scales: two adapters may share weights and differ in scale."""
         return content_of(self.sha256, self.scales)

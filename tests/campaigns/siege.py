@@ -35,7 +35,7 @@ MORE_DISK_MIB = 10
 LATEST_SECONDS = 60.0
 """After a turn, for the answers that are on their way; what takes longer is lost."""
 SETTLED_SECONDS = 20.0
-"""After a turn, for what it left."""
+"""After a turn, for what it left, before memory and disk are read."""
 BUDGETED = ("kv_made_bytes", "host_cache_bytes", "device_cache_bytes")
 KEY: dict[str, str] = {}
 """What the honest send where the page asks for a key."""
@@ -97,6 +97,7 @@ async def _turns(
     await _turn(server, [], min(seconds, 5), clients)  # warm
     quiet = await _turn(server, [], seconds, clients)
     usual, told = statistics.median(quiet.first), {}
+    await asyncio.sleep(min(SETTLED_SECONDS, seconds))
     before, disk, budgeted = _memory(server), _disk(root), _budgeted(server)
     turns = [([kind], kind) for kind in kinds] + [(kinds, "all at once")]
     for names, name in turns:
@@ -125,6 +126,7 @@ async def _turns(
     figures.measures |= {
         "clients": clients,
         "first_token_ms_without": round(1000 * usual),
+        "memory_mib_before": round(before),
         "turns": told,
         "memory_mib_more": round(more),
         "budgets_mib_more": round(kept),

@@ -1,6 +1,8 @@
 """Limits of body sizes: uploads by the cache's room, all others by their route."""
 
+import json
 import re
+from contextlib import suppress
 from itertools import count
 
 from starlette.concurrency import run_in_threadpool
@@ -20,6 +22,9 @@ MAX_FILES = 250
 ADDRESS_BYTES = 16 * MIB
 """Of bodies from one address that are on their way or being answered, but for uploads."""
 ALL_BYTES = 128 * MIB
+NO_TEXT = "The body of the request is no text in UTF-8; send JSON in UTF-8."
+HALF = "The request has half a character in it; send whole ones."
+MCP = "/mcp"
 
 
 class Bodies:
@@ -45,15 +50,19 @@ class Bodies:
 
     async def _other(self, scope: Scope, receive: Receive, send: Send, rule: Rule) -> None:
         address, got, parts = _address(scope), 0, JsonParts() if rule.parsed else None
+        kept = bytearray()  # of MCP, whose server writes what it cannot encode
 
-        async def take(piece: bytes) -> None:
+        async def take(piece: bytes, last: bool) -> None:
             nonlocal got
             if got + len(piece) > rule.body:
                 raise _too_long(rule)
             self._hold(address, len(piece))
             got += len(piece)
             if parts is not None:
-                parts.feed(piece)
+                try:
+                    parts.feed(piece, last=last)
+                except UnicodeDecodeError:
+                    raise Refused(400, NO_TEXT, reason="invalid") from None
                 if parts.count > MAX_PARTS:
                     raise Refused(
                         413,
@@ -68,6 +77,11 @@ class Bodies:
                         "send fewer.",
                         reason="too_long",
                     )
+
+            if MCP in rule.path:
+                kept.extend(piece)
+                if last and has_half_characters(kept):
+                    raise Refused(400, HALF, reason="invalid")
 
         if length(scope) > rule.body:
             raise _too_long(rule)
@@ -95,7 +109,7 @@ class Bodies:
         got, looked = 0, -BETWEEN
         answer, status = b"", 0
 
-        async def take(piece: bytes) -> None:
+        async def take(piece: bytes, last: bool) -> None:
             nonlocal got, looked
             parts.feed(piece)
             got += len(piece)
@@ -124,6 +138,19 @@ class Bodies:
             await limited(self._app, scope, receive, heard, take)
         finally:
             self._cache.coming(address, -got)
+
+
+def has_half_characters(body: bytes | bytearray) -> bool:
+    """Whether strings of this JSON have surrogates without their other half, which no text in UTF-8
+    can have; False for what is no JSON."""
+    if rb"\ud" in body.lower():
+        with suppress(ValueError):
+            read = json.loads(body)
+            try:
+                json.dumps(read, ensure_ascii=False).encode()
+            except UnicodeEncodeError:
+                return True
+    return False
 
 
 def _address(scope: Scope) -> str:

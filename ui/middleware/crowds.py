@@ -1,7 +1,6 @@
 """Limits of requests in progress, by kind, from one address and in all; and of an address's events:
 those a second, and those in Gradio's shared queue."""
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,14 +14,12 @@ from .routes import MAX_OPEN, Kind, rule_of
 
 SHARE = 4
 """An address may have one in so many of the places in Gradio's queue, and half of those who run."""
-EVENTS_PER_SECOND = 20
+EVENTS_PER_SECOND = 10
 """Gradio's events and calls of one address; each takes some milliseconds of the server. Requests of
 OpenAI's door and of MCP have no such limit: what they ask for waits in the queue, in turn."""
 EVENTS_AT_ONCE = 200
 """So many more are taken at once."""
 EVENTS: tuple[Kind, ...] = ("call", "direct")
-REFUSED_SECONDS = 0.25
-"""Until one too many is refused, so that a flood of them takes less of the server."""
 
 
 class Crowds:
@@ -48,6 +45,8 @@ class Crowds:
                 _refuse_waiting(scope["app"].get_blocks()._queue, said)
             counts = self._counts[rule.kind]
             try:
+                if rule.kind in EVENTS:
+                    self._rates.take(address)
                 counts.take(address)
             except Taken as taken:
                 raise crowded(near=taken.near) from None
@@ -55,20 +54,9 @@ class Crowds:
             await refused.respond(scope, receive, send)
             return
         try:
-            if rule.kind not in EVENTS or self._in_time(address):
-                await self._app(scope, receive, send)
-            else:
-                await asyncio.sleep(REFUSED_SECONDS)
-                await crowded(near=True).respond(scope, receive, send)
+            await self._app(scope, receive, send)
         finally:
             counts.give_back(address)
-
-    def _in_time(self, address: str) -> bool:
-        try:
-            self._rates.take(address)
-        except Taken:
-            return False
-        return True
 
 
 def _refuse_waiting(queue: Any, said: str) -> None:

@@ -21,6 +21,7 @@ from .hosts import Hosts, host_names
 from .kept import Kept
 from .logins import Logins
 from .routes import Routes, rules
+from .slow_refusals import SlowRefusals
 from .watched import Watched
 
 if TYPE_CHECKING:
@@ -44,13 +45,15 @@ def doors(ramole: "Ramole", *, cache: Path, accounts: Accounts) -> Sequence[Midd
     room = UploadCache(
         cache, address_bytes=ADDRESS_UPLOADS * largest, all_bytes=ALL_UPLOADS * largest
     )
+    connections = max(64, raise_files() - SPARE)
     table, sessions = rules(s.max_upload_mb), quota_of(ramole).presence.sessions
     return [
         Middleware(Watched, frames=names.said),
         Middleware(Hosts, names=names, trusted=trusted, hosted=hosted),
-        Middleware(Routes, table=table),
         Middleware(Addresses, trusted=trusted, hosted=hosted),
-        Middleware(Crowds, streams=max(64, raise_files() - SPARE) * 3 // 4),
+        Middleware(SlowRefusals, most=connections // 4),
+        Middleware(Routes, table=table),
+        Middleware(Crowds, streams=connections * 3 // 4),
         *([Middleware(Logins, accounts=accounts)] if accounts else []),
         Middleware(Kept, pages=not accounts),
         Middleware(Heartbeats, sessions=sessions, leave=partial(leave, ramole)),

@@ -5,6 +5,7 @@ or who looks at what they made, call themselves for each part in another. What s
 text and not counted.
 """
 
+import codecs
 import re
 
 import numpy as np
@@ -31,9 +32,12 @@ class JsonParts:
         self._now = 0
         self._inside = False
         self._tail = b""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
 
-    def feed(self, piece: bytes) -> None:
-        """Add the next piece of the body."""
+    def feed(self, piece: bytes, *, last: bool = False) -> None:
+        """Add the next piece of the body; raises UnicodeDecodeError where it is no text in UTF-8,
+        which is what JSON is sent in."""
+        self._decoder.decode(piece, last)
         piece = self._tail + piece
         slashes = len(piece) - len(piece.rstrip(b"\\"))
         self._tail = piece[-1:] if slashes % 2 else b""

@@ -29,6 +29,8 @@ NAMES = ("host", "x-forwarded-host", "x-forwarded-proto")
 MAX_KEPT_BYTES = 32 * MIB
 PAGES_PER_SECOND, PAGES_AT_ONCE = 1, 60
 """Pages and descriptions of them that are made for one address; each takes 50 ms of the server."""
+NAMES_PER_SECOND, NAMES_AT_ONCE = 0.25, 16
+"""Of the pages that are then cached: who asks by one name needs few."""
 SMALL = 400
 """Bytes that are not worth compressing."""
 UNKNOWN = "unknown"
@@ -52,6 +54,7 @@ class Kept:
         self._kept: OrderedDict[tuple, Answer] = OrderedDict()
         self._bytes = 0
         self._made = AddressRates(rate=PAGES_PER_SECOND, burst=PAGES_AT_ONCE)
+        self._named = AddressRates(rate=NAMES_PER_SECOND, burst=NAMES_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = self._key(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
@@ -63,7 +66,10 @@ class Kept:
         try:
             if scope["type"] == "http" and rule_of(scope).kind == "page":
                 address = address_of({HEADER: header(scope, HEADER) or ""})
-                self._made.take(address or (UNKNOWN if key is not None else ""))
+                if key is None:
+                    self._made.take(address)
+                else:
+                    self._named.take(address or UNKNOWN)
         except Taken as taken:
             await crowded(near=taken.near).respond(scope, receive, send)
             return

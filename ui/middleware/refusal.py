@@ -75,10 +75,11 @@ async def limited(
     scope: Scope,
     receive: Receive,
     send: Send,
-    take: Callable[[bytes], Awaitable[None]],
+    take: Callable[[bytes, bool], Awaitable[None]],
 ) -> None:
-    """Run `app`, with `take` called for each piece of the body as it comes; where that raises
-    `Refused`, or the body drips, the sender is told, whatever `app` makes of it."""
+    """Run `app`, with `take` called for each piece of the body as it comes, and whether it is the
+    last; where that raises `Refused`, or the body drips, the sender is told, whatever `app` makes
+    of it."""
     refusal: Refused | None = None
     started = whole = False
     waited, came = 0.0, 0
@@ -106,7 +107,7 @@ async def limited(
             came, whole = came + len(body), not message.get("more_body", False)
             if came >= MAX_WAIT_SECONDS * SLOWEST:
                 waited, came = 0.0, 0
-            await take(body)
+            await take(body, whole)
         except Refused as refused:
             refusal = refused
             raise
