@@ -331,7 +331,7 @@ def test_a_body_that_is_no_text_is_refused_before_it_is_read(server):
             told = post(server, path, body)
             assert told.status_code == 400 and "UTF-8" in told.text, (path, body)
     for half, status in ((r"\ud800", 400), (r"\uD83D\ud83d", 400), (r"\\ud800 \ud83d\uDE00", 200)):
-        asked = '{"jsonrpc": "2.0", "id": "%s", "method": "tools/list", "params": {}}' % half
+        asked = f'{{"jsonrpc": "2.0", "id": "{half}", "method": "tools/list", "params": {{}}}}'
         accept = {"accept": "application/json, text/event-stream"}
         told = post(server, "mcp/http", asked.encode(), **accept)
         assert told.status_code == status and (status == 200 or "half a character" in told.text)

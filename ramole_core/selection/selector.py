@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Examine = Callable[[Sequence[int], Sequence[Sequence["Candidate"]]], "Sequence[Sequence[Response]]"]
 """What each candidate answers to the prompts of these requests, by index."""
 
-AT_ONCE = 32
+AT_ONCE = 8
 """Prompts that are embedded in one call, and examined in one; between two, all may be cancelled."""
 
 

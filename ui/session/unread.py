@@ -4,7 +4,7 @@ Gradio keeps an event's messages until its client reads them, and a client need 
 messages weigh too much gets one sentence in their place, and its event ends.
 """
 
-from collections import deque
+from collections import Counter, deque
 from typing import Any
 
 from gradio.server_messages import ProcessCompletedMessage
@@ -25,6 +25,7 @@ class Unread:
     def __init__(self, queue: Any, sessions: SessionStore):
         self._queue, self._sessions = queue, sessions
         self._sizes: dict[str, deque[int]] = {}
+        self._bytes: Counter[str] = Counter()
         self._drawer = sessions.drawer(weigh=int)
         self._send = queue.send_message
         sessions.forgotten.append(self._forget)
@@ -40,18 +41,20 @@ class Unread:
             self._sessions.seen(session, address_of(event.request.headers))
         sizes = self._sizes.setdefault(session, deque())
         sizes.append(size_of(getattr(message, "output", None)))
+        self._bytes[session] += sizes[-1]
         while len(sizes) > messages.qsize():
-            sizes.popleft()
-        if sum(sizes) > MAX_BYTES:
+            self._bytes[session] -= sizes.popleft()
+        if self._bytes[session] > MAX_BYTES:
             while not messages.empty():
                 messages.get_nowait()
-            sizes.clear()
+            self._forget(session)
             self._send(event, ProcessCompletedMessage(output={"error": UNHEARD}, success=False))
             event.alive = False
-        self._drawer.put(session, sum(sizes))
+        self._drawer.put(session, self._bytes[session])
 
     def _forget(self, session: str) -> None:
         self._sizes.pop(session, None)
+        self._bytes.pop(session, None)
 
 
 def size_of(value: Any) -> int:
