@@ -89,14 +89,14 @@ def test_the_batch_has_as_much_time_as_what_is_read_beside_it(tiny, monkeypatch)
 
     batch = threading.Timer(0.1, run)
     batch.start()
-    alone._wait_for_steps(lambda: False)
+    alone._wait_for_steps(("", ""), lambda: False)
     batch.join()
     assert steps == [10.0, 8.0, 6.0, 4.0, 2.0] and alone._owed == 0
     alone._owed = 10.0
     with pytest.raises(Cancelled):
-        alone._wait_for_steps(lambda: True)
+        alone._wait_for_steps(("", ""), lambda: True)
     monkeypatch.setattr(alone, "_idle", lambda: True)
-    alone._wait_for_steps(lambda: True)
+    alone._wait_for_steps(("", ""), lambda: True)
     assert alone._owed == 10.0, "it was not waited for"
 
 

@@ -6,7 +6,12 @@ import time
 import pytest
 
 from ramole_core.engine.engine import EngineSizes
-from ramole_core.engine.fair_share import BURST_SECONDS, FORGOTTEN_SECONDS, FairShare
+from ramole_core.engine.fair_share import (
+    BURST_SECONDS,
+    FORGOTTEN_SECONDS,
+    LATELY_SECONDS,
+    FairShare,
+)
 from ramole_core.errors import Cancelled
 from tests.schedules import ask
 from tests.tiny_engine import TinyEngine
@@ -42,6 +47,16 @@ def test_a_burst_beyond_the_mean_of_those_who_ask_is_too_much(shares):
     shares.add(3 * BURST_SECONDS, [(ANN, 1.0)])
     assert shares.exceeding([EVIL, ANN]) == set(), "both had as much"
     assert shares.exceeding([]) == set()
+
+
+def test_who_asks_again_and_again_asks_between_two_requests_too(shares, clock):
+    shares.add(3 * BURST_SECONDS, [(EVIL, 1.0)])
+    assert shares.lately() == [EVIL]
+    shares.add(0.1, [(ANN, 1.0)])
+    clock.now += LATELY_SECONDS / 2
+    assert set(shares.lately()) == {EVIL, ANN} and shares.exceeding([EVIL, ANN]) == {EVIL}
+    clock.now += LATELY_SECONDS / 2
+    assert shares.lately() == []
 
 
 def test_a_script_has_no_share_to_keep_to(shares):
@@ -103,7 +118,9 @@ def test_who_had_more_than_its_share_waits_until_the_others_have_their_answers(t
     while tiny.heard[ann].end is None:
         assert running(tiny) == {"ann"}
         tiny.engine.step()
-    assert tiny.heard[evil].end is None and not scheduler.behind(EVIL)
+    assert tiny.heard[evil].end is None and scheduler.behind(EVIL)
+    scheduler.shares._clock.now += LATELY_SECONDS
+    assert not scheduler.behind(EVIL)
     while not scheduler.idle:
         tiny.engine.step()
     assert len(tiny.heard[evil].tokens) == 4
@@ -183,6 +200,7 @@ def test_who_reads_beside_the_batch_waits_before_it_holds_anything(tiny):
     assert len(found) == 2
     while not scheduler.idle:
         tiny.engine.step()
+    scheduler.shares._clock.now += LATELY_SECONDS
     threads[0].join(60)
     assert len(found) == 3 and not isinstance(found[2], Cancelled)
 
@@ -237,6 +255,7 @@ def test_of_long_ones_of_a_source_the_second_waits_although_it_came_before_it_wa
     assert begun == [EVIL], "the second found that it has had too much, and gave its turn back"
     while not scheduler.idle:
         tiny.engine.step()
+    scheduler.shares._clock.now += LATELY_SECONDS
     for thread in threads:
         thread.join(60)
     assert begun == [EVIL, EVIL]

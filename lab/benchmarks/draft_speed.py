@@ -5,8 +5,8 @@
 Each prompt is asked alone, as the page asks it, in turns with drafts and without, and both give the
 same text or the measurement ends. Counted is from the first token to the last; what a habit of an
 adapter knows comes from the pass that is not counted. Earlier answers that drafts are copied from
-are those of the same pass, never one to the same prompt. A run that was stopped goes on with the tasks
-that its file lacks.
+are those of the same pass, never one to the same prompt. A run that was stopped goes on with the
+tasks that its file lacks.
 """
 
 from collections.abc import Sequence

@@ -18,6 +18,8 @@ FORGOTTEN_SECONDS = 30.0
 """After so long, e times less counts of what a source had."""
 KNOWN_SECONDS = 0.05
 """A source that has had so much counts as one that asks."""
+LATELY_SECONDS = 2.0
+"""Who asks again and again asks between two requests too."""
 SMALLEST = 1e-6
 """Seconds that are dropped: less than a row has of any step, which are added up."""
 ROW_TOKENS = 1024
@@ -31,6 +33,7 @@ class FairShare:
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock, self._lock = clock, threading.Lock()
         self._had: dict[Source, float] = {}
+        self._last: dict[Source, float] = {}
         self._since = clock()
 
     def add(self, seconds: float, parts: Sequence[tuple[Source, float]]) -> None:
@@ -40,6 +43,7 @@ class FairShare:
             self._forget()
             for source, part in parts:
                 self._had[source] = self._had.get(source, 0.0) + seconds * part / whole
+                self._last[source] = self._since
 
     def exceeding(self, asking: Iterable[Source]) -> set[Source]:
         """Those of the sources that ask which have had a burst more than the mean of all of them:
@@ -49,6 +53,12 @@ class FairShare:
             had = {source: self._had.get(source, 0.0) for source in asking}
         most = BURST_SECONDS + sum(had.values()) / max(1, len(had))
         return {source for source, seconds in had.items() if any(source) and seconds > most}
+
+    def lately(self) -> list[Source]:
+        """Sources that had something in the last LATELY_SECONDS."""
+        with self._lock:
+            self._forget()
+            return [one for one, at in self._last.items() if self._since - at < LATELY_SECONDS]
 
     def known(self) -> int:
         """The number of sources that had something of late."""
@@ -62,3 +72,4 @@ class FairShare:
         self._since = now
         kept = ((source, had * factor) for source, had in self._had.items())
         self._had = {source: had for source, had in kept if had > SMALLEST}
+        self._last = {source: self._last[source] for source in self._had}

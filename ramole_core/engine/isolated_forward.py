@@ -25,6 +25,8 @@ from ramole_core.turns import Source, TurnLock, never, still
 
 LOOK_SECONDS = 0.02
 """Between two looks whether the batch has nothing to do any more."""
+BEHIND_STEPS = 4
+"""The batch has so many times as long as a piece of a source that has had more than its share."""
 STANDS_STILL = 4
 """So many times as long as it is owed, and the batch waits for something else."""
 
@@ -69,7 +71,8 @@ class IsolatedForward:
         """One long prompt is read at a time, or their caches would fill the memory."""
         self._idle, self._behind, self._note = idle, behind, note
         self._owed = 0.0
-        """Seconds that the batch has before the next piece: as many as the last piece took."""
+        """Seconds that the batch has before the next piece: as many as the last piece took, or
+        BEHIND_STEPS times as many."""
         self._stepped = threading.Condition()
 
     def note_step(self, seconds: float) -> None:
@@ -79,12 +82,14 @@ class IsolatedForward:
             if self._owed <= 0:
                 self._stepped.notify_all()
 
-    def _wait_for_steps(self, cancelled: Callable[[], bool]) -> None:
-        """Wait until the batch has had as much time as the last piece, or has nothing to do, or
-        stands still."""
+    def _wait_for_steps(self, source: Source, cancelled: Callable[[], bool]) -> None:
+        """Wait until the batch has had as much time as the last piece, or has nothing to do and
+        this source has not had too much, or stands still."""
         with self._stepped:
             end = time.monotonic() + STANDS_STILL * self._owed
-            while self._owed > 0 and not self._idle() and time.monotonic() < end:
+            while self._owed > 0 and time.monotonic() < end:
+                if self._idle() and not self._behind(source):
+                    return
                 still(cancelled)
                 self._stepped.wait(LOOK_SECONDS)
 
@@ -135,7 +140,7 @@ class IsolatedForward:
         reading: _Reading | None = None
         while reading is None or not reading.over:
             with self._line.turn(*turn):
-                self._wait_for_steps(turn[1])
+                self._wait_for_steps(*turn)
                 with self._lock.turn(), torch.inference_mode():
                     began = time.monotonic()
                     if reading is None:
@@ -147,8 +152,9 @@ class IsolatedForward:
                             pieces = reading.pieces(parts, rows)
                             output = self._runner.forward(pieces, reading.kv, again=False)
                     reading.take(parts, output)
-                    self._owed = time.monotonic() - began
-                    self._note(turn[0], self._owed)
+                    spent = time.monotonic() - began
+                    self._note(turn[0], spent)
+                    self._owed = spent * (BEHIND_STEPS if self._behind(turn[0]) else 1)
         return reading
 
     def _cache_of(

@@ -262,8 +262,10 @@ class Scheduler:
         return [s.source for s in [*self.queue.states(), *self._reading, *self._rows]]
 
     def behind(self, source: Source) -> bool:
-        """Whether others ask and this source has had more than its share; for any thread."""
-        return source in self.shares.exceeding([source, *self._asking()])
+        """Whether others ask, or did so lately, and this source has had more than its share; for
+        any thread."""
+        asking = [source, *self._asking(), *self.shares.lately()]
+        return source in self.shares.exceeding(asking)
 
     def _mix(self, state: RequestState) -> bool:
         """Pin the adapters of the next segment; False: no room now, and the request holds none
