@@ -1,8 +1,9 @@
 """Honest clients while one address attacks: in turn each attack alone, then all of them at once.
 
 `count` is the seconds of each turn. Before the first, honest clients alone have as many answers as
-the server keeps sessions, so that memory grows by nothing of theirs any more. Honest clients ask, see their first token and their whole
-answer; how long the first token takes is compared with a turn without an attack.
+the server keeps sessions, so that memory grows by nothing of theirs any more. Honest clients ask,
+see their first token and their whole answer; how long the first token takes is compared with a turn
+without an attack.
 """
 
 import asyncio
