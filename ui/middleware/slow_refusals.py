@@ -11,7 +11,7 @@ from .refusal import header
 
 REFUSALS_PER_SECOND, REFUSALS_AT_ONCE = 10, 100
 """Refusals of one address that are sent at once, those a second and so many more."""
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 10.0
 """Before each further one."""
 MAX_WAITING = 1024
 """So many of one address wait; each holds a connection."""
