@@ -52,6 +52,8 @@ def read_switches(
     tokens of prompt and `prefix_ids`: what names no position holds from the last of them on. True
     [module, k+1] is off; the last column is a bypass's.
     """
+    if not request.without:
+        return []
     places, found = layout.places, dict[int, Tensor]()
     where = torch.tensor([places.at[path] for path in layout.flat])
     for one in read_without(request.without):

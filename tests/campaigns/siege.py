@@ -39,6 +39,8 @@ LATEST_SECONDS = 60.0
 """After a turn, for the answers that are on their way; what takes longer is lost."""
 SETTLED_SECONDS = 20.0
 """After a turn, for what it left, before memory and disk are read."""
+GONE_SECONDS = 100.0
+"""And after the last: a session without an open page goes after a minute and a half."""
 BUDGETED = ("kv_made_bytes", "host_cache_bytes", "device_cache_bytes")
 KEY: dict[str, str] = {}
 """What the honest send where the page asks for a key."""
@@ -122,7 +124,7 @@ async def _turns(
                 figures.failed(kind, f"{name}: {sentence}")
         if late > LATER * usual + NOISE_SECONDS:
             figures.failed("first_token_twice_as_late", f"{name}: {late:.3f} s after {usual:.3f} s")
-    await asyncio.sleep(min(SETTLED_SECONDS, seconds))
+    await asyncio.sleep(min(GONE_SECONDS, 3 * seconds))
     kept = _budgeted(server) - budgeted
     more, left = _memory(server) - before - kept, _disk(root) - disk
     if more > MORE_MIB:
