@@ -79,7 +79,6 @@ def settings(tiny_llama, tmp_path_factory):
         quantization="none",
         dtype="float32",
         device="cpu",
-        draft_rows=0,  # as the command has it
         data_dir=folder / "data",
         adapters_dir=folder / "adapters",
     )

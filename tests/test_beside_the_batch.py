@@ -98,6 +98,9 @@ def test_the_batch_has_as_much_time_as_what_is_read_beside_it(tiny, monkeypatch)
     monkeypatch.setattr(alone, "_idle", lambda: True)
     alone._wait_for_steps(("", ""), lambda: True)
     assert alone._owed == 10.0, "it was not waited for"
+    monkeypatch.setattr(alone, "_behind", lambda source: True)
+    with pytest.raises(Cancelled):  # it waits, though the batch has nothing to do just now
+        alone._wait_for_steps(("evil", ""), lambda: True)
 
 
 def test_in_pieces_and_together_the_responses_are_the_same(tiny, monkeypatch):

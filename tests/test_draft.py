@@ -8,7 +8,7 @@ import torch
 
 from ramole_core.composition import METHODS
 from ramole_core.engine import draft
-from ramole_core.engine.draft import MAX_EARLIER, MAX_HABITS, Draft, Earlier, Habit, Habits
+from ramole_core.engine.draft import MAX_HABITS, Draft, Habit, Habits
 from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.scheduler import Scheduler
 from ramole_core.request import Request
@@ -58,26 +58,6 @@ def test_what_comes_is_copied_from_where_the_answer_is(said, comes):
 
 def test_an_answer_copies_from_itself_too():
     assert expected(drafted("!"), "red and old . red") == "and old ."
-
-
-def test_an_answer_copies_from_earlier_ones_where_two_words_are_the_same():
-    earlier, prompt = "port ! the boat of anna is red".split(), ids("x y port !")
-    made = Draft(prompt, list(IDS).__getitem__, Habit(), [IDS[word] for word in earlier])
-    assert expected(made, "the") == "boat of anna", "it begins as the one before did"
-    assert expected(made, ". it . anna") == "" and expected(made, "is") == "red x y"
-    assert expected(made, "x y") == "port ! the", "of the prompt, which is newer"
-
-
-def test_earlier_answers_are_the_sources_own_and_bounded():
-    earlier, ann, ben = Earlier(), ("ann", ""), ("", "ben")
-    earlier.add(ann, "ant", [1, 2, 3], [4, 5])
-    assert list(earlier.of(ann, "ant")) == [2, 3, 4, 5]
-    assert not earlier.of(ben, "ant") and not earlier.of(ann, "bee")
-    earlier.add(ann, "ant", [6, 7], range(MAX_EARLIER))
-    assert list(earlier.of(ann, "ant")) == list(range(MAX_EARLIER))
-    for n in range(MAX_HABITS):
-        earlier.add(ben, str(n), [1], [2])
-    assert not earlier.of(ann, "ant") and earlier.of(ben, "0")
 
 
 def test_a_habit_counts_the_steps_that_drafts_would_take():
@@ -235,19 +215,6 @@ def test_beside_another_and_not_beside_many(tiny, always, monkeypatch):
     for n in (2, 3):  # three requests of four rows each are more than a step has
         agree(tiny, [Request(f"Count to {m}", method="ramole", **LONG) for m in range(n)])
     assert {(1, always), (2, always), (3, 0)} <= set(seen) and (3, always) not in seen
-
-
-def test_an_answer_that_came_before_is_copied_for_the_same_source_alone(tiny, always):
-    request = Request("Count to ten", method="mixture", temperature=2.0, seed=7, **LONG)
-
-    def accepted(address: str) -> int:
-        before = tiny.engine.stats()["accepted_tokens"]
-        tiny.submit(request, of(NAMES), address=address)
-        tiny.finish()
-        return int(tiny.engine.stats()["accepted_tokens"] - before)
-
-    first = accepted(f"ann {always}")
-    assert accepted(f"ann {always}") > first + 10 and accepted(f"ben {always}") == first
 
 
 def test_an_answer_that_repeats_itself_takes_fewer_steps(tiny):

@@ -1,6 +1,5 @@
 """Batches of different requests: one forward a token, and nobody feels anybody."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -201,9 +200,8 @@ def test_the_same_seed_gives_the_same_tokens_and_another_does_not(parts):
     assert answers[0] == answers[1] != answers[2]
 
 
-def test_eos_ends_an_answer_unless_it_is_ignored(parts, monkeypatch):
-    eos, scheduler = parts.tokenizer.eos_token_id, parts.engine.scheduler
-    monkeypatch.setattr(scheduler, "sizes", replace(scheduler.sizes, draft_rows=0))
+def test_eos_ends_an_answer_unless_it_is_ignored(parts):
+    eos = parts.tokenizer.eos_token_id
     submit(parts, [(Request("a", method="base", max_new_tokens=50), [])])
     parts.engine.step()
     head = parts.engine._base.model.get_output_embeddings()

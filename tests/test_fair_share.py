@@ -12,6 +12,7 @@ from ramole_core.engine.fair_share import (
     LATELY_SECONDS,
     FairShare,
 )
+from ramole_core.engine.isolated_forward import BEHIND_STEPS
 from ramole_core.errors import Cancelled
 from tests.schedules import ask
 from tests.tiny_engine import TinyEngine
@@ -236,6 +237,8 @@ def test_of_long_ones_of_a_source_the_second_waits_although_it_came_before_it_wa
         scheduler.shares.add(10 * BURST_SECONDS, [(EVIL, 1.0)])
         return read(*args)
 
+    spent = []
+    reader._note = lambda source, seconds: spent.append(seconds)
     reader._read = noted
     submit(tiny, "ann")
     threads = [
@@ -253,6 +256,7 @@ def test_of_long_ones_of_a_source_the_second_waits_although_it_came_before_it_wa
         time.sleep(0.01)
     time.sleep(0.1)
     assert begun == [EVIL], "the second found that it has had too much, and gave its turn back"
+    assert reader._owed == pytest.approx(BEHIND_STEPS * spent[-1])
     while not scheduler.idle:
         tiny.engine.step()
     scheduler.shares._clock.now += LATELY_SECONDS

@@ -4,9 +4,8 @@
 
 Each prompt is asked alone, as the page asks it, in turns with drafts and without, and both give the
 same text or the measurement ends. Counted is from the first token to the last; what a habit of an
-adapter knows comes from the pass that is not counted. Earlier answers that drafts are copied from
-are those of the same pass, never one to the same prompt. A run that was stopped goes on with the
-tasks that its file lacks.
+adapter knows comes from the pass that is not counted. A run that was stopped goes on with the tasks
+that its file lacks.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,6 @@ import typer
 
 from lab import harness
 from ramole_core import Ramole, Request, load_settings
-from ramole_core.engine.draft import Earlier
 
 Most = Annotated[int, typer.Option(help="Most new tokens.")]
 Passes = Annotated[int, typer.Option(help="Counted passes over each task.")]
@@ -31,7 +29,6 @@ def seconds_a_token(
     scheduler = ramole.engine.scheduler
     usual = scheduler.sizes
     scheduler.sizes = replace(usual, draft_rows=usual.draft_rows if drafts else 0)
-    scheduler.earlier = Earlier()
     spent, made, texts = 0.0, 0, []
     try:
         for prompt in prompts:

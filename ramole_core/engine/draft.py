@@ -1,5 +1,4 @@
-"""Draft tokens: what an answer may go on with, copied from its prompt, from itself, and from
-earlier answers.
+"""Draft tokens: what an answer may go on with, copied from its prompt and from itself.
 
 They are checked in the forward that makes the next token, each as a row of the step behind the
 request's own (prompt lookup decoding, A. Saxena, 2023; speculative decoding, Leviathan et al.,
@@ -10,16 +9,11 @@ a step makes, and none of them.
 Where copying goes on is known by the last tokens, their case and spaces left out: behind the
 newest place of the same three or two. Where there is none, a token that was changed, inserted or
 left out keeps the place, moves it on, or ends the copying after MAX_CHANGED others.
-
-Earlier answers are those by the same adapter that the same source has had: how fast an answer comes
-tells nobody what others were answered.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-from ramole_core.turns import Source
 
 COSTS = {1: 1.1, 3: 1.32}
 """Draft tokens that a step may have: steps of one size are recorded once. How long it takes, over
@@ -39,10 +33,6 @@ AHEAD = 6
 MAX_READ = 2048
 """Tokens at the end of a prompt that are read."""
 MAX_HABITS = 512
-MAX_EARLIER = 1024
-"""Tokens of earlier answers that are kept for a source and adapter."""
-BEFORE = 2
-"""Tokens of the prompt that are kept before each, by which its beginning is known."""
 
 
 @dataclass
@@ -78,44 +68,18 @@ class Habits:
         return found
 
 
-class Earlier:
-    """Earlier answers by source and leading adapter, the newest MAX_HABITS."""
-
-    def __init__(self):
-        self._by: OrderedDict[tuple[Source, str], list[int]] = OrderedDict()
-
-    def of(self, source: Source, name: str) -> Sequence[int]:
-        """The tokens of the last answers, MAX_EARLIER or fewer, the newest last."""
-        return self._by.get((source, name), ())
-
-    def add(self, source: Source, name: str, prompt: Sequence[int], answer: Sequence[int]) -> None:
-        """Add an answer to this prompt."""
-        key = source, name
-        tokens = [*self._by.pop(key, ()), *prompt[-BEFORE:], *answer]
-        self._by[key] = tokens[-MAX_EARLIER:]
-        if len(self._by) > MAX_HABITS:
-            self._by.popitem(last=False)
-
-
 class Draft:
     """The drafts of one answer."""
 
-    def __init__(
-        self,
-        prompt: Sequence[int],
-        spelled: Callable[[int], str],
-        habit: Habit,
-        earlier: Sequence[int] = (),
-    ):
-        """Begin behind the prompt; `spelled` gives a token's text. Of `earlier` answers two words
-        or more have to be the same."""
+    def __init__(self, prompt: Sequence[int], spelled: Callable[[int], str], habit: Habit):
+        """Begin behind the prompt; `spelled` gives a token's text."""
         self._spelled, self._habit = spelled, habit
-        self._ids = [*earlier, *prompt[-MAX_READ:]]
+        self._ids = list(prompt[-MAX_READ:])
         self._words = [self._word(token) for token in self._ids]
         self._last: dict[tuple[str, ...], int] = {}
         """The place behind the newest of each one, two and three words."""
         for at in range(1, len(self._ids)):
-            self._index(at, least=1 if at > len(earlier) else 2)
+            self._index(at)
         self._at: int | None = None
         """The place whose token comes next, where the answer copies."""
         self._changed = 0
@@ -181,9 +145,9 @@ class Draft:
         elif self._changed > MAX_CHANGED:
             self._at = None
 
-    def _index(self, at: int, *, least: int = 1) -> None:
-        """Note that `at` follows the words before it, from the last `least` to the last three."""
-        for n in range(least, min(3, at) + 1):
+    def _index(self, at: int) -> None:
+        """Note that `at` follows the words before it."""
+        for n in range(1, min(3, at) + 1):
             self._last[tuple(self._words[at - n : at])] = at
 
     def _word(self, token: int) -> str:

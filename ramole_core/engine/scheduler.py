@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ramole_core.engine.chunk import Share, next_chunk
 from ramole_core.engine.decoding import spell_token
-from ramole_core.engine.draft import MOST, Draft, Earlier, Habits
+from ramole_core.engine.draft import MOST, Draft, Habits
 from ramole_core.engine.fair_share import ROW_TOKENS, FairShare
 from ramole_core.engine.faults import fault_of
 from ramole_core.engine.kv import KvCache
@@ -108,8 +108,6 @@ class Scheduler:
         """Tokens of examples that may be read beside rows that decode."""
         self._again = ReadAgain()
         self._habits = Habits()
-        self.earlier = Earlier()
-        """Answers that drafts are copied from."""
         self.shares = FairShare()
         self._stats = Stats()
 
@@ -490,9 +488,9 @@ class Scheduler:
         if rows * (1 + MOST) > self.sizes.draft_rows or not self._runner.replays:
             return []
         if state.draft is None:
-            leads, spelled = _leading(state), partial(spell_token, self._tokenizer)
-            earlier = self.earlier.of(state.source, leads)
-            state.draft = Draft(state.prompt_ids, spelled, self._habits.of(leads), earlier)
+            leads = next(iter(state.segments.open.names), "")
+            spelled = partial(spell_token, self._tokenizer)
+            state.draft = Draft(state.prompt_ids, spelled, self._habits.of(leads))
             for token in state.tokens:
                 state.draft.read(token)
         end = min(state.length, state.segment.end)
@@ -517,8 +515,6 @@ class Scheduler:
         events.append((state, fault_of(error, state.request.method)))
 
     def _finish(self, state: RequestState, events: list[Event]) -> None:
-        if state.draft is not None:
-            self.earlier.add(state.source, _leading(state), state.prompt_ids, state.tokens)
         self._leave(state)
         self._stats.finished += 1
         events.append((state, state.generation(self._tokenizer, self._layout)))
@@ -536,8 +532,3 @@ class Scheduler:
         if state.mix is not None:
             self._release(state.mix)
         state.mix = state.sequence = None
-
-
-def _leading(state: RequestState) -> str:
-    """The adapter that leads the answer; empty: the base."""
-    return next(iter(state.segments.open.names), "")
