@@ -1,5 +1,6 @@
 """The engine on the real base in NF4, with the sample adapters."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,11 +33,12 @@ class RealEngine(TinyEngine):
             read_only=True,
         )
         weights = WeightsFolder(adapters)
+        kept = Settings().data_dir / "reference"  # known by its checksum, made once for this user
         self.engine = Engine(
             self.base,
             shapes=self.shapes,
             weights=lambda method: weights.get(method.row, needed=method.needs_weights),
-            sizes=sizes,
+            sizes=replace(sizes or EngineSizes(), reference_dir=kept),
         )
         self.heard: dict[RequestState, Heard] = {}
 

@@ -19,6 +19,7 @@ from ramole_core.engine.engine import Engine, EngineSizes
 from ramole_core.engine.gathered_attention import GatheredAttention
 from ramole_core.kernels.likeliest import likeliest
 from ramole_core.layers import Bank, BatchMix, Forward, Fused
+from tests.conftest import save_tiny_llama
 from tests.fake_card import CARD, Card, CardTensor, found, graphs_of, move, to_card
 from tests.schedules import Bits, Job, ask
 from tests.tiny_engine import Heard, TinyEngine
@@ -126,10 +127,17 @@ def play(engine: CardEngine, jobs: Sequence[Job], *, at_once: bool = True) -> Pl
 
 
 @pytest.fixture(scope="module")
-def pair(tiny_llama) -> tuple[CardEngine, CardEngine]:
+def small(tmp_path_factory) -> Path:
+    """Of two layers: each operation on the card is one of Python's."""
+    sizes = {"hidden_size": 32, "intermediate_size": 56, "num_hidden_layers": 2, "head_dim": 12}
+    return save_tiny_llama(tmp_path_factory.mktemp("small"), **sizes)
+
+
+@pytest.fixture(scope="module")
+def pair(small) -> tuple[CardEngine, CardEngine]:
     """An engine on the CPU and one on the card."""
     sizes = EngineSizes(max_batch=40)
-    return CardEngine(tiny_llama, None, sizes), CardEngine(tiny_llama, Card(), sizes)
+    return CardEngine(small, None, sizes), CardEngine(small, Card(), sizes)
 
 
 @pytest.mark.parametrize("jobs", [EVERY, CHATS], ids=["methods", "chats"])
@@ -143,13 +151,13 @@ def test_answers_are_those_of_the_cpu(pair, jobs):
     assert pair[1].engine.fused is None, "there is nothing to launch on"
 
 
-def test_adapters_leave_the_card_and_come_back(pair, tiny_llama):
+def test_adapters_leave_the_card_and_come_back(pair, small):
     cpu = pair[0]
     page, token = cpu.engine.bank.page_bytes, cpu.engine._kv.token_bytes
     narrow = EngineSizes(
         max_batch=2, prefill_chunk=40, device_cache_bytes=14 * page, kv_cache_bytes=6 * 64 * token
     )
-    card = CardEngine(tiny_llama, Card(), narrow)
+    card = CardEngine(small, Card(), narrow)
     jobs = [*TURNS, *TURNS[:2]]
     answers = play(card, jobs)
     assert card.engine.bank.evictions > 3 and card.engine.bank.loads > len(RANKS)
@@ -208,11 +216,11 @@ LONG = [
 
 
 @pytest.fixture
-def graphed(tiny_llama):
+def graphed(small):
     """An engine on a card that captures graphs, and all that it captured."""
     card = Card()
     with graphs_of(card) as made:
-        yield CardEngine(tiny_llama, card, EngineSizes(max_batch=40)), made
+        yield CardEngine(small, card, EngineSizes(max_batch=40)), made
 
 
 def test_steps_of_a_batch_that_goes_on_are_one_graph(pair, graphed):
@@ -250,12 +258,12 @@ def test_gates_of_their_own_are_no_graphs(graphed, pair):
     assert not made
 
 
-def test_adapters_leave_a_card_that_captures(pair, tiny_llama):
+def test_adapters_leave_a_card_that_captures(pair, small):
     page = pair[0].engine.bank.page_bytes
     narrow = EngineSizes(max_batch=2, prefill_chunk=40, device_cache_bytes=14 * page)
     card = Card()
     with graphs_of(card) as made:
-        engine = CardEngine(tiny_llama, card, narrow)
+        engine = CardEngine(small, card, narrow)
         jobs = [replace(one, request=replace(one.request, max_new_tokens=5)) for one in TURNS[:3]]
         play(engine, jobs).compare(play(pair[0], jobs))
     assert engine.engine.bank.evictions > 1 and len(made) > 1 and engine.engine.stats()["replayed"]

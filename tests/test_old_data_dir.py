@@ -17,6 +17,9 @@ ARCHIVE = Path(__file__).parent / "data" / "data_dir_of_2026_11_25.zip"
 @pytest.fixture
 def old(tmp_path, real_base_folder):
     shutil.unpack_archive(ARCHIVE, tmp_path / "data")
+    kept = Settings().data_dir / "reference"  # what the base answers usually, by its checksum
+    kept.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "data" / "reference").symlink_to(kept, target_is_directory=True)
     return Settings(
         base_model=str(real_base_folder),
         adapters_dir=tmp_path / "none",
