@@ -16,10 +16,11 @@ from ui.results.markdown import markdown  # noqa: E402
 
 BEGIN, END = "<!-- {name}: written by `make readme` -->", "<!-- end of {name} -->"
 
+RESULTS = "docs/results.md"
 PEERS = "python -m ramole_core benchmark --peers"
 AS_SHIPPED = (
     "The system as it ships, on dev rows; others chose what ships (the test was asked once, of an "
-    "earlier state: [Results](docs/results.md)).\n\n"
+    "earlier state).\n\n"
 )
 
 
@@ -34,7 +35,10 @@ def short() -> str:
     if not isinstance(found, scores.Evaluation):
         return markdown([found])
     told = AS_SHIPPED if (results() / scores.SHIPPED).is_file() else ""
-    return told + markdown([*answers.main(found), found.made])
+    facts = found.made.facts
+    made = f"Measured {facts['date']}: {facts['tasks']} tasks, {facts['rows per task']} rows each, "
+    made += f"k = {facts['k']}, {facts['quantization']}; by the command in [Results]({RESULTS})."
+    return f"{told}{markdown(answers.main(found))}\n\n{made}"
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {

@@ -18,6 +18,7 @@ EVALUATION = (
 )  # fmt: skip
 BENCHMARKS = (
     "method_speed", "decode_speed", "draft_speed", "budget", "many_users", "page_speed",
+    "first_minute",
 )  # fmt: skip
 MEASUREMENTS = {
     **{name: f"lab.evaluation.{name}" for name in EVALUATION},

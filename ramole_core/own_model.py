@@ -45,7 +45,7 @@ class OwnModel:
 
         s = self._settings
         on_cpu = pick_device(s.device).type == "cpu"
-        with compiled_ahead() if on_cpu else nullcontext() as wait_for_kernels:
+        with compiled_ahead(s.quantization) if on_cpu else nullcontext() as wait_for_kernels:
             self.base = load_base(
                 s.base_model,
                 data_dir=s.data_dir,

@@ -70,25 +70,6 @@ def write_trace(
     return path
 
 
-def trace_as_json(
-    generation: Generation,
-    *,
-    request: Request | None = None,
-    facts: Mapping[str, object] | None = None,
-) -> dict[str, object]:
-    """The answer and its trace in lists, strings and numbers; weights and shares with four digits,
-    contributions with six. What an older trace has not got is null."""
-    generation = _last(generation)
-    trace = generation.trace
-    if trace is None:
-        raise RamoleError("This answer has no trace; ask again with trace=True.")
-    told = _fields(generation, trace, request, facts)
-    return {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in told.items()
-    }
-
-
 def _fields(
     generation: Generation,
     trace: Trace,

@@ -1,6 +1,7 @@
 """Products, widening and activations: float64's numbers, and one token's bits whoever is beside."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 import torch
 
 from ramole_core.kernels import ahead, code_cache, direct, weight
-from ramole_core.kernels.all import compile_kernels
+from ramole_core.kernels.all import ROUNDING, compile_kernels, parts_of
 from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, TILE, activate
 from ramole_core.kernels.half_dots import MULTIPLIES
 from ramole_core.kernels.matrix_unit import MATRIX
+from ramole_core.kernels.narrow import NARROW
+from ramole_core.kernels.narrow_grid import NARROW_TO_GRID
 from ramole_core.kernels.outputs import MIN_COPIED_ROWS
 from ramole_core.kernels.product import span_of
 from ramole_core.kernels.vectors import LANES, paired
@@ -202,7 +205,7 @@ def test_a_cpu_that_does_not_multiply_bfloat16_gives_products_too(kind, monkeypa
 
 def test_all_are_compiled_by_other_processes_while_the_base_comes(tmp_path, monkeypatch):
     """Where the mark is missing: it is made, and processes that nobody waits for are ended."""
-    mark = ahead.COMPLETE
+    mark = code_cache.complete("int4")
     if not mark.is_file():  # the suite begins with them
         compile_kernels()
     started, popen = [], subprocess.Popen
@@ -212,21 +215,21 @@ def test_all_are_compiled_by_other_processes_while_the_base_comes(tmp_path, monk
         return started[-1]
 
     monkeypatch.setattr(ahead.subprocess, "Popen", start)
-    with ahead.compiled_ahead() as wait:
+    with ahead.compiled_ahead("int4") as wait:
         assert wait is None
     assert started == []
     before = mark.stat().st_mtime_ns
-    monkeypatch.setattr(ahead, "COMPLETE", tmp_path / "missing")
-    with ahead.compiled_ahead() as wait:
+    monkeypatch.setattr(ahead, "complete", lambda quantization: tmp_path / "missing")
+    with ahead.compiled_ahead("int4") as wait:
         assert wait and len(started) == ahead.PARTS
         wait(ahead.PARTS)
         assert [one.poll() for one in started] == [0, 0]
     assert mark.stat().st_mtime_ns > before, "they have compiled all, or read it from the cache"
-    with ahead.compiled_ahead():
+    with ahead.compiled_ahead("int4"):
         pass
     assert all(one.poll() is not None for one in started) and len(started) == 2 * ahead.PARTS
     monkeypatch.setattr(ahead.subprocess, "Popen", no_room)
-    with ahead.compiled_ahead() as wait:
+    with ahead.compiled_ahead("int4") as wait:
         assert wait
         wait(ahead.PARTS)
 
@@ -247,9 +250,9 @@ def test_versions_that_nobody_used_for_a_month_are_swept(tmp_path, monkeypatch):
     own = tmp_path / "kernels-own"
     own.mkdir()
     monkeypatch.setattr(code_cache, "FOLDER", own)
-    monkeypatch.setattr(code_cache, "COMPLETE", own / "complete-me")
+    monkeypatch.setattr(code_cache, "complete", lambda quantization: own / "complete-me")
     monkeypatch.setattr(code_cache, "CACHE", True)
-    code_cache.mark_complete()
+    code_cache.mark_complete("nf4")
     assert {path.name for path in tmp_path.iterdir()} == {
         "kernels-fresh",
         "kernels-used",
@@ -273,4 +276,27 @@ def test_compiled_code_belongs_to_one_version_of_all_sources(tmp_path, monkeypat
         file.write("# another version\n")
     assert code_cache._version() != before
     assert before in str(code_cache.FOLDER)
-    assert not code_cache.CACHE or any(code_cache.FOLDER.rglob("*.nbi"))
+    assert not code_cache.CACHE or any(code_cache.FOLDER.glob("*.nbi"))
+
+
+def test_a_base_compiles_the_rounding_of_its_own_precision_alone():
+    of = {name: {id(one) for part in parts_of(name) for one in part} for name in ROUNDING}
+    assert of["nf4"] - of["none"] == {id(NARROW)}
+    assert of["int4"] - of["none"] == {id(NARROW_TO_GRID)}
+
+
+def test_another_checkout_finds_the_code_and_another_cpu_has_a_mark_of_its_own(
+    tmp_path, monkeypatch
+):
+    bare = shutil.ignore_patterns("__pycache__")
+    other = shutil.copytree(code_cache.HERE.parent, tmp_path / "ramole_core", ignore=bare)
+    code = "from ramole_core.kernels.norm import NORMALISE as one; one.compile(); "
+    code += "from ramole_core.kernels import code_cache as cache; "
+    code += "print(cache.HERE.parent, cache.FOLDER, one._entry.cache_hits)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=600
+    )
+    assert done.stdout.split() == [str(other), str(code_cache.FOLDER), "1"], done.stderr[-2000:]
+    mine = code_cache.complete("nf4")
+    monkeypatch.setattr(code_cache, "get_host_cpu_name", lambda: "another")
+    assert code_cache.complete("nf4") != mine

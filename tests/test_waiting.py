@@ -140,7 +140,7 @@ def test_places_are_found_once_for_each_change(monkeypatch):
     queue = WaitingQueue(most=99, rows=4)
     running = line("ann@home")
     for number in range(3):
-        queue.add(lambda n: line(*["evil"] * n)[-1], session=f"s{number}", address="evil")
+        queue.add(line(f"s{number}@evil")[0])
         for _ in range(20):
             places = queue.places(running)
     assert len(found) == 3 and list(places.values()) == [1, 2, 3]

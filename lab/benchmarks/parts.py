@@ -1,6 +1,6 @@
 """The parts that measure generation: decode, prefill, peers, sweeps, many at once, retrieval."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from lab.benchmarks.interleave import Cell, Tell, measure_cells
 from lab.benchmarks.peers import Peer
@@ -26,7 +26,6 @@ MIXES = (
     Mix("ramole", 3, trace=True),
 )
 PREFILLED = (BASE, SELECTION, MIXTURE, RAMOLE, Mix("ramole", 8))
-Part = Callable[[Stage, Record, Tell], None]
 
 
 def measure_decode(stage: Stage, record: Record, tell: Tell) -> None:

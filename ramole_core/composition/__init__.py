@@ -1,4 +1,4 @@
-"""The composition methods: one published method a file, each with its one decision."""
+"""The composition methods, most in a file of their own, each with its one decision."""
 
 from importlib import import_module
 

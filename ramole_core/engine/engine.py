@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerBase
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, Response
 from ramole_core.effects import Subset
-from ramole_core.engine.answer_format import format_of
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.bare_reading import BareReader
 from ramole_core.engine.decoding import spell
@@ -236,35 +235,19 @@ class Engine:
         """
         self.scheduler.queue.check_place(session=session, address=address)
         prepared = leave_out(prepared)
-        request, prompt = prepared.request, prepared.prompt
         segments = self._maker.segments(prepared, bare=stopped)
         self._check_made(segments)
-        ids = [*prompt.ids, *request.prefix_ids, *prepared.streamed_ids[:-1]]
-        eos, tokenizer = self.facts.eos, self.tokenizer
-        form = format_of(request, tokenizer, eos=eos, vocabulary=self.facts.vocabulary)
         count = len(prepared.candidates) if stopped else len(segments.open.names)
-
-        def make(number: int) -> RequestState:
-            return new_request_state(
-                number,
-                request,
-                ids=ids,
-                prompt_length=len(prompt.ids),
-                segments=segments,
-                candidates=prepared.candidates[:count],
-                room=prompt.room,
-                tokenizer=tokenizer,
-                eos=eos,
-                session=session,
-                address=address,
-                extra={"dropped_turns": float(prompt.dropped)} if prompt.dropped else {},
-                streamed_ids=prepared.streamed_ids,
-                form=form,
-            )
-
-        return self.scheduler.submit(
-            make, len(prompt.ids) + prompt.room, session=session, address=address, deliver=deliver
+        state = new_request_state(
+            prepared,
+            segments,
+            prepared.candidates[:count],
+            facts=self.facts,
+            tokenizer=self.tokenizer,
+            session=session,
+            address=address,
         )
+        return self.scheduler.submit(state, deliver)
 
     def fit(self, prepared: Prepared) -> Fit | None:
         """The search for the request's weights, at its start or known already; None where it needs
@@ -290,22 +273,16 @@ class Engine:
         names = tuple(one.name for one in fit.candidates)
         segments = Segments((Segment(reading.longest, placement, names),))
         self._check_made(segments)
-
-        def make(number: int) -> RequestState:
-            return new_pair_state(
-                number,
-                replace(asked, trace=False),
-                reading,
-                segments=segments,
-                candidates=fit.candidates,
-                tokenizer=self._base.tokenizer,
-                session=session,
-                address=address,
-            )
-
-        return self.scheduler.submit(
-            make, reading.longest, session=session, address=address, deliver=deliver
+        state = new_pair_state(
+            replace(asked, trace=False),
+            reading,
+            segments,
+            fit.candidates,
+            tokenizer=self._base.tokenizer,
+            session=session,
+            address=address,
         )
+        return self.scheduler.submit(state, deliver)
 
     def read_again(
         self,
@@ -336,19 +313,19 @@ class Engine:
             segments = self._maker.with_subset(prepared, state.segments, left)
         else:
             segments = self._maker.segments(prepared.bare())
-        return new_pair_state(
-            state.number,
+        one = new_pair_state(
             replace(
                 prepared.request, trace=False, effects=False, logprobs=None, prompt_logprobs=False
             ),
             PairReading([reading.pair]),
-            segments=segments,
-            candidates=state.candidates,
+            segments,
+            state.candidates,
             tokenizer=self._base.tokenizer,
             session=state.session,
             address=state.address,
-            becomes=state.length,
         )
+        one.number, one.becomes = state.number, state.length
+        return one
 
     def _check_made(self, segments: Segments) -> None:
         """Raise Busy where merges that wait would take more than the host cache may."""

@@ -5,73 +5,65 @@ import math
 from transformers import PreTrainedTokenizerBase
 
 from ramole_core.composition import Candidate
-from ramole_core.engine.answer_format import AnswerFormat
+from ramole_core.engine.answer_format import format_of
 from ramole_core.engine.decoding import TextStream, make_generator, skip_draws
 from ramole_core.engine.pair_reading import PairReading
+from ramole_core.engine.prompt import Prepared
+from ramole_core.engine.reader import ModelFacts
 from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.segments import Segments
 from ramole_core.request import Request
 
 
 def new_request_state(
-    number: int,
-    request: Request,
-    *,
-    ids: list[int],
-    prompt_length: int,
+    prepared: Prepared,
     segments: Segments,
     candidates: tuple[Candidate, ...],
-    room: int,
+    *,
+    facts: ModelFacts,
     tokenizer: PreTrainedTokenizerBase,
-    eos: frozenset[int],
-    session: str,
+    session: str = "",
     address: str = "",
-    extra: dict[str, float] | None = None,
-    streamed_ids: tuple[int, ...] = (),
-    form: AnswerFormat | None = None,
 ) -> RequestState:
-    """A waiting request, its given tokens counted as answered and drawn. `streamed_ids` are the
-    last tokens of the answer that another engine has streamed; the last one is streamed again."""
+    """A waiting request, its given tokens counted as answered and drawn."""
+    request, prompt, streamed = prepared.request, prepared.prompt, prepared.streamed_ids
+    ids = [*prompt.ids, *request.prefix_ids, *streamed[:-1]]  # the last one is streamed again
     state = RequestState(
-        number=number,
         request=request,
         session=session,
         address=address,
         ids=ids,
-        prompt_length=prompt_length,
+        prompt_length=len(prompt.ids),
         segments=segments,
         candidates=candidates,
-        room=room,
+        room=prompt.room,
         text=TextStream(tokenizer, stop=request.stop),
         generator=make_generator(request),
         content=segments.content(() if request.prompt_logprobs else ids),
-        extra=dict(extra or {}),
-        new=max(0, len(streamed_ids) - 1),
-        resumed_token=streamed_ids[-1] if streamed_ids else None,
-        form=form,
+        extra={"dropped_turns": float(prompt.dropped)} if prompt.dropped else {},
+        new=max(0, len(streamed) - 1),
+        resumed_token=streamed[-1] if streamed else None,
+        form=format_of(request, tokenizer, eos=facts.eos, vocabulary=facts.vocabulary),
     )
     for token in state.tokens:
-        state.push(token, eos)
+        state.push(token, facts.eos)
     state.logprobs = [math.nan] * len(state.tokens) if request.effects else []
     skip_draws(state.generator, request, len(state.tokens))
     return state
 
 
 def new_pair_state(
-    number: int,
     request: Request,
     reading: PairReading,
-    *,
     segments: Segments,
     candidates: tuple[Candidate, ...],
+    *,
     tokenizer: PreTrainedTokenizerBase,
     session: str,
     address: str,
-    becomes: int = 0,
 ) -> RequestState:
-    """A waiting row that reads all pairs."""
+    """A waiting row that reads all pairs, under the request's adapters."""
     state = RequestState(
-        number=number,
         request=request,
         session=session,
         address=address,
@@ -84,7 +76,6 @@ def new_pair_state(
         generator=make_generator(request),
         content=segments.content(()),
         reading=reading,
-        becomes=becomes,
     )
     state.take_pair()
     return state

@@ -38,7 +38,6 @@ from ramole_core.turns import Source, source_of
 class RequestState:
     """A submitted request; everything but `cancel` belongs to the scheduler."""
 
-    number: int
     request: Request
     session: str
     ids: list[int]
@@ -55,6 +54,8 @@ class RequestState:
     """What the cache knows the first tokens by."""
     extra: dict[str, float] = field(default_factory=dict)
     """Goes into the answer's."""
+    number: int = 0
+    """In the order of the queue, which sets it."""
     address: str = ""
     """Where the session comes from; empty: unknown, the session stands for it."""
     deliver: Callable[["RequestState", "Step | Generation | PairReading | Exception"], None] = (

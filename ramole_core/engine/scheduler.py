@@ -115,29 +115,20 @@ class Scheduler:
 
     def submit(
         self,
-        make: Callable[[int], RequestState],
-        length: int,
-        *,
-        session: str = "",
-        address: str = "",
+        state: RequestState,
         deliver: Callable[[RequestState, Step | Generation | PairReading | Exception], None]
         | None = None,
     ) -> RequestState:
-        """Queue a request of at most `length` tokens, made by its number; `deliver` gets its
-        results.
+        """Queue a request; `deliver` gets its results.
 
         Raises RamoleError where it could never run, Busy where MAX_QUEUE others wait, or its
         address has its share of the queue.
         """
-        self._kv.check(length)
-
-        def made(number: int) -> RequestState:
-            state = make(number)
-            if deliver is not None:
-                state.deliver = deliver
-            return state
-
-        return self.queue.add(made, session=session, address=address)
+        self._kv.check(state.length)
+        if deliver is not None:
+            state.deliver = deliver
+        self.queue.add(state)
+        return state
 
     def read_again(self, states: Sequence[RequestState]) -> None:
         """Queue these pairs to be read beside the batch (`read_again.py`)."""

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ramole_core.engine.request_state import RequestState
 from ramole_core.turns import Source, check_place, source_of
@@ -28,17 +28,14 @@ class WaitingQueue:
         with self._lock:
             self._check(session, address)
 
-    def add(
-        self, make: Callable[[int], RequestState], *, session: str, address: str
-    ) -> RequestState:
-        """Put a request in; `make` gives it by its number. Raises Busy where there is no place."""
+    def add(self, state: RequestState) -> None:
+        """Put a request in, with the next number. Raises Busy where there is no place."""
         with self._lock:
-            self._check(session, address)
+            self._check(state.session, state.address)
             self._number += 1
-            state = make(self._number)
+            state.number = self._number
             self._waiting.append(state)
             self._known = None
-        return state
 
     def remove(self, state: RequestState) -> None:
         """Take one request out."""

@@ -5,27 +5,28 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from ramole_core.kernels.code_cache import CACHE, COMPLETE, HERE, mark_complete
+from ramole_core.kernels.code_cache import CACHE, HERE, complete, mark_complete
 
 PARTS = 2
 """Processes; `all.py` has what each compiles."""
 
 
 @contextmanager
-def compiled_ahead() -> Iterator[Callable[[int], None] | None]:
-    """Compile what the cache has not; gives a function that waits for so many parts, of which the
-    first has the products; None where nothing is missing, or nothing is kept."""
-    if not CACHE or COMPLETE.is_file():
+def compiled_ahead(quantization: str) -> Iterator[Callable[[int], None] | None]:
+    """Compile what a base in this precision needs and the cache has not; gives a function that
+    waits for so many parts, of which the first has the products; None where nothing is missing, or
+    nothing is kept."""
+    if not CACHE or complete(quantization).is_file():
         yield None
         return
     processes: list[subprocess.Popen] = []
     with suppress(OSError):  # no room for a process: what is missing is compiled here
         for part in range(PARTS):
-            processes.append(_start(part))
+            processes.append(_start(part, quantization))
 
     def wait(parts: int) -> None:
         if [process.wait() for process in processes[:parts]] == [0] * PARTS:
-            mark_complete()
+            mark_complete(quantization)
 
     try:
         yield wait
@@ -35,9 +36,9 @@ def compiled_ahead() -> Iterator[Callable[[int], None] | None]:
             process.wait()
 
 
-def _start(part: int) -> subprocess.Popen:
+def _start(part: int, quantization: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "ramole_core.kernels.all", str(part)],
+        [sys.executable, "-m", "ramole_core.kernels.all", str(part), quantization],
         cwd=HERE.parents[1],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

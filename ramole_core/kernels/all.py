@@ -23,29 +23,33 @@ from ramole_core.kernels.product import MULTIPLY
 from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.widen import WIDEN
 
+ROUNDING = {"nf4": [NARROW], "int4": [NARROW_TO_GRID], "none": []}
+"""The kernels that round a base's weights, by its precision."""
 
-def _parts() -> list[list[Kernel]]:
-    """The kernels of this CPU, for processes that take about as long as each other; first what a
-    start needs first."""
-    products = [WIDEN, NARROW, NARROW_TO_GRID, MULTIPLY, NORMALISE, CHOOSE]
+
+def parts_of(quantization: str) -> list[list[Kernel]]:
+    """The kernels that a base in this precision needs on this CPU, for processes that take about as
+    long as each other; first what a start needs first."""
+    products = [WIDEN, *ROUNDING[quantization], MULTIPLY, NORMALISE, CHOOSE]
     products += [MULTIPLY_HALVES] if MULTIPLIES else []
     products += [TURN, MULTIPLY_IN_UNIT] if MATRIX else []
     others = [ATTEND, WRITE, ACTIVATE, MIX, MEASURE, POINTS, MEASURE_LOGPROBS]
     return [products, others]
 
 
-def compile_part(part: int) -> None:
+def compile_part(part: int, quantization: str) -> None:
     """Compile the kernels of one of `ahead.PARTS` processes, or read them from the cache."""
-    for kernel in _parts()[part]:
+    for kernel in parts_of(quantization)[part]:
         kernel.compile()
 
 
 def compile_kernels() -> None:
-    """Compile all kernels, or read them from the cache."""
-    for part in range(PARTS):
-        compile_part(part)
-    mark_complete()
+    """Compile the kernels of every precision, or read them from the cache."""
+    for quantization in ROUNDING:
+        for part in range(PARTS):
+            compile_part(part, quantization)
+        mark_complete(quantization)
 
 
 if __name__ == "__main__":
-    compile_part(int(sys.argv[1]))
+    compile_part(int(sys.argv[1]), sys.argv[2])

@@ -1,7 +1,8 @@
 """The cache folder of compiled kernels, one for each version of their source.
 
-numba keeps a function's code for as long as the file in which it stands is the same. A kernel is
-made of functions of several files, so after a change in one of them it would go on with old code.
+numba keeps a function's code for as long as the file in which it stands is the same, beside others
+of its folder. A kernel is made of functions of several files, so after a change in one of them it
+would go on with old code, and each checkout of one source would compile its own.
 """
 
 import hashlib
@@ -16,25 +17,24 @@ from pathlib import Path
 import numba
 from llvmlite.binding import get_host_cpu_name
 from numba.core import config
+from numba.core.caching import UserProvidedCacheLocator
 
 HERE = Path(__file__).parent
 UNUSED_DAYS = 30
 """After which the code of another version is swept."""
 
 
-def _root() -> Path:
-    """Beside the source; in the user's cache folder where that is somebody else's."""
-    if os.access(HERE, os.W_OK):
-        return HERE / "__pycache__"
+def _roots() -> tuple[Path, ...]:
+    """The user's cache folder, and beside the source for who has none."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(home) / "ramole" / "kernels"
+    return Path(home) / "ramole" / "kernels", HERE / "__pycache__"
 
 
 def _version() -> str:
     switches = [
         os.environ.get(name, "") for name in ("RAMOLE_LANES", "RAMOLE_MATRIX", "RAMOLE_HALVES")
     ]
-    digest = hashlib.sha256("/".join(switches).encode())
+    digest = hashlib.sha256("/".join([*switches, numba.__version__]).encode())
     for file in (*sorted(HERE.glob("*.py")), HERE.parent / "composition" / "activation.py"):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
@@ -48,31 +48,50 @@ def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-FOLDER = _root() / f"kernels-{_version()}"
+_folders = [root / f"kernels-{_version()}" for root in _roots()]
+FOLDER = next(filter(_writable, _folders), _folders[0])
 CACHE = _writable(FOLDER)
 """Whether code is kept at all."""
-COMPLETE = FOLDER / f"complete-{get_host_cpu_name()}-{numba.__version__}-{sys.hexversion:x}"
-"""Is there once all kernels were compiled for this CPU; its time is that of the last use. Where
-numba finds their code no more, they are compiled when they are needed."""
+
+
+def complete(quantization: str) -> Path:
+    """The file that is there once all kernels that a base in this precision needs were compiled for
+    this CPU; its time is that of the last use. Where numba finds their code no more, they are
+    compiled when they are needed."""
+    return FOLDER / f"complete-{quantization}-{get_host_cpu_name()}-{sys.hexversion:x}"
+
+
+class InFolder(UserProvidedCacheLocator):
+    """numba's name for a place of code: FOLDER, whose version stands for all sources."""
+
+    def get_cache_path(self) -> str:
+        return str(FOLDER)
+
+    def get_source_stamp(self) -> str:
+        return FOLDER.name
 
 
 @contextmanager
 def kept_here() -> Iterator[None]:
     """Cache what numba compiles inside in FOLDER."""
-    before = config.CACHE_DIR  # pyright: ignore[reportAttributeAccessIssue]
-    config.CACHE_DIR = str(FOLDER) if CACHE else before  # pyright: ignore[reportAttributeAccessIssue]
+    said = {"CACHE_DIR": str(FOLDER)} if CACHE else {}
+    said["CACHE_LOCATOR_CLASSES"] = f"{__name__}.{InFolder.__name__}"
+    before = {name: getattr(config, name, "") for name in said}
+    for name, value in said.items():
+        setattr(config, name, value)
     try:
         yield
     finally:
-        config.CACHE_DIR = before  # pyright: ignore[reportAttributeAccessIssue]
+        for name, value in before.items():
+            setattr(config, name, value)
 
 
-def mark_complete() -> None:
+def mark_complete(quantization: str) -> None:
     """Say that all kernels are there, and sweep versions that nobody has used for a month."""
     if not CACHE:
         return
     with suppress(OSError):  # swept, or another user's
-        COMPLETE.touch()
+        complete(quantization).touch()
     for other in FOLDER.parent.glob("kernels-*"):
         with suppress(OSError):  # another process sweeps too
             used = max(path.stat().st_mtime for path in (other, *other.glob("complete-*")))

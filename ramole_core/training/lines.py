@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 RIDGE = 1e-4
 """Of similarities, which differ by tenths; keeps the line finite where the kinds do not overlap."""
@@ -52,8 +52,3 @@ def half_of(names: Sequence[str], *, random: np.random.Generator | None = None) 
         return known[::2]
     drawn = random.choice(len(known), size=(len(known) + 1) // 2, replace=False)
     return [known[n] for n in sorted(drawn)]
-
-
-def among(names: Sequence[str], chosen: Sequence[str]) -> Bool[np.ndarray, "n"]:
-    """Which of the names are chosen."""
-    return np.isin(np.array(names, object), list(chosen))
