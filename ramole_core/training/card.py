@@ -29,6 +29,8 @@ class Provenance:
     """SHA-256 of the base's weights."""
     quantization: str
     """How the base was stored: `nf4`, `int4` or `none`."""
+    dtype: str
+    """What its products were computed in: `float32`, `bfloat16`."""
     command: str
     """The command line that repeats the run."""
     licence: str

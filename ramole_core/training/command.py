@@ -107,6 +107,7 @@ def adapter(
             base_name=hub_name(base.name),
             base_checksum=base.checksum,
             quantization=base.quantization,
+            dtype=str(base.dtype).removeprefix("torch."),
             command=run.command,
             licence=card.licence,
             description=text or f"A LoRA adapter for {recipe.name}.",

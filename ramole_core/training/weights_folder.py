@@ -68,6 +68,7 @@ def method_facts(base: BaseModel, progress: Progress, command: str) -> dict[str,
         "base_model": base.name,
         "base_checksum": base.checksum,
         "quantization": base.quantization,
+        "dtype": str(base.dtype).removeprefix("torch."),
         "command": command,
         **run_facts(progress),
     }
