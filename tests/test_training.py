@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 
 from ramole_core.base.model import dequantised
 from ramole_core.errors import RamoleError
-from ramole_core.training.adapter import attach_lora, train_adapter
+from ramole_core.training.adapter import attach_lora, train_adapter, trained_parameters
 from ramole_core.training.loop import Run
-from ramole_core.training.loss import answer_loss, row_losses, token_losses
+from ramole_core.training.loss import answer_loss, can_share, row_losses, token_losses
 from ramole_core.training.recipe import AdapterRecipe, Schedule
 from ramole_core.training.rows import (
     BatchOrder,
@@ -113,6 +113,42 @@ def test_padding_and_order_do_not_change_a_rows_loss(tiny_base):
     alone = torch.stack([token_losses(model, collate([row])).mean() for row in rows])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
     assert together.unique().numel() == 3
+
+
+SHARING = [
+    Encoded((3, 4, 5, 6, 9), (7, 8)),
+    Encoded((3, 4, 5, 9), (4, 5, 6)),
+    Encoded((3, 4, 5, 6), (5,)),
+]
+
+
+def test_what_all_rows_begin_with_is_read_once_for_the_same_loss_and_gradients(tiny_base):
+    adapted = attach_lora(tiny_base, recipe(1))
+    with torch.no_grad():
+        for name, one in trained_parameters(adapted).items():
+            one.normal_(std=0.1 if "lora_B" in name else 0.3)
+    model, found, read = adapted.get_base_model(), [], []
+    model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: read.append(tuple(args[0].shape))
+    )
+    assert can_share(model, SHARING)
+    read.clear()
+    for share in (False, True):
+        loss = answer_loss(model, collate(SHARING, share=share))
+        adapted.zero_grad()
+        loss.backward()
+        found.append([loss, *(p.grad.clone() for p in trained_parameters(adapted).values())])
+    assert read == [(3, 7), (1, 3), (3, 4)]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
+    assert max(float(one.abs().max()) for one in found[0][1:]) > 1e-3
+    losses = [row_losses(model, SHARING, share=share) for share in (False, True)]
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_whose_first_tokens_see_later_ones_shares_nothing(tiny_base):
+    model = dequantised(tiny_base)
+    model.get_input_embeddings().register_forward_hook(lambda _, args, out: out + out.mean(1, True))
+    assert not can_share(model, SHARING)
 
 
 def test_batches_hold_every_row_once_an_epoch_and_start_anywhere():

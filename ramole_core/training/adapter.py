@@ -21,7 +21,7 @@ from ramole_core.base.model import BaseModel, dequantised
 from ramole_core.errors import RamoleError
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.loop import Run, Trainable, train
-from ramole_core.training.loss import answer_loss, row_losses
+from ramole_core.training.loss import answer_loss, can_share, row_losses
 from ramole_core.training.material import identity
 from ramole_core.training.recipe import AdapterRecipe
 from ramole_core.training.rows import BatchOrder, Task, collate, encode_rows, read_task
@@ -93,11 +93,12 @@ def fit_lora(
     order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
     plain = model.get_base_model()
     assert isinstance(plain, PreTrainedModel)
+    share = can_share(plain, rows[:2])
     one = Trainable(
         name="adapter",
         parameters=trained_parameters(model),
-        loss=lambda step: answer_loss(plain, collate(order(step))),
-        dev_loss=lambda: {"adapter": row_losses(plain, dev).mean().item()},
+        loss=lambda step: answer_loss(plain, collate(order(step), share=share)),
+        dev_loss=lambda: {"adapter": row_losses(plain, dev, share=share).mean().item()},
         facts={"recipe": asdict(recipe), **identity(base, [task])},
         epoch=order.epoch,
         save=save,

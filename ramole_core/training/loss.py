@@ -7,21 +7,44 @@ are picked, and the output embedding reads those alone.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from ramole_core.errors import RamoleError
 from ramole_core.training.rows import Batch, R, collate
 
+MAX_ROUNDING = 0.2
+"""The largest difference that counts as rounding, as a share of the numbers' deviation."""
+
 
 def last_hidden(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "b l d"]:
     """The input of the model's output embedding, of every token of a batch."""
-    device = next(model.parameters()).device
-    return model.base_model(input_ids=batch.ids.to(device), use_cache=False).last_hidden_state
+    ids = batch.ids.to(next(model.parameters()).device)
+    if not batch.shared:
+        return model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    cache, shared = DynamicCache(config=model.config), batch.shared
+    first = model.base_model(input_ids=ids[:1, :shared], cache=cache, use_cache=True)
+    cache.batch_repeat_interleave(len(ids))
+    rest = model.base_model(input_ids=ids[:, shared:], cache=cache, use_cache=True)
+    begin = first.last_hidden_state.expand(len(ids), -1, -1)
+    return torch.cat([begin, rest.last_hidden_state], dim=1)
+
+
+@torch.no_grad()
+def can_share(model: PreTrainedModel, rows: Sequence[R]) -> bool:
+    """Whether what rows begin with may be read once for all of them: as far as rounding goes, each
+    token's last input is what it is without."""
+    batch = collate(rows, share=True)
+    try:
+        shared, whole = last_hidden(model, batch), last_hidden(model, replace(batch, shared=0))
+    except Exception:  # a model whose cache is of another kind
+        return False
+    return bool((shared - whole).abs().max() <= MAX_ROUNDING * whole.float().std())
 
 
 def token_losses(
@@ -60,15 +83,16 @@ def row_losses(
     *,
     batch_rows: int = 25,
     mixing: Callable[[Sequence[R]], AbstractContextManager[None]] | None = None,
+    share: bool = False,
 ) -> Float[Tensor, " n"]:
     """Mean answer loss of each row, in the rows' order; computed in batches of like length, each
-    inside `mixing` of its rows."""
+    inside `mixing` of its rows. `share`: as in `collate`."""
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
     losses = torch.zeros(len(rows))
     for start in range(0, len(order), batch_rows):
         chosen = order[start : start + batch_rows]
         part = [rows[number] for number in chosen]
-        batch = collate(part)
+        batch = collate(part, share=share)
         with mixing(part) if mixing else nullcontext():
             tokens = token_losses(model, batch).float().cpu()
         total = torch.zeros(len(chosen)).index_add_(0, batch.rows, tokens)

@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from math import ceil
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -74,6 +75,8 @@ class Batch:
     """Position of each of them."""
     targets: Int[Tensor, " m"]
     """The answer token that each must predict."""
+    shared: int = 0
+    """First tokens that all rows have, to be read once."""
 
 
 def read_task(source: Path, *, seed: int = 0) -> Task:
@@ -174,8 +177,9 @@ def _check_some(kept: Sequence[Encoded], count: int, max_tokens: int) -> None:
         )
 
 
-def collate(rows: Sequence[Encoded], *, pad: int = 0) -> Batch:
-    """One right-padded batch."""
+def collate(rows: Sequence[Encoded], *, pad: int = 0, share: bool = False) -> Batch:
+    """One right-padded batch; `share`: the first tokens that all prompts have are to be read once,
+    for all rows."""
     length = max(len(row) for row in rows)
     ids = torch.full((len(rows), length), pad, dtype=torch.long)
     owner, places, targets = [], [], []
@@ -185,7 +189,13 @@ def collate(rows: Sequence[Encoded], *, pad: int = 0) -> Batch:
         owner += [number] * len(row.answer)
         places += range(start, start + len(row.answer))
         targets += row.answer
-    return Batch(ids, torch.tensor(owner), torch.tensor(places), torch.tensor(targets))
+    shared = 0
+    if share and len(rows) > 1:
+        first, last = min(row.prompt for row in rows), max(row.prompt for row in rows)
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(first[:-1], last[:-1], strict=False))
+        shared = sum(1 for _ in same)
+    where = torch.tensor(owner), torch.tensor(places), torch.tensor(targets)
+    return Batch(ids, *where, shared=shared)
 
 
 def batches(rows: Sequence[R], *, batch_rows: int, seed: int) -> Iterator[list[R]]:
