@@ -62,6 +62,8 @@ format: setup ## ruff, changing files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Faults that the audit passes over, by id; each has a line of its own here, "# ID: the reason."
+IGNORED :=
 audit: setup ## known faults of what is installed (pip-audit), and of scripts and workflows
 	@[ -x .venv/audit/bin/pip-audit ] || { $(BIN)/python -m venv .venv/audit && .venv/audit/bin/pip install -q $(PIP_ARGS) pip-audit zizmor; }
 	$(BIN)/python -m pip freeze --exclude-editable > .venv/audit/installed.txt

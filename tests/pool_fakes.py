@@ -117,6 +117,7 @@ class FakeRamole:
             embed=lambda texts: np.eye(len(texts), 3, dtype="f4"),
             vectors=lambda texts: [_vector(text) for text in texts],
             card_vectors=lambda cards: [_vector(" ".join(card.texts)) for card in cards],
+            count_tokens=lambda texts: sum(len(text.split()) for text in texts),
         )
         self._mixes = Mixes(s.data_dir)
         encoder = WordEncoder()

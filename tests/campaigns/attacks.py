@@ -11,20 +11,30 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from urllib.parse import urlsplit
 
 import httpx
 
+from ui.middleware.routes import UNUSED
+
 ADDRESS = "127.0.9.9"
+BEHIND = {"x-forwarded-for": "203.0.113.9"}
+"""Of a proxy on this machine that the operator did not name: the address counts as unknown."""
 JSON = {"content-type": "application/json"}
 MIB = 2**20
+MAX_UPLOAD = 256 * MIB
+"""The longest body of an upload where MAX_UPLOAD_MB is unsaid."""
+ELSEWHERE = "https://127.0.0.1:1/"
+FILES = {"content-type": "multipart/form-data; boundary=x"}
 FORM = (
     b'--x\r\nContent-Disposition: form-data; name="other"; filename="a.mp4"\r\n\r\n'
     + bytes(MIB)
     + b"\r\n--x--\r\n"
 )
+FILE = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.zip"\r\n\r\n'
 
 
 class Attacker:
@@ -36,10 +46,18 @@ class Attacker:
         self.counts: Counter[str] = Counter()
         self.over = asyncio.Event()
 
-    async def post(self, client: httpx.AsyncClient, path: str, content: bytes, **headers: str):
+    async def post(
+        self,
+        client: httpx.AsyncClient,
+        path: str,
+        content: bytes,
+        *,
+        method: str = "POST",
+        **headers: str,
+    ) -> None:
         """One request, counted by what it got."""
         try:
-            told = await client.post(path, content=content, headers={**JSON, **headers})
+            told = await client.request(method, path, content=content, headers={**JSON, **headers})
             self.counts[f"{told.status_code}"] += 1
         except httpx.HTTPError as error:
             self.counts[type(error).__name__] += 1
@@ -65,16 +83,18 @@ class Attacker:
         await self.again(lambda client: self.post(client, "/gradio_api/queue/join", body), 2)
 
     async def silent_bodies(self) -> None:
-        """Long bodies that are silent after their beginning."""
-        await self.hold("/gradio_api/queue/join", 4 * MIB, sent=3 * MIB, many=8)
+        """Long bodies that are silent after their beginning, of calls and of uploads."""
+        await asyncio.gather(
+            self.hold("/gradio_api/queue/join", 4 * MIB, sent=3 * MIB, many=8),
+            self.hold("/gradio_api/upload", MAX_UPLOAD, 60 * MIB, 4, begin=FILE, kind=FILES),
+        )
 
     async def recordings(self) -> None:
         """Files in fields that nobody asked for, whole and cut."""
-        kind = {"content-type": "multipart/form-data; boundary=x"}
 
         async def both(client: httpx.AsyncClient) -> None:
             for path in ("process_recording", "component_server"):
-                await self.post(client, f"/gradio_api/{path}", FORM, **kind)
+                await self.post(client, f"/gradio_api/{path}", FORM, **FILES)
 
         await asyncio.gather(
             self.again(both, 2), self.hold("/gradio_api/process_recording", 4 * MIB, MIB, 4)
@@ -111,23 +131,33 @@ class Attacker:
         await self.hold("/gradio_api/heartbeat/{}", 0, 0, 700)
 
     async def passwords(self) -> None:
-        """Wrong passwords, for a user that there is."""
-        said = {"authorization": "Bearer ann:wrong"}
+        """Wrong passwords for a user that there is, from here and from behind a proxy: fewer at
+        once than fill the line, where the right one is refused too (docs/hosting.md)."""
 
-        async def guess(client: httpx.AsyncClient) -> None:
+        async def guess(client: httpx.AsyncClient, **proxy: str) -> None:
+            said = {"authorization": "Bearer ann:wrong", **proxy}
             await self.post(client, "/v1/chat/completions", b"{}", **said)
 
-        await self.again(guess, 4)
+        await asyncio.gather(self.again(guess, 4), self.again(partial(guess, **BEHIND), 4))
 
     async def reloads(self) -> None:
-        """The stream that Gradio has for who writes a page."""
-        await self.hold("/gradio_api/dev/reload", 0, 0, 400)
+        """The stream that Gradio has for who writes a page, and all else that it has and the page
+        does not use: its assistant, saved links, other servers' pages."""
+
+        async def each(client: httpx.AsyncClient) -> None:
+            for path in UNUSED:
+                path = path.replace("{*}", ELSEWHERE).replace("{}", "x")
+                for method in ("GET", "POST"):
+                    if not self.over.is_set():
+                        await self.post(client, path, b"{}", method=method)
+
+        await asyncio.gather(self.hold("/gradio_api/dev/reload", 0, 0, 400), self.again(each, 2))
 
     async def links(self) -> None:
         """The page's own page, its configuration, and others' in the place of files."""
 
         async def both(client: httpx.AsyncClient) -> None:
-            for path in ("/", "/config", "/gradio_api/file=https://127.0.0.1:1/"):
+            for path in ("/", "/config", f"/gradio_api/file={ELSEWHERE}"):
                 with suppress(httpx.HTTPError):
                     self.counts[f"{(await client.get(path)).status_code}"] += 1
 
@@ -144,15 +174,25 @@ class Attacker:
 
         await self.again(both, 4)
 
-    async def hold(self, path: str, length: int, sent: int, many: int) -> None:
+    async def hold(
+        self,
+        path: str,
+        length: int,
+        sent: int,
+        many: int,
+        *,
+        begin: bytes = b'"',
+        kind: Mapping[str, str] = JSON,
+    ) -> None:
         """So many connections with a request that says a length, sends less, and waits; each that
         is cut is opened anew."""
+        body = begin.ljust(sent, b"x")[:sent]
 
         async def one() -> None:
             while not self.over.is_set():
                 method = "POST" if length else "GET"
                 said = f"{method} {path.format(secrets.token_hex(6))} HTTP/1.1\r\n"
-                said += f"Host: {self.host}\r\nContent-Type: application/json\r\n"
+                said += f"Host: {self.host}\r\nContent-Type: {kind['content-type']}\r\n"
                 said += f"Content-Length: {length}\r\n\r\n" if length else "\r\n"
                 with suppress(OSError, asyncio.IncompleteReadError):
                     reader, writer = await asyncio.open_connection(
@@ -160,7 +200,7 @@ class Attacker:
                     )
                     with ExitStack() as stack:
                         stack.callback(writer.close)
-                        writer.write(said.encode() + b'"'.ljust(sent, b"x")[:sent])
+                        writer.write(said.encode() + body)
                         with suppress(TimeoutError):
                             await asyncio.wait_for(writer.drain(), 10)
                         over = asyncio.create_task(self.over.wait())
@@ -209,7 +249,7 @@ async def attack(url: str, names: Sequence[str]) -> None:
     while not attacker.counts and time.monotonic() < end:
         await asyncio.sleep(0.1)
     attacker.over.set()
-    await asyncio.wait(attacks, timeout=ENDING_SECONDS / 3)
+    await asyncio.wait(attacks, timeout=ENDING_SECONDS / 12)  # refusals may wait longer
     print(json.dumps(dict(sorted(attacker.counts.items()))), flush=True)
     os._exit(0)
 

@@ -1,19 +1,19 @@
 """Honest clients while one address attacks: in turn each attack alone, then all of them at once.
 
-`count` is the seconds of each turn. Before the first, honest clients alone have as many answers as
-the server keeps sessions, so that memory grows by nothing of theirs any more. Honest clients ask,
-see their first token and their whole answer; how long the first token takes is compared with a turn
-without an attack.
+`count` is the seconds of each turn, whose order is the seed's. Before the first, honest clients
+alone have as many answers as the server keeps sessions, so that memory grows by nothing of theirs
+any more. Honest clients ask, see their first token and their whole answer; how long the first token
+takes is compared with a turn without an attack.
 """
 
 import asyncio
-import json
+import os
+import random
 import re
 import statistics
 import sys
 import time
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -22,6 +22,7 @@ import psutil
 from ramole_core.api_keys import add_key, today
 from tests.campaigns.attacks import ATTACKS, attacking
 from tests.campaigns.figures import Figures
+from tests.campaigns.honest import KEY, PASSWORD, USER, Turn, ask_on
 from tests.pool_fakes import write_sample
 from tests.serving import Server, fake, running, second_start
 from ui.session.store import MAX_SESSIONS
@@ -42,20 +43,6 @@ SETTLED_SECONDS = 20.0
 GONE_SECONDS = 100.0
 """And after the last: a session without an open page goes after a minute and a half."""
 BUDGETED = ("kv_made_bytes", "host_cache_bytes", "device_cache_bytes")
-KEY: dict[str, str] = {}
-"""What the honest send where the page asks for a key."""
-PROMPT = "Fix the capital letters in the following text: i live in paris"
-
-
-@dataclass
-class Turn:
-    """What the honest saw."""
-
-    first: list[float] = field(default_factory=list)
-    """Seconds to each first token."""
-    refused: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
-    attacker: dict[str, int] = field(default_factory=dict)
 
 
 def run(
@@ -69,20 +56,30 @@ def run(
     kinds: list[str] | None = None,
 ) -> Figures:
     """Serve, and play the turns; `real`: app.py with the base that ships. `kinds`: of these attacks
-    alone; where `passwords` is among them, the page asks for some, and the honest have a key."""
+    alone; where `passwords` is among them, the page asks for some, and the honest have a key or a
+    password."""
     figures, said = Figures(PROMISED), {}
-    if kinds and "passwords" in kinds:
-        KEY["authorization"] = f"Bearer {add_key(root / 'keys', 'ann', today=today())}"
-        said = {"keys_file": root / "keys", "auth": "ann:a right one"}
+    kinds = in_order(kinds or ATTACKS, seed)
+    if "passwords" in kinds:
+        KEY["authorization"] = f"Bearer {add_key(root / 'keys', USER, today=today())}"
+        said = {"keys_file": root / "keys", "auth": f"{USER}:{PASSWORD}"}
     with _served(root, real, **said) as server:
-        asyncio.run(_turns(server, root, figures, count, end, clients, kinds or [*ATTACKS], real))
+        asyncio.run(_turns(server, root, figures, count, end, clients, kinds, real))
         log = server.log.read_text("utf-8", "replace")
     figures.counts["tracebacks_in_the_log"] = log.count("Traceback")
     figures.counts["mishaps"] = count
     return figures
 
 
+def in_order(kinds: Sequence[str], seed: int) -> list[str]:
+    """The attacks in the order in which they are played."""
+    return random.Random(seed).sample(kinds, len(kinds))
+
+
 def _served(root: Path, real: bool, **said: object):
+    temporary = root / "tmp"
+    temporary.mkdir()
+    os.environ["TMPDIR"] = str(temporary)  # the server's, where `_disk` finds what is left there
     if not real:
         write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
         return fake(root, max_upload_mb=64, **said)
@@ -107,7 +104,8 @@ async def _turns(
     usual, told = statistics.median(quiet.first), {}
     await asyncio.sleep(min(SETTLED_SECONDS, seconds))
     before, disk, budgeted = _memory(server), _disk(root), _budgeted(server)
-    turns = [([kind], kind) for kind in kinds] + [(kinds, "all at once")]
+    turns = [([kind], kind) for kind in kinds]
+    turns += [(kinds, "all at once")] if len(kinds) > 1 else []
     for names, name in turns:
         if time.monotonic() > end:
             break
@@ -119,6 +117,9 @@ async def _turns(
             "memory_mib": round(_memory(server)),
             "attacker": turn.attacker,
         }
+        if KEY:
+            slowest = round(1000 * max(turn.logins, default=0))
+            told[name] |= {"logins": len(turn.logins), "slowest_login_ms": slowest}
         for kind, sentences in (("refused", turn.refused), ("lost", turn.lost)):
             for sentence in sentences:
                 figures.failed(kind, f"{name}: {sentence}")
@@ -136,6 +137,7 @@ async def _turns(
         "first_token_ms_without": round(1000 * usual),
         "memory_mib_before": round(before),
         "answers_before": asked + len(quiet.first),
+        "seconds_under_attack": seconds * len(told),
         "turns": told,
         "memory_mib_more": round(more),
         "budgets_mib_more": round(kept),
@@ -147,7 +149,7 @@ async def _turn(server: Server, names: list[str], seconds: float, clients: int) 
     """So long, with these attacks."""
     turn, over = Turn(), asyncio.Event()
     with attacking(server.url, names) as attacker:
-        honest = [asyncio.create_task(_honest(server.url, n, turn, over)) for n in range(clients)]
+        honest = [asyncio.create_task(ask_on(server.url, n, turn, over)) for n in range(clients)]
         await asyncio.sleep(seconds)
         over.set()
         _, late = await asyncio.wait(honest, timeout=LATEST_SECONDS)
@@ -156,49 +158,6 @@ async def _turn(server: Server, names: list[str], seconds: float, clients: int) 
         turn.lost += ["no answer in time"] * len(late)
     turn.attacker = attacker
     return turn
-
-
-async def _honest(url: str, number: int, turn: Turn, over: asyncio.Event) -> None:
-    transport = httpx.AsyncHTTPTransport(local_address=f"127.0.1.{1 + number}")
-    said = {"prompt": PROMPT, "max_new_tokens": 8, "method": "mixture"}
-    async with httpx.AsyncClient(
-        transport=transport, base_url=url, timeout=120, headers=KEY
-    ) as client:
-        while not over.is_set():
-            began = time.monotonic()
-            try:
-                sent = await client.post("/gradio_api/call/v2/ask", json=said)
-                if sent.status_code != 200:
-                    turn.refused.append(f"{sent.status_code} {sent.text[:120]}")
-                    continue
-                event = sent.json()["event_id"]
-                whole = await _answer(client, event, turn, began)
-                if not whole:
-                    turn.lost.append("a stream ended before its answer")
-            except (httpx.HTTPError, json.JSONDecodeError) as error:
-                turn.lost.append(f"{type(error).__name__}")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(over.wait(), 0.3)
-
-
-async def _answer(client: httpx.AsyncClient, event: str, turn: Turn, began: float) -> bool:
-    """Whether the answer came whole; its first token is noted."""
-    kind, heard = "", False
-    async with client.stream("GET", f"/gradio_api/call/ask/{event}") as lines:
-        async for line in lines.aiter_lines():
-            name, _, rest = line.partition(": ")
-            if name == "event":
-                kind = rest
-            elif name == "data" and kind == "error":
-                turn.refused.append(rest[:120])
-                return True
-            elif name == "data" and kind in ("generating", "complete"):
-                if not heard and (json.loads(rest) or [""])[0]:
-                    heard = True
-                    turn.first.append(time.monotonic() - began)
-                if kind == "complete":
-                    return True
-    return False
 
 
 async def _ready(server: Server) -> None:
