@@ -3,6 +3,7 @@
 `python -m tests.serving ROOT` serves the tab Pool and the endpoints over `FakeRamole(ROOT)`; the
 settings come from RAMOLE_* as always, and BEAT_SECONDS, IDLE_SECONDS, WAITING_SECONDS,
 READING_SECONDS and BODY_SECONDS make time short. The model is not there before the file GATE is;
+with CLOCK, a file, its bytes are the seconds of the clock by which sessions are silent;
 with HEARD, a folder, words wait for their reader;
 with CLOSES_LATE Gradio's own end waits for every connection, and not for five seconds.
 """
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -156,10 +158,25 @@ def sample_index() -> Path:
     return kept
 
 
+def client_of(url: str, **said):
+    """A client of Gradio's that waits a minute for each answer; httpx would wait five seconds."""
+    from gradio_client import Client
+
+    return Client(url, verbose=False, httpx_kwargs={"timeout": 60}, **said)
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def wait_until(holds: Callable[[], object], *, seconds: float = 400) -> None:
+    """Wait until it holds, or fail."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"it did not come within {seconds} s"
+        time.sleep(0.02)
 
 
 def wait_for(url: str, process: subprocess.Popen | Forked, log: Path, *, seconds: float) -> None:
@@ -206,6 +223,9 @@ def main() -> None:
     connections.READ_SECONDS = float(os.environ.get("READING_SECONDS", connections.READ_SECONDS))
     refusal.MAX_WAIT_SECONDS = float(os.environ.get("BODY_SECONDS", refusal.MAX_WAIT_SECONDS))
     quota.IDLE_SECONDS = float(os.environ.get("IDLE_SECONDS", quota.IDLE_SECONDS))
+    if "CLOCK" in os.environ:
+        clock = Path(os.environ["CLOCK"])
+        quota.Presence = partial(presence.Presence, lambda: float(clock.stat().st_size))
     ramole = FakeRamole(root, gate=Path(os.environ["GATE"]) if "GATE" in os.environ else None)
     ramole.heard = Heard(Path(os.environ["HEARD"])) if "HEARD" in os.environ else None
     with gr.Blocks(title="RAMoLE") as page:

@@ -12,14 +12,14 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from gradio_client.exceptions import AppError, AuthenticationError
 
 from ramole_core import Fitting, Generation, RamoleError, Request, Step
 from ramole_core.errors import Busy
 from tests.fake_ramole import OPTIONS, FakeRamole
 from tests.pool_fakes import write_adapter, write_sample, zipped
-from tests.serving import REPOSITORY, app, fake, free_port
+from tests.serving import REPOSITORY, app, client_of, fake, free_port
 from ui.api import fields
 from ui.api.answers import batched, streamed
 from ui.api.asking import ask_endpoint
@@ -43,7 +43,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def client(server):
-    client = Client(server.url, verbose=False)
+    client = client_of(server.url)
     yield client
     threading.Thread(target=client.close).start()  # it waits a second for a thread of its own
 
@@ -205,7 +205,7 @@ def test_an_upload_is_judged_belongs_to_its_session_and_can_be_removed(server, c
     assert {hit["name"] for hit in card["neighbours"]} == {"squad", "dart"}
     assert "folder" not in card and "/" not in json.dumps(card).replace("how far", "")
     assert names(client) == ["dart", "squad", "find_me"]
-    other = Client(server.url, verbose=False)
+    other = client_of(server.url)
     assert names(other) == ["dart", "squad"]
     with pytest.raises(AppError, match="no adapter 'find_me'"):
         other.predict("find_me", api_name="/remove_adapter")
@@ -217,7 +217,7 @@ def test_an_upload_is_judged_belongs_to_its_session_and_can_be_removed(server, c
 def test_uploads_go_when_the_client_leaves(server, archive):
     """At once, or in a while where it has a secret to come back with."""
     secret = {"x-ramole-session": "a secret that it might come back with"}
-    leaving = [Client(server.url, verbose=False, headers=headers) for headers in (None, secret)]
+    leaving = [client_of(server.url, headers=headers) for headers in (None, secret)]
     for client in leaving:
         client.predict(handle_file(archive), name="brief", api_name="/add_adapter")
     held = list((server.log.parent / "data" / "uploads").glob("*/brief"))
@@ -389,7 +389,7 @@ def test_while_the_model_loads_the_page_answers_and_a_question_waits(tmp_path, m
         told = httpx.get(f"{server.url}/health", timeout=30).json()
         assert told["status"] == "loading" and not told["model"]["ready"]
         assert httpx.get(server.url, timeout=30).status_code == 200
-        client = Client(server.url, verbose=False)
+        client = client_of(server.url)
         asked = client.submit("a b", api_name="/ask")
         gate.touch()
         assert asked.result(60)[0] == "a b"
@@ -413,8 +413,8 @@ def test_passwords_shut_everything_but_health(tmp_path):
         assert mcp.status_code == 401
         for wrong in (None, ("ann", "other"), ("", "")):
             with pytest.raises((AuthenticationError, ValueError)):
-                Client(server.url, auth=wrong, verbose=False)
-        client = Client(server.url, auth=("ben", "other"), verbose=False)
+                client_of(server.url, auth=wrong)
+        client = client_of(server.url, auth=("ben", "other"))
         assert names(client) == ["dart", "squad"]
         client.close()
         assert "secret" not in server.log.read_text()
@@ -528,7 +528,7 @@ def test_app_listens_before_torch_and_answers_with_the_real_core(tmp_path, tiny_
     with app(tmp_path, **settings) as server:
         told = httpx.get(f"{server.url}/health", timeout=30).json()
         assert told["status"] in ("loading", "ok") and told["adapters"] == 0
-        client = Client(server.url, verbose=False)
+        client = client_of(server.url)
         text, told = client.predict("hello", method="base", max_new_tokens=4, api_name="/ask")
         assert told["new_tokens"] <= 4 and told["finish_reason"] in ("length", "eos")
         how = {"method": "base", "max_new_tokens": 4, "api_name": "/ask"}
@@ -581,7 +581,7 @@ httpx.head = late
 with gr.Blocks() as page:
     pass
 url = launch(page, FakeRamole(Path(sys.argv[1]), port=int(sys.argv[2])))
-print(httpx.get(f"{url}livez").status_code, flush=True)
+print(httpx.get(f"{url}livez", timeout=60).status_code, flush=True)
 os._exit(0)
 """
 

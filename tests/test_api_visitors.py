@@ -3,17 +3,17 @@
 import asyncio
 import base64
 import json
-import time
 from pathlib import Path
 
 import httpx
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from gradio_client.exceptions import AppError
 
 from tests.pool_fakes import write_adapter, write_sample, zipped
-from tests.serving import Server, fake
+from tests.serving import Server, client_of, fake
 from tests.test_api import speak_mcp
+from ui.session.presence import IDLE_SECONDS
 
 EVIL, HOME = "203.0.113.9", "198.51.100.7"
 
@@ -88,22 +88,29 @@ def test_who_does_not_name_a_proxy_cannot_be_fooled_by_the_header(tmp_path, arch
 def test_where_all_is_taken_silent_sessions_make_room_and_living_ones_do_not(
     tmp_path, archives, monkeypatch
 ):
-    monkeypatch.setenv("IDLE_SECONDS", "8")
+    clock = tmp_path / "clock"
+    monkeypatch.setenv("CLOCK", str(clock))
+    clock.touch()
+
+    def later(seconds: int) -> None:
+        clock.write_bytes(bytes(clock.stat().st_size + seconds))
+
     (tmp_path / "adapters").mkdir()
     with fake(tmp_path, max_upload_mb=1, max_adapters=2, trusted_proxies="127.0.0.1") as server:
         evil, home = Caller(server, EVIL), Caller(server, HOME)
-        ann = Client(server.url, verbose=False)
+        ann = client_of(server.url)
         ann.predict(handle_file(str(archives[0])), name="anns", api_name="/add_adapter")
         assert evil.upload(archives[1], "invented") == ""
         assert "no room left" in home.upload(archives[2], "an honest one")
-        for _ in range(10):
-            time.sleep(1)
-            ann.predict("hello", api_name="/retrieve")  # any call is a sign of life
+        later(IDLE_SECONDS - 1)
+        ann.predict("hello", api_name="/retrieve")  # any call is a sign of life
+        assert "no room left" in home.upload(archives[2], "an honest one")
+        later(1)
         assert home.upload(archives[2], "an honest one") == ""
         names = [card["name"] for card in ann.predict(api_name="/list_adapters")]
         assert names == ["anns"] and held(tmp_path) == 2
         with pytest.raises(AppError, match="no room left"):
-            other = Client(server.url, verbose=False)
+            other = client_of(server.url)
             other.predict(handle_file(str(archives[3])), api_name="/add_adapter")
         ann.close()
         other.close()

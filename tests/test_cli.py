@@ -21,6 +21,7 @@ from ramole_core.methods import METHOD_LIST
 from ramole_core.mixes import Mix
 from ramole_core.request import Fitting, Generation, Request, Step, Trace
 from tests.adapter_files import write_adapter
+from tests.tiny_bases import BASES, save_tiny_base
 
 REPOSITORY = Path(__file__).parents[1]
 WORDS = ("Blue ", "[bold]boats", " ☂")
@@ -495,6 +496,19 @@ def test_doctor_gpu_without_a_card_is_one_sentence(home: Path, capsys, monkeypat
         assert main(words) == 2
         out, err = capsys.readouterr()
         assert out == "" and "needs an NVIDIA GPU" in err and len(err.splitlines()) == 1
+
+
+def test_doctor_on_a_base_that_is_not_served_exits_2_with_the_sentence(
+    home: Path, capsys, monkeypatch
+):
+    base = save_tiny_base(BASES["doge"], home / "doge")
+    capsys.readouterr()
+    monkeypatch.setenv("RAMOLE_BASE_MODEL", str(base))
+    assert main(["doctor", "--json"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    (said,) = [one["says"] for one in report["checks"] if one["state"] == "broken"]
+    assert not report["healthy"] and "\n" not in said
+    assert "attends by a mask of its own; this architecture (DogeForCausalLM) is not" in said
 
 
 def test_doctor_on_a_whole_and_on_a_damaged_pool(home: Path, capsys):

@@ -4,6 +4,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,9 +14,10 @@ from ramole_core.engine.local_engine import LocalEngine
 from ramole_core.errors import RamoleError
 from ramole_core.request import Generation
 from tests.schedules import ask
+from tests.serving import wait_until
 from tests.tiny_engine import TinyEngine
 
-SOON, NEVER = 120.0, 1e9
+SOON, LONG, NEVER = 120.0, 3600.0, 1e9
 """Seconds; a machine is rarely up for thirty years."""
 
 
@@ -56,6 +58,11 @@ def submitted(tiny, thread, request):
     return state
 
 
+def waits(tiny, thread):
+    """Whether the thread has work, and waits for more."""
+    return bool(thread._wake._waiters) and not tiny.engine.scheduler.idle
+
+
 def ended(tiny, states):
     end = time.monotonic() + SOON
     while not all(tiny.heard[state].end for state in states) and time.monotonic() < end:
@@ -71,7 +78,7 @@ def test_who_comes_together_is_read_together(tiny, thread, monkeypatch):
     def later():
         with thread.expecting():
             come.set()
-            time.sleep(0.2)  # it is prepared
+            wait_until(lambda: states and waits(tiny, thread))  # it is prepared
         states.append(submitted(tiny, thread, replace(ask(5), prompt="quite another")))
 
     second = threading.Thread(target=later)
@@ -101,11 +108,20 @@ def test_nobody_waits_for_one_that_was_refused(tiny, thread, monkeypatch):
 
 
 def test_nobody_waits_long_for_one_that_never_comes(tiny, thread, monkeypatch):
-    monkeypatch.setattr(engine_thread, "GATHER", 0.3)
-    began = time.monotonic()
+    monkeypatch.setattr(engine_thread, "GATHER", LONG)
+    clock = SimpleNamespace(now=7.0)
+    monkeypatch.setattr(engine_thread, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    wait_until(lambda: thread._wake._waiters)
     elsewhere(lambda: prepared(thread))  # and was never submitted
-    assert ended(tiny, [submitted(tiny, thread, ask(6))])
-    assert time.monotonic() - began >= 0.25
+    state = submitted(tiny, thread, ask(6))
+    wait_until(lambda: waits(tiny, thread))
+    clock.now += LONG - 1
+    thread.wake()
+    wait_until(lambda: waits(tiny, thread))
+    assert not tiny.heard[state].steps and not tiny.heard[state].end
+    clock.now += 1
+    thread.wake()
+    assert ended(tiny, [state])
     monkeypatch.setattr(engine_thread, "GATHER", NEVER)
     assert ended(tiny, [submitted(tiny, thread, ask(5))]), "it is forgotten"
 

@@ -11,6 +11,7 @@ from ramole_core import Ramole, RamoleError, Request
 from ramole_core.base.shapes import read_shapes
 from tests.conftest import tiny_settings
 from tests.hub_server import BASE, HOURS, HubServer, Repository, serving
+from tests.serving import wait_until
 
 TASKS = {
     "weather": ("Will it rain in Oslo?", "How warm is it outside?", "Is there snow on the way?"),
@@ -126,8 +127,14 @@ def test_many_prompts_wait_for_the_hub_together_and_not_once_they_are_cancelled(
     monkeypatch.setattr(hub, "slow", threading.Event())
     gone = threading.Event()
     end = {"stopped": lambda: ramole.stop(seconds=0.0), "cancelled": gone.set}.get(how)
-    if end is not None:
-        threading.Timer(0.3, end).start()
+    before = len(hub.weights_asked())
+    if end is not None:  # once something is waited for
+
+        def end_it():
+            wait_until(lambda: len(hub.weights_asked()) > before)
+            end()
+
+        threading.Thread(target=end_it, daemon=True).start()
     names = {"adapters": ["hf:ada/sums"]}
     asked = [Request(f"Will it rain in Oslo? {n}", method="mixture", **ASK) for n in range(8)]
     waits, wait = [], ramole.hub.wait

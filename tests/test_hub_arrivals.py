@@ -2,7 +2,6 @@
 
 import math
 import threading
-import time
 
 import pytest
 
@@ -11,6 +10,7 @@ from ramole_core.hub.arrivals import HELD_SECONDS, SILENCE, Wait
 from ramole_core.retrieval import Hit
 from tests.adapter_files import WEIGHTS, tree_of, write_adapter
 from tests.hub_server import HOURS, Repository, adapter, broken
+from tests.serving import wait_until
 
 
 class Clock:
@@ -127,9 +127,7 @@ def test_nobody_waits_for_slow_weights_and_they_answer_once_they_are_here(hub_se
     ((one, _),) = hub.near("all about sums", 1)
     with pytest.raises(RamoleError, match="still on its way"):
         hub._arrivals.bring(one, Wait(hub._clock() + 0.1))
-    end = time.monotonic() + 60
-    while not hub_server.weights_asked() and time.monotonic() < end:  # its tree comes first
-        time.sleep(0.01)
+    wait_until(hub_server.weights_asked)  # its tree comes first
     with pytest.raises(RamoleError, match="still on its way"):
         hub._arrivals.bring(one, Wait(hub._clock() + 0.1))
     assert len(hub_server.weights_asked()) == 1, "it is fetched once"
@@ -220,8 +218,7 @@ def test_to_close_waits_for_no_weights_and_they_do_not_come_later(
     said: list[str] = []
     asking = threading.Thread(target=lambda: said.extend(ask(hub, "all about sums", k=3)))
     asking.start()
-    while not hub_server.weights_asked():
-        time.sleep(0.01)
+    wait_until(hub_server.weights_asked)
     coming = list(hub._arrivals._coming.values())
     hub.close()
     hub._pool.close()
@@ -242,7 +239,12 @@ def test_nobody_is_waited_for_who_wants_no_answer_any_more(hub_server, open_hub,
     hub_server.slow = threading.Event()
     gone = threading.Event()
     near = hub.near("all about sums", 2)
-    threading.Timer(0.2, gone.set).start()
+
+    def leave():
+        wait_until(hub_server.weights_asked)
+        gone.set()
+
+    threading.Thread(target=leave, daemon=True).start()
     first, second = hub.bring_nearer(near, (), 2, hub.wait(gone.is_set))
     assert "still on its way" in first and "Nobody waits" in second
     assert len(hub._arrivals._coming) == 1, "and nothing more is asked for"

@@ -1,21 +1,27 @@
 """What a base says once it is served is held against its own forward when it loads."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import LlamaForCausalLM
 
 from ramole_core.base.model import load_base
 from ramole_core.base.shapes import read_shapes
-from ramole_core.engine import build
+from ramole_core.engine import build, reference
+from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.build import engine_of, kept_verdict
+from ramole_core.engine.load_check import MAX_DIFFERENCE, Verdict, remember
+from ramole_core.engine.own_forward import MAX_OPERATIONS, MIN_TOKENS, run_own
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.norm import Norm
 from ramole_core.layers.angles import SteadyAngles
 from ramole_core.layers.served_linear import ServedLinear
 from tests.conftest import tiny_settings
-from tests.tiny_bases import BASES, save_tiny_base
+from tests.tiny_bases import BASES, TinyBase, save_tiny_base
 
 
 @pytest.fixture
@@ -65,6 +71,45 @@ def test_a_verdict_is_of_one_precision_and_one_code(settings, tiny_llama, monkey
     assert kept_verdict(settings, tiny_llama) is None
 
 
+@pytest.mark.parametrize("changed", ["model.safetensors", "config.json"])
+def test_no_verdict_is_kept_of_a_base_that_changed(changed, settings, tiny_llama, tmp_path):
+    folder = shutil.copytree(tiny_llama, tmp_path / "copy")
+    settings = settings.model_copy(update={"base_model": str(folder)})
+    verdict = Verdict(1e-5, 100, True)
+    remember(build.verdict_file(settings, folder), verdict)
+    assert kept_verdict(settings, folder) == verdict
+    file = folder / changed
+    if changed == "config.json":
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"rms_norm_eps": 1e-3}))
+    else:
+        tensors = load_file(file)
+        tensors["model.norm.weight"][3] += 1
+        save_file(tensors, file, metadata={"format": "pt"})
+    assert kept_verdict(settings, folder) is None
+
+
+@pytest.mark.parametrize(
+    ("weights", "context", "lengths"),
+    [
+        (10**6, 512, (200, 193)),
+        (10**6, 100, (99, 92)),
+        (135 * 10**6, 8192, (111, 104)),
+        (360 * 10**6, 8192, (41, 34)),
+        (7 * 10**9, 8192, (20, 13)),
+        (7 * 10**10, 8192, (20, 13)),
+    ],
+)
+def test_the_check_takes_a_second_at_most_and_of_a_large_base_few_tokens(
+    weights, context, lengths, tiny_llama
+):
+    """Two prompts, each read by itself and side by side: two operations a weight and token."""
+    model = LlamaForCausalLM.from_pretrained(tiny_llama)
+    found = run_own(model, context=context, weights=weights).prompts
+    assert tuple(map(len, found)) == lengths and found[0][:9] != found[1][:9]
+    operations = 2 * 4 * weights * lengths[0]
+    assert operations <= MAX_OPERATIONS or lengths[0] == MIN_TOKENS
+
+
 def test_bits_that_moved_are_known_at_the_next_load(settings, tiny_llama):
     engine = load(settings)
     assert engine.exact and engine.facts.exact
@@ -79,22 +124,63 @@ def test_bits_that_moved_are_known_at_the_next_load(settings, tiny_llama):
     load(settings).close()
 
 
-def test_a_layer_that_computes_something_else_is_named(settings, monkeypatch):
+KINDS = {
+    "float32": {"dtype": "float32"},
+    "bfloat16": {"dtype": "bfloat16"},
+    "nf4": {"quantization": "nf4", "dtype": "auto"},
+    "int4": {"quantization": "int4", "dtype": "auto"},
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request, tiny_nf4, tmp_path, monkeypatch):
+    """A precision, and the settings of a base in it."""
+    monkeypatch.setattr(reference, "PROMPTS", reference.PROMPTS[:1])
+    return request.param, tiny_settings(tiny_nf4, tmp_path, **KINDS[request.param])
+
+
+def test_a_layer_that_computes_something_else_is_named(kind, monkeypatch):
     """A norm that is another in what is served, and only there."""
-    usual = Norm.of
-    monkeypatch.setattr(Norm, "of", lambda self, x: usual(self, x) * 1.05)
-    said = refusal(settings)
+    engine = load(kind[1])
+    most = MAX_DIFFERENCE[getattr(torch, engine.facts.dtype)]
+    assert engine.verdict and engine.verdict.difference < most / 5
+    engine.close()
+    usual, more = Norm.of, 1.05 if kind[0] == "float32" else 1.15
+    monkeypatch.setattr(Norm, "of", lambda self, x: usual(self, x) * more)
+    monkeypatch.setattr(build, "_code", lambda: "another")
+    said = refusal(kind[1])
     assert "served and own logits differ by" in said
     assert "from layer 0 (model.layers.0) on" in said
 
 
-def test_a_neighbour_that_is_heard_is_refused(settings, monkeypatch):
+def test_a_neighbour_that_is_heard_is_refused(kind, monkeypatch):
     """Attention over all tokens of a forward, as some code of others computes it."""
-    served = ServedLinear.forward
+    served, share = ServedLinear.forward, 0.01 if kind[0] == "float32" else 0.2
+
+    def hear(self, x):
+        return served(self, x + share * x.mean(-2, keepdim=True))
+
+    monkeypatch.setattr(ServedLinear, "forward", hear)
+    assert "differ by" in refusal(kind[1])
+
+
+@pytest.mark.parametrize("served", [None, 7, 4096])
+def test_a_window_that_is_not_served_is_refused_however_long_it_is(served, tmp_path, monkeypatch):
+    """The prompts have 200 tokens at most, and both forwards a window of half as many."""
+    row = TinyBase("exact", "gemma3_text", {"sliding_window": 4096})
+    folder = save_tiny_base(row, tmp_path / "base")
+    settings, models = tiny_settings(folder, tmp_path), []
+    monkeypatch.setattr(build, "run_own", keep(build.run_own, models))
+    load(settings).close()
+    window = ServedAttention.window
+    assert models.pop().config.sliding_window == 4096
     monkeypatch.setattr(
-        ServedLinear, "forward", lambda self, x: served(self, x + 0.01 * x.mean(-2, keepdim=True))
+        ServedAttention, "window", lambda self, mask, module: window(self, mask, module) and served
     )
-    assert "differ by" in refusal(settings)
+    monkeypatch.setattr(build, "_code", lambda: "another")
+    with pytest.raises(RamoleError, match="differ by .* from layer 0 "):
+        load(settings)
+    assert models.pop().config.sliding_window == 4096
 
 
 def test_numbers_that_are_none_are_refused(settings, monkeypatch):

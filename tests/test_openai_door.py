@@ -5,7 +5,7 @@ import time
 
 import httpx
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from openai import (
     APIError,
     AuthenticationError,
@@ -19,7 +19,7 @@ from openai import (
 from tests.browser import ask_page
 from tests.fake_ramole import WORDS
 from tests.pool_fakes import write_adapter, write_sample, zipped
-from tests.serving import fake
+from tests.serving import client_of, fake, wait_until
 
 HI = [{"role": "user", "content": "Which boats?"}]
 LONG = 20_000
@@ -43,10 +43,8 @@ def place(tmp_path_factory):
             with pytest.raises(NotFoundError):
                 client.chat.completions.create(model="gpt-4o", messages=HI)
             gate.touch()
-            for _ in range(200):
-                if httpx.get(f"{server.url}/health").json()["status"] == "ok":
-                    break
-                time.sleep(0.05)
+            health = f"{server.url}/health"
+            wait_until(lambda: httpx.get(health, timeout=60).json()["status"] == "ok")
             yield server.url, client, early.value
 
 
@@ -204,7 +202,8 @@ def test_who_waits_is_told_the_place_and_who_finds_none_to_come_again(place, cli
     with ask(client, length=LONG, stream=True) as running:
         next(iter(running))
         body = {"model": "base", "messages": HI, "stream": True, "max_tokens": 1}
-        with httpx.stream("POST", f"{place[0]}/v1/chat/completions", json=body) as waiting:
+        url = f"{place[0]}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body, timeout=60) as waiting:
             for stream in (True, False):
                 with pytest.raises(RateLimitError) as busy:
                     ask(client, stream=stream)
@@ -228,9 +227,10 @@ def test_uploads_are_their_session_s_and_passwords_are_asked_for(tmp_path):
             with opened(server.url, key) as client, pytest.raises(AuthenticationError) as told:
                 client.models.list()
             assert told.value.code == "invalid_api_key"
-        assert httpx.get(f"{server.url}/v1/models").status_code == 401
-        assert httpx.get(f"{server.url}/v1/models", auth=("ben", "other")).status_code == 200
-        uploader = Client(server.url, auth=("ann", "secret"), headers=SECRET, verbose=False)
+        models, ben = f"{server.url}/v1/models", ("ben", "other")
+        assert httpx.get(models, timeout=60).status_code == 401
+        assert httpx.get(models, auth=ben, timeout=60).status_code == 200
+        uploader = client_of(server.url, auth=("ann", "secret"), headers=SECRET)
         uploader.predict(handle_file(mine), name="mine", api_name="/add_adapter")
         with opened(server.url, "ann:secret", default_headers=SECRET) as client:
             names = [model.id for model in client.models.list()]
@@ -249,9 +249,10 @@ def test_uploads_are_their_session_s_and_passwords_are_asked_for(tmp_path):
 def test_wrong_keys_are_slowed_by_address_and_the_right_one_is_let_in(tmp_path):
     with fake(tmp_path, auth="ann:secret") as server:
         headers = {"Authorization": "Bearer ann:wrong"}
-        told = [httpx.get(f"{server.url}/v1/models", headers=headers) for _ in range(10)]
+        models = f"{server.url}/v1/models"
+        told = [httpx.get(models, headers=headers, timeout=60) for _ in range(10)]
         assert [one.status_code for one in told] == [401] * 10
         began = time.monotonic()
         right = {"Authorization": "Bearer ann:secret"}
-        assert httpx.get(f"{server.url}/v1/models", headers=right, timeout=60).status_code == 200
+        assert httpx.get(models, headers=right, timeout=60).status_code == 200
         assert time.monotonic() - began >= 1.9

@@ -1,5 +1,6 @@
 """A fresh base of one's own, of Llama-2's shape and without a chat template: every door answers."""
 
+import asyncio
 import io
 import json
 import math
@@ -7,14 +8,14 @@ import math
 import httpx
 import pytest
 import torch
-from gradio_client import Client
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ramole_core import Ramole, Request, Settings, model_notes, untrained
+from ramole_core import TRAINING_STEPS, Ramole, Request, Settings, model_notes, untrained
 from ramole_core.cli import main
 from ramole_core.methods import DEFAULT_METHOD, METHOD_LIST
 from tests.conftest import save_tiny_tokenizer
-from tests.serving import REPOSITORY, app
+from tests.serving import REPOSITORY, app, client_of
+from tests.test_api import speak_mcp
 from ui.header import status_html
 from ui.parts.untrained import untrained_html
 
@@ -83,7 +84,17 @@ def test_python_answers_with_defaults_raw_and_chat(settings):
         assert NOTE in html and NOTE not in status_html(ready, exact=True, model="tiny")
         assert set(untrained(ramole)) >= {"ramole", "moe", "mole"}
         html = untrained_html(ramole)
-        assert "train router --data DATA" in html and "# 40 minutes" in html and "ramole" in html
+        assert {
+            step.command.split("ramole_core ")[1].split(" --")[0] for step in TRAINING_STEPS
+        } == {
+            "train router",
+            "train retriever",
+            "calibrate",
+        }
+        for step in TRAINING_STEPS:
+            assert f"{step.command}   # {step.minutes} minutes: " in html
+        assert str(ramole.settings.trained_dir).endswith("/trained")
+        assert "RAMOLE_DATA_DIR/trained" in html and "--overwrite" in html
 
 
 def test_the_command_line_answers_and_tells_it_once(home, capsys, monkeypatch):
@@ -107,15 +118,44 @@ def test_the_command_line_answers_and_tells_it_once(home, capsys, monkeypatch):
     assert checks["router"]["state"] == "note" and "train router" in checks["router"]["says"]
 
 
+def test_a_template_of_the_operators_is_what_the_model_reads(home, capsys, monkeypatch):
+    def answer(*said: str) -> dict:
+        assert main(["generate", *said, "--max-new-tokens", "3", "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    plain = answer("Hello")
+    template = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
+    monkeypatch.setenv("RAMOLE_CHAT_TEMPLATE", template)
+    chat, raw = answer("Hello"), answer("<Hello>", "--raw")
+    assert chat["text"] == raw["text"] and chat["new_tokens"] == raw["new_tokens"]
+    assert chat["prompt_tokens"] == raw["prompt_tokens"] < plain["prompt_tokens"]
+    assert main(["doctor", "--json"]) == 0
+    checks = {one["name"]: one for one in json.loads(capsys.readouterr().out)["checks"]}
+    assert NOTE not in checks["chat template"]["says"]
+    assert "RAMOLE_CHAT_TEMPLATE" in checks["chat template"]["says"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mcp renames its own client function
 def test_the_page_and_its_doors_answer(settings, tmp_path):
     with app(tmp_path, **settings) as server:
-        client = Client(server.url, verbose=False)
+        client = client_of(server.url)
         for how in ({}, {"raw": True}, {"history": CHAT}, {"method": "base"}):
             _, told = client.predict("Hello", max_new_tokens=3, api_name="/ask", **how)
             assert told["new_tokens"] and told["method"] in (DEFAULT_METHOD, "base")
         (told,) = client.predict(["Hello"], max_new_tokens=3, api_name="/ask_batch")
         assert told["new_tokens"]
-        listed = {one["id"] for one in httpx.get(f"{server.url}/v1/models").json()["data"]}
+        said = {"prompt": "Hello", "max_new_tokens": 3}
+        _, (told,) = asyncio.run(speak_mcp(server.url, [("ask", said)]))
+        assert not told.isError and str(DEFAULT_METHOD) in told.content[0].text
+        config = httpx.get(f"{server.url}/config", timeout=60).json()
+        (block,) = [
+            value
+            for one in config["components"]
+            if 'id="untrained"' in (value := str(one["props"].get("value")))
+        ]
+        assert TRAINING_STEPS[0].command in block
+        models = httpx.get(f"{server.url}/v1/models", timeout=60).json()["data"]
+        listed = {one["id"] for one in models}
         trained = {row.name for row in METHOD_LIST if row.training}
         assert DEFAULT_METHOD in listed and not trained & listed
         said = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3}

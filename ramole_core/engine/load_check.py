@@ -18,15 +18,16 @@ from transformers import PreTrainedModel
 from ramole_core.base.checksum import read_json
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Piece
-from ramole_core.engine.own_forward import LAST_TOKENS, OwnForward, watch_blocks
+from ramole_core.engine.own_forward import LAST_TOKENS, OwnForward, short_windows, watch_blocks
 from ramole_core.engine.pages import pages_of
 from ramole_core.errors import Unsupported
 from ramole_core.layers import RowMix
 from ramole_core.layers.angles import SteadyAngles
 from ramole_core.whole_file import replacing
 
-MAX_DIFFERENCE = {torch.float32: 2e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
-"""Largest difference that rounding explains, as a share of the logits' own spread."""
+MAX_DIFFERENCE = {torch.float32: 2e-3, torch.float16: 0.05, torch.bfloat16: 0.15}
+"""Largest difference that rounding explains, as a share of the logits' own spread: three times what
+is seen of SmolLM2-135M in int4 (30 layers), and five times of the tests' rows."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,13 @@ def check_served(
     """Compare served and own logits; raises Unsupported where they differ beyond rounding."""
     _check_size(model, own, runner=runner, bare=bare)
     _check_angles(model)
+    with short_windows(model, own.prompts):
+        return _compare(model, own, runner=runner, bare=bare)
+
+
+def _compare(
+    model: PreTrainedModel, own: OwnForward, *, runner: ModelRunner, bare: RowMix
+) -> Verdict:
     together, blocks = _read(model, own.prompts, runner=runner, bare=bare)
     shares = [
         _share(found, said, each=model.dtype == torch.float32)
@@ -61,7 +69,8 @@ def check_served(
     ]
     difference = max(shares)
     if not difference <= MAX_DIFFERENCE[model.dtype]:
-        where = _first_that_differs(own, blocks, most=MAX_DIFFERENCE[model.dtype])
+        # what a layer adds is a part of its output, so a wrong layer moves that less than logits
+        where = _first_that_differs(own, blocks, most=MAX_DIFFERENCE[model.dtype] / 3)
         raise Unsupported(
             f"served and own logits differ by {difference:.2g} of their spread{where}"
         )

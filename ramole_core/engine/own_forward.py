@@ -41,12 +41,13 @@ def run_own(model: PreTrainedModel, *, context: int, weights: int) -> OwnForward
     picks = "logits_to_keep" in inspect.signature(model.forward).parameters
     keep = {"logits_to_keep": LAST_TOKENS} if picks else {}
     logits, blocks = [], []
-    for ids in prompts:
-        told = torch.tensor([ids], device=model.device)
-        with watch_blocks(model, slice(-LAST_TOKENS, None)) as seen, together(experts_in(model)):
-            found = model(input_ids=told, use_cache=False, **keep).logits
-        logits.append(found[0, -LAST_TOKENS:].float().cpu())
-        blocks.append(seen)
+    with short_windows(model, prompts), together(experts_in(model)):
+        for ids in prompts:
+            told = torch.tensor([ids], device=model.device)
+            with watch_blocks(model, slice(-LAST_TOKENS, None)) as seen:
+                found = model(input_ids=told, use_cache=False, **keep).logits
+            logits.append(found[0, -LAST_TOKENS:].float().cpu())
+            blocks.append(seen)
     return OwnForward(prompts, tuple(logits), tuple(blocks))
 
 
@@ -61,6 +62,32 @@ def _prompts(
     first = torch.randint(vocabulary, (length,), generator=pick).tolist()
     second = torch.randint(vocabulary, (length - FEWER,), generator=pick).tolist()
     return tuple(first), tuple(second)
+
+
+@contextmanager
+def short_windows(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Iterator[None]:
+    """In forwards inside, an attention window that is longer than half of the first prompt is that
+    half: the check's prompts are shorter than most models' windows.
+
+    It is the configuration's number, of which transformers makes masks in each forward. A model
+    with a copy of its own keeps its window, in both forwards. Scaled ropes keep their first length,
+    since a rotary module copies what follows from it when it is made: their angles are compared
+    with the module's own on both sides of it (`load_check`).
+    """
+    half = max(1, len(prompts[0]) // 2)
+    configs = {id(one): one for m in model.modules() if (one := getattr(m, "config", None))}
+    before = {
+        key: window
+        for key, one in configs.items()
+        if isinstance(window := getattr(one, "sliding_window", None), int) and window > half
+    }
+    try:
+        for key in before:
+            configs[key].sliding_window = half
+        yield
+    finally:
+        for key, window in before.items():
+            configs[key].sliding_window = window
 
 
 @contextmanager

@@ -38,6 +38,9 @@ class SteadyAngles(nn.Module):
         super().__init__()
         self.base = base
         self._short, self._long = short, long or LongTokens()
+        dynamic = "dynamic" in str(getattr(base, "rope_type", ""))
+        self._most: int | None = getattr(base, "original_max_seq_len", None) if dynamic else None
+        """Tokens of the context, past which a dynamic rope has other angles for all of a block."""
         self._blocks: dict[tuple, tuple[Tensor, Tensor]] = {}
         self._kinds: dict[tuple, tuple[Tensor, tuple, dict]] = {}
         """By all but the positions: a tensor of the kind, and what else the model gave."""
@@ -94,7 +97,8 @@ class SteadyAngles(nn.Module):
         """The length of a request whose angles differ from the base's own; None: none of those
         tried. Tried are a few tokens, and where there is a longrope, both sides of it."""
         short = self._short
-        lengths = [2 * BLOCK + 2] if short is None else [short, short + 2]
+        few = min(2 * BLOCK + 2, self._most or 2 * BLOCK + 2)
+        lengths = [few] if short is None else [short, short + 2]
         now = self._long.now
         try:
             for x, more, named in list(self._kinds.values()):
@@ -127,6 +131,8 @@ class SteadyAngles(nn.Module):
                     if long
                     else positions.clamp(max=self._short - 1)
                 )
+            elif self._most is not None:
+                positions = positions.clamp(max=self._most - 1)
             made = self.base(x, positions, *more, **named)
             if not isinstance(made, tuple) or len(made) != 2 or made[0].ndim != 3:
                 raise Unsupported("its rotary embedding gives no cosines and sines")

@@ -24,6 +24,8 @@ def untrained_html(ramole: "Ramole") -> str:
         "On the server, with your adapters A, B, C in the pool and a folder DATA of their tasks "
         "(docs/files.md), train what you want, and start again:</p>"
         f"<pre>{escape(lines)}</pre>"
-        f"<p>Minutes are those of {escape(MEASURED)}. Weights go beside the pool of "
-        "RAMOLE_ADAPTERS_DIR, in the place of those of another base.</p></details>"
+        f"<p>Minutes are those of {escape(MEASURED)}. Weights go into "
+        "RAMOLE_DATA_DIR/trained, where they are found before those that are shipped; what is "
+        "there is replaced only with <code>--overwrite</code>, so give each base a "
+        "RAMOLE_DATA_DIR of its own.</p></details>"
     )
