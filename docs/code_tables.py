@@ -160,7 +160,7 @@ def _portable(value: object, repository: Path) -> str:
 
 def routes() -> str:
     """Every route that is served, with its limits: the table that the middleware works from."""
-    head = ["route", "method", "for", "body", "at once", "without a password"]
+    head = ["route", "method", "for", "body", "at once", "without a password", "answers"]
     rows = [head, ["---"] * len(head), *listed(rules(Settings().max_upload_mb))]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

@@ -14,16 +14,24 @@ from gradio_client.exceptions import AppError
 
 from ramole_core.api_keys import add_key, today
 from tests.pool_fakes import write_adapter, write_sample, zipped
-from tests.serving import fake
+from tests.serving import fake, fake_page, main
 from tests.test_api import speak_mcp
+from ui import serve
+from ui.middleware import logins
+from ui.middleware.crowds import Crowds
 from ui.middleware.logins import Logins
 from ui.middleware.routes import RULES, Routes
+from ui.session import accounts as accounts_module
 from ui.session.accounts import (
     TRIES,
     TRIES_UNKNOWN,
     TRY_SECONDS,
+    TRY_UNKNOWN_SECONDS,
     Accounts,
+    Tries,
 )
+
+ANN = {"username": "ann", "password": "secret"}
 
 
 @pytest.mark.parametrize(
@@ -58,6 +66,48 @@ def test_under_a_path_that_the_proxy_leaves_on_the_same_is_open(path, root, stat
     locked = Logins(page, accounts=Accounts([("ann", "secret")]))
     asyncio.run(Routes(locked, table=RULES)(scope, receive, send))
     assert told[0] == status
+
+
+def test_the_right_password_is_let_in_behind_all_guesses_that_wait(monkeypatch):
+    """As on a Space, where all come from an unknown address: as many as 50 seconds compare."""
+    accounts = Accounts([("ann", "secret")], tries=Tries(lambda: 0.0))
+    waiting = int(50 / TRY_UNKNOWN_SECONDS)
+
+    async def page(scope, receive, send):
+        fine = await accounts.log_in("ann", scope["password"])
+        await send({"type": "http.response.start", "status": 200 if fine else 400})
+
+    async def scenario() -> tuple[list[int], list[float], int]:
+        told, waits, over = [], [], asyncio.Event()
+
+        async def wait(seconds: float):
+            waits.append(seconds)
+            await over.wait()
+
+        async def send(message):
+            told.append(message.get("status"))
+
+        monkeypatch.setattr(accounts_module, "asyncio", SimpleNamespace(sleep=wait))
+        app = Routes(Crowds(page, streams=4096), table=RULES)
+
+        def log_in(password: str) -> asyncio.Task:
+            scope = {"type": "http", "method": "POST", "path": "/login", "headers": []}
+            scope |= {"app": None, "password": password}
+            return asyncio.create_task(app(scope, lambda: asyncio.sleep(60), send))
+
+        tasks = [log_in(f"guess{n}") for n in range(TRIES_UNKNOWN + waiting)]
+        await asyncio.sleep(0)
+        tasks.append(log_in("secret"))
+        await asyncio.sleep(0)
+        early = len(told)
+        over.set()
+        await asyncio.gather(*tasks)
+        return told, waits, early
+
+    told, waits, early = asyncio.run(scenario())
+    assert early == TRIES_UNKNOWN and len(waits) == waiting + 1
+    assert waits[-1] == max(waits) == pytest.approx(50 + TRY_UNKNOWN_SECONDS)
+    assert told[-1] == 200 and set(told[:-1]) == {400}
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +258,20 @@ def test_who_has_logged_in_does_all_as_before(server):
     assert client.predict("a b", api_name="/ask")[0] == "a b"
     assert [card["name"] for card in client.predict(api_name="/list_adapters")] == ["squad"]
     client.close()
+
+
+def test_a_login_of_a_running_page_ends(tmp_path):
+    with fake_page(__name__, tmp_path, str(tmp_path), auth="ann:secret") as page:
+        with httpx.Client(base_url=page.url, timeout=60) as client:
+            assert client.post("/login", data=ANN).status_code == 200
+            assert client.get("/gradio_api/info").status_code == 200
+            end = time.monotonic() + 60
+            while client.get("/gradio_api/info").status_code != 401:
+                assert time.monotonic() < end, "the login goes on"
+                time.sleep(0.5)
+            assert client.post("/login", data=ANN).status_code == 200
+
+
+if __name__ == "__main__":  # a page whose logins end soon
+    logins.TOKEN_SECONDS = serve.TIDY_SECONDS = 2.0
+    main()

@@ -56,8 +56,13 @@ QUEUED = [
 def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("served")
     write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
-    with fake(root, log_requests="true") as running:
+    said = {"log_requests": "true", "chroma_url": "http://index.example:8000"}
+    with fake(root, **said) as running:
         yield running
+
+
+def test_an_index_beyond_this_machine_is_warned_of(server):
+    assert "whoever reaches index.example can read and change the index" in server.log.read_text()
 
 
 @pytest.mark.parametrize("number", range(len(BAD)))

@@ -19,7 +19,7 @@ from ui.middleware.bodies import Bodies, has_half_characters
 from ui.middleware.crowds import EVENTS_AT_ONCE, EVENTS_PER_SECOND, _refuse_waiting
 from ui.middleware.json_parts import MAX_DEPTH, MAX_PARTS, JsonParts
 from ui.middleware.refusal import Refused, limited
-from ui.middleware.routes import MAX_OPEN, MIB, RULE, RULES, Routes, Table, rules
+from ui.middleware.routes import MAX_OPEN, MIB, RULE, RULES, SMALL, Routes, Table, rules
 from ui.middleware.slow_refusals import SlowRefusals
 from ui.session.address import HEADER, _signed
 from ui.session.counts import AddressCounts, Taken
@@ -386,22 +386,49 @@ def test_silent_streams_of_one_address_are_bounded_and_others_have_theirs(server
             assert honest.recv(12) == b"HTTP/1.1 200"
 
 
-def test_a_client_that_holds_the_queue_keeps_no_place_of_others(server):
-    """Events of a function that runs one at a time."""
-    body = json.dumps({"data": []}).encode()
-    told: list[int] = []
+def test_a_client_that_holds_the_queue_keeps_no_place_of_others(tmp_path):
+    """Its questions wait for a model that is being loaded; fewer than an address may send."""
+    write_sample(tmp_path / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
+    said = {"max_queue": 16, "max_batch": 2, "trusted_proxies": "127.0.0.1"}
+    with fake(tmp_path, variables={"gate": tmp_path / "gate"}, **said) as server:
+        sent = [post(server, "call/v2/ask", b'{"prompt": "a b"}') for _ in range(60)]
+        told = [one.status_code for one in sent]
+        assert 429 in told and "requests from your address" in sent[-1].text
+        assert told == [200] * told.index(429) + [429] * (60 - told.index(429))
+        assert post(server, "call/v2/ask", b'{"prompt": "a b"}', HOME).status_code == 200
+        assert post(server, "call/list_adapters", b'{"data": []}', HOME).status_code == 200
+        (tmp_path / "gate").touch()
 
-    def flood():
-        with httpx.Client(timeout=60) as client:
-            for _ in range(60):
-                said = {"content-type": "application/json", "x-forwarded-for": EVIL}
-                url = f"{server.url}/gradio_api/call/list_adapters"
-                told.append(client.post(url, content=body, headers=said).status_code)
 
-    threads = [threading.Thread(target=flood) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    honest = [post(server, "call/list_adapters", body, HOME).status_code for _ in range(20)]
-    for thread in threads:
-        thread.join()
-    assert honest == [200] * 20 and set(told) <= {200, 429}
+@pytest.mark.parametrize("rule", [one for one in RULES if one.body > SMALL and one.parsed])
+def test_a_body_that_is_let_through_has_so_many_parts_at_most(rule):
+    """Parsing stays on the event loop, so how much there is to parse is bounded."""
+
+    async def scenario(objects: int) -> tuple[int, int]:
+        body, told, parsed = b"[" + b",".join([b"{}"] * objects) + b"]", [], 0
+        pieces = [body[at : at + 60_000] for at in range(0, len(body), 60_000)]
+
+        async def page(scope, receive, send):
+            nonlocal parsed
+            came, more = b"", True
+            while more:
+                message = await receive()
+                came, more = came + message["body"], message["more_body"]
+            parsed = len(json.loads(came))
+            await send({"type": "http.response.start", "status": 200})
+
+        async def receive():
+            piece = pieces.pop(0)
+            return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+        async def send(message):
+            told.append(message.get("status"))
+
+        bodies = Bodies(page, cache=SimpleNamespace(tidy=lambda: None))  # pyright: ignore
+        scope = {"type": "http", "method": "POST", "headers": [], RULE: rule}
+        await bodies(scope, receive, send)
+        return told[0], parsed
+
+    half = MAX_PARTS // 2  # an object and the comma before it
+    assert asyncio.run(scenario(half)) == (200, half)
+    assert asyncio.run(scenario(half + 1)) == (413, 0)

@@ -3,9 +3,13 @@
 import asyncio
 import json
 import os
+import secrets
+import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -345,7 +349,8 @@ def test_an_upload_of_very_many_files_is_told_so(server):
     assert told.status_code == 413 and f"may have {MAX_FILES} files" in told.text
 
 
-def test_a_body_without_a_length_is_bounded_as_well(server):
+@pytest.mark.parametrize("address", ["198.51.100.2", "unknown"])
+def test_a_body_without_a_length_is_bounded_as_well(server, address):
     def pieces():
         yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
         for _ in range(200):  # of many files, each below the limit
@@ -353,10 +358,55 @@ def test_a_body_without_a_length_is_bounded_as_well(server):
             yield b'\r\n--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
 
     try:
-        status = upload(server, 0, size=0, content=pieces(), address="198.51.100.2").status_code
+        status = upload(server, 0, size=0, content=pieces(), address=address).status_code
     except httpx.HTTPError:  # cut off while it was still sending
-        status = 429
-    assert status == 429
+        status = 413
+    assert status == 413
+
+
+def files_with(folder: Path, mark: bytes, *, since: float = 0.0) -> list[Path]:
+    """Files that lie there, not older, and hold the mark."""
+    found = []
+    for path in folder.iterdir():
+        with suppress(OSError):
+            young = path.is_file() and path.stat().st_mtime >= since - 1
+            if young and mark in path.read_bytes():
+                found.append(path)
+    return found
+
+
+def cut(server, form: bytes) -> None:
+    """Send an upload that ends in the midst of its body, and wait until the server has noticed."""
+    place = httpx.URL(server.url)
+    with socket.create_connection((place.host, place.port), timeout=60) as line:
+        line.sendall(
+            b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n\r\n" + form
+        )
+        line.shutdown(socket.SHUT_WR)
+        while line.recv(4096):
+            pass
+
+
+def test_an_upload_of_another_field_or_of_half_a_body_leaves_a_file_in_our_folder_alone(server):
+    mark, began = secrets.token_hex(16).encode(), time.time()
+    cache, system = server.log.parent / "gradio", Path(tempfile.gettempdir())
+    for field in (b"other", b"files"):
+        form = b'--x\r\nContent-Disposition: form-data; name="' + field + b'"; filename="a"\r\n\r\n'
+        cut(server, form + 4096 * mark)
+        told = upload(server, 0, size=0, content=form + mark + b"\r\n--x--\r\n", address="unknown")
+        assert told.status_code == 200
+    kept = [
+        path
+        for folder in (cache, *cache.iterdir())
+        if folder.is_dir()
+        for path in files_with(folder, mark)
+    ]
+    assert len(kept) == 4 and not files_with(system, mark, since=began)
+    for path in kept[1:]:
+        os.utime(path, (0, 0))
+    drop_old(cache, 3600)
+    assert [path.exists() for path in kept] == [True, False, False, False]
 
 
 def test_a_request_that_is_no_upload_has_its_length_too(server):

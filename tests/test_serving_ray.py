@@ -147,7 +147,9 @@ def test_its_doors_are_where_they_are_without_engines(cluster, idle):
     assert refused.status_code == 403 and "does not answer to the name" in refused.text
     elsewhere = httpx.HTTPTransport(local_address="127.0.0.2")
     with httpx.Client(transport=elsewhere) as other:
-        assert other.get(f"{cluster.url}/metrics").status_code == 403
+        written = {"x-forwarded-for": "127.0.0.1"}
+        for headers in ({}, written):
+            assert other.get(f"{cluster.url}/metrics", headers=headers).status_code == 403
         assert other.get(f"{cluster.url}/health").json()["status"] == "ok"
     assert httpx.get(f"{cluster.url}/metrics").status_code == 200
     long = httpx.post(f"{cluster.url}/gradio_api/call/ask", content=b"x" * (100 * 2**20))

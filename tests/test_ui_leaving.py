@@ -1,14 +1,21 @@
 """A page that is closed, or only loaded anew: what becomes of its uploads."""
 
+import asyncio
 from types import SimpleNamespace
 
 import gradio as gr
 import pytest
+from gradio.queueing import Event
+from gradio.server_messages import ProcessGeneratingMessage
+from gradio.state_holder import StateHolder
+from gradio.utils import LRUCache
 
 from ui.session import leaving
 from ui.session.leaving import GRACE_SECONDS, leave, sweep_sessions
 from ui.session.owner import SECRET_HEADER, owner_of
 from ui.session.quota import quota_of
+from ui.session.states import remember_little
+from ui.session.store import AGE_SECONDS, SessionStore
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -102,3 +109,47 @@ def test_a_page_without_uploads_is_not_waited_for(place):
     with place.presence.call(page("one")):
         pass
     assert place.presence.gone("one") is None and after(place, 10 * GRACE_SECONDS) == []
+
+
+def test_of_a_session_that_left_its_states_go_and_of_one_that_is_forgotten_all():
+    now = [0.0]
+    sessions = SessionStore(clock=lambda: now[0])
+
+    async def scenario() -> None:
+        with gr.Blocks() as demo:
+            state = gr.State()
+            gr.Button().click(lambda: None)
+        demo.queue()
+        StateHolder().set_blocks(demo)
+        remember_little(demo, sessions)
+        holder, queue = demo.state_holder, demo._queue
+        events = {}
+        for name in ("mine", "other"):
+            sessions.seen(name)
+            holder[name][state._id] = "a text"
+            event = events[name] = Event(name, demo.fns[0], SimpleNamespace(headers={}), None)
+            queue.event_ids_to_events[event._id] = event
+            queue.pending_event_ids_session[name] = {event._id}
+            queue.pending_messages_per_session[name] = asyncio.Queue()
+            said = {"data": ["x" * 9000]}
+            queue.send_message(event, ProcessGeneratingMessage(output=said, success=True))
+        assert isinstance(queue.pending_messages_per_session, LRUCache) and sessions.bytes > 18_000
+
+        sessions.leave("mine")
+        assert not holder["mine"].state_data and holder["other"].state_data
+        assert events["mine"].alive, "who comes back reads on"
+        holder["mine"][state._id] = "a text"
+        now[0] += AGE_SECONDS + 1
+        sessions.seen("other")
+        sessions.sweep()
+        for kept in (
+            holder.session_data,
+            holder.time_last_used,
+            queue.pending_messages_per_session,
+            queue.pending_event_ids_session,
+        ):
+            assert list(kept) == ["other"]
+        assert [one.alive for one in events.values()] == [False, True]
+        assert 9000 < sessions.bytes < 10_000
+
+    asyncio.run(scenario())

@@ -42,7 +42,7 @@ class Bodies:
         rule = rule_of(scope)
         try:
             if rule.kind == "upload":
-                await self._upload(scope, receive, send)
+                await self._upload(scope, receive, send, rule)
             else:
                 await self._other(scope, receive, send, rule)
         except Refused as refused:
@@ -103,7 +103,7 @@ class Bodies:
                 reason="too_many",
             ) from None
 
-    async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _upload(self, scope: Scope, receive: Receive, send: Send, rule: Rule) -> None:
         address = _address(scope) or f"{UNNAMED}{next(self._numbers)}"
         parts = Parts(header(scope, "content-type") or "")
         got, looked = 0, -BETWEEN
@@ -114,6 +114,8 @@ class Bodies:
             parts.feed(piece)
             got += len(piece)
             self._cache.coming(address, len(piece))
+            if got > rule.body:  # where the address is unknown, the cache has room for more
+                raise _too_long(rule)
             if parts.count > MAX_FILES + 1:  # the end has a boundary too
                 raise Refused(
                     413,
@@ -134,6 +136,8 @@ class Bodies:
 
         said = max(length(scope), 1)
         await run_in_threadpool(self._cache.check, address, said, announced=True)
+        if said > rule.body:
+            raise _too_long(rule)
         try:
             await limited(self._app, scope, receive, heard, take)
         finally:

@@ -25,6 +25,8 @@ MAX_MCP_BYTES = 4 * MIB
 """MCP's server reads no more."""
 ANYTHING = "GET POST PUT DELETE PATCH"
 Kind = Literal["file", "page", "call", "direct", "stream", "login", "upload", "answer"]
+EVERYWHERE = (403, 405, 500)
+"""Any route may answer with these: another site calls, the method is another one, a fault."""
 RULE = "ramole.rule"
 """Key of the route's rule in an ASGI scope."""
 
@@ -52,6 +54,13 @@ class Rule:
         """Whether its body is JSON with counted parts."""
         return self.kind not in ("upload", "login")
 
+    @property
+    def statuses(self) -> tuple[int, ...]:
+        """All that it may answer with, but for EVERYWHERE."""
+        found = {429, 503, *OWN.get(self.path, (200, 422) if self.kind in CALLED else (200,))}
+        found |= set() if self.open else {401}
+        return tuple(sorted(found | ({400, 408, 413} if self.body else set())))
+
 
 @dataclass(frozen=True)
 class Most:
@@ -68,11 +77,12 @@ MAX_OPEN: dict[Kind, Most] = {
     "call": Most(128, 1024),
     "direct": Most(64, 512),
     "stream": Most(256, 4096),
-    "login": Most(16, 128),
+    "login": Most(16, 1024),
     "upload": Most(16, 128),
     "answer": Most(64, 512),
 }
-"""By kind. Streams have at most three quarters of the connections that the process may have."""
+"""By kind. Streams have at most three quarters of the connections that the process may have. Logins
+wait for their turn (`accounts.py`), from unknown addresses 300 of each user."""
 
 CALL, DIRECT = MAX_CALL_BYTES, MAX_PAGE_CALL_BYTES
 RULES: tuple[Rule, ...] = (
@@ -127,6 +137,35 @@ RULES: tuple[Rule, ...] = (
 )
 """The first that fits is taken. Routes under /v1, /metrics and /login ask for a password or key
 themselves where there are some. The body of an upload follows from MAX_UPLOAD_MB."""
+
+CALLED: tuple[Kind, ...] = ("call", "direct", "stream")
+"""Kinds of routes that take values."""
+FILE = (200, 206, 400, 404, 416)
+ASKED = (200, 401, 404, 415)
+OWN: dict[str, tuple[int, ...]] = {
+    "/config": (200, 401),
+    "/assets/{*}": FILE,
+    "/static/{*}": FILE,
+    "/svelte/{*}": FILE,
+    "/favicon.ico": FILE,
+    "/login": (200, 302, 422),
+    "/logout": (302,),
+    "/gradio_api/login_check": (200, 401),
+    "/gradio_api/file={*}": FILE,
+    "/gradio_api/upload_progress": (200, 404, 422),
+    "/gradio_api/mcp": (307,),
+    "/gradio_api/mcp/http": (200, 202, 406),
+    "/gradio_api/mcp/messages": (202, 404),
+    "/gradio_api/mcp/sse": (200, 404),
+    "/gradio_api/mcp/schema": (200, 404),
+    "/v1/chat/completions": ASKED,
+    "/v1/completions": ASKED,
+    "/v1/embeddings": ASKED,
+    "/v1": (307,),
+    "/v1/{*}": (200, 401, 404),
+    "/metrics": (200, 401),
+}
+"""Statuses of a route's own, where they are not 200, and 422 of those that take values."""
 
 UNUSED: tuple[str, ...] = (
     "/openapi.json",
@@ -208,14 +247,15 @@ def unused(path: str) -> bool:
 
 
 def listed(table: Sequence[Rule]) -> Iterator[list[str]]:
-    """The table for docs/hosting.md: route, methods, use, body, in progress from one address, and
-    whether it is open where passwords are asked for."""
+    """The table for docs/hosting.md: route, methods, use, body, in progress from one address,
+    whether it is open where passwords are asked for, and statuses."""
     for rule in table:
         body = "" if not rule.body else size_of(rule.body)
         route = rule.path.replace("{*}", "...").replace("{}", "NAME")
         methods = rule.methods.replace(" ", ", ") if rule.methods != ANYTHING else "any"
         told = "open" if rule.open else ""
-        yield [f"`{route}`", methods, rule.use, body, str(MAX_OPEN[rule.kind].address), told]
+        most, statuses = str(MAX_OPEN[rule.kind].address), ", ".join(map(str, rule.statuses))
+        yield [f"`{route}`", methods, rule.use, body, most, told, statuses]
 
 
 def size_of(bytes: int) -> str:

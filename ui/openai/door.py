@@ -35,6 +35,7 @@ MAX_BODY = 2 * 2**20
 """Bytes of a call: the longest prompt, each character escaped, with room for earlier turns."""
 LOADING = 5
 """Seconds after which to ask again while the model loads."""
+FAILED = "The model could not be loaded; the server's log says why."
 LEFT = 499
 """Status of an answer that nobody waits for."""
 Endpoint = Callable[[Http], Awaitable[Response]]
@@ -147,7 +148,7 @@ class Door:
     def _refuse_unready(self) -> None:
         loading = loading_of(self.ramole)
         if loading.error:
-            sentence = loading.error
+            sentence = FAILED if {"/", "\\"} & {*loading.error} else loading.error  # no path
             loading.start()
             raise Refused(sentence, status=503, code="model_not_loaded")
         if not loading.ready:

@@ -1,8 +1,10 @@
 """Accounts: users with a password (RAMOLE_AUTH) and users with keys (RAMOLE_KEYS_FILE).
 
 Wrong passwords are counted by user and address. After some, each further try of that user from
-there waits before it is looked at, so who guesses is slow, and who has the right password waits for
-seconds at most. A key is too long to be guessed: it is looked up at once, and never waits.
+there waits for its turn before it is compared, so who guesses is slow. The right password waits in
+the same line, of MAX_WAIT_SECONDS: nothing tells it from a guess before it is compared, and if the
+right one were let in out of turn, or past a full line, guesses would be as fast as they are sent. A
+key is too long to be guessed: it is looked up at once, whatever tries are waiting.
 """
 
 import asyncio
@@ -32,8 +34,9 @@ TRIES_UNKNOWN = 100
 SPAN_SECONDS = 300.0
 TRY_SECONDS, TRY_UNKNOWN_SECONDS = 2.0, 0.2
 """Between two tries beyond that."""
-MAX_WAIT_SECONDS = 20.0
-"""Where more tries are under way at once than fit into that, one more is refused."""
+MAX_WAIT_SECONDS = 60.0
+"""Where more tries are under way at once than fit into that, one more is refused; proxies wait as
+long for an answer."""
 MAX_REMEMBERED = 4096
 POLL_SECONDS = 2.0
 """Between two looks whether the file of keys is another."""

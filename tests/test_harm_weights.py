@@ -1,0 +1,96 @@
+"""What the page keeps of a session weighs in the store about what it takes in memory."""
+
+import asyncio
+import gc
+import json
+import sys
+import threading
+from types import FunctionType, ModuleType
+
+import gradio as gr
+import numpy as np
+import pytest
+
+from ramole_core import Request
+from tests import fake_ramole
+from tests.fake_ramole import FakeRamole
+from tests.test_ui_compare import ask as compare
+from ui.ask.answer import Live, answer
+from ui.ask.sessions import Sessions as Questions
+from ui.batch import run as batch_run
+from ui.batch.sessions import Sessions as Batches
+from ui.compare.columns import Column
+from ui.compare.layout import lay_out
+from ui.compare.tab import CompareHandlers
+from ui.session.quota import quota_of
+
+TOKENS = 300
+ASKED = Request("Which boats? " * 50, max_new_tokens=TOKENS)
+SHARED = (type, ModuleType, FunctionType, threading.Event, threading.Condition)
+
+
+def real_bytes(value: object) -> int:
+    """Of all that a value alone holds, by Python's own sizes."""
+    seen, waiting, total = set(), [value], 0
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen or isinstance(one, SHARED):
+            continue
+        seen.add(id(one))
+        total += one.nbytes if isinstance(one, np.ndarray) else sys.getsizeof(one)
+        waiting += gc.get_referents(one)
+    return total
+
+
+@pytest.fixture
+def ramole(monkeypatch, tmp_path):
+    """A system whose traces have the sizes of a small model's."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(fake_ramole, "LAYERS", list(range(30)))
+    monkeypatch.setattr(fake_ramole, "MODULES", list("qkvougd"))
+    monkeypatch.setattr(batch_run, "PAUSE", 0.01)
+    return FakeRamole(length=TOKENS)
+
+
+def an_answer(ramole: FakeRamole) -> None:
+    questions = Questions(quota_of(ramole).presence.sessions)
+    asked = questions.begin("me")
+    for _ in answer(ramole, ASKED, asked.live, beside=True):
+        pass
+    questions.ended("me", asked)
+
+
+def earlier_turns(ramole: FakeRamole) -> None:
+    questions = Questions(quota_of(ramole).presence.sessions)
+    for name in ("first", "second"):
+        live = Live()
+        for _ in answer(ramole, ASKED, live, beside=False):
+            pass
+        assert live.run is not None
+        questions.keep("me", name, live.run)
+
+
+def a_batch(ramole: FakeRamole) -> None:
+    row = json.dumps({"prompt": ASKED.prompt, "max_new_tokens": TOKENS}) + "\n"
+    for _ in Batches(ramole).looks("me", None, 20 * row, "jsonl", "mixture", 3, TOKENS):
+        pass
+
+
+def a_comparison(ramole: FakeRamole) -> None:
+    async def build():  # in a loop: without one, Gradio opens loops that it never closes
+        with gr.Blocks():
+            return lay_out(ramole)
+
+    columns = Column("mixture", 2), Column("mixture", 3)
+    compare(CompareHandlers(ramole, asyncio.run(build())), *columns, length=TOKENS)
+
+
+@pytest.mark.parametrize("keep", [an_answer, earlier_turns, a_batch, a_comparison])
+def test_what_is_kept_weighs_about_what_it_takes(ramole, keep):
+    store = quota_of(ramole).presence.sessions
+    keep(ramole)
+    takes = sum(real_bytes(record.parts) for record in store._records.values())
+    assert takes > 100_000, "nothing is kept"
+    assert takes / 2 < store.bytes < 2 * takes
+    store.leave("me")
+    assert store.bytes == 0
