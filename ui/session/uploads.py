@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gradio import route_utils
 from gradio.utils import get_upload_folder
+from starlette.datastructures import FormData, UploadFile
 
 from ramole_core import AdapterRefused
 
@@ -37,9 +38,28 @@ class OwnPlace(route_utils.GradioUploadFile):
         self.sha.update(secrets.token_bytes(32))
 
 
+_parse = route_utils.GradioMultiPartParser.parse
+
+
+async def parse_or_delete(self: route_utils.GradioMultiPartParser) -> FormData:
+    """Read a body of files; of one that is cut, refused or left, no file stays, and none of another
+    field. Gradio deletes them where its own parser finds a fault, and nowhere else."""
+    kept: set[str] = set()
+    try:
+        form = await _parse(self)
+        kept = {one.file.name for one in form.getlist("files") if isinstance(one, UploadFile)}
+        return form
+    finally:
+        for file in self._files_to_close_on_error:
+            if file.name not in kept:
+                file.close()
+                Path(file.name).unlink(missing_ok=True)
+
+
 def keep_uploads_apart() -> None:
-    """Have Gradio give each upload a place of its own."""
+    """Have Gradio give each upload a place of its own, and keep none that it does not serve."""
     route_utils.GradioUploadFile = OwnPlace
+    route_utils.GradioMultiPartParser.parse = parse_or_delete
 
 
 @dataclass(frozen=True)
