@@ -8,12 +8,10 @@ from starlette.routing import BaseRoute, Route
 
 from ramole_core import __version__
 
-from .model.loading import loading_of
+from .model.loading import FAILED, loading_of
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
-
-FAILED = "The model could not be loaded; the server's log says why."
 
 
 def health_routes(ramole: "Ramole") -> list[BaseRoute]:

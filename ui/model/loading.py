@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ramole_core import Ramole
 
 log = logging.getLogger(__name__)
+FAILED = "The model could not be loaded; the server's log says why."
 
 
 class Status(TypedDict):
@@ -84,7 +85,7 @@ class Loading:
             self.error = str(error)
             log.error("%s", error)
         except Exception as error:
-            self.error = "The model could not be loaded; the server's log says why."
+            self.error = FAILED
             log.exception("The model could not be loaded: %s", error)  # no visitor's word is in it
         finally:
             self.ended.set()

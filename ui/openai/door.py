@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request as Http
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from ..model.loading import loading_of
+from ..model.loading import FAILED, loading_of
 from ..model.reading import BEAT
 from ..model.spaces import ELSEWHERE
 from ..session.accounts import Accounts
@@ -35,7 +35,6 @@ MAX_BODY = 2 * 2**20
 """Bytes of a call: the longest prompt, each character escaped, with room for earlier turns."""
 LOADING = 5
 """Seconds after which to ask again while the model loads."""
-FAILED = "The model could not be loaded; the server's log says why."
 LEFT = 499
 """Status of an answer that nobody waits for."""
 Endpoint = Callable[[Http], Awaitable[Response]]
