@@ -59,7 +59,9 @@ class World:
 
     def adapter(self, schedule: Schedule, run: Run) -> Progress:
         recipe = AdapterRecipe("colours", rank=3, alpha=6.0, schedule=schedule)
-        origin = Provenance("base", self.base.checksum, "none", "float32", run.command, "mit", "Colours.")
+        origin = Provenance(
+            "base", self.base.checksum, "none", "float32", run.command, "mit", "Colours."
+        )
 
         def finish(folder, task, progress):
             write_record(folder, recipe, task, progress, origin=origin)
