@@ -3,7 +3,8 @@
 With GATE the model is not there before that file is; STEP_SECONDS is the time of a token. With ROWS
 only so many questions are answered at the same time, and one more than MOST may not even wait. With
 ENDLESS an answer has LENGTH tokens, however few were asked for. With
-OPTIONS some methods have options of their own; explanations wait for the file EXPLAIN_GATE.
+OPTIONS some methods have options of their own; explanations wait for the file EXPLAIN_GATE. With
+BATCH the tab Batch is there too.
 """
 
 import os
@@ -20,6 +21,7 @@ from tests.fake_ramole import OPTIONS, FakeRamole
 from ui import header
 from ui.ask import examples, tab as ask
 from ui.ask.answer import Live, answer
+from ui.batch import tab as batch
 from ui.charts.recorded import write_run
 from ui.compare import tab as compare
 from ui.parts.address import addressed
@@ -28,8 +30,14 @@ from ui.parts.shared import Shared
 from ui.serve import serve
 
 REPLACED = Example("A made-up run", "Which boats?")
+PINNED = Example("By three that were named", "Whose boats?")
+MANY = Example("By many", "How many boats?")
+FAINT = Example("By five, of which one did nothing", "No boats?")
+"""None of its tokens is the fifth adapter's."""
 OPTIONS_PROMPT = "Which options?"
 """Is answered with the options of the request."""
+SLOWLY = "Which boats take a minute to be found?"
+"""Its adapters do, unless it is stopped."""
 BUSY = "The server is busy: as many as may wait do so already; try again in a minute."
 
 
@@ -61,6 +69,11 @@ class CrowdedRamole(FakeRamole):
     ):
         if requests[0].prompt == OPTIONS_PROMPT:
             raise RamoleError(f"The options are {getattr(requests[0], 'options', None)}.")
+        until = time.monotonic() + 60
+        while any(one.prompt == SLOWLY for one in requests) and time.monotonic() < until:
+            if cancelled():
+                return
+            time.sleep(0.02)
         me, told = object(), 0
         with self._lock:
             if len(self._line) >= self._rows + self._most:
@@ -88,14 +101,24 @@ class CrowdedRamole(FakeRamole):
 
 
 def record(folder: Path) -> None:
-    """One recorded run of the fake system, so that these tests need no real one."""
-    ramole, live = FakeRamole(), Live()
-    for _ in answer(ramole, Request(REPLACED.prompt), live, beside=True):
-        pass
-    explained = {i: ramole.explain(live.run.request, i + 1) for i in range(len(live.run.pieces))}
-    write_run(
-        replace(live.run, title=REPLACED.title, explained=explained), folder / "01-made-up.json"
+    """Recorded runs of the fake system, so that these tests need no real one."""
+    many = [f"a{n}" for n in range(21)]
+    runs = (
+        (REPLACED, {}),
+        (PINNED, {"method": "meteora", "adapters": ["dog", "cat", "bee"]}),
+        (MANY, {"method": "meteora", "adapters": many}),
+        (FAINT, {"adapters": many[:5], "effects": True}),
     )
+    for n, (example, fields) in enumerate(runs, 1):
+        ramole, live = FakeRamole(), Live()
+        ramole.pool.names = list(fields.get("adapters", ramole.pool.names))
+        for _ in answer(ramole, Request(example.prompt, **fields), live, beside=True):
+            pass
+        explained = {
+            i: ramole.explain(live.run.request, i + 1) for i in range(len(live.run.pieces))
+        }
+        run = replace(live.run, title=example.title, explained=explained)
+        write_run(run, folder / f"{n:02}-{example.title.lower().replace(' ', '-')}.json")
 
 
 def main() -> None:
@@ -118,6 +141,8 @@ def main() -> None:
         with gr.Tabs(selected="ask", elem_id="tabs"):
             ask.tab(ramole, shared)
             compare.tab(ramole)
+            if "BATCH" in os.environ:
+                batch.tab(ramole)
         addressed()
     serve(page, ramole)
 

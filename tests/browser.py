@@ -159,6 +159,13 @@ def lost_focus(page: Page) -> list[str]:
     return [one["name"] for one in stops if not one["seen"]] + kept
 
 
+def stopped_within(page: Page, button: str, notice: str, *, seconds: float = 3) -> None:
+    """Press Stop, and wait no longer than so many seconds until the notice says that it stopped."""
+    page.locator(button).click()
+    expect(page.locator(notice)).to_contain_text("Stopped.", timeout=1000 * seconds)
+    expect(page.locator(button)).to_be_hidden()
+
+
 def open_tab(page: Page, name: str) -> None:
     """By a click. A narrow page folds its last tabs into a menu, some time after they are drawn."""
     tab = page.get_by_role("tab", name=name, exact=True)

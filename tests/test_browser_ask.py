@@ -11,8 +11,17 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.ask_page import OPTIONS_PROMPT
-from tests.browser import PATIENCE, ask_page, fill_number, fresh_page, lost_focus, serious, visits
+from tests.ask_page import FAINT, MANY, OPTIONS_PROMPT, PINNED
+from tests.browser import (
+    PATIENCE,
+    ask_page,
+    fill_number,
+    fresh_page,
+    lost_focus,
+    serious,
+    stopped_within,
+    visits,
+)
 from tests.fake_ramole import LAYERS, MODULES, WORDS
 from ui.charts.explained import spell
 
@@ -58,6 +67,16 @@ def ask(page: Page, prompt: str = "Which boats?") -> None:
     with answered(page):
         page.locator("#prompt textarea").press("Enter")
     expect(page.locator("#ask-button")).to_be_enabled()
+
+
+def head_lines(page: Page) -> list[int]:
+    """The lines of the page's head, in windows of two widths."""
+    found = []
+    for width in (1440, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        lines = "n => n.offsetHeight / document.querySelector('#hero h1').offsetHeight"
+        found.append(int(page.locator("#head").evaluate(lines)))
+    return found
 
 
 def letters(page: Page) -> str:
@@ -189,6 +208,11 @@ def test_weights_are_found_on_examples_and_kept_under_a_name(quick, visit):
     assert page.wrong == []
 
 
+LAST_END = """() => Math.max(...document.getAnimations()
+  .filter((one) => one.effect.target.closest('.path'))
+  .map((one) => one.effect.getComputedTiming().endTime))"""
+
+
 def test_the_whole_answer_in_plots_with_a_table_beside_them(quick, visit):
     page = visit(quick.url)
     ask(page)
@@ -206,6 +230,7 @@ def test_the_whole_answer_in_plots_with_a_table_beside_them(quick, visit):
     expect(page.locator("#path .path > ol > li")).to_have_count(5)
     moving = "document.getAnimations().filter(one => one.effect.target.closest('.path')).length"
     assert page.evaluate(moving) > 5
+    assert 12_000 <= page.evaluate(LAST_END) <= 16_000, "about fifteen seconds"
     expect(page.locator("#path .piece")).to_be_visible()
     page.locator("#path .at-once").check()
     assert page.evaluate(moving) == 0
@@ -330,9 +355,14 @@ def test_an_error_is_one_sentence_and_nothing_typed_is_lost(quick, visit):
     page.locator("#method input").click()
     page.get_by_role("option", name="base: ").click()
     expect(page.locator("#about")).to_contain_text("no adapter")
-    page.locator("#ask-button").click()
+    with answered(page):
+        page.locator("#ask-button").click()
     expect(page.locator("#answer .meaning")).to_contain_text("base model alone")
     expect(page.locator("#answer .legend")).to_be_hidden()
+    expect(page.locator("#found .verdict")).to_have_text(re.compile("You chose the base"))
+    page.locator("#answer .token").nth(1).click()
+    expect(page.locator("#token .alone")).to_be_visible()
+    expect(page.locator("#token-plot")).to_be_hidden()
 
 
 def test_a_conversation_of_two_turns(quick, visit):
@@ -343,8 +373,8 @@ def test_a_conversation_of_two_turns(quick, visit):
     expect(page.locator("#beside .same")).to_be_hidden()
     expect(page.locator("#stop-button")).to_be_hidden()
     places = "(ids) => ids.map((id) => document.querySelector(id).getBoundingClientRect().top)"
-    asked, shown = page.evaluate(places, ["#prompt", "#answer"])
-    assert asked < shown
+    asked, above, shown = page.evaluate(places, ["#prompt", "#talk", "#answer"])
+    assert asked < above < shown, "the question stands above its answer"
     page.locator("#prompt textarea").fill("And <b>where</b> ${x}?")
     page.locator("#on-button").click()
     expect(page.locator("#talk .turn")).to_have_count(2)
@@ -425,12 +455,48 @@ def test_a_recorded_run_leaves_the_form_alone_and_tags_say_what_is_not_as_usual(
     expect(page.locator("#prompt textarea")).to_have_value("Half a quest")
     expect(page.locator("#again-button")).to_be_hidden()
     expect(page.locator("#talk .asked")).to_have_count(1)
+
+    # nor do a recorded run's own method and adapters go on to the next question
+    page.locator("#examples-recorded button", has_text=PINNED.title).click()
+    expect(page.locator("#timing")).to_contain_text("meteora, dog, cat, bee")
+    expect(page.locator("#found .verdict")).to_have_text("You named dog, cat and bee.")
+    ask(page, "And which boats?")
+    expect(page.locator("#tags button")).to_have_count(0)
+    expect(page.locator("#timing")).to_contain_text("ramole_plus, k = 3")
+
+    # and the tag of a named adapter gives it up
+    pinned = page.get_by_label("Exactly these adapters")
+    pinned.click()
+    page.get_by_role("option", name="dog").click()
+    page.keyboard.press("Escape")
+    expect(page.locator("#more .token")).to_have_text(["dog"])
+    page.locator("#tags button", has_text="exactly dog").click()
+    expect(page.locator("#more .token")).to_have_count(0)
+    ask(page, "And those?")
+    expect(page.locator("#timing")).to_contain_text("ramole_plus, k = 3")
+
+    # an adapter under one percent, and what is beyond the first five, stand in a fold
+    page.locator("#examples-recorded button", has_text=FAINT.title).click()
+    rest = page.locator("#answer .legend details.rest summary")
+    expect(rest).to_have_text("1 more, under 1 %")
+    page.locator("#examples-recorded button", has_text=MANY.title).click()
+    expect(rest).to_have_text("16 more")
+    lines = "n => n.offsetHeight / parseFloat(getComputedStyle(n).lineHeight)"
+    assert page.locator("#answer .legend").first.evaluate(lines) < 2
+
+    # the usual methods stand first, the others under a line of their own
+    page.locator("#method input").click()
+    heads = "all => all.map((n) => getComputedStyle(n, '::before').content)"
+    options = page.locator("#method [role=option]")
+    expect(options.nth(5)).to_be_visible()
+    assert options.evaluate_all(heads)[:7] == [*["none"] * 5, '"From papers"', "none"]
     assert page.wrong == []
 
 
 def test_a_recorded_run_is_there_before_the_model_and_a_question_waits_for_it(slow, visit):
     page = visit(slow.url)
-    expect(page.locator("#status")).to_contain_text(re.compile(r"loading: .*\d+%"))
+    expect(page.locator("#status")).to_contain_text(re.compile(r"Loading the model, \d+%"))
+    assert head_lines(page) == [1, 1]
     page.locator("#examples-recorded button").first.click()
     expect(page.locator("#answer .token")).to_have_count(len(WORDS))
     expect(page.locator("#notice")).to_have_text("Recorded run: A made-up run.")
@@ -445,8 +511,8 @@ def test_a_recorded_run_is_there_before_the_model_and_a_question_waits_for_it(sl
     slow.gate.touch()
     expect(page.locator("#status .ready")).to_be_visible()
     expect(page.locator("#answer .token").nth(3)).to_be_visible()
-    page.locator("#stop-button").click()
-    expect(page.locator("#notice")).to_contain_text("Stopped.")
+    stopped_within(page, "#stop-button", "#notice")
+    assert head_lines(page) == [1, 1]
 
 
 def test_stop_works_at_once_and_what_came_can_be_looked_into(slow, visit):
@@ -458,8 +524,9 @@ def test_stop_works_at_once_and_what_came_can_be_looked_into(slow, visit):
     expect(page.locator("#answer .token ~ .token ~ .caret").first).to_be_visible()
     page.locator("#prompt textarea").press("Enter")  # asks nothing while an answer is on its way
     expect(page.locator("#held")).to_have_text(re.compile("wait for its end, or press Stop"))
-    page.locator("#stop-button").click()
-    expect(page.locator("#notice")).to_contain_text("Stopped.")
+    expect(page.locator("#ask-bar button:visible")).to_have_text(["Stop"])
+    stopped_within(page, "#stop-button", "#notice")
+    expect(page.locator("#ask-button")).to_be_visible()
     expect(page.locator("#timing")).to_contain_text("stopped by you")
     count = page.locator("#answer .token").count()
     assert 2 <= count < 60
@@ -467,6 +534,14 @@ def test_stop_works_at_once_and_what_came_can_be_looked_into(slow, visit):
     expect(page.locator("#token")).to_contain_text(f"Token 2 of {count}")
     assert page.locator("#answer .token").count() == count
     expect(page.locator("#ask-button")).to_be_enabled()
+
+    # what if stops as well
+    page.locator("#what-if > button").click()
+    page.locator("#what-adapter input").click()
+    page.get_by_role("option", name="bee").click()
+    page.locator("#what-go").click()
+    expect(page.locator("#branch .token ~ .token ~ .token")).not_to_have_count(0)
+    stopped_within(page, "#what-stop", "#what-notice")
     assert page.wrong == []
 
 
@@ -475,8 +550,17 @@ def test_a_second_token_opens_while_the_model_is_asked_about_the_first(tmp_path,
     with ask_page(tmp_path, explain_gate=gate, options=1) as slow:
         page = visit(slow.url)
         ask(page)
+        held = []
+        page.route("**/assets/PlotlyPlot*", lambda route: held.append(route))
         page.locator("#answer .token").nth(2).click()
         expect(page.locator("#token h2")).to_contain_text("Token 3 of 8")
+        expect(page.locator("#token-plot .empty")).to_be_visible()
+        said = "n => getComputedStyle(n, '::after').content"
+        assert page.locator("#token-plot .empty").evaluate(said) == '"Drawing the chart…"'
+        page.wait_for_timeout(100)
+        for route in held:
+            route.continue_()
+        expect(page.locator("#token-plot .js-plotly-plot")).to_be_visible()
         page.locator("#answer .token").nth(4).click()
         expect(page.locator("#token h2")).to_contain_text("Token 5 of 8")
         gate.touch()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, lost_focus, serious, visits
+from tests.ask_page import SLOWLY
+from tests.browser import PATIENCE, ask_page, lost_focus, serious, stopped_within, visits
 from tests.fake_ramole import WORDS
 from tests.serving import Server, fake_page
 
@@ -37,7 +38,8 @@ def quick(tmp_path_factory):
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory):
     """A page whose model takes a minute for an answer."""
-    with batch_page(tmp_path_factory.mktemp("slow"), step_seconds=0.25, length=240) as server:
+    root = tmp_path_factory.mktemp("slow")
+    with ask_page(root, batch=1, step_seconds=0.25, length=240) as server:
         yield server
 
 
@@ -156,10 +158,9 @@ def test_two_run_at_once_stop_keeps_what_came_and_leaves_the_other_alone(slow, v
         assert tile(page, "running") == "4"
     ann.locator("#batch-picture .line").first.click()
     expect(ann.locator("#batch-row")).to_contain_text("as far as it has come")
-    ann.locator("#batch-stop").click()
-    expect(ann.locator("#batch-notice")).to_contain_text("Stopped.")
-    expect(ann.locator("#batch-run")).to_be_enabled()
-    expect(ann.locator("#batch-stop")).to_be_disabled()
+    expect(ann.locator("#batch-bar button:visible")).to_have_text(["Stop"])
+    stopped_within(ann, "#batch-stop", "#batch-notice")
+    expect(ann.locator("#batch-bar button:visible")).to_have_text(["Run the rows"])
     expect(ann.locator("#batch-picture .line.stopped")).to_have_count(4)
     expect(ann.locator("#batch-table")).to_contain_text("stopped by you")
     with ann.expect_download() as taken:
@@ -174,8 +175,14 @@ def test_two_run_at_once_stop_keeps_what_came_and_leaves_the_other_alone(slow, v
         "Number(d.querySelector('dd').textContent) > n)",
         arg=before,
     )
-    ben.locator("#batch-stop").click()
-    expect(ben.locator("#batch-notice")).to_contain_text("Stopped.")
+    stopped_within(ben, "#batch-stop", "#batch-notice")
+    ben.locator("#batch-text .cm-content").click()
+    ben.keyboard.press("Control+a")
+    ben.keyboard.insert_text(json.dumps({"prompt": SLOWLY}))
+    expect(ben.locator("#batch-verdict")).to_contain_text("1 row ready")
+    ben.locator("#batch-run").click()
+    expect(ben.locator("#batch-notice")).to_contain_text("Finding adapters")
+    stopped_within(ben, "#batch-stop", "#batch-notice")
     assert ann.wrong == ben.wrong == []
 
 
@@ -249,6 +256,9 @@ def test_mistakes_are_one_sentence_and_then_two_thousand_rows_run(quick, visit, 
     picture.write_bytes(b"\x89PNG")
     page.locator("#batch-file input[type=file]").set_input_files(picture)
     expect(page.locator("#batch-verdict")).to_contain_text("boats.png does not end in .jsonl")
+    expect(page.locator("#batch-text")).to_contain_text("Which boats?,x")
+    page.locator("#batch-examples button").first.click()  # what was typed stays
+    expect(page.locator("#batch-verdict")).to_contain_text("Your rows stay")
     expect(page.locator("#batch-text")).to_contain_text("Which boats?,x")
     page.locator("#batch-run").click()
     expect(page.locator("#batch-notice [role=alert]")).to_contain_text("No row can run")

@@ -37,6 +37,20 @@ STRAY = """() => [...document.querySelectorAll('*')].filter((node) => {
 """What has a scrollbar for less than a line or two."""
 
 
+AT_ITS_PLACE = """() => {
+  const at = document.querySelector('#learn-steps label.selected')?.getBoundingClientRect();
+  return at && at.left >= 0 && at.left < innerWidth / 2;
+}"""
+"""The step stands at the left of the list, which a phone scrolls sideways."""
+
+
+OFFER = """(node) => {
+  while (node.firstElementChild) node = node.firstElementChild;
+  node.innerHTML = '<p class="rm-verdict"><button class="rm-try" data-prompt="Which boats?">Try it';
+}"""
+"""A good verdict's button, as this page takes no uploads."""
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("learn")
@@ -55,6 +69,12 @@ def open_learn(page: Page) -> None:
     expect(page.locator("#learn-words h2")).to_have_text(STEPS[0].title)
 
 
+def by_the_head(page: Page) -> None:
+    """As a visitor finds it, from the line on top."""
+    page.locator("#hero a[href='#learn']").click()
+    expect(page.locator("#learn-words h2")).to_have_text(STEPS[0].title)
+
+
 def go_to(page: Page, place: int) -> None:
     page.locator("#learn-steps label").nth(place).click()
     expect(page.locator("#learn-words h2")).to_have_text(STEPS[place].title)
@@ -63,11 +83,13 @@ def go_to(page: Page, place: int) -> None:
 def test_all_ten_steps_are_walked_by_keyboard(server, visit):
     page = visit(server.url)
     before = len(page.requested)
-    open_learn(page)
+    by_the_head(page)
     page.locator("#learn-steps input").first.focus()
     for place, step in enumerate(STEPS):
         expect(page.locator("#learn-words h2")).to_have_text(step.title)
         expect(page.locator("#learn-steps label").nth(place)).to_contain_text(TITLES[place])
+        if place == 5:  # while a chart loads, Gradio has a label where none may be
+            expect(page.locator("#learn-plot .js-plotly-plot")).to_be_visible()
         assert serious(page, "#learn-tab") == [], step.title
         if place < 5:
             page.keyboard.press("ArrowDown")
@@ -146,18 +168,40 @@ def test_try_it_opens_the_live_tab_with_the_prompt(server, visit):
     built_late.evaluate("style => style.remove()")
     expect(page.locator("#compare-prompt textarea")).to_have_value(STEPS[4].prompt)
     assert page.get_by_role("tab").all_inner_texts() == list(SHOWN), "opening a tab moves no other"
+
+    # a prompt from Pool can be undone, too: it is put in the place of what was typed
+    opened(page, "Ask")
+    prompt.fill("My own words")
+    opened(page, "Pool")
+    page.locator("#pool-verdicts .html-container").evaluate(OFFER)
+    page.locator("#pool-verdicts .rm-try").evaluate("node => node.click()")
+    expect(prompt).to_have_value("Which boats?")
+    page.keyboard.press("Control+Z")
+    expect(prompt).to_have_value("My own words")
     assert page.wrong == []
 
 
 def test_a_phone_scrolls_no_step_sideways(server, visit):
     page = visit(server.url, width=390, theme="dark")
-    open_learn(page)
+    by_the_head(page)
     for place, step in enumerate(STEPS):
         expect(page.locator("#learn-words h2")).to_have_text(step.title)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, step.title
+        assert page.evaluate(STRAY) == [], step.title
         if place < 9:
             page.locator("#learn-next").click()
-    assert serious(page, "#learn-tab") == [] and page.wrong == []
+    assert serious(page, "#learn-tab") == []
+
+    # nor does a fold of Pool
+    opened(page, "Pool")
+    folds = page.locator("#pool-tab button.label-wrap:not(.open):visible")
+    folds.evaluate_all("all => all.forEach((fold) => fold.click())")
+    expect(page.locator("#pool-tab button.label-wrap.open")).to_have_count(3)
+    for details in page.locator("#pool-tab details").all():
+        details.evaluate("node => node.open = true")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.wait_for_function(f"({STRAY})().length === 0")  # they open step by step
+    assert page.wrong == []
 
 
 def test_a_reload_and_a_link_open_the_same_step(server, visit):
@@ -168,8 +212,10 @@ def test_a_reload_and_a_link_open_the_same_step(server, visit):
     page.reload()
     expect(page.locator("#learn-words h2")).to_have_text(STEPS[3].title)
     friend = page.context.new_page()
+    friend.set_viewport_size({"width": 390, "height": 900})
     friend.goto(f"{server.url}/#learn?step=6")
     expect(friend.locator("#learn-words h2")).to_have_text(STEPS[5].title)
+    friend.wait_for_function(AT_ITS_PLACE)
     friend.close()
     page.go_back()
     expect(page.locator("#prompt textarea")).to_be_visible()

@@ -18,6 +18,25 @@ from ui.pool.layout import TYPED
 EVIL = "<img src=x onerror=document.title='pwned'> ${document.title='pwned'} {{value}}"
 
 
+CROWD = [f"{kind}_{task}" for kind in ("long_sentences", "two_words", "a") for task in "abcdefg"]
+DRAWN = """() => {
+  const plot = document.querySelector('#pool-map-plot .js-plotly-plot');
+  return Math.abs(plot.querySelector('.main-svg').clientWidth - plot.clientWidth) < 2;
+}"""
+"""The map is as wide as its place."""
+OVERLAP = """() => {
+  const boxes = [...document.querySelectorAll('#pool-map-plot .text text')]
+    .filter((node) => node.textContent && node.getClientRects().length)
+    .map((node) => [node.textContent, node.getBoundingClientRect()]);
+  const over = (p, q) => p.left < q.right - 1 && q.left < p.right - 1 &&
+    p.top < q.bottom - 1 && q.top < p.bottom - 1;
+  const pairs = boxes.flatMap(([a, p], n) => boxes.slice(n + 1)
+    .filter(([, q]) => over(p, q)).map(([b]) => [a, b]));
+  return [boxes.length, pairs];
+}"""
+"""How many labels are seen, and which of them lie over one another."""
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("served")
@@ -111,6 +130,8 @@ def test_good_and_bad_uploads_get_their_verdict_at_once_and_stay_with_their_sess
     expect(verdicts.nth(1)).to_contain_text("adapter_model.bin: refused.")
     expect(page.locator(".rm-card")).to_have_count(3, timeout=PATIENCE)
     expect(page.locator(".rm-card", has_text="new")).to_contain_text("yours")
+    for card in page.locator(".rm-card").all():
+        assert card.bounding_box()["height"] < 50, "one line a card, an upload's too"
     expect(page.locator("#pool-room")).to_contain_text("1 of 10 adapters")
     other.reload()
     expect(other.locator(".rm-card")).to_have_count(2, timeout=PATIENCE)
@@ -127,7 +148,8 @@ def test_good_and_bad_uploads_get_their_verdict_at_once_and_stay_with_their_sess
 
 def test_an_upload_outlives_a_reload_and_is_nobody_elses(chromium, made, tmp_path, monkeypatch):
     monkeypatch.setenv("GRACE_SECONDS", "60")
-    (tmp_path / "adapters").mkdir()
+    for seed, name in enumerate(CROWD):
+        write_sample(tmp_path / "adapters", name, rank=2, seed=seed, examples=[name * (seed + 1)])
     with fake(tmp_path) as server, visits(chromium, until=[]) as visit:
         page, other = visit(server.url), visit(server.url)
         unfold(page)
@@ -139,6 +161,20 @@ def test_an_upload_outlives_a_reload_and_is_nobody_elses(chromium, made, tmp_pat
         other.reload()
         expect(other.locator("#pool-cards")).to_be_visible()
         expect(other.locator(".rm-card", has_text="new")).to_have_count(0)
+
+        # of so many adapters no label on the map lies over another one, on a phone as well
+        unfold(other, "#pool-map")
+        other.locator("#pool-map-prompt textarea").fill("how many")
+        other.locator("#pool-map-show").click()
+        expect(other.locator("#pool-map-plot")).to_contain_text("your prompt")
+        counted = []
+        for width in (1440, 390):
+            other.set_viewport_size({"width": width, "height": 900})
+            other.wait_for_function(DRAWN)
+            labels, over = other.evaluate(OVERLAP)
+            assert over == [], width
+            counted.append(labels)
+        assert len(CROWD) - 3 <= counted[0] > counted[1] > 8
         assert not page.wrong and not other.wrong
 
 

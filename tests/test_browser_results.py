@@ -111,7 +111,8 @@ def test_nothing_is_sent_before_the_tab_is_opened_and_its_first_screens_say_it_a
     assert lost_focus(page) == []
     for table in page.locator("#results-tab .rm-fold table, #results-choice table").all():
         expect(table).not_to_be_visible()
-    words = page.locator("#results-tab").inner_text()
+    words = page.locator("#results-tab").text_content()  # of closed folds too
+    assert "What was measured, and with what" in words
     assert "IID" not in words and "OOD" not in words and "python -m" not in words
     context.close()
 
@@ -125,8 +126,16 @@ def test_every_task_is_in_sight_at_once(changing, visit):
         for cell in cells.values():
             cell["by_task"] = {name: 50.0 + n for n, name in enumerate(names)}
     (folder / "evaluation.json").write_text(json.dumps(raw))
+    speed = json.loads((folder / "speed.json").read_text())
+    (cell, *_), peers = speed["parts"]["peers"]["cells"].values(), speed["parts"]["peers"]
+    facts = [(name, rows) for name in ("ramole_k3", "llama_cpp") for rows in (1, 8, 32)]
+    cells = {f"{s} {n}": cell | {"facts": {"system": s, "batch": n}} for s, n in facts}
+    speed["parts"]["llama_cpp"] = peers | {"cells": cells}
+    (folder / "speed.json").write_text(json.dumps(speed))
     page = visit(server.url)
     expect(page.locator(".rm-short tbody tr")).to_have_count(21)
+    expect(page.locator(".rm-short h3", has_text="How fast")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollHeight") <= 1500, "a screen and a half"
     unfold(page, "choice")
     table = page.locator("#results-tasks table")
     expect(table).to_be_visible()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import re
 import threading
 import time
 from dataclasses import replace
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from ramole_core import (
+    DEFAULT_METHOD,
     MAX_SHAPLEY,
     Evidence,
     Fitting,
@@ -37,12 +39,13 @@ from ui.ask.downloads import write_files
 from ui.ask.examples import RECORDED, earlier_runs, recorded_files
 from ui.ask.form import FIELDS, Form, form_of, read_weights
 from ui.ask.found import found_html, timing_html
-from ui.ask.layout import lay_out
+from ui.ask.layout import how, lay_out
 from ui.ask.pairs import text_of
 from ui.ask.tab import AskHandlers
 from ui.ask.updates import done
+from ui.ask.whole_panel import ENTROPY
 from ui.charts.did import whole_html
-from ui.charts.explained import explanation_html, spell, token_html
+from ui.charts.explained import PICK, explanation_html, spell, token_html
 from ui.charts.palette import INKS, letter_of
 from ui.charts.plots import (
     Axes,
@@ -66,7 +69,9 @@ from ui.charts.tokens import (
     view_of,
     view_of_run,
 )
+from ui.header import hero_html
 from ui.parts.downloads import sweep
+from ui.parts.fields import TOKENS, USUAL, method_choices
 from ui.parts.notice import notice_html
 from ui.parts.prompts import LIVE
 from ui.session import leaving
@@ -275,9 +280,13 @@ def test_the_panel_of_a_token_is_one_bar_from_base_to_mixture_in_plain_words():
     assert "<strong>A ant</strong> made this token 4.5 times likelier." in said
     assert "base alone: 14 %" in said and "with the adapters: 47 %" in said
     assert said.count('<i class="on"') == 1 and said.count('<i class="back"') == 2
-    assert "(+1.50 nats; contribution 0." in said and "1.1 times less likely" in said
+    assert (
+        "(+1.50 nats, the natural logarithm of that; contribution 0." in said
+        and "1.1 times less likely" in said
+    )
     assert "The base alone would have said it nearly as readily" in token_html(run, 3)
     assert said.index("made this token") < said.index("Entropy of the gate")
+    assert said.count("the natural logarithm") == 1, "said where it first stands alone"
     whole = whole_html(run.did_all, len(run.pieces))
     assert "base −16.0 + 4.1" in whole and "= −8.5 nats, −1.06 a token" in whole
     base, _, _ = ask(Request("boats?", method="base", effects=True))
@@ -377,6 +386,37 @@ def test_a_run_draws_its_own_adapters_where_the_trace_has_those_of_earlier_turns
     assert later.experts == ["ant", "bee"]
     np.testing.assert_array_equal(later.gates, run.gates)
     assert view_of_run(later, "") == view_of_run(run, "")
+
+
+def test_the_head_says_in_one_line_what_this_is_how_it_picks_and_what_to_try():
+    said = re.sub(r"<[^>]+>", "", hero_html(21))
+    for words in (
+        "21 LoRA adapters: small add-ons to a small model, the base.",
+        "Your words pick what fits: try an example.",
+    ):
+        assert words in " ".join(said.split())
+    assert "LoRA adapters: small" in hero_html(1)
+
+
+TERMS = {
+    "gate": "sets the weights",
+    "nats": "natural logarithm",
+    "k": "adapters",
+    "token": "piece of a word",
+}
+
+
+def test_a_term_is_explained_where_it_first_stands():
+    """Of the head, the form, the answer and a token's panel, in the order in which they stand."""
+    run, _, _ = ask(Request("boats?", k=3, effects=True))
+    labels = [text for text, _ in method_choices(FakeRamole())[:5]]
+    parts = [hero_html(21), how("ramole_plus", 3), *labels, TOKENS, MEANING, PICK]
+    parts += [token_html(run, 0), ENTROPY]
+    page = " ".join(re.sub(r"<[^>]+>", " ", " ".join(parts)).split())
+    for term, words in TERMS.items():
+        first = re.search(rf"\b{term}s?\b", page)
+        near = page[max(first.start() - 40, 0) : first.end() + 40]
+        assert words in near.replace("pieces of words", "piece of a word"), (term, near)
 
 
 def test_token_text_never_becomes_markup():
@@ -827,6 +867,17 @@ def test_old_trace_folders_are_swept_and_nothing_else(tmp_path):
     assert not npz.exists() and (tmp_path / "other").exists()
 
 
+def test_the_usual_five_methods_stand_first_each_with_a_sentence():
+    choices = method_choices(FakeRamole())
+    assert [name for _, name in choices[:5]] == [*USUAL]
+    assert [*USUAL] == ["ramole_plus", "ramole", "selection", "mixture", "base"]
+    for label, name in choices[:5]:
+        assert label.startswith(f"{name}: ") and len(label.split()) >= 4
+    for label, name in choices[5:]:
+        assert label in (f"{name} (from papers)", f"{name} (a control)")
+    assert len(choices) == len(FakeRamole().methods())
+
+
 def test_live_examples_are_requests_and_recorded_runs_are_of_them():
     assert len({example.title for example in LIVE}) == len(LIVE) == 16
     for example in LIVE:
@@ -841,6 +892,25 @@ def test_live_examples_are_requests_and_recorded_runs_are_of_them():
         (first,) = earlier_runs(run, recorded_files()).values()
         assert first.title in {example.after for example in RECORDED}
         assert first.answer.adapters[0] != run.answer.adapters[0], "the second turn switches"
+
+
+def test_what_a_visitor_sees_first_is_the_default_method_right_where_the_base_fails():
+    first = read_run(recorded_files()[0])
+    assert first.request.method == DEFAULT_METHOD and first.request.adapters is None
+    assert first.answer.evidence.decision == "adapters"
+    assert json.loads(first.answer.text)["intent"] == "AddToPlaylist"
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(first.beside.text)
+
+
+def test_the_explanation_and_the_list_name_the_same_nearest_adapter():
+    runs = [run for run in map(read_run, recorded_files()) if run.answer.evidence is not None]
+    assert {run.answer.evidence.decision for run in runs} >= {"adapters", "base"}
+    for run in runs:
+        known = [one for one in run.found if math.isfinite(one.score)]
+        nearest = max(known, key=lambda one: one.score)
+        assert run.answer.evidence.nearest == nearest.name, run.title
+        assert run.answer.evidence.similarity == pytest.approx(nearest.score, abs=1e-3), run.title
 
 
 def test_recorded_examples_are_small_and_complete():

@@ -2,13 +2,14 @@
 
 import asyncio
 import pickle
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from html import escape
 from types import SimpleNamespace
 
 import gradio as gr
 import pytest
 
-from ramole_core import RamoleError, Request
+from ramole_core import Evidence, RamoleError, Request
 from tests.fake_ramole import WORDS, FakeRamole
 from ui.charts.differing import differing
 from ui.compare.columns import START, Column
@@ -37,7 +38,7 @@ def ask(handlers, *columns, prompt="boats?", count=None, length=64):
     """Every look that a visitor is shown."""
     every = [*columns, *START[len(columns) :]]
     choices = [part for c in every for part in (c.method, c.k, c.adapters, c.without)]
-    handlers.on_begin(VISITOR)
+    handlers.on_begin(VISITOR, prompt)
     return list(handlers.on_ask(VISITOR, prompt, count or len(columns), length, *choices))
 
 
@@ -113,6 +114,17 @@ def test_a_visitor_asks_two_ways_and_looks_into_a_token(handlers):
     for said in ({}, {"run": "other-0", "index": 1}, {"run": f"{asked.name}-x", "index": 1}):
         assert "once all answers have ended" in pick(**said)
     assert handlers.on_names(VISITOR)[0].choices[0] == ("ant", "ant")
+
+
+def test_a_column_has_one_verdict_and_the_rule_s_numbers_in_a_fold(handlers):
+    *_, asked = ask(handlers, Column("ramole_plus", 2), Column("selection"))[-1]
+    first, second = asked.runs[0], asked.runs[1]
+    assert '<p class="verdict">By selection: ant.</p>' in head_html(second)
+    evidence = Evidence("base", "ant", 0.1, 0.25, 0.3)
+    said = head_html(replace(first, answer=replace(first.answer, evidence=evidence)))
+    assert "No adapter fits; the small base model answers by itself." in said
+    fold = said.partition("<details")[2].partition("</details>")[0]
+    assert escape(evidence.sentence) in fold and said.count("0.30") == fold.count("0.30") == 1
 
 
 def test_what_cannot_be_asked_is_one_sentence_in_every_column(handlers):

@@ -172,6 +172,12 @@ def test_an_upload_is_judged_added_and_leaves_the_cache(ramole, quota, archive):
     assert [card.owner for card in ramole.pool.cards(ANN) if card.name == "mine"] == [ANN]
 
 
+def test_the_verdict_says_that_an_adapter_was_made_for_another_base(ramole, quota, archive):
+    ramole.pool._base_name = "made/base"
+    (verdict,) = judge(ramole, quota, [archive("far", base_model_name_or_path="a/b")], owner=ANN)
+    assert verdict.outcome == "usable with a note" and "its answers may not" in verdict.as_html()
+
+
 def test_several_uploads_each_get_a_verdict(ramole, quota, archive, upload, tmp_path):
     pickle = tmp_path / "adapter_model.bin"
     pickle.write_bytes(b"\x80\x04.")

@@ -190,6 +190,17 @@ def test_tables_are_real_ones(folder):
     assert len(re.findall(box, page)) == len(shown.tables)
 
 
+def test_the_page_has_no_word_of_the_papers_alone_and_no_command(folder):
+    """In closed folds either, of the repository's own results and of the made-up ones."""
+    for place in (folder, RESULTS):
+        page = updates.top_html(place) + updates.rest_html(place)
+        words = re.sub(r"<[^>]+>", " ", page)
+        assert "adapter there" in words and "What was measured, and with what" in words
+        for word in ("IID", "OOD", "python -m"):
+            assert word not in words, (place, word)
+    assert "<h3>How fast</h3>" in page
+
+
 def tables_in(parts) -> list[Table]:
     inner = [one for part in parts for one in (part.blocks if isinstance(part, Fold) else [part])]
     return [one for one in inner if isinstance(one, Table)]
@@ -370,10 +381,11 @@ def test_readme_shows_what_ships_where_that_was_measured(folder, monkeypatch):
     lines = readme.short().splitlines()
     assert "| method | its adapter is there | its adapter is hidden | crowded |" in lines
     assert lines[4].startswith("| `ramole_plus` | **61.2 [58.2, 64.2]** | **36.4 [33.4, 39.4]** |")
-    assert lines[-2] == "python -m ramole_core evaluate --data data"
+    assert lines[-1].startswith("Measured 2026-11-25: 3 tasks, 100 rows each, k = 3")
+    assert "python -m" not in lines[-1] and "[Results](docs/results.md)" in lines[-1]
     change(folder, SHIPPED, split="dev")
     said = readme.short()
-    assert said.startswith("The system as it ships, on dev rows;") and "split dev" in said
+    assert said.startswith("The system as it ships, on dev rows;")
     (folder / SHIPPED).write_text("{ broken")
     assert COMMANDS[SHIPPED] in readme.short().splitlines()
 

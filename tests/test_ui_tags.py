@@ -3,12 +3,13 @@
 import gradio as gr
 import pytest
 
-from ramole_core import Evidence
+from ramole_core import Evidence, Request
 from ui.ask.form import FIELDS, Form
-from ui.ask.found import IN_SIGHT, found_html, verdict
+from ui.ask.found import IN_SIGHT, found_html
 from ui.ask.options import OptionField
 from ui.ask.tags import TAGGED, USUAL, tagged
 from ui.charts.run import Found
+from ui.parts.asked import verdict
 
 
 def values(**changes: object) -> list[object]:
@@ -82,3 +83,51 @@ def test_of_many_adapters_the_last_are_folded_and_unknown_similarities_have_no_b
     html = found_html(many)
     assert "16 more" in html and 'class="bar"' not in html
     assert "more" not in found_html(many[:IN_SIGHT])
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"method": "mixture"}, "By mixture: the 2 nearest."),
+        ({"method": "selection", "k": 1}, "By selection: ant, the nearest."),
+        ({"adapters": ["ant", "bee"]}, "You named ant and bee."),
+        ({"adapters": ["dog"]}, "You named dog."),
+        ({"method": "base"}, "You chose the base: no adapter is mixed."),
+        ({"method": "lorahub", "mix": "reds"}, "You chose the kept weights reds."),
+        ({"method": "meteora"}, "By meteora: 21 adapters."),
+        ({"method": "logo"}, "By logo: ant and cat."),
+    ],
+)
+def test_where_nothing_had_to_be_decided_the_verdict_says_who_chose(asked, words):
+    request = Request("boats?", **asked)
+    taken = [("ant", 0.9), ("bee", 0.7)][: request.k] if request.method != "base" else []
+    if request.method == "meteora":
+        taken = [(f"a{n}", float("nan")) for n in range(21)]
+    if request.method == "logo":  # bee is nearer, and was left out
+        taken = [("ant", 0.9), ("cat", 0.5)]
+    if request.adapters:
+        taken = [(name, float("nan")) for name in request.adapters]
+    left = [name for name in ("bee", "cat", "eel") if name not in dict(taken)]
+    found = [Found(*one, True) for one in taken]
+    found += [Found(name, {"bee": 0.7, "cat": 0.5}.get(name, 0.1), False) for name in left]
+    html = found_html(found, asked=request)
+    assert f'<p class="verdict">{words}</p>' in html and "By these numbers" not in html
+    assert 'class="verdict"' not in found_html(found), "none while it is on its way"
+
+
+def test_no_sentence_of_the_evidence_is_a_riddle():
+    """Every branch of it: who decided, by similarity or by response, with and without examples."""
+    said = {
+        Evidence(decision, near, 0.49, 0.12, 0.18, response, blind, leader, None, known).sentence
+        for decision in ("adapters", "base", "kept")
+        for near in ("nl2bash", None)
+        for response in (None, 0.01, -0.01)
+        for blind in (0, 1, 3)
+        for leader in ("ant", None)
+        for known in (True, False)
+        if leader or decision != "kept"
+    }
+    assert len(said) > 20
+    for sentence in said:
+        assert "loud" not in sentence and "None" not in sentence and "+" not in sentence, sentence
+        assert "of the 1 " not in sentence, sentence

@@ -19,8 +19,8 @@ LIMITS = "It is small, errs and makes things up."
 HERO = """
 <header class="hero">
   <h1>RAMoLE</h1>
-  <p>COUNT (small add-ons to a small model, the base), mixed to fit each token (piece of a word).
-  <a href="#learn">How it works</a> · <a href="#pool">Add yours</a></p>
+  <p>COUNT: small add-ons to a small model, the base. Your words pick what fits: try an
+  example. <a href="#learn">How it works</a> · <a href="#pool">Add yours</a></p>
 </header>
 """
 
@@ -64,11 +64,11 @@ def status_html(status: Status, *, exact: bool, model: str, notes: Sequence[str]
     if status["error"]:
         return notice_html(f"{status['error']} Ask to try again.", kind="wrong")
     share = f'<progress max="1" value="{status["fraction"]}" aria-label="Loading"></progress>'
-    return share + notice_html(
-        f"{model} is loading: {status['stage']}, {status['fraction']:.0%}. "
-        "Recorded runs work already.",
-        kind="busy",
+    said = (
+        f"Loading the model, {status['fraction']:.0%}: {status['stage']}, {model}. Recorded runs "
+        "work already."
     )
+    return f'<div title="{escape(said)}">{share}{notice_html(said, kind="busy")}</div>'
 
 
 def promise(*, exact: bool) -> str:

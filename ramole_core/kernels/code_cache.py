@@ -67,8 +67,8 @@ class InFolder(UserProvidedCacheLocator):
     def get_cache_path(self) -> str:
         return str(FOLDER)
 
-    def get_source_stamp(self) -> str:
-        return FOLDER.name
+    def get_source_stamp(self) -> bytes:
+        return FOLDER.name.encode()
 
 
 @contextmanager

@@ -10,11 +10,11 @@ from typing import Any
 
 import gradio as gr
 
-from ramole_core import Evidence
+from ramole_core import Evidence, Request
 
 from ..charts.palette import chip_html, ink_of, places_of
 from ..charts.run import Found, Run
-from ..parts.asked import decoding_words, mixed_words
+from ..parts.asked import decoding_words, mixed_words, verdict_html
 from ..parts.events import PLAIN
 from ..parts.notice import ending
 
@@ -43,33 +43,30 @@ def found_html(
     found: Sequence[Found],
     evidence: Evidence | None = None,
     *,
+    asked: Request | None = None,
     before: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> str:
     """Similarity bars, best first; those not taken are paler. The number stands beside each bar.
 
-    `evidence` says why the base answers, or the adapters of the turn before; `before` are the
-    adapters that earlier turns had, which keep their letters and colours; `notes` say what came of
-    adapters of the Hub.
+    `evidence` says why the base answers, or the adapters of the turn before; where there is none,
+    `asked` says who chose them. `before` are the adapters that earlier turns had, which keep their
+    letters and colours; `notes` say what came of adapters of the Hub.
     """
     if not found:
         return '<p class="quiet">The adapters nearest to the prompt appear here.</p>'
     taken = [one for one in found if one.taken]
     others = [one for one in found if not one.taken]
     parts = [f'<p class="quiet note">{escape(note)}</p>' for note in notes]
-    if evidence is not None:
-        said = escape(verdict(evidence, [one.name for one in taken]))
-        parts += [
-            f'<p class="verdict">{said}</p><details class="evidence">'
-            f'<summary>By these numbers</summary><p class="quiet">{escape(evidence.sentence)}</p>'
-            "</details>"
-        ]
+    nearer = taken and others and max(o.score for o in others) > min(t.score for t in taken)
+    compared = not any(math.isnan(one.score) for one in taken)
+    scores = {one.name: one.score for one in taken}
+    parts += [verdict_html(evidence, asked, scores, nearest=compared and not nearer)]
     if taken:
         parts += [_bars("Mixed into this answer, and how similar to the prompt", taken, before)]
     else:
         parts += [f'<p class="quiet">{NO_RETRIEVAL}</p>']
     if others:
-        nearer = taken and max(o.score for o in others) > min(t.score for t in taken)
         parts += [_bars(NEARER if nearer else "Next in line, not taken", others)]
         if nearer and evidence is not None:
             parts += [f'<p class="quiet">{RESPONDS}</p>']
@@ -77,26 +74,6 @@ def found_html(
         '<div class="found">' + "".join(parts) + '<p class="quiet">Similarity: the cosine between '
         "the prompt and up to 20 example inputs of each adapter.</p></div>"
     )
-
-
-def verdict(evidence: Evidence, taken: Sequence[str]) -> str:
-    """The decision in one sentence, of those who answer; all numbers of the rule are in
-    `Evidence.sentence`."""
-    if evidence.decision == "kept":
-        return f"No new task, so the adapters of the turn before go on, {evidence.leader} first."
-    if evidence.decision == "base":
-        return "No adapter fits; the small base model answers by itself."
-    if evidence.leader is not None:
-        return f"{evidence.leader} fits: it shows no examples, and responds to these words."
-    if evidence.nearest is None:
-        return "No adapter shows examples, so all that were asked answer."
-    near = f"similarity {evidence.similarity:.2f}, and {evidence.threshold:.2f} is enough"
-    if taken and evidence.nearest not in taken:
-        return f"{evidence.nearest} is the nearest ({near}), but {taken[0]} comes first."
-    first = f"; {taken[0]} comes first" if taken and taken[0] != evidence.nearest else ""
-    if evidence.response is not None:
-        return f"{evidence.nearest} fits, if only just: {near}, and the adapters respond{first}."
-    return f"{evidence.nearest} fits: {near}{first}."
 
 
 def timing_html(run: Run) -> str:

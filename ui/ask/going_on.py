@@ -71,7 +71,8 @@ def going_on(
                 places = [run.places[run.experts.index(name)] for name in whole.experts]
                 view = view_of_run(whole, f"branch-{index}", places=places)
             view["differs"] = differing(pieces, run.pieces)
-            said = f"From token {index + 1} on, {change.words}. {verdict(pieces, run)}"
+            stopped = "Stopped. " if cancelled.is_set() else ""
+            said = f"{stopped}From token {index + 1} on, {change.words}. {verdict(pieces, run)}"
             yield Look(said, kind="quiet", view=view)
     if (change.off or change.moved) and not cancelled.is_set():
         yield Look(said, kind="quiet", likely=_likely(ramole, run, index, change))

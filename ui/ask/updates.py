@@ -114,7 +114,11 @@ def done(
         out.view: view_of_run(run, name),
         **_beside(ui, None if run.beside is None else whole_text(run.beside)),
         out.found: found_html(
-            run.found, run.answer.evidence, before=run.met, notes=run.answer.notes
+            run.found,
+            run.answer.evidence,
+            asked=run.request,
+            before=run.met,
+            notes=run.answer.notes,
         ),
         out.timing: timing_html(run),
         out.takeaway: takeaway_of(run, recorded=recorded),

@@ -13,8 +13,9 @@ from ..charts.run import Run, entropy, led_by, strongest
 from ..parts.events import PLAIN, QUIET
 
 ENTROPY = (
-    '<p class="caption">Entropy of the gate for each token, the mean over layers and modules. At '
-    "the dashed line all adapters weigh the same; at 0 one of them has all the weight.</p>"
+    '<p class="caption">Entropy of the gate (what sets the weights) for each token, the mean over '
+    "layers and modules. At the dashed line all adapters weigh the same; at 0 one of them has all "
+    "the weight.</p>"
 )
 LAYERS = (
     '<p class="caption">Contribution of this adapter to each token (to the right) in each layer '

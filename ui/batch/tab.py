@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ramole_core import Ramole
 
 RUNNING = "A batch is on its way."
+TYPED = "Your rows stay as they are; empty the box first, then press the example again."
 SHOW = """
 () => {{ setTimeout(() => {{
   if (innerWidth <= 640) document.querySelector('#{}').scrollIntoView({{ block: 'start' }});
@@ -65,11 +66,13 @@ class BatchHandlers:
         verdict = html_or_sentence(take, refused_html)
         return {entry.verdict: verdict, entry.text: text, entry.kind: kind, entry.drop: None}
 
-    def on_example(self, event: gr.EventData):
-        """Rows to try, in the editor."""
+    def on_example(self, text, event: gr.EventData):
+        """Rows to try, in the editor; what was typed there stays."""
         index = number_in(event, "index")
         example = EXAMPLES[index if index is not None and 0 <= index < len(EXAMPLES) else 0]
-        return example.make(), example.kind
+        if (text or "").strip() and text not in [one.make() for one in EXAMPLES]:
+            return gr.skip(), gr.skip(), refused_html(TYPED)
+        return example.make(), example.kind, gr.skip()
 
     def on_begin(self, request: gr.Request):
         """Clear the outputs, unless a batch is on its way."""
@@ -124,8 +127,8 @@ def _connect(ui: BatchLayout, handlers: BatchHandlers) -> None:
         show_progress="minimal",
         concurrency_limit=None,
     )
-    example = [entry.text, entry.kind]
-    entry.examples.select(handlers.on_example, None, example, queue=False, **QUIET)
+    example = [entry.text, entry.kind, entry.verdict]
+    entry.examples.select(handlers.on_example, entry.text, example, queue=False, **QUIET)
 
     buttons = [entry.run, entry.stop]
     begun = [out.notice, out.row, *buttons]

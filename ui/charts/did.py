@@ -15,6 +15,9 @@ from .palette import BASE, chip_html, ink_of, letter_of
 
 MARGIN = 0.08
 """Of the bar's length, on both sides of what it shows."""
+NATS = ", the natural logarithm of that"
+LOG = "Log probability of this answer (natural logarithm)"
+"""Both explain the unit where it first stands."""
 NEAR = 1.05
 """A factor below which nothing changed."""
 
@@ -99,7 +102,7 @@ def did_html(did: Did, notes: Sequence[str] = ()) -> str:
         items.append(
             f'<li>{chip_html(place)}<span class="name">{escape(name)}</span>'
             f'<span class="share">{factor(effect)}</span> '
-            f'<span class="quiet">({_signed(effect)} nats{note})</span></li>'
+            f'<span class="quiet">({_signed(effect)} nats{"" if e else NATS}{note})</span></li>'
         )
     ends = (
         f'<p class="ends"><span>base alone: {chance(did.base)}</span>'
@@ -144,17 +147,14 @@ def whole_html(did: Did, tokens: int) -> str:
     as a sum in words."""
     each = f"{_plain(did.mixture / max(tokens, 1), 2)} a token"
     if not did.experts:
-        said = f"Log probability of this answer by the base: {_plain(did.mixture)} nats, {each}."
+        said = f"{LOG} by the base: {_plain(did.mixture)} nats, {each}."
         return f'<p class="quiet">{said}</p>'
     terms = "".join(
         f" {'−' if effect < 0 else '+'} {abs(effect):.1f} {chip_html(place)}"
         for (_, place), effect in zip(did.experts, did.effects, strict=True)
     )
     said = f"base {_plain(did.base)}{terms} = {_plain(did.mixture)} nats, {each}"
-    return (
-        f'<div class="whole">{bar_html(did)}'
-        f'<p class="quiet">Log probability of this answer: {said}.</p></div>'
-    )
+    return f'<div class="whole">{bar_html(did)}<p class="quiet">{LOG}: {said}.</p></div>'
 
 
 def _plain(nats: float, digits: int = 1) -> str:

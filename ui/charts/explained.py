@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 CLOSE = '<button type="button" class="close" aria-label="Close the token\'s panel">×</button>'
 PICK = (
-    '<p class="quiet">Press a token of the answer, or use the arrow keys, to see what each '
-    "adapter did to it, and what the base alone would have said there.</p>"
+    '<p class="quiet">Press a token (a piece of a word) of the answer, or use the arrow keys, to '
+    "see what each adapter did to it, and what the base alone would have said there.</p>"
 )
 
 
@@ -46,14 +46,14 @@ def token_html(run: Run, index: int, *, turn: int = 0, closable: bool = True) ->
     here = slice(index, index + 1)
     gates, present, contribution = run.gates[here], run.present[here], run.contribution
     if not len(gates) or not run.experts:
-        return head + '<p class="quiet">No adapter was at work here.</p>'
+        return head + '<p class="quiet alone">No adapter was at work here.</p>'
     leader, places = strongest(run.shares[index]), run.places
     k = len(run.experts)
     H, even = float(entropy(gates, present)[0]), float(np.log(k))
     weights = mean_weights(gates, present)[0]
     contributed = None if contribution is None else mean_contribution(contribution[here])[0]
     against = f" (all even: log {k} = {even:.2f})" if k > 1 else ""
-    entropy_said = f"Entropy of the gate: {H:.2f} nats{against}."
+    entropy_said = f"Entropy of the gate (what sets the weights): {H:.2f} nats{against}."
     notes = [_note(e, weights, contributed) for e in range(k)]
     if (did := run.did(index)) is not None:
         told = did_html(did, [f"; {note}" for note in notes])

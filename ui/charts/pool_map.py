@@ -22,8 +22,11 @@ KINDS = {
 PROMPT = INKS[5].colour
 MAX_LABEL = 28
 """Characters of a name in a picture."""
-LETTER, PICTURE = 6.6, np.array([640.0, 400.0])
-"""Pixels of a letter of a label, which most have less of, and of the map."""
+LETTER, PICTURE, PHONE = 6.6, np.array([640.0, 390.0]), np.array([250.0, 390.0])
+"""Pixels of a letter of a label, which most have less of, and of the map, on a phone too."""
+FAR = 1e4
+WIDE_ALONE = "rgb(1, 1, 1)"
+"""The colour by which the style sheet leaves a label away on a phone; the theme has another one."""
 SIDES = {
     "top center": (0, -1),
     "bottom center": (0, 1),
@@ -116,9 +119,12 @@ def map_figure(
                 y=places[mine, 1].tolist(),
                 mode="markers+text",
                 name=words,
-                text=[label_of(names[i]) if sides[i] else "" for i in mine],
-                textposition=[sides[i] or "top center" for i in mine],
-                textfont={"size": 11},
+                text=[label_of(names[i]) if sides[i][0] else "" for i in mine],
+                textposition=[sides[i][0] or "top center" for i in mine],
+                textfont={
+                    "size": 11,
+                    "color": ["black" if sides[i][1] else WIDE_ALONE for i in mine],
+                },
                 marker={"size": 10, "color": colour, "symbol": symbol},
                 hovertext=[label_of(names[i]) for i in mine],
                 hovertemplate="%{hovertext}<extra></extra>",
@@ -172,23 +178,36 @@ def label_of(name: str) -> str:
     return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _sides(names: Sequence[str], places: np.ndarray, prompt: np.ndarray | None) -> list[str]:
-    """Where each label stands: the first of SIDES at which it covers no point and no label that is
-    placed already; nowhere ("") where there is none, so that labels never overlap."""
+def _sides(
+    names: Sequence[str], places: np.ndarray, prompt: np.ndarray | None
+) -> list[tuple[str, bool]]:
+    """Where each label stands, and whether on a phone too: the first of SIDES at which it covers no
+    point and no label that is placed already, if there is one in the narrow picture as well;
+    nowhere ("") where there is none, so that labels never overlap, or end at the edge."""
     spots = places if prompt is None else np.vstack([places, prompt])
     low, spans = spots.min(0), np.ptp(spots, axis=0)
-    across = np.where(spans > 0, spans, 1) / (PICTURE / (1.28, 1.1))
-    spots = (spots - low) / across * (1, -1)
-    taken = [_box(spot, (14, 14), (0, 0)) for spot in spots]
+    shares = (spots - low) / np.where(spans > 0, spans, 1) * (1, -1)
+    drawn = [shares * size / (1.28, 1.1) for size in (PICTURE, PHONE)]
+    taken = [[_box(spot, (14, 14), (0, 0)) for spot in one] for one in drawn]
+    for boxes, (width, _) in zip(taken, (PICTURE, PHONE), strict=True):  # what is beyond the edges
+        edge = 0.14 * width / 1.28
+        boxes += [np.array([-FAR, -FAR, -edge, FAR])]
+        boxes += [np.array([width / 1.28 + edge, -FAR, FAR, FAR])]
     if prompt is not None:
-        taken.append(_box(spots[-1], (90, 16), (0, -1)))
-    sides = []
-    for name, spot in zip(names, spots[: len(places)], strict=True):
-        size = (LETTER * len(label_of(name)), 14)
-        boxes = {words: _box(spot, size, towards) for words, towards in SIDES.items()}
-        free = [words for words, box in boxes.items() if not _touches(box, taken, but=spot)]
-        sides.append(free[0] if free else "")
-        taken += [boxes[free[0]]] if free else []
+        for one, boxes in zip(drawn, taken, strict=True):
+            boxes.append(_box(one[-1], (90, 16), (0, -1)))
+    sides: list[tuple[str, bool]] = []
+    for i, name in enumerate(names):
+        size = (LETTER * len(label_of(name)), 17)
+        boxes = [{w: _box(one[i], size, to) for w, to in SIDES.items()} for one in drawn]
+        wide, phone = (
+            [w for w, box in each.items() if not _touches(box, there, but=one[i])]
+            for each, there, one in zip(boxes, taken, drawn, strict=True)
+        )
+        side = next((w for w in wide if w in phone), next(iter(wide), ""))
+        sides.append((side, side in phone))
+        for each, there, here in zip(boxes, taken, (side, side in phone), strict=True):
+            there += [each[side]] if here else []
     return sides
 
 

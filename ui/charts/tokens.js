@@ -21,10 +21,11 @@ function percent(share) {
   return Math.round(100 * share) + ' %';
 }
 
-// Adapters with less than a hundredth stand in a fold.
+// Adapters with less than a hundredth, and those beyond the first five by their share, stand in a fold.
 function drawLegend(value) {
-  const small = value.experts.length > 1 && value.tokens.length;
-  const rest = value.experts.filter((expert) => small && expert.share < 0.01);
+  const small = (expert) => value.experts.length > 1 && value.tokens.length && expert.share < 0.01;
+  const first = [...value.experts].sort((a, b) => b.share - a.share).slice(0, 5);
+  const rest = value.experts.filter((expert) => small(expert) || !first.includes(expert));
   const items = (experts) => experts.map((expert) => {
     const item = make('li', 'expert');
     const chip = make('span', 'chip', expert.letter);
@@ -41,7 +42,8 @@ function drawLegend(value) {
   if (rest.length) {
     const item = make('li', 'expert'), fold = make('details', 'rest'), list = make('ul', 'legend');
     list.append(...items(rest));
-    fold.append(make('summary', '', rest.length + ' more, under 1 % each'), list);
+    const each = rest.every(small) ? ', under 1 %' + (rest.length > 1 ? ' each' : '') : '';
+    fold.append(make('summary', '', rest.length + ' more' + each), list);
     item.append(fold);
     legend.append(item);
   }

@@ -24,9 +24,10 @@ from .palette import ink_of, letter_of
 from .run import CONTRIBUTION, EFFECT, WEIGHT, Run, strongest
 
 MEANING = (
-    "A token has the colour and letter of the adapter that made it likelier; the stronger the "
-    "colour, the likelier. The line below it shares that among all adapters. No colour: the base "
-    "alone would have said it nearly as readily. Percent: an adapter's part of the answer."
+    "A token (a piece of a word) has the colour and letter of the adapter that made it likelier; "
+    "the stronger the colour, the likelier. The line below it shares that among all adapters. No "
+    "colour: the base alone would have said it nearly as readily. Percent: an adapter's part of "
+    "the answer."
 )
 LEFT_OUT = (
     "With more than {most} adapters each is left out once, so that their effects need not add up."

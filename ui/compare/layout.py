@@ -55,6 +55,8 @@ class CompareLayout:
     copy: gr.HTML
     told: gr.Textbox
     """What the page's address asks of this tab."""
+    above: gr.HTML
+    """The question of the answers in sight."""
     columns: Sequence[Shown]
     token: gr.HTML
     asked: gr.State
@@ -91,11 +93,13 @@ def lay_out(ramole: "Ramole") -> CompareLayout:
     gr.HTML(HELD, elem_id="compare-held", **PLAIN)
     notice = gr.HTML(elem_id="compare-notice", **PLAIN)
     copy, told = copy_button(elem_id="compare-copy"), gr.Textbox(visible=False)
+    above = gr.HTML(elem_id="compare-asked", **PLAIN)
     with gr.Row(elem_id="compare-columns", equal_height=False):
         columns = [_column(ramole, n, start) for n, start in enumerate(START)]
     token = gr.HTML(elem_id="compare-token", **PLAIN)
     return CompareLayout(
-        prompt, ask, stop, count, length, notice, copy, told, columns, token, gr.State(None)
+        *(prompt, ask, stop, count, length, notice, copy, told, above, columns, token),
+        gr.State(None),
     )
 
 

@@ -15,11 +15,12 @@ from ..charts.explained import token_html
 from ..charts.run import Run, weight_of
 from ..charts.tokens import view_of
 from ..model.spaces import ELSEWHERE, gpu
-from ..parts.asked import mixed_words
+from ..parts.asked import mixed_words, verdict_html
 from ..parts.copying import copies
 from ..parts.errors import UNEXPECTED
 from ..parts.events import QUIET, enter_of, number_in, open_page, session_of
 from ..parts.fields import run_and_stop
+from ..parts.markup import escaped
 from ..parts.notice import ending, notice_html
 from ..session.quota import quota_of
 from ..session.store import Drawer
@@ -77,14 +78,15 @@ class CompareHandlers:
         """Show so many columns."""
         return [gr.Column(visible=n < int(count)) for n in range(len(self.ui.columns))]
 
-    def on_begin(self, request: gr.Request):
-        """Empty the columns, unless a comparison is on its way."""
+    def on_begin(self, request: gr.Request, prompt: str):
+        """Empty columns under the question, unless a comparison is on its way."""
         asked = self._asked.get(session_of(request))
         if asked is not None and not asked.ended.is_set():
             raise gr.Error(RUNNING, visible=False, print_exception=False)  # ends the chain
         ask, stop = run_and_stop(running=True)
         heads = {shown.head: "" for shown in self.ui.columns}
-        return {self.ui.ask: ask, self.ui.stop: stop, self.ui.token: "", **heads}
+        above = {self.ui.above: asked_html(prompt or "")}
+        return {self.ui.ask: ask, self.ui.stop: stop, self.ui.token: "", **above, **heads}
 
     def on_ask(self, request: gr.Request, *values) -> Generator[tuple[Any, ...], None, None]:
         """Stream pictures of all columns, in the order of `CompareLayout.growing`."""
@@ -206,13 +208,19 @@ def nothing() -> dict[str, Any]:
     return {**view_of([], [], [], run="", running=False), "empty": ""}
 
 
+def asked_html(prompt: str) -> str:
+    """The question, which another text in the form does not change; nothing for an empty one."""
+    said = f'<span class="who">You</span>{escaped(prompt)}'
+    return f'<div class="talk"><p class="asked">{said}</p></div>' if prompt.strip() else ""
+
+
 def head_html(run: Run) -> str:
     """How a column was asked, what decided, and how it ended."""
-    answer, evidence = run.answer, run.answer.evidence
+    answer = run.answer
     said = [f"<h3>{escape(mixed_words(run.request))}</h3>"]
     said += [f'<p class="quiet">{escape(note)}</p>' for note in answer.notes]
-    if evidence is not None and evidence.decision != "adapters":
-        said.append(f'<p class="quiet">{escape(evidence.sentence)}</p>')
+    taken = dict(zip(answer.adapters, answer.scores, strict=True))
+    said.append(verdict_html(answer.evidence, run.request, taken))
     why = escape(ending(answer.finish_reason))
     said.append(f'<p class="quiet">{answer.new_tokens} tokens; {why}.</p>')
     if (did := run.did_all) is not None:
@@ -227,8 +235,8 @@ def _connect(ui: CompareLayout, handlers: CompareHandlers, here: gr.Tab) -> None
     ui.count.change(handlers.on_count, ui.count, sight, queue=False, **QUIET)
     ui.prompt.submit(None, js=ENTER, queue=False, **QUIET)
     heads = [shown.head for shown in columns]
-    begun = [ui.ask, ui.stop, ui.token, *heads]
-    asked = ui.ask.click(handlers.on_begin, None, begun, queue=False, **QUIET)
+    begun = [ui.ask, ui.stop, ui.token, ui.above, *heads]
+    asked = ui.ask.click(handlers.on_begin, ui.prompt, begun, queue=False, **QUIET)
     running = asked.success(
         gpu(120)(handlers.on_ask),
         ui.values,

@@ -122,7 +122,8 @@ def within(place: int | None) -> int:
 def _connect(ui: LearnLayout, handlers: LearnHandlers, here: gr.Tab) -> None:
     """Every event of the tab with its handler."""
     opened = here.select(handlers.on_step, ui.chosen, ui.all, js=OPENED, queue=False, **QUIET)
-    opened.then(None, js=ADDRESS, queue=False, **QUIET)
+    there = opened.then(None, js=TO_THE_TOP, queue=False, **QUIET)
+    there.then(None, js=ADDRESS, queue=False, **QUIET)
     stepped = ui.steps.input(
         handlers.on_step, ui.chosen, ui.all, trigger_mode="always_last", queue=False, **QUIET
     )

@@ -1,6 +1,12 @@
-"""A request in words: its mixing, and its decoding."""
+"""A request in words: its mixing, its decoding, and who decided on the adapters that answer."""
 
-from ramole_core import Request
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from ramole_core import Evidence, Request
+
+MAX_NAMED = 4
+"""Adapters that a sentence names."""
 
 
 def mixed_words(request: Request) -> str:
@@ -28,3 +34,68 @@ def decoding_words(request: Request) -> str:
     said += ["no chat template"] if request.raw else []
     said += ["a system prompt"] if request.system else []
     return ", ".join([*said, f"at most {request.max_new_tokens} tokens"])
+
+
+def verdict_html(
+    evidence: Evidence | None,
+    request: Request | None,
+    taken: Mapping[str, float],
+    *,
+    nearest: bool = False,
+) -> str:
+    """The decision in one sentence, and the numbers of the rule, where there is one, in a fold.
+
+    `taken` are the adapters that answer, with their similarities; `nearest`: it is known that none
+    is nearer."""
+    if evidence is None:
+        said = "" if request is None else chosen_words(request, taken, nearest=nearest)
+        return f'<p class="verdict">{escape(said)}</p>' if said else ""
+    return (
+        f'<p class="verdict">{escape(verdict(evidence, [*taken]))}</p><details class="evidence">'
+        f'<summary>By these numbers</summary><p class="quiet">{escape(evidence.sentence)}</p>'
+        "</details>"
+    )
+
+
+def chosen_words(request: Request, taken: Mapping[str, float], *, nearest: bool) -> str:
+    """Who chose the adapters that answer, where no evidence decided, in one sentence."""
+    if request.method == "base":
+        return "You chose the base: no adapter is mixed."
+    if request.mix is not None:
+        return f"You chose the kept weights {request.mix}."
+    if request.adapters is not None:
+        return f"You named {_listed([*request.adapters])}."
+    if not taken:
+        return ""
+    who = _listed([*taken])
+    if nearest:
+        who = f"the {len(taken)} nearest" if len(taken) > 1 else f"{who}, the nearest"
+    return f"By {request.method}: {who}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """All of a few names, the count of many."""
+    if len(names) > MAX_NAMED:
+        return f"{len(names)} adapters"
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def verdict(evidence: Evidence, taken: Sequence[str]) -> str:
+    """The decision in one sentence, of those who answer; all numbers of the rule are in
+    `Evidence.sentence`."""
+    if evidence.decision == "kept":
+        return f"No new task, so the adapters of the turn before go on, {evidence.leader} first."
+    if evidence.decision == "base":
+        return "No adapter fits; the small base model answers by itself."
+    if evidence.leader is not None:
+        return f"{evidence.leader} fits: it shows no examples, and responds to these words."
+    if evidence.nearest is None:
+        return "No adapter shows examples, so all that were asked answer."
+    near = f"similarity {evidence.similarity:.2f}, and {evidence.threshold:.2f} is enough"
+    if taken and evidence.nearest not in taken:
+        return f"{evidence.nearest} is the nearest ({near}), but {taken[0]} comes first."
+    first = f"; {taken[0]} comes first" if taken and taken[0] != evidence.nearest else ""
+    if evidence.response is not None:
+        return f"{evidence.nearest} fits, if only just: {near}, and the adapters respond{first}."
+    return f"{evidence.nearest} fits: {near}{first}."

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from ramole_core import Ramole
 
 MAX_K = 8
+TOKENS = "Most new tokens (pieces of words)"
 USUAL = {
     "ramole_plus": "finds what fits; where nothing does, the base answers",
-    "ramole": "as published, a trained gate for every token",
+    "ramole": "as published: a trained gate sets the weights for each token (piece of a word)",
     "selection": "the one adapter that is nearest",
     "mixture": "the k nearest, each as strong as the others",
     "base": "no adapter at all",
@@ -20,10 +21,9 @@ USUAL = {
 """The methods that most people need, in a few words each."""
 
 
-def method_field(
-    ramole: "Ramole", *, value: str = DEFAULT_METHOD, elem_id: str | None = None, min_width: int
-) -> gr.Dropdown:
-    """Every method by name: the usual ones first, with a sentence; then papers' and controls."""
+def method_choices(ramole: "Ramole") -> list[tuple[str, str]]:
+    """Every method by name: the usual ones first, with a sentence; then, under a line of their own
+    (`style.css`), papers' and controls."""
     rows = {row.name: row for row in ramole.methods()}
     usual = [(f"{name}: {USUAL[name]}", name) for name in USUAL if name in rows]
     others = [
@@ -31,8 +31,20 @@ def method_field(
         for name, row in rows.items()
         if name not in USUAL
     ]
+    return [*usual, *others]
+
+
+def method_field(
+    ramole: "Ramole", *, value: str = DEFAULT_METHOD, elem_id: str | None = None, min_width: int
+) -> gr.Dropdown:
+    """The choice among them."""
     return gr.Dropdown(
-        [*usual, *others], value=value, label="Method", elem_id=elem_id, min_width=min_width
+        method_choices(ramole),
+        value=value,
+        label="Method",
+        elem_id=elem_id,
+        elem_classes=["methods"],
+        min_width=min_width,
     )
 
 
@@ -64,7 +76,7 @@ def length_field(
         most,
         min(value, most),
         step=1,
-        label="Most new tokens",
+        label=TOKENS,
         min_width=min_width,
         buttons=buttons,
     )

@@ -15,13 +15,14 @@ element.addEventListener('click', (event) => {
   const tab = document.getElementById('ask-tab-button');
   if (!button || !tab) return;
   tab.click();
-  setTimeout(() => {
+  const put = (tries) => {
     const box = document.querySelector('#prompt textarea');
-    if (!box) return;
-    box.value = button.dataset.prompt;
-    box.dispatchEvent(new Event('input', { bubbles: true }));
+    if (!box?.getClientRects().length) return tries && setTimeout(put, 100, tries - 1);
     box.focus();
-  }, 100);
+    box.select();
+    document.execCommand('insertText', false, button.dataset.prompt); // so it can be undone
+  };
+  put(50);
 });
 """
 

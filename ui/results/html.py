@@ -14,6 +14,8 @@ CHECKED = "What was measured, and with what"
 LONG_NAME, NARROW = 36, 6
 """Letters of a row's name from which on it may break; numbers and intervals of a row up to which
 a table is narrow."""
+PLAIN = {"IID": "adapter there", "OOD": "adapter hidden"}
+"""What the papers' words in a column's name mean."""
 Scale = tuple[float, float]
 
 
@@ -72,7 +74,8 @@ def _table(table: Table) -> str:
     heads = f'<th scope="col">{_breakable(table.first)}</th>'
     for one in table.columns:
         kind = "" if one.drawn == "words" else "number"
-        heads += f'<th scope="col" class="{kind}">{_breakable(one.name)}</th>'
+        name = " ".join(PLAIN.get(word, word) for word in one.name.split(" "))
+        heads += f'<th scope="col" class="{kind}">{_breakable(name)}</th>'
     body = "".join(_group(title, table, scales) for title in table.groups)
     longest = max(len(name) for group in table.groups.values() for name in group)
     kind = "heat" if "heat" in scales else "words" if longest >= LONG_NAME else "names"
