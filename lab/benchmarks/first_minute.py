@@ -3,8 +3,9 @@
     python -m lab first_minute
 
 The last commit is cloned into a new folder with a home of its own, where neither pip nor the page
-has kept anything, and started by README's command. A browser on the same cores looks at the page,
-takes a picture every five seconds (the film strip), and asks one question as soon as it may.
+has kept anything, and started by README's command. A browser on the same cores takes a picture of
+the page every five seconds once there is one (the film strip), and asks one question as soon as it
+may.
 """
 
 import os
@@ -46,7 +47,7 @@ class Watch:
         self.seconds: dict[str, float] = {}
         self.frames: list[Image.Image] = []
         self.page, self._url, self._began = page, url, time.monotonic()
-        self._opened = False
+        self._opened, self._next = False, 0.0
 
     def note(self, name: str) -> None:
         """Note that something has come, once."""
@@ -57,7 +58,7 @@ class Watch:
         while not done():
             if time.monotonic() - self._began > LIMIT_SECONDS:
                 raise SystemExit(f"Not there after {LIMIT_SECONDS} s: {self.seconds}.")
-            if time.monotonic() - self._began > FRAME_SECONDS * len(self.frames):
+            if self._opened and time.monotonic() > self._next:
                 self.take()
             time.sleep(0.05)
 
@@ -84,7 +85,8 @@ class Watch:
         return there
 
     def take(self) -> None:
-        """Take a picture."""
+        """Take a picture, and the next one in FRAME_SECONDS."""
+        self._next = time.monotonic() + FRAME_SECONDS
         image = Image.open(BytesIO(self.page.screenshot()))
         self.frames.append(image.convert("RGB").resize(SMALL))
 
