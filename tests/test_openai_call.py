@@ -465,6 +465,7 @@ def test_texts_become_vectors_of_the_retriever_in_either_form():
         ({"input": []}, "give a text or a list"),
         ({"input": ["x"] * 257}, "at most 256"),
         ({"input": " "}, "an empty text"),
+        ({"input": ["whole \U0001f600", "\ud83d"]}, "half a character"),
         ({"encoding_format": "hex"}, "float or base64"),
         ({"dimensions": 4}, "dimensions=4, but this encoder's vectors have 3"),
     ],

@@ -54,6 +54,8 @@ def read_texts(body: object) -> Texts:
         )
     if not all(text.strip() for text in texts):
         raise Refused("input has an empty text; leave it out.", param="input")
+    if any(not t.isascii() and t.encode("utf-8", "replace").decode() != t for t in texts):
+        raise Refused("input has half a character in it; send whole ones.", param="input")
     form = said.get("encoding_format", "float")
     if form not in ("float", "base64"):
         raise Refused(
