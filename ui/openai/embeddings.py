@@ -9,7 +9,7 @@ import numpy as np
 from ..api.fields import MAX_PROMPT
 from .errors import Refused
 from .models import EMBEDDER
-from .parameters import read_body, short
+from .parameters import has_half, read_body, short
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -54,7 +54,7 @@ def read_texts(body: object) -> Texts:
         )
     if not all(text.strip() for text in texts):
         raise Refused("input has an empty text; leave it out.", param="input")
-    if any(not t.isascii() and t.encode("utf-8", "replace").decode() != t for t in texts):
+    if any(map(has_half, texts)):
         raise Refused("input has half a character in it; send whole ones.", param="input")
     form = said.get("encoding_format", "float")
     if form not in ("float", "base64"):

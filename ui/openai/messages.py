@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from ..api.fields import MAX_PROMPT
 from .errors import Refused
+from .parameters import has_half
 
 SYSTEM = ("system", "developer")
 ROLES = (*SYSTEM, "user", "assistant")
@@ -100,7 +101,7 @@ def _text(n: int, content: object) -> str:
             raise _refused(f"Message {n} has a part that is no text: {_short(part)}; leave it out")
         texts.append(text)
     text = "\n".join(texts)
-    if not text.isascii() and text.encode("utf-8", "replace").decode() != text:
+    if has_half(text):
         raise _refused(f"Message {n} has half a character in it; send whole ones")
     return text
 

@@ -231,6 +231,11 @@ def read_likeliest(said: Mapping[str, Any], name: str) -> int:
     return value
 
 
+def has_half(text: str) -> bool:
+    """Whether a text has half a character in it, which no encoding has."""
+    return not text.isascii() and text.encode("utf-8", "replace").decode() != text
+
+
 def short(value: object) -> str:
     """A value as a refusal repeats it."""
     text = json.dumps(value) if isinstance(value, bool) else repr(value)
