@@ -17,7 +17,7 @@ from ui.results.markdown import markdown, written
 from ui.results.methods import FILE, SCORES
 from ui.results.scores import Evaluation, evaluation, read_evaluation
 from ui.results.speed import served
-from ui.results.values import Raw, at, span_of
+from ui.results.values import Raw, at, span_of, text
 
 HEADS = ("Trained", "Cost", "Claimed", "Found")
 """Paragraphs at the end of a method's docstring; the last may be missing."""
@@ -108,6 +108,9 @@ def _numbers(row: Method, found: object, rates: Raw) -> str:
         for s, spans in cells.items()
         if row.name in spans
     ]
+    if told and isinstance(found, Evaluation):
+        rows = text(found.raw.get("rows_per_task"))
+        told[-1] += f" ({len(at(found.raw, 'tasks'))} tasks, {rows} dev rows each)"
     each = at(rates, row.name, "tokens_a_second")
     alone, together = span_of(each.get("1")), span_of(each.get("8"))
     if alone and together:

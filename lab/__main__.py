@@ -13,8 +13,8 @@ from ramole_core.terminal.console import say
 
 EVALUATION = (
     "dev_table", "evidence_table", "router_table", "router_ablations", "retriever_table",
-    "composite_n", "parts_table", "ca_lora_table", "llava_mole_table", "few_bits", "effects",
-    "colours", "visits", "second_half",
+    "composite_n", "parts_table", "ca_lora_table", "llava_mole_table", "effects", "colours",
+    "visits", "second_half",
 )  # fmt: skip
 BENCHMARKS = (
     "method_speed", "decode_speed", "draft_speed", "budget", "many_users", "page_speed",
@@ -29,6 +29,9 @@ MEASUREMENTS = {
     "strangers": "lab.strangers",
 }
 """By name: the module whose `main` is the command."""
+
+ONCE = ("few_bits",)
+"""Measured once; the file in results/ stays, its code is in git's history."""
 
 
 def summary_of(name: str) -> str:
@@ -52,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{each:18} {summary_of(each)}")
         print("\n`python -m lab NAME --help` lists the options of one.")
         return 0
+    if name in ONCE:
+        say(f"{name} was measured once: see LOG.md, and `git log --stat -- '*/{name}.py'`.")
+        return 2
     if name not in MEASUREMENTS:
         say(f"No measurement is named {name!r}; choose from {', '.join(MEASUREMENTS)}.")
         return 2

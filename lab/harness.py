@@ -1,24 +1,28 @@
-"""What every measurement shares: its options, the dev rows that it draws, and the file it writes.
+"""What every measurement shares: its options, the system as it is served, and the file it writes.
 
 Rows of the test split are drawn by `evaluate --split test` alone; nothing here reads them.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ramole_core.settings import REPOSITORY
+from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.terminal.recorded_command import recorded_command
 
 if TYPE_CHECKING:
     from ramole_core.base.model import BaseModel
+    from ramole_core.ramole import Ramole
     from ramole_core.training.rows import Task
 
 
@@ -40,6 +44,8 @@ Data = Annotated[Path, typer.Option(help="Folder of task folders.")]
 Rows = Annotated[int, typer.Option(help="Dev rows of each task.")]
 Skip = Annotated[int, typer.Option(help="Dev rows of each task that are left out before them.")]
 Tasks = Annotated[str, typer.Option(help="Tasks, comma separated.")]
+Systems = Annotated[str, typer.Option(help="Comma separated; METHOD@OPTION=VALUE too.")]
+Methods = Annotated[str, typer.Option(help="Methods, comma separated.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.", callback=use_threads)]
 """Set before the measurement begins."""
@@ -72,6 +78,69 @@ def read_tasks(data: Path, names: Sequence[str], *, rows: int, skip: int = 0) ->
 def checksum(file: Path) -> str:
     """SHA-256 of a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def digest(facts: Mapping[str, object], length: int) -> str:
+    """The first digits of the SHA-256 of some facts."""
+    return hashlib.sha256(json.dumps(dict(facts), sort_keys=True).encode()).hexdigest()[:length]
+
+
+def spread(values: Sequence[float], digits: int = 4) -> dict[str, float]:
+    """Median, least and most."""
+    found = {"median": statistics.median(values), "least": min(values), "most": max(values)}
+    return {name: round(value, digits) for name, value in found.items()}
+
+
+def base_folder() -> Path:
+    """The folder of the base that the settings name, fetched where it is not there."""
+    from ramole_core.base.fetch import fetch_base
+
+    usual = load_settings()
+    return fetch_base(usual.base_model, data_dir=usual.data_dir)
+
+
+@contextmanager
+def served(**settings: Any) -> Iterator["Ramole"]:
+    """The system as it is served, with a data folder of its own; `settings` beside the usual."""
+    from ramole_core.ramole import Ramole
+
+    mine, base = load_settings().trained_dir, settings.pop("base_model", None) or base_folder()
+    with TemporaryDirectory() as folder:
+        own = load_settings(data_dir=folder, base_model=str(base), chroma_url=None, **settings)
+        if mine.is_dir():  # what the user trained is measured too
+            own.trained_dir.symlink_to(mine.resolve(), target_is_directory=True)
+        with Ramole(own) as ramole:
+            ramole.load()
+            yield ramole
+
+
+def facts_of(ramole: "Ramole") -> dict[str, object]:
+    """What the answers of a loaded system depend on: the base as it is served, and checksums."""
+    facts = ramole.model_facts
+    assert facts is not None
+    return {
+        "base_model": load_settings().base_model,
+        "base_checksum": facts.checksum,
+        "quantization": facts.quantization,
+        "dtype": facts.dtype,
+        "adapters": {card.name: card.sha256 for card in ramole.pool.cards()},
+        "weights": ramole.weights_checksums(),
+    }
+
+
+class Kept:
+    """Finished work, a JSON file each, so that a run goes on where it was stopped."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, name: str, make: Callable[[], object]) -> Any:
+        """What is kept under this name, made where it is not there."""
+        file = self._folder / f"{name}.json"
+        if not file.is_file():
+            write_report(file, {"made": make()})
+        return json.loads(file.read_text("utf-8"))["made"]
 
 
 class Results:

@@ -25,13 +25,15 @@ def write_lora(
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     ranks = {path: len(A) for path, (A, _) in modules.items()}
+    most = max(ranks.values())
+    others = {path: r for path, r in ranks.items() if r != most}
     said = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "r": max(ranks.values()),
-        "lora_alpha": scale * max(ranks.values()),
-        "rank_pattern": ranks,
-        "alpha_pattern": {path: scale * r for path, r in ranks.items()},
+        "r": most,
+        "lora_alpha": scale * most,
+        "rank_pattern": others,
+        "alpha_pattern": {path: scale * r for path, r in others.items()},
         "target_modules": sorted({path.rpartition(".")[2] for path in ranks}),
         "bias": "none",
     }

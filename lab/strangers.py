@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from lab import harness
-from ramole_core.base.fetch import fetch_base
-from ramole_core.settings import load_settings
 from ramole_core.training.rows import Row, read_task
 
 
@@ -63,8 +62,7 @@ def main(
 ) -> None:
     """Train those that are not there yet."""
     results, losses = harness.Results(out, steps=steps, batch_rows=batch_rows, seed=seed), {}
-    settings = load_settings()
-    base = fetch_base(settings.base_model, data_dir=settings.data_dir)
+    base = harness.base_folder()
     for one in STRANGERS:
         if (work / one.task / "adapter_config.json").is_file():
             continue
@@ -133,10 +131,12 @@ def batches(
         order = torch.randperm(len(read)).tolist()
         for start in range(0, len(order) - count + 1, count):
             taken = [read[n] for n in order[start : start + count]]
-            longest = max(len(ids) for ids, _ in taken)
+            ids, labels = (
+                [torch.tensor(part) for part in parts] for parts in zip(*taken, strict=True)
+            )
             padded = {
-                name: torch.tensor([part[i] + [fill] * (longest - len(part[i])) for part in taken])
-                for i, (name, fill) in enumerate((("input_ids", 0), ("labels", -100)))
+                "input_ids": pad_sequence(ids, batch_first=True),
+                "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
             }
-            mask = torch.tensor([[1] * len(p[0]) + [0] * (longest - len(p[0])) for p in taken])
+            mask = pad_sequence([torch.ones_like(one) for one in ids], batch_first=True)
             yield {**padded, "attention_mask": mask}

@@ -16,7 +16,7 @@ class Trace:
     """The mixing at every position of one request: a plain object that any notebook can plot.
 
     Row t is that at position t, which predicts token t+1; the last token is never fed, so its row
-    is 0 and nobody is present. `weights` say what the method wanted, `contribution` what came of
+    is 0 and nobody is present. `weights` are what the method chose, `contribution` what came of
     it, `present` who has the module at all: an absent one (it lacks the module, is switched off
     there, or belongs to another turn) keeps its share of the weight, and contributes 0.
     """
@@ -71,7 +71,7 @@ class Selection:
 
 
 class TokenLogprob(NamedTuple):
-    """A token's log probability in nats, where it was asked for (`Request.logprobs`)."""
+    """A token's log probability in nats, where requested (`Request.logprobs`)."""
 
     token: int
     logprob: float | None
@@ -97,7 +97,7 @@ class Step:
     contribution: Float[np.ndarray, "layer module k"] | None = None
     """What came of the weights, relative to each layer's output (`Trace.contribution`)."""
     present: Bool[np.ndarray, "layer module k"] | None = None
-    """Who has the module (`Trace.present`)."""
+    """Which adapters have the module (`Trace.present`)."""
     part: int = 0
     """Which part of the prompt it answers, where that is answered part by part."""
     likelihood: TokenLogprob | None = None

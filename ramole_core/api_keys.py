@@ -1,6 +1,6 @@
 """Keys of users who call the server: a file of hashes, a line of JSON each.
 
-A key is 256 random bits, so its SHA-256 tells nothing of it and nobody guesses one.
+A key is 256 random bits, so its SHA-256 reveals nothing of it and it cannot be guessed.
 """
 
 import hashlib

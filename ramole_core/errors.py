@@ -1,5 +1,6 @@
 """Errors for users; each message says what came, what was expected, and what to do."""
 
+import logging
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -37,8 +38,27 @@ class Busy(RamoleError):
 
 
 class Cancelled(RamoleError):
-    """Nobody waits for the answers any more."""
+    """The caller no longer waits for the answers."""
 
 
 class Unsupported(RamoleError):
     """A base model whose code computes what is not known here; the message is the reason alone."""
+
+
+log = logging.getLogger(__name__)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def fault_of(error: Exception, method: str) -> RamoleError:
+    """The error as one sentence for the caller; unforeseen faults are logged."""
+    if isinstance(error, RamoleError):
+        return error
+    log.error("A request failed in method %s.", method, exc_info=error)
+    return RamoleError(
+        f"Method {method} failed on this request ({type(error).__name__}: {error}); the other "
+        "requests go on. Choose another method, or other adapters."
+    )

@@ -1,4 +1,4 @@
-"""The evidence for who answers: the adapters found, the base, or those of the turn before."""
+"""The evidence for what answers: the adapters found, the base, or those of the turn before."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -8,7 +8,7 @@ Decision = Literal["adapters", "base", "kept"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """The decision on who answers where adapters were searched, and its numbers."""
+    """The decision on what answers where adapters were searched, and its numbers."""
 
     decision: Decision
     """`base`: none fits, the base model alone; `kept`: the adapters of the turn before."""
@@ -22,7 +22,7 @@ class Evidence:
     """The least similarity at which adapters answer this text."""
     response: float | None = None
     """Where the adapters' responses decided: by how much they were above (or below) what was
-    needed, in units of similarity (in logits where one without examples was heard)."""
+    needed, in units of similarity (in logits where one without examples was examined)."""
     blind: int = 0
     """How many adapters that show no examples were asked beside the nearest."""
     leader: str | None = None

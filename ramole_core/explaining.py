@@ -1,6 +1,6 @@
 """Next-token probabilities of base and mixture at one position of an answer.
 
-Who answers a request is found, and the adapters examined, once: whoever looks at a token looks at
+Who answers a request is found, and the adapters examined, once: who looks at a token looks at
 its neighbours too.
 """
 

@@ -58,7 +58,7 @@ def model_notes(ramole: "Ramole") -> tuple[str, ...]:
 
 def asked_fields(request: Request) -> dict[str, object]:
     """The fields of a request that differ from a bare one's, prompt and method always; without the
-    owner, who is nobody else's business. `Request(**fields)` asks the same again."""
+    owner, which is private. `Request(**fields)` asks the same again."""
     bare = asdict(Request(request.prompt))
     return {
         name: value

@@ -43,7 +43,7 @@ FILES = (
 """The files of `composition/` that hold methods, in the order of every list; add new ones here."""
 
 DEFAULT_METHOD = "ramole_plus"
-"""What mixes wherever nobody says: it needs no training, so that any base answers with it."""
+"""What mixes where no method is named: it needs no training, so that any base answers with it."""
 
 Value = bool | int | float
 HUGE = 1e300

@@ -3,8 +3,8 @@
     DATA_DIR/mixes/<owner's folder>/<name>.json
 
 A mix holds no tensors: it names adapters by name and content, and is refused where one of them was
-removed or changed. Those without an owner are everybody's. A file says whose it is too, since the
-folder's name does not, and an owner who leaves takes its mixes along.
+removed or changed. Those without an owner are shared. A file says whose it is too, since the
+folder's name does not, and an owner that leaves takes its mixes along.
 """
 
 import json
@@ -27,7 +27,7 @@ MAX_MIXES = 500
 LARGEST = 2**16
 """Bytes of a mix's file that are read."""
 DEFAULT = Request.method
-"""A request that says no method has this one, and a mix's takes its place."""
+"""The method of a request that names none; a mix's replaces it."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Mixes:
         return mix
 
     def all(self, owner: str | None) -> list[Mix]:
-        """The owner's and everybody's mixes, by name; an own one hides everybody's. A file that is
+        """The owner's and the shared mixes, by name; an own one hides a shared one. A file that is
         no mix is left out."""
         found: dict[str, Mix] = {}
         for whose in dict.fromkeys((None, owner)):

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from ramole_core.composition import Composition, Trained
     from ramole_core.engine.backend import Backend
     from ramole_core.engine.engine import Engine
+from typing import TYPE_CHECKING, NamedTuple
+
+from ramole_core.methods import METHOD_LIST
+
+if TYPE_CHECKING:
+    from ramole_core.ramole import Ramole
 
 Progress = Callable[[str, float], None]
 """Called with the stage in words and the fraction done, 0 to 1."""
@@ -40,7 +46,6 @@ class OwnModel:
         """Load base and engine, `check` in between; `weights` gives a method's."""
         from ramole_core.base.model import load_base, pick_device
         from ramole_core.engine.build import engine_of
-        from ramole_core.engine.local_engine import LocalEngine
         from ramole_core.kernels.ahead import PARTS, compiled_ahead
 
         s = self._settings
@@ -64,7 +69,7 @@ class OwnModel:
                 tell(COMPILING, 0.94)
                 wait_for_kernels(PARTS)
         self.engine = engine_of(self.base, s, shapes=self.shapes(), weights=weights)
-        return LocalEngine(self.engine)
+        return self.engine
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         """The linear layers, (i, o) each; fetches the base's files on first use."""
@@ -80,3 +85,41 @@ class OwnModel:
         precision, or in another folder, are of one kind."""
         text = json.dumps(sorted(self.shapes().items()))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class TrainingStep(NamedTuple):
+    """One command for a base of one's own."""
+
+    command: str
+    minutes: int
+    """On `MEASURED`."""
+    gives: str
+
+
+MEASURED = "SmolLM2-135M on 2 CPU cores with AVX-512 and bfloat16 units"
+TRAINING_STEPS = (
+    TrainingStep(
+        "python -m ramole_core train router --data DATA --adapters A,B,C",
+        40,
+        "the gate of ramole; the time grows with the model",
+    ),
+    TrainingStep(
+        "python -m ramole_core train retriever --data DATA --tasks A,B,C",
+        4,
+        "prompts find their adapters more often; the same for every base",
+    ),
+    TrainingStep(
+        "python -m ramole_core calibrate",
+        2,
+        "where the base answers by itself; without it, by similarity alone",
+    ),
+)
+"""DATA holds a folder for each task, named after its adapter, with train.jsonl and dev.jsonl."""
+
+
+def untrained(ramole: "Ramole") -> tuple[str, ...]:
+    """The methods without weights trained for this base, where `ramole`, whose gate fits any
+    adapter, is one of them."""
+    here = {row.name for row in ramole.methods()}
+    gone = tuple(row.name for row in METHOD_LIST if row.training and row.name not in here)
+    return gone if "ramole" in gone else ()

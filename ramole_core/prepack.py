@@ -96,9 +96,13 @@ class Prepack:
                     continue
                 _, card = self._waiting.popitem(last=False)
                 self._now = card.content
-            try:
-                if shutil.disk_usage(self._folder).free < ROOM:
-                    continue  # packed when it is asked for
+            self.pack(engines, card)
+
+    def pack(self, engines: "Backend", card: AdapterCard) -> None:
+        """Pack one adapter now, where it is not packed yet and the disk has room; an error is
+        raised again when a request needs it."""
+        try:
+            if shutil.disk_usage(self._folder).free >= ROOM:
                 engines.pack(self._candidate_of(card))
-            except Exception:  # such as an adapter that was removed meanwhile
-                log.debug("%s was not packed ahead", card.name, exc_info=True)
+        except Exception:  # such as an adapter that was removed meanwhile
+            log.debug("%s was not packed ahead", card.name, exc_info=True)

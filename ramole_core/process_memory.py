@@ -11,7 +11,7 @@ import platform
 
 HEAPS = 2
 VARIABLE = {"MALLOC_ARENA_MAX": str(HEAPS)}
-"""The same, set for a process before it begins: for one whose threads are somebody else's."""
+"""The same, set for a process before it begins: for one whose threads a library starts."""
 _M_ARENA_MAX = -8  # malloc.h
 
 

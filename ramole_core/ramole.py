@@ -7,8 +7,10 @@ the base model load on first use, or when `load()` is called.
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from ramole_core.answer import Selection, cancelled_answer
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
 BackendMaker = Callable[["Ramole", Progress], "Backend"]
 """Gives the engines that answer elsewhere, once they are there."""
 
+WARM_UP = "Fix the capital letters in the following text: anna lives in oslo."
+MAX_PACKED_NUMBERS = 2**26
+"""Of the adapters that are packed before a start has ended: at most three seconds of a core."""
 ELSEWHERE = (
     "The engines run in other processes, and this needs the model in its own; open the system "
     "without them."
@@ -123,6 +128,7 @@ class Ramole:
         self._closed = False
         self._make_engines: BackendMaker = engines or Ramole._local_engine
         self._engines: Backend | None = None
+        self._ready = False
 
     def __enter__(self) -> "Ramole":
         return self
@@ -161,12 +167,12 @@ class Ramole:
     @property
     def loaded(self) -> bool:
         """Whether the base model is ready."""
-        return self._engines is not None
+        return self._ready
 
     @property
     def exact(self) -> bool:
-        """Whether a request's tokens are to the bit those it gets alone, whoever else is served, as
-        on a CPU; False: within rounding, as on a GPU, or no model is loaded yet."""
+        """Whether a request's tokens are to the bit those it gets alone, whatever else runs, as on
+        a CPU; False: within rounding, as on a GPU, or no model is loaded yet."""
         return self._engines is not None and self._engines.facts.exact
 
     @property
@@ -188,8 +194,10 @@ class Ramole:
                 self._engines = self._make_engines(self, tell)
                 self.forget_units()
                 self.packing.start(self._engines, self.pool.all_cards())
-                tell("warming up", 0.95)
-                self._warm_up()
+                try:
+                    self._warm_up(tell)
+                finally:
+                    self._ready = True
                 tell("ready", 1.0)
 
     def _local_engine(self, tell: Progress) -> "Backend":
@@ -264,7 +272,7 @@ class Ramole:
         self, request: Request, *, fitting: Callable[[Fitting], None] = lambda how: None
     ) -> Generator[Step, None, Generation]:
         """The answer token by token; the generator's return value is the whole Generation.
-        `fitting` is told how the search for its weights stands, where there is one."""
+        `fitting` is called with the progress of the search for its weights, where there is one."""
         answer = None
         for _, item in self.stream_batch([request], fitting=lambda index, how: fitting(how)):
             if isinstance(item, Step):
@@ -282,6 +290,7 @@ class Ramole:
         session: str = "",
         address: str = "",
         waiting: Callable[[int, int], None] = lambda index, place: None,
+        reading: Callable[[int, int, int], None] = lambda index, done, of: None,
         fitting: Callable[[int, Fitting], None] = lambda index, how: None,
         selected: Callable[[int, Selection], None] = lambda index, selection: None,
     ) -> Generator[tuple[int, Step | Generation], None, None]:
@@ -291,8 +300,10 @@ class Ramole:
         in as its rows become free. `session` is whose requests these are (the owner, if not said),
         `address` where they come from (if not said, the session stands for it): addresses take
         turns, and so do the sessions of each. `waiting` is called with a request's index and its
-        place in the queue when that changes; 0 means that it runs. `fitting` is called after each
-        step of the search for a request's weights, where its method finds them on examples.
+        place in the queue when that changes; 0 means that it runs. `reading` is called with how
+        many tokens of its prompt are read, and of how many (not by engines elsewhere). `fitting` is
+        called after each step of the search for a request's weights, where its method finds them on
+        examples.
         `selected` is called once for each request, before any token, with its adapters.
         `cancelled` is asked again and again: once it is true, the rest ends there, with the finish
         reason `cancelled`, also before all are selected; closing the iterator does
@@ -321,6 +332,7 @@ class Ramole:
                 address=address,
                 cancelled=lambda: self._stopping.is_set() or cancelled(),
                 waiting=lambda place, before: waiting(indexes[place], before),
+                reading=lambda place, done, of: reading(indexes[place], done, of),
                 fitting=lambda place, how: fitting(indexes[place], how),
             )
             for place, item in stream:
@@ -350,7 +362,7 @@ class Ramole:
         return self._mixes.keep(name, answer, owner)
 
     def mixes(self, owner: str | None = None) -> list[Mix]:
-        """The mixes that were kept: the owner's and everybody's."""
+        """The mixes that were kept: the owner's and the shared ones."""
         return self._mixes.all(owner)
 
     def remove_mix(self, name: str, owner: str | None = None) -> None:
@@ -448,12 +460,21 @@ class Ramole:
             source=source,
         )
 
-    def _warm_up(self) -> None:
-        """Make two tokens of the base and one vector: the first forward of a process is slow."""
-        self.retriever.embed(["warm up"])
-        request = Request("warm up", method="base", raw=True, max_new_tokens=2, trace=False)
-        for _ in self.stream(request):
+    def _warm_up(self, tell: Progress) -> None:
+        """Do once what a first prompt would wait for: pack the adapters, as many as a start may
+        take, and answer a prompt by the base and by the method that most prompts have."""
+        cards = _within(self.pool.cards(), MAX_PACKED_NUMBERS)
+        for n, card in enumerate(cards):
+            tell(f"packing the adapters, {n} of {len(cards)}", 0.95 + 0.04 * n / len(cards))
+            self.packing.pack(self.engines, card)
+        tell("warming up", 0.99)
+        self.retriever.embed([WARM_UP])
+        bare = Request(WARM_UP, method="base", raw=True, max_new_tokens=2, trace=False)
+        for _ in self.stream(bare):
             pass
+        with suppress(RamoleError):  # such as a damaged adapter: who asks for it is told
+            for _ in self.stream(Request(WARM_UP, max_new_tokens=4)):
+                pass
 
     def weights_of(self, method: "Composition") -> "Trained | None":
         """A method's trained weights; None where it has none."""
@@ -474,6 +495,12 @@ class Ramole:
         """16 hex digits that stand for the base model's layers and their sizes, whatever their
         precision."""
         return self._model.kind
+
+
+def _within(cards: "Sequence[AdapterCard]", most: int) -> "list[AdapterCard]":
+    """The first of these adapters, as long as they have at most so many numbers together."""
+    sums = accumulate(card.parameters for card in cards)
+    return [card for card, numbers in zip(cards, sums, strict=True) if numbers <= most]
 
 
 class _Forgetting:

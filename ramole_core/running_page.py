@@ -1,7 +1,7 @@
 """Find the page that runs on a data folder, by a small file beside the lock.
 
 It is believed while the process that wrote it lives and the folder is locked, so what a kill left
-is nothing. Its key lets whoever can read the folder act as the operator: what the command line adds
+is nothing. Its key lets a reader of the folder act as the operator: what the command line adds
 there stays, as it does where no page runs.
 """
 

@@ -12,7 +12,7 @@ checks. The npz opens with `numpy.load(path)`, which needs no pickle:
     weights      float16 [T, layer, module, k], row t the gate that predicts token t+1
     contribution float16 [T, layer, module, k], |weight times the adapter's update| / |the layer's
                  output|: what came of it
-    present      bool [T, layer, module, k], who has the module; in the json 0 and 1
+    present      bool [T, layer, module, k], which adapter has the module; in the json 0 and 1
     shares       float32 [T, k], each adapter's share of what all contributed to a token
     effects      float32 [T - prompt_length, k], what each adapter did to each token of the answer,
                  in nats; 0 for adapters of earlier turns alone. Absent (in the json null) where

@@ -1,6 +1,6 @@
-"""Turns and shares of those who ask: no source delays or keeps out another.
+"""Turns and shares of sources: none delays or keeps out another.
 
-A source is an address, or for want of one a session: whoever invents sessions stays one address.
+A source is an address, or for want of one a session: one that invents sessions stays one address.
 """
 
 import threading
@@ -14,7 +14,7 @@ from ramole_core.errors import Busy, Cancelled
 SHARE = 4
 """A source may hold a fourth of the places, or as many as there are rows if that is more."""
 POLL_SECONDS = 0.1
-"""Seconds between two looks at whether somebody who waits still does."""
+"""Seconds between two looks at whether a caller still waits."""
 REMEMBERED = 1024
 """Sources whose last turn is remembered."""
 Source = tuple[str, str]
@@ -22,7 +22,7 @@ Source = tuple[str, str]
 
 
 def never() -> bool:
-    """Whether a request that nobody can cancel is cancelled."""
+    """False: the caller cannot cancel."""
     return False
 
 
@@ -41,7 +41,7 @@ class _Waiting:
 
 class TurnLock:
     """A lock that is handed over: next is the source whose last turn is longest ago, and of one
-    source who came first. Without sources it is first come, first served."""
+    source that came first. Without sources it is first come, first served."""
 
     def __init__(self):
         self._lock = threading.Lock()

@@ -80,7 +80,7 @@ class WeightsHere:
             wanted = list(_wanted(read_head(file), record))
             there = {} if base is None else _by_block(weight_shapes(base))
         except (OSError, ValueError):
-            return True  # broken: whoever reads it says so
+            return True  # broken: its reader says so
         if base is None or not there or not wanted:
             return same_name
         if all(_is_there(path, sizes, there) for path, sizes in wanted):

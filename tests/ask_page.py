@@ -64,6 +64,7 @@ class CrowdedRamole(FakeRamole):
         session="",
         address="",
         waiting=lambda index, place: None,
+        reading=lambda index, done, of: None,
         fitting=lambda index, how: None,
         selected=lambda index, selection: None,
     ):

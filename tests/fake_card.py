@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 from unittest import mock
 
 import bitsandbytes
@@ -86,13 +87,15 @@ class CardTensor(Tensor):
 class Card(TorchDispatchMode):
     """Inside the block `cuda` can be computed on, and no kernel of the CPU runs."""
 
+    _places: ClassVar[dict[tuple, torch.device]] = {}
+    """What was judged for any card, by the operation and where its tensors lie: nothing else
+    decides."""
+    _waiting: ClassVar[set] = set()
+    """Operations that only numbers can tell: a card computes them first."""
+
     def __init__(self):
         super().__init__()
         self._judge = FakeTensorMode(allow_non_fake_inputs=True)
-        self._places: dict[tuple, torch.device] = {}
-        """What was judged, by the operation and where its tensors lie: nothing else decides."""
-        self._waiting: set = set()
-        """Operations that only numbers can tell: a card computes them first."""
         self.calls = 0
         """Operations that touched the card."""
         self.graph: FakeGraph | None = None

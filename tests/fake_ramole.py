@@ -132,6 +132,9 @@ class FakeRamole:
             time.sleep(0.05)
         self.loaded = True
 
+    def stop(self, *, seconds: float = 2.0) -> None:
+        """An answer that runs ends with the process."""
+
     def stats(self) -> dict[str, int | float]:
         return {"running": self.running} if self.loaded else {}
 
@@ -168,6 +171,7 @@ class FakeRamole:
         session: str = "",
         address: str = "",
         waiting=lambda index, place: None,
+        reading=lambda index, done, of: None,
         fitting=lambda index, how: None,
         selected=lambda index, selection: None,
     ) -> Iterator[tuple[int, Step | Generation]]:

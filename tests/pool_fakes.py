@@ -182,6 +182,7 @@ class FakeRamole:
         session: str = "",
         address: str = "",
         waiting=lambda index, place: None,
+        reading=lambda index, done, of: None,
         fitting=lambda index, how: None,
         selected=lambda index, selection: None,
     ) -> Iterator[tuple[int, Step | Generation]]:

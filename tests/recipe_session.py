@@ -1,8 +1,8 @@
-"""`python -m tests.recipe_session ROOT BLOCKS`: the blocks of a page of docs, one after the other.
+"""`python -m tests.recipe_session ROOT...`: the blocks of pages of docs, one after the other.
 
-They share one process and its names, a Hub, and a page: that of the `Ramole` which the blocks left
-open, else of one of its own. ROOT is where the reader is; what each block printed, or how it
-failed, is written as a line of JSON.
+Each ROOT is where a reader is, with the blocks that he reads in `blocks.json`; all share a process
+and a Hub, those of one ROOT their names too, and a page: that of the `Ramole` which the blocks left
+open, else of one of its own. What each block printed, or how it failed, is a line of JSON.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import TextIO
 
 import httpx
 
@@ -71,27 +72,35 @@ def run(language: str, block: str, names: dict) -> str:
     return printed.getvalue()
 
 
-def main() -> None:
-    root, blocks = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text("utf-8"))
+def read(root: Path, out: TextIO) -> None:
+    """Run the blocks of one reader."""
     os.environ["RAMOLE_PORT"] = str(free_port())
-    sys.path.insert(0, str(REPOSITORY))
+    os.environ["RAMOLE_DATA_DIR"] = str(root / "data")
+    os.environ["RAMOLE_ADAPTERS_DIR"] = str(root / "adapters")
     os.chdir(root)
     names: dict = {"__name__": "__main__"}
-    out, url = sys.stdout, ""
-    with serving(OneAdapter(root / "hub" / "your-lora")) as hub:
+    url = ""
+    for language, block in json.loads((root / "blocks.json").read_text("utf-8")):
+        began, failed, printed = time.monotonic(), "", ""
+        try:
+            if PAGE in block and not url:
+                with contextlib.redirect_stdout(sys.stderr):
+                    url = page_of(names)
+            printed = run(language, block.replace(PAGE, url), names)
+        except Exception:
+            failed = traceback.format_exc()
+        seconds = round(time.monotonic() - began, 1)
+        said = {"printed": printed, "failed": failed, "seconds": seconds}
+        print(json.dumps(said), file=out, flush=True)
+
+
+def main() -> None:
+    roots, out = [Path(root) for root in sys.argv[1:]], sys.stdout
+    sys.path.insert(0, str(REPOSITORY))
+    with serving(OneAdapter(roots[0] / "hub" / "your-lora")) as hub:
         os.environ["HF_ENDPOINT"] = hub.url
-        for language, block in blocks:
-            began, failed, printed = time.monotonic(), "", ""
-            try:
-                if PAGE in block and not url:
-                    with contextlib.redirect_stdout(sys.stderr):
-                        url = page_of(names)
-                printed = run(language, block.replace(PAGE, url), names)
-            except Exception:
-                failed = traceback.format_exc()
-            seconds = round(time.monotonic() - began, 1)
-            said = {"printed": printed, "failed": failed, "seconds": seconds}
-            print(json.dumps(said), file=out, flush=True)
+        for root in roots:
+            read(root, out)
     out.flush()
     os._exit(0)  # threads of the server are in the way of an ordinary end
 

@@ -19,7 +19,7 @@ from ramole_core import Fitting, Generation, RamoleError, Request, Step
 from ramole_core.errors import Busy
 from tests.fake_ramole import OPTIONS, FakeRamole
 from tests.pool_fakes import write_adapter, write_sample, zipped
-from tests.serving import REPOSITORY, app, client_of, fake, free_port
+from tests.serving import REPOSITORY, client_of, fake, free_port
 from ui.api import fields
 from ui.api.answers import batched, streamed
 from ui.api.asking import ask_endpoint
@@ -515,35 +515,6 @@ def test_an_adapter_is_uploaded_by_a_tool_that_is_listed(server, archive):
 
 
 # The real thing
-
-
-def test_app_listens_before_torch_and_answers_with_the_real_core(tmp_path, tiny_llama):
-    settings = {
-        "base_model": tiny_llama,
-        "quantization": "none",
-        "data_dir": tmp_path / "data",
-        "adapters_dir": tmp_path / "adapters",
-    }
-    (tmp_path / "adapters").mkdir()
-    with app(tmp_path, **settings) as server:
-        told = httpx.get(f"{server.url}/health", timeout=30).json()
-        assert told["status"] in ("loading", "ok") and told["adapters"] == 0
-        client = client_of(server.url)
-        text, told = client.predict("hello", method="base", max_new_tokens=4, api_name="/ask")
-        assert told["new_tokens"] <= 4 and told["finish_reason"] in ("length", "eos")
-        how = {"method": "base", "max_new_tokens": 4, "api_name": "/ask"}
-        rest, whole = client.predict("hello", prefix_ids=told["token_ids"][:2], **how)
-        assert (rest, whole["token_ids"]) == (text, told["token_ids"])
-        assert whole["new_tokens"] == told["new_tokens"] - 2
-        _, second = client.predict("and now?", history=[["hello", text, []]], **how)
-        assert second["prompt_tokens"] > told["prompt_tokens"] + len("and now?")
-        long = [["hello " * 90, "yes"], ["hello", "yes"]]
-        with pytest.raises(AppError, match="in 3 turns, .* or pass drop_turns=True"):
-            client.predict("and now?", history=long, **how)
-        _, kept = client.predict("and now?", history=long, drop_turns=True, **how)
-        assert kept["dropped_turns"] == 1
-        assert httpx.get(f"{server.url}/health", timeout=30).json()["status"] == "ok"
-        client.close()
 
 
 def test_nothing_that_opens_the_page_imports_torch(tmp_path):

@@ -5,8 +5,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, masking_utils
 
-from ramole_core.engine.attention import ServedAttention, _attend
-from ramole_core.engine.attention_window import window_of
+from ramole_core.engine.attention import ServedAttention, _attend, window_of
 from ramole_core.engine.flat_cache import FlatCache, Span
 from ramole_core.engine.kv import KvCache
 from ramole_core.errors import Unsupported

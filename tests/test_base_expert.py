@@ -19,6 +19,7 @@ from ramole_core.retrieval.calibration import (
 from ramole_core.retrieval.own_cards import GOING_ON, cards_checksum, everyday_texts
 from ramole_core.selection.selector import by_depth
 from tests.conftest import tiny_settings
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.test_ramole import ASK, ramole as ramole  # noqa: F401  the fixture
 
 PLUS = "ramole_plus"

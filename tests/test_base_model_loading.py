@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from ramole_core.base.checksum import weights_checksum
 from ramole_core.base.convert import convert_gguf, mend_tokenizer
 from ramole_core.base.model import dequantised, load_base, pick_quantization
-from ramole_core.base.nf4 import Nf4Linear, round_to_nf4
+from ramole_core.base.packed import Nf4Linear, round_to_nf4
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
 from tests.conftest import save_tiny_tokenizer

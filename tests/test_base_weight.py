@@ -9,11 +9,8 @@ from transformers.activations import ACT2CLS, ACT2FN
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.pytorch_utils import Conv1D
 
-from ramole_core.base.int4 import Int4Linear
-from ramole_core.base.int8 import Int8Linear
 from ramole_core.base.kernel_linear import base_weight, kernel_linears
-from ramole_core.base.nf4 import Nf4Linear
-from ramole_core.base.packed import PackedLinear
+from ramole_core.base.packed import Int4Linear, Int8Linear, Nf4Linear, PackedLinear
 from ramole_core.kernels.weight import Input
 from ramole_core.layers.angles import BLOCK, SteadyAngles
 from ramole_core.layers.batch_invariant_ops import (

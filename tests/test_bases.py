@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING
 
-from ramole_core.engine import reference
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.served_base import NARROW, ServedBase
 from tests.tiny_bases import BASES, SIZES, TinyBase, save_tiny_base
 
@@ -14,12 +14,6 @@ EDGE = "one two three four five six seven here"
 """38 tokens: an answer of six crosses the window of 40."""
 OTHER = f"{LONG[:-6]}?{LONG[-5:]}"
 SERVED = [name for name, row in BASES.items() if row.verdict == "exact"]
-
-
-@pytest.fixture(autouse=True)
-def few_reference_prompts(monkeypatch):
-    """Evidence is asked of nobody here, and each engine reads them when it is made."""
-    monkeypatch.setattr(reference, "PROMPTS", reference.PROMPTS[:2])
 
 
 def close(found: torch.Tensor, said: torch.Tensor) -> bool:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.test_bases import LONG, MIDDLE, close, few_reference_prompts  # noqa: F401
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
+from tests.test_bases import LONG, MIDDLE, close
 from tests.test_expert_parameters import (
     ServedPool,
     peft_logits,

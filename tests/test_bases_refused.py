@@ -10,8 +10,9 @@ from transformers.models.auto.modeling_auto import (
 from ramole_core.base.model import load_base
 from ramole_core.errors import RamoleError
 from tests.conftest import save_tiny_tokenizer
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.served_base import ServedBase
-from tests.test_bases import check_base, few_reference_prompts  # noqa: F401
+from tests.test_bases import check_base
 from tests.tiny_bases import BASES, named_types, save_tiny_base
 
 ROUNDED = [name for name, row in BASES.items() if row.verdict == "rounded"]

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ramole_core.batch.cells import FIELDS
-from ramole_core.batch.formats import kind_of
+from ramole_core.batch.formats import FIELDS, kind_of
 from ramole_core.batch.prompt_file import decode, read_batch, read_batch_file
 from ramole_core.batch.rows import BatchLimits
 from ramole_core.batch.run import refuse_unfit, run_rows

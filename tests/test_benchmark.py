@@ -13,11 +13,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lab.benchmarks import workload
-from lab.benchmarks.interleave import Cell, measure_cells
 from lab.benchmarks.peers import OneEach, base_loader
-from lab.benchmarks.plots import draw_plots
-from lab.benchmarks.ratios import make_table, measure_ratios
-from lab.benchmarks.record import Record, read_parts
+from lab.benchmarks.ratios import measure_ratios
+from lab.benchmarks.record import Cell, Record, measure_cells, read_parts
 from lab.benchmarks.run import choose_parts, run_benchmark
 from lab.benchmarks.sizes import FULL, QUICK
 from lab.benchmarks.stage import Stage
@@ -42,6 +40,7 @@ from ramole_core.cli.timed_engine import (
 )
 from ramole_core.errors import RamoleError
 from ramole_core.settings import load_settings
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 
 SIZES = replace(
     QUICK,
@@ -52,8 +51,6 @@ SIZES = replace(
     xlora_tokens={1: 2, 3: 2},
     switching_tokens={1: 2, 3: 2},
     mixed_rows=3,
-    sweep_r=(2, 4),
-    sweep_rows=3,
     serve_adapters=(2, 7),
     serve_requests=9,
     serve_rate=20.0,
@@ -168,7 +165,7 @@ def test_the_window_counts_only_while_every_row_decodes():
 def test_peers_and_we_generate_the_same_tokens(stage):
     """What is timed is the same work: in fp32 PEFT's answer is ours, token for token."""
     ours: OurEngine = stage.ours
-    names, prompts = stage.names()[:3], stage.prompts(3, 8)
+    names, prompts = stage.shared[:3], stage.prompts(3, 8)
     folders = [stage.pool / name for name in names]
     peer = OneEach(base_loader(ours.ramole.base, data_dir=stage.pool), folders)
     seen = []
@@ -184,7 +181,7 @@ def test_peers_and_we_generate_the_same_tokens(stage):
 
 
 def test_our_rates_come_from_all_rows(stage):
-    requests = make_requests(stage.prompts(3, 8), RAMOLE, names=stage.names(), new_tokens=7)
+    requests = make_requests(stage.prompts(3, 8), RAMOLE, names=stage.shared, new_tokens=7)
     assert [len(request.adapters) for request in requests] == [3, 3, 3]
     assert len({name for request in requests for name in request.adapters}) == 5
     found = stage.ours.measure(requests)
@@ -205,7 +202,7 @@ def test_a_replay_answers_everyone_also_through_a_full_queue(
     monkeypatch.setattr(scheduler, "sizes", replace(scheduler.sizes, max_queue=2))
     work = replace(WORK, adapters=3, requests=12, rate=60.0, prompt=(3, 9), answer=(1, 6))
     arrivals = make_arrivals(work)
-    names = stage.names()
+    names = stage.shared
     prompts = [stage.prompts(1, a.prompt_tokens)[0] for a in arrivals]
     requests = [
         make_requests([p], SELECTION, names=[names[a.adapter]], new_tokens=a.new_tokens)[0]
@@ -288,7 +285,6 @@ def test_ratios_are_taken_repetition_by_repetition():
         "16 requests, seconds one after another / at once": (4.5, 4.5, 4.5),
         "retrieval among 50 adapters, encoder included, ms": (41.0, 41.0, 41.0),
     }
-    assert make_table(rows).row_count == 4
 
 
 def test_every_ratio_of_the_full_benchmark_has_its_cells():
@@ -324,12 +320,6 @@ def test_the_whole_benchmark_on_a_tiny_model(settings, tmp_path):
     assert {row["what"].split(",")[0] for row in found["ratios"]} >= {"decode", "prefill"}
     machine = parts["decode"]["machine"]
     assert machine["threads"] == torch.get_num_threads() and machine["base_checksum"]
-    files = draw_plots(parts, tmp_path / "plots")
-    first = {file.name: file.read_bytes() for file in files}
-    assert {f"speed_{p}.svg" for p in ("decode", "prefill", "peers", "sweeps", "slora")} == set(
-        first
-    )
-    assert first == {f.name: f.read_bytes() for f in draw_plots(parts, tmp_path / "plots")}
     before = out.read_text()
     run_benchmark(settings, anew=False, **{**asked, "only": ["decode", "together"]})
     cells = json.loads(out.read_text())["parts"]["decode"]["cells"]
@@ -342,5 +332,5 @@ def test_the_command_says_what_is_wrong(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     assert main(["benchmark", "--peers", "--out", str(tmp_path / "none.json")]) == 2
     assert "pip install llama-cpp-python" in capsys.readouterr().err
-    assert main(["benchmark", "--plots", "--out", str(tmp_path / "none.json")]) == 2
+    assert main(["benchmark", "--show", "--out", str(tmp_path / "none.json")]) == 2
     assert "run the benchmark first" in capsys.readouterr().err

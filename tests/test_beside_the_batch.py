@@ -13,6 +13,7 @@ from ramole_core.engine.isolated_forward import _Reading, groups
 from ramole_core.engine.reference import read_ends
 from ramole_core.errors import Busy, Cancelled
 from ramole_core.turns import Places, TurnLock
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import ask
 from tests.test_ramole import ramole  # noqa: F401  the fixture
 from tests.tiny_engine import TinyEngine

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, fresh_page, lost_focus, serious, visits
+from tests.browser import PATIENCE, lost_focus, serious, visits
 from tests.results_page import FILES, METHODS, write_results
 from tests.serving import Server, fake_page
 from ui.results import router
@@ -43,6 +43,13 @@ def changing(tmp_path_factory):
 def visit(chromium):
     """Open the tab in a fresh context."""
     with visits(chromium, tab="Results", until=["#results-speed summary"]) as open_page:
+        yield open_page
+
+
+@pytest.fixture
+def untouched(chromium):
+    """Open the page where a visitor finds it."""
+    with visits(chromium, until=["#prompt textarea"]) as open_page:
         yield open_page
 
 
@@ -93,11 +100,9 @@ def test_the_tab_shows_every_table_and_the_picture_of_each_setting(measured, vis
 
 
 def test_nothing_is_sent_before_the_tab_is_opened_and_its_first_screens_say_it_all(
-    measured, chromium
+    measured, untouched
 ):
-    context = chromium.new_context()
-    page = fresh_page(context, measured.url)
-    expect(page.locator("#prompt textarea")).to_be_visible()
+    page = untouched(measured.url)
     page.wait_for_timeout(1500)
     tables = page.locator("#results-answers table")
     assert tables.count() == 0
@@ -114,7 +119,6 @@ def test_nothing_is_sent_before_the_tab_is_opened_and_its_first_screens_say_it_a
     words = page.locator("#results-tab").text_content()  # of closed folds too
     assert "What was measured, and with what" in words
     assert "IID" not in words and "OOD" not in words and "python -m" not in words
-    context.close()
 
 
 def test_every_task_is_in_sight_at_once(changing, visit):

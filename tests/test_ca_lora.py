@@ -8,9 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from lab.evaluation.ca_lora_table import SYSTEMS, WHOLE
-from lab.evaluation.cells import Cell
+from lab.evaluation.cells import Cell, pair_systems
 from lab.evaluation.compressed_base import prune, round_to_levels, write_compressed
-from lab.evaluation.tables import pair_systems
 from ramole_core import RamoleError, Request
 from ramole_core.base.model import load_base
 from ramole_core.composition import METHODS, Ask, Candidate, Sites, Trained, decide

@@ -21,6 +21,7 @@ from ramole_core.methods import METHOD_LIST
 from ramole_core.mixes import Mix
 from ramole_core.request import Fitting, Generation, Request, Step, Trace
 from tests.adapter_files import write_adapter
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.tiny_bases import BASES, save_tiny_base
 
 REPOSITORY = Path(__file__).parents[1]

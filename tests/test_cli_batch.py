@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from ramole_core.cli import main
-from ramole_core.errors import RamoleError
-from ramole_core.request import Generation
-from tests.fake_ramole import WORDS, FakeRamole
+from tests.batch_door import Door
+from tests.fake_ramole import WORDS
 from tests.test_cli import nobody_s_page  # noqa: F401  a fixture
 
 REPOSITORY = Path(__file__).parents[1]
@@ -33,42 +32,6 @@ KEYS = {
     ),
     *("seconds", "first_token_seconds", "stages"),
 }
-
-
-class Door(FakeRamole):
-    """The fake system as the command line opens it; rows of a call end in reverse order."""
-
-    router_checksum = "ab" * 32
-
-    def weights_checksums(self):
-        return {"ramole": self.router_checksum}
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.settings = self.settings.model_copy(update={"max_batch": 1})
-        self.asked: list[list[str]] = []
-        self.refuses, self.interrupts = "", 0
-
-    def __enter__(self) -> "Door":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.asked.append(["closed"])
-
-    def stream_batch(self, requests, **options):
-        self.asked.append([request.prompt for request in requests])
-        if any(request.prompt == self.refuses for request in requests):
-            raise RamoleError("The prompt is too long.")
-        ends = []
-        for index, item in super().stream_batch(requests, **options):
-            if isinstance(item, Generation):
-                ends.insert(0, (index, item))
-            else:
-                yield index, item
-        for number, end in enumerate(ends):
-            if self.interrupts and number == self.interrupts:
-                raise KeyboardInterrupt
-            yield end
 
 
 @pytest.fixture
@@ -256,7 +219,7 @@ import os
 import sys
 import ramole_core.ramole
 from ramole_core.cli import main
-from tests.test_cli_batch import Door
+from tests.batch_door import Door
 ramole_core.ramole.Ramole = lambda *settings: Door(pause=float(os.environ['PAUSE']), length=3)
 sys.exit(main(sys.argv[1:]))
 """
@@ -267,7 +230,7 @@ def test_killed_at_any_moment_it_goes_on(sign, tmp_path):
     file, out = tmp_path / "rows.csv", tmp_path / "out.jsonl"
     file.write_text("prompt\n" + "".join(f"p{i}\n" for i in range(400)))
     words = [sys.executable, "-c", SLOW, "batch", str(file), "--out", str(out), "--resume"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PAUSE": "0.2"}  # 400 rows: half a minute
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PAUSE": "0.1"}  # 400 rows: 15 seconds
     for _ in range(3):
         had = out.read_bytes().count(b"\n") if out.exists() else 0
         process = subprocess.Popen(  # hears Ctrl-C also where the tests run in the background

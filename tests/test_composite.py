@@ -15,8 +15,8 @@ from lab.evaluation.composite import (
     measure_ahead,
 )
 from lab.evaluation.evaluate import Rows
+from lab.evaluation.report import make_situation_table
 from lab.evaluation.situation_run import run_situations
-from lab.evaluation.situation_tables import make_situation_table
 from lab.evaluation.situations import Crowd
 from ramole_core.request import Trace
 from ramole_core.training.rows import Row

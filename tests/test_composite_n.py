@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 
 from lab.evaluation.cells import Cells
-from lab.evaluation.composite_sets import Writing, cut, draw_sets, make_composite_n, short
+from lab.evaluation.composite_n import (
+    Writing,
+    cut,
+    draw_sets,
+    make_composite_n,
+    score_parts,
+    short,
+)
 from lab.evaluation.evaluate import Rows
+from lab.evaluation.report import make_situation_table
 from lab.evaluation.situation_run import run_situations
-from lab.evaluation.situation_tables import make_situation_table
 from lab.evaluation.situations import Crowd
 from ramole_core.errors import RamoleError
 from ramole_core.request import Trace
@@ -71,6 +78,13 @@ def test_sets_have_different_tasks_each_about_equally_often():
 )
 def test_an_answer_is_cut_at_its_numbers(text, parts):
     assert [text[low:high].strip() for low, high in cut(text, 2)] == parts
+
+
+def test_of_an_answer_the_first_line_counts_by_the_metric_of_its_task():
+    metrics = {"ant": "em", "bee": "rouge"}
+    parts = [" red\nmore", "blue sky"]
+    assert score_parts(parts, ["red", "blue sky"], ("ant", "bee"), metrics) == [100, 100]
+    assert score_parts(parts, ["more", "blue"], ("ant", "bee"), metrics)[0] == 0
 
 
 def test_each_part_is_scored_and_whose_tokens_it_has_is_counted(tmp_path):

@@ -24,7 +24,7 @@ from ramole_core.composition.lego import assemble, balanced, cluster
 from ramole_core.composition.ramole import attend_naive
 from ramole_core.composition.task_vectors import nearest_lora
 from ramole_core.errors import RamoleError
-from ramole_core.layers.places import find_places
+from ramole_core.layers.layout import find_places
 from ramole_core.layers.plain import Mixer, PlainMix
 from ramole_core.layers.plain.mix import mix_at
 from ramole_core.methods import METHOD_LIST, complete_options, find_row

@@ -19,6 +19,7 @@ from ramole_core.engine.engine import EngineSizes
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.methods import Method
 from ramole_core.request import Generation, Request
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.tiny_engine import TinyEngine
 
 ADAPTERS = [("ant", 2), ("bee", 3)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.evaluation.distractors import crowd, usual_sizes
+from lab.evaluation.made_adapters import add_strangers, usual_sizes
 from ramole_core.pool import Pool
 from tests.pool_fakes import SHAPES, write_sample
 
@@ -21,7 +21,7 @@ def test_strangers_are_taken_in_and_have_the_samples_size(tmp_path: Path) -> Non
     i, o, _ = sizes["model.layers.0.self_attn.v_proj"]
     assert (i, o) == (A.shape[1], B.shape[0]) == (24, 16)
     strangers = [(f"task {n}", [f"ask {n}/{i}" for i in range(20)]) for n in range(5)]
-    names = crowd(pool, strangers, seed=0)
+    names = add_strangers(pool, strangers, seed=0)
     assert names[0] == "other-task-0" and len(set(names)) == 5
     cards = [pool.card(name) for name in names]
     assert [card.rank for card in cards] == [4, 6, 8, 16, 4]

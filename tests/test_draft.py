@@ -12,6 +12,7 @@ from ramole_core.engine.draft import MAX_HABITS, Draft, Habit, Habits
 from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.scheduler import Scheduler
 from ramole_core.request import Request
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.test_segments import of
 from tests.tiny_engine import TinyEngine
 

@@ -11,12 +11,13 @@ import torch
 
 from ramole_core.composition import METHODS
 from ramole_core.effects import effects_of, rule_of, subsets_of
-from ramole_core.engine import read_again
+from ramole_core.engine import effect_reading
 from ramole_core.engine.request_stream import RequestStream
 from ramole_core.engine.segment_maker import SegmentMaker
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.logprob import token_logprobs
 from ramole_core.request import Generation, Request
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.naive_segments import NaiveTurn
 from tests.test_segments import World, with_starts
 
@@ -256,7 +257,7 @@ class Watched:
 
 
 def test_readings_come_after_every_prompt_and_little_by_little_beside_rows(world, monkeypatch):
-    monkeypatch.setattr(read_again, "PIECE", 8)
+    monkeypatch.setattr(effect_reading, "PIECE", 8)
     seen = Watched(world, monkeypatch)
     long, short = ({"max_new_tokens": n, "ignore_eos": True} for n in (60, 2))
     asked = [

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lab.evaluation.composite import Composed
-from lab.evaluation.effects import Kept, judge, summarise
-from lab.evaluation.effects_off import Deleted, deletion, summarise_deleted
+from lab.evaluation.effects import Deleted, deletion, judge, summarise, summarise_deleted
 from lab.evaluation.questions import Question
+from lab.harness import Kept
 from ramole_core.request import Generation, Trace
 from ramole_core.training.rows import Encoded
 from tests.fake_ramole import FakeRamole
@@ -49,23 +49,19 @@ def test_the_right_adapter_is_the_one_whose_task_the_token_is():
 
 def test_whoever_is_taken_away_is_left_out_or_switched_off_at_the_token():
     ramole = FakeRamole(length=6)
-    system = SimpleNamespace(generate=lambda asked: generated(ramole, asked), explain=likely)
+    system = SimpleNamespace(generate=lambda asked: generated(ramole, asked))
     found = deletion(system, "boats", "Which boats?", "mixture", seed=1)  # pyright: ignore[reportArgumentType]
     assert len(found) == 3 and all(one.effects == sorted(one.effects)[::-1] for one in found)
     asked = ramole.requests[1:7]
     assert [len(one.adapters or ()) for one in asked] == [2, 2, 2, 0, 0, 0]
     assert all(one.without for one in asked[3:]) and not any(one.effects for one in asked)
     assert summarise_deleted(found)["tokens"] == 3
-    assert summarise_deleted([Deleted("x", [1.0], [True], [True], 0.5)]) == {"tokens": 0}
+    assert summarise_deleted([Deleted("x", [1.0], [True], [True])]) == {"tokens": 0}
 
 
 def generated(ramole, requests):
     ended = {n: item for n, item in ramole.stream_batch(requests) if isinstance(item, Generation)}
     return [ended[n] for n in range(len(requests))]
-
-
-def likely(request, position, top, token_ids):
-    return SimpleNamespace(mixture_ids=[token_ids[position + 1]], mixture=[("x", 0.25)])
 
 
 def test_finished_work_is_not_done_again(tmp_path):

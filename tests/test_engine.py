@@ -11,6 +11,7 @@ from ramole_core.composition import METHODS, Candidate, Lora
 from ramole_core.engine.decoding import TextStream, choose_token, make_generator
 from ramole_core.errors import RamoleError
 from ramole_core.request import Generation, Request, Step
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.tiny_engine import TinyEngine
 
 PROMPTS = ["one", "two words", "a longer prompt with more words in it", "b", "c d e f g"]

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from lab.evaluation import command, compare
+from lab.evaluation import command
 from lab.evaluation.cells import STALE, Cell, Cells
 from lab.evaluation.evaluate import Rows, make_row_situations, read_rows
+from lab.evaluation.report import make_tables
 from lab.evaluation.situation_run import run_situations
 from lab.evaluation.situations import SITUATIONS, Crowd
 from lab.evaluation.systems import ORDER, Ask, describe, request_of
@@ -134,7 +135,7 @@ def test_tables_add_up(tmp_path):
             cells.write(situation, "mixture", task.task, cell(right - 3, task))
             cells.write(situation, "similarity", task.task, cell(right - 2, task))
             cells.write(situation, "ramole_plus", task.task, cell(right, task))
-    tables = compare.make_tables(
+    tables = make_tables(
         cells,
         tasks=TASKS,
         systems=("perfect", "selection", "mixture", "similarity", "ramole_plus", "fusion"),
@@ -164,7 +165,7 @@ def test_rows_that_are_left_to_the_base_are_counted(tmp_path):
     ramole.leaves = {"bee 1?", "bee 3?"}
     systems = ("base", "selection", "mixture", "similarity", "ramole_plus")
     run_rows(ramole, cells, systems=systems, situations=("iid",))
-    tables = compare.make_tables(cells, tasks=TASKS, systems=systems, situations=("iid",))
+    tables = make_tables(cells, tasks=TASKS, systems=systems, situations=("iid",))
     assert set(tables["left"]["iid"]) == {"ramole_plus"}  # the others do not abstain
     assert tables["left"]["iid"]["ramole_plus"]["mean"] == 25.0  # none of ant's, half of bee's
 
@@ -214,7 +215,7 @@ def test_a_method_that_fits_weights_gets_the_rows_before_as_examples(tmp_path):
 
 
 def test_a_router_that_has_seen_every_task_leaves_no_later_ones(tmp_path):
-    tables = compare.make_tables(
+    tables = make_tables(
         Cells(tmp_path, {}),
         tasks=TASKS,
         systems=(),
@@ -241,7 +242,7 @@ def test_json_is_all_of_stdout_and_what_the_file_holds(tmp_path, monkeypatch, ca
     monkeypatch.setattr(command, "opened", opened)
     monkeypatch.setattr(command, "shared_facts", lambda ramole, **how: facts)
     monkeypatch.setattr(command, "own_facts", lambda ramole, system: {})
-    monkeypatch.setattr("lab.evaluation.own_data.add_own", lambda pool, tasks: None)
+    monkeypatch.setattr("lab.evaluation.situations.add_own", lambda pool, tasks: None)
     out = tmp_path / "mine.json"
     words = ["evaluate", "--data", str(tmp_path), "--tasks", "ant,bee", "--rows", "1"]
     words += ["--systems", "selection", "--situations", "iid", "--seed", "3"]

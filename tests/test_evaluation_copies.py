@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.evaluation.copies import (
+from lab.evaluation.made_adapters import (
     BLIND,
     IMPOSTORS,
     PERMUTED,

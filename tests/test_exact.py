@@ -8,6 +8,7 @@ from ramole_core.composition import METHODS
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.kernels.weight import Input, Weight
 from ramole_core.layers import mixing, tiles
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import Job, Pair, ask, events_of, examples
 from tests.tiny_engine import TinyEngine
 

@@ -8,6 +8,7 @@ import transformers as hf
 
 from ramole_core.engine.engine import EngineSizes
 from tests.conftest import save_tiny_tokenizer
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import Job, Pair, ask
 from tests.tiny_engine import TinyEngine
 

@@ -56,16 +56,16 @@ def real(real_base_folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pair(real):
-    """One engine: everybody has run alone before all meet."""
-    found = Pair(JOBS, real, real, NAMES)
-    for job in range(len(JOBS)):
-        found.alone(job, NAMES)
-    return found
+    """One engine for those alone and for all who meet."""
+    return Pair(JOBS, real, real, NAMES)
 
 
 @examples(50)
 @given(st.lists(EVENTS, min_size=3, max_size=7))
 def test_no_bit_differs_in_any_schedule_of_the_real_base(pair, events):
+    for what, job, _ in events:
+        if what == "ask":
+            pair.alone(job, NAMES)  # before the others come
     assert pair.play(events) == 0
     assert pair.narrow.engine.stats()["kv_bytes"] == 0
 
@@ -81,11 +81,9 @@ def test_the_base_says_the_same_alone_beside_itself_and_beside_others(real):
         "What is the capital of Portugal?",
         "Say good night in Italian.",
         "List three things for a week by the sea.",
-        "Is copper a metal?",
-        "Write a line about an old clock.",
         "What is 12 plus 30?",
     ]
-    requests = [ask(prompt, "base", max_new_tokens=8) for prompt in prompts]
+    requests = [ask(prompt, "base", max_new_tokens=6) for prompt in prompts]
     alone = []
     for request in requests:
         real.engine.forget_prefixes()

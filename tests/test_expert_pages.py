@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from ramole_core.base.mixtures import take_apart
+from ramole_core.base.routers import take_apart
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Lora, Router
 from ramole_core.composition.router import ModuleRouter

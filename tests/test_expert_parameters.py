@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from ramole_core.base.architecture import model_class
 from ramole_core.base.experts import Expert, experts_in, together
-from ramole_core.base.mixtures import take_apart
+from ramole_core.base.routers import take_apart
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import METHODS, Lora, LoraSet, Sites
 from ramole_core.composition.llava_mole import own_lora, own_names
@@ -20,6 +20,7 @@ from ramole_core.errors import AdapterRefused
 from ramole_core.pool import Pool
 from ramole_core.request import Request
 from ramole_core.training.mixed_model import MixedModel
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.hooked_experts import mixtures_hooked
 from tests.served_base import RANKS, ServedBase
 from tests.test_bases import LONG, MIDDLE, SHORT, close

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from ramole_core.base.experts import Experts
-from ramole_core.base.mixtures import take_apart
 from ramole_core.base.model import PACKED, dequantised, load_base
 from ramole_core.base.packed import PackedLinear
+from ramole_core.base.routers import take_apart
 from ramole_core.base.shapes import read_shapes
 from tests.test_bases import close
 from tests.test_expert_parameters import plain_model, save_base

@@ -14,6 +14,7 @@ from ramole_core.engine.fair_share import (
 )
 from ramole_core.engine.isolated_forward import BEHIND_STEPS
 from ramole_core.errors import Cancelled
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import ask
 from tests.tiny_engine import TinyEngine
 

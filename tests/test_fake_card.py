@@ -21,6 +21,7 @@ from ramole_core.kernels.likeliest import likeliest
 from ramole_core.layers import Bank, BatchMix, Forward, Fused
 from tests.conftest import save_tiny_llama
 from tests.fake_card import CARD, Card, CardTensor, found, graphs_of, move, to_card
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import Bits, Job, ask
 from tests.tiny_engine import Heard, TinyEngine
 

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from ramole_core.engine import engine_thread, local_engine
+from ramole_core.engine import engine, engine_thread
 from ramole_core.engine.engine_thread import EngineThread
-from ramole_core.engine.local_engine import LocalEngine
 from ramole_core.errors import RamoleError
 from ramole_core.request import Generation
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import ask
 from tests.serving import wait_until
 from tests.tiny_engine import TinyEngine
@@ -138,7 +138,7 @@ def test_who_waits_for_a_next_token_does_not_wait_for_others(tiny, thread, monke
 def test_a_request_that_comes_while_the_thread_begins_is_answered(tiny, monkeypatch):
     """The thread finds nothing to do and waits, before whoever began it goes on; a long answer, so
     that it is not over by then."""
-    local, answers = LocalEngine(tiny.engine), []
+    local, answers = tiny.engine, []
     prepared = tiny.engine.prepare(ask(5, max_new_tokens=400), tiny.chosen([("ant", 2)]))
     stop = threading.Event()
 
@@ -157,7 +157,7 @@ def test_a_request_that_comes_while_the_thread_begins_is_answered(tiny, monkeypa
             while tiny.engine.scheduler.idle and not answers:
                 time.sleep(0.001)
 
-    monkeypatch.setattr(local_engine, "EngineThread", Slow)
+    monkeypatch.setattr(engine, "EngineThread", Slow)
     local.start()
     asking.join(SOON)
     stop.set()

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 from transformers import AutoTokenizer
 
-from ramole_core.engine.answer_prefix import check_prefix
+from ramole_core.engine.reader import check_prefix
 from ramole_core.errors import RamoleError
 from ramole_core.request import Request
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.tiny_engine import TinyEngine
 
 

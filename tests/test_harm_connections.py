@@ -159,7 +159,7 @@ def test_a_thousand_open_connections_keep_nobody_out(server):
     with ExitStack() as stack:
         made = [stack.enter_context(connect(server)) for _ in range(1000)]
         assert answers(server)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while len(process.net_connections()) > 50 and time.monotonic() < end:
             time.sleep(0.2)
         assert len(process.net_connections()) <= 50
@@ -177,7 +177,7 @@ def test_a_client_that_vanishes_and_one_that_reads_nothing_leave_no_connection(s
         lost.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
         lost.close()  # no goodbye: a reset
         assert answers(server)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while _open(process) and time.monotonic() < end:
             time.sleep(0.2)
         assert not _open(process), "one that reads nothing is cut"

@@ -220,7 +220,7 @@ def test_what_an_operator_adds_is_everyones_and_stays_when_he_goes(server, key, 
     boss = add_key(keys, "boss", today=today(), operator=True)
     archive = str(zipped(write_adapter(tmp_path / "mine", seed=3), tmp_path / "mine.zip"))
     mine, others = ({"authorization": f"Bearer {one}"} for one in (boss, key))
-    end = time.monotonic() + 30
+    end = time.monotonic() + 300
     while httpx.get(f"{server.url}/v1/models", headers=mine, timeout=30).status_code != 200:
         assert time.monotonic() < end
         time.sleep(0.2)  # until the file is looked at again
@@ -265,7 +265,7 @@ def test_a_login_of_a_running_page_ends(tmp_path):
         with httpx.Client(base_url=page.url, timeout=60) as client:
             assert client.post("/login", data=ANN).status_code == 200
             assert client.get("/gradio_api/info").status_code == 200
-            end = time.monotonic() + 60
+            end = time.monotonic() + 300
             while client.get("/gradio_api/info").status_code != 401:
                 assert time.monotonic() < end, "the login goes on"
                 time.sleep(0.5)

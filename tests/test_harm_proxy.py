@@ -67,7 +67,7 @@ def nginx(root: Path, block: str, port: int) -> Iterator[None]:
     )
     process = subprocess.Popen([NGINX, "-e", f"{root}/error.log", "-c", str(config)])
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while time.monotonic() < end:
             assert process.poll() is None, (root / "error.log").read_text()
             try:

@@ -5,11 +5,12 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from ramole_core.base.int8 import Int8Linear, round_head
 from ramole_core.base.model import load_base
+from ramole_core.base.packed import Int8Linear, round_head
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.narrow import rounded_to_bytes
 from ramole_core.settings import load_settings
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import ask
 from tests.tiny_engine import TinyEngine
 

@@ -4,16 +4,17 @@ import json
 import re
 import shlex
 from importlib import import_module
+from itertools import pairwise
 
 import pytest
 import typer
 
 from lab import harness
-from lab.__main__ import MEASUREMENTS, command_of, main, summary_of
-from lab.evaluation.cells import Cell, Cells
-from lab.evaluation.tables import fill
+from lab.__main__ import MEASUREMENTS, ONCE, command_of, main, summary_of
+from lab.evaluation.cells import Cell, Cells, fill
 from ramole_core.errors import RamoleError
 from ramole_core.settings import REPOSITORY
+from ui.results.files import COMMANDS
 
 
 def test_the_list_has_one_line_a_measurement(capsys):
@@ -23,6 +24,13 @@ def test_the_list_has_one_line_a_measurement(capsys):
     assert all(map(summary_of, MEASUREMENTS))
     assert main(["no_table"]) == 2
     assert "No measurement is named 'no_table'; choose from dev_table" in capsys.readouterr().err
+
+
+def test_what_was_measured_once_says_where_it_is(capsys):
+    for name in ONCE:
+        assert main([name, "--rows", "2"]) == 2 and name not in MEASUREMENTS
+        assert f"{name} was measured once: see LOG.md" in capsys.readouterr().err
+        assert (REPOSITORY / "results" / f"{name}.json").is_file()
 
 
 @pytest.mark.parametrize("name", MEASUREMENTS)
@@ -48,9 +56,22 @@ def test_what_results_and_pages_record_can_be_typed():
     assert len(recorded()) >= 12
     for line in recorded():
         *_, module, name = shlex.split(line)[:4]
-        assert module == "lab" and name in MEASUREMENTS, line
+        assert module == "lab"
+        if name in ONCE:
+            continue
+        assert name in MEASUREMENTS, line
         command = typer.main.get_command(command_of(name))
         command.make_context(name, shlex.split(line)[4:])  # raises what the program would say
+
+
+def test_the_page_names_the_command_that_wrote_a_file():
+    """A file that is not there yet is promised by the words that its last one records."""
+    for name, command in COMMANDS.items():
+        held = json.loads((REPOSITORY / "results" / name).read_text("utf-8"))
+        said, written = shlex.split(command), shlex.split(held.get("command") or command)
+        assert written[:4] == said[:4], name
+        pairs = list(pairwise(written))
+        assert all(pair in pairs for pair in pairwise(said[4:]) if pair[0].startswith("--")), name
 
 
 def write_task(folder, dev):

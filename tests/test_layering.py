@@ -47,7 +47,6 @@ ORDER = (
     (
         "prepack",
         "own_model",
-        "own_base",
         "weights_here",
         "explaining",
         "ramole",

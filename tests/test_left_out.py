@@ -8,6 +8,7 @@ import pytest
 from ramole_core import RamoleError, Request
 from ramole_core.composition import find_method
 from ramole_core.methods import METHOD_LIST
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.test_base_expert import RAIN, keen as keen  # noqa: F401  the fixture
 from tests.test_ramole import ramole as ramole  # noqa: F401  the fixture
 from ui.ask.branch import Change, branched

@@ -21,6 +21,7 @@ from ramole_core.training.method import train_method
 from ramole_core.training.mole import MoleModel
 from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.rows import encode_rows
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.tiny_engine import TinyEngine
 from tests.tiny_methods import adapter_of, make_mole
 from tests.tiny_training import build_base, make_task

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ramole_core.request import Request
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.served_base import ServedBase
 from tests.tiny_bases import BASES, save_tiny_base
 

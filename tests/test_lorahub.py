@@ -9,7 +9,7 @@ import torch
 
 from ramole_core.composition import METHODS
 from ramole_core.composition.lorahub import BOUND, PENALTY, WeightSearch, objective
-from ramole_core.composition.search import Tried
+from ramole_core.composition.method import Tried
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.engine.engine_thread import EngineThread
 from ramole_core.engine.fitting import KnownFits
@@ -18,6 +18,7 @@ from ramole_core.engine.prompt import Turn
 from ramole_core.engine.request_stream import RequestStream
 from ramole_core.errors import RamoleError
 from ramole_core.request import Generation, Request, Step
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.tiny_engine import TinyEngine
 
 PAIRS = [("one two", "three"), ("a b c d e", "f")]

@@ -5,6 +5,7 @@ import torch
 
 from ramole_core.engine import pages
 from ramole_core.engine.engine import EngineSizes
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import ask
 from tests.tiny_engine import TinyEngine
 

@@ -25,7 +25,7 @@ def test_every_method_that_can_answer_has_its_rates(tiny_llama, tmp_path, monkey
     assert found["mixture"]["unseen"] and found["mixture"]["trained"] == 0
     rates = found["base"]["tokens_a_second"]
     assert rates.keys() == {"1", "8"}
-    assert all(0 < one["low"] <= one["mean"] <= one["high"] for one in rates.values())
+    assert all(0 < one["least"] <= one["median"] <= one["most"] for one in rates.values())
     assert list(found) == ["base", "mixture", "lorahub"], "the weights of ramole are not there"
     assert capsys.readouterr().err.count("ramole is left out: There are no trained weights") == 1
 

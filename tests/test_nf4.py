@@ -6,8 +6,7 @@ from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from hypothesis import given, settings, strategies as st
 from safetensors import safe_open
 
-from ramole_core.base.nf4 import round_to_nf4
-from ramole_core.base.packed import fits
+from ramole_core.base.packed import fits, round_to_nf4
 from ramole_core.base.shapes import read_shapes
 from ramole_core.kernels.narrow import BOUNDS, narrowed
 from ramole_core.kernels.widen import TABLE

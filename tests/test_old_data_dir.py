@@ -41,12 +41,10 @@ def test_an_old_data_folder_opens_and_answers(old):
         report = ramole.retriever.check()
         assert (report.rebuilt, report.removed) == (None, ())
         assert report.kept == 2, "its vectors are those of today's encoder"
-        packed = ramole.engine.stats()["host_packs"]
+        packed = ramole.engine.stats()["host_packs"]  # once it is loaded
         answer = ramole.generate([Request("How high is the tide?", "mixture", max_new_tokens=4)])[0]
         assert answer.adapters == ["tides"] and answer.text == "The tide is indeed"
         stats = ramole.engine.stats()
-        assert (stats["host_packs"] - packed, stats["host_reads"]) == (1, 1), (
-            "packed anew, as today"
-        )
+        assert (packed, stats["host_packs"]) == (1, 1), "packed anew, as today"
     after = {file: (old.data_dir / file).read_bytes() for file in before}
     assert after == before

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lab.__main__ import main
 from ramole_core import cli
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 
 TASKS = ("true_case", "fix_punct")
 

@@ -8,6 +8,7 @@ import math
 import httpx
 import pytest
 import torch
+from gradio_client.exceptions import AppError
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ramole_core import TRAINING_STEPS, Ramole, Request, Settings, model_notes, untrained
@@ -135,32 +136,59 @@ def test_a_template_of_the_operators_is_what_the_model_reads(home, capsys, monke
     assert "RAMOLE_CHAT_TEMPLATE" in checks["chat template"]["says"]
 
 
+@pytest.fixture(scope="module")
+def server(settings, tmp_path_factory):
+    """The page, running from here on: a command that is run meanwhile would ask it."""
+    with app(tmp_path_factory.mktemp("page"), **settings) as running:
+        yield running
+
+
+def test_app_listens_before_torch_and_answers_with_the_real_core(server):
+    told = httpx.get(f"{server.url}/health", timeout=30).json()
+    assert told["status"] in ("loading", "ok") and told["adapters"] == 2
+    client = client_of(server.url)
+    text, told = client.predict("hello", method="base", max_new_tokens=4, api_name="/ask")
+    assert told["new_tokens"] <= 4 and told["finish_reason"] in ("length", "eos")
+    how = {"method": "base", "max_new_tokens": 4, "api_name": "/ask"}
+    rest, whole = client.predict("hello", prefix_ids=told["token_ids"][:2], **how)
+    assert (rest, whole["token_ids"]) == (text, told["token_ids"])
+    assert whole["new_tokens"] == told["new_tokens"] - 2
+    _, second = client.predict("and now?", history=[["hello", text, []]], **how)
+    assert second["prompt_tokens"] > told["prompt_tokens"] + len("and now?")
+    long = [["hello " * 90, "yes"], ["hello", "yes"]]
+    with pytest.raises(AppError, match="in 3 turns, .* or pass drop_turns=True"):
+        client.predict("and now?", history=long, **how)
+    _, kept = client.predict("and now?", history=long, drop_turns=True, **how)
+    assert kept["dropped_turns"] == 1
+    assert httpx.get(f"{server.url}/health", timeout=30).json()["status"] == "ok"
+    client.close()
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mcp renames its own client function
-def test_the_page_and_its_doors_answer(settings, tmp_path):
-    with app(tmp_path, **settings) as server:
-        client = client_of(server.url)
-        for how in ({}, {"raw": True}, {"history": CHAT}, {"method": "base"}):
-            _, told = client.predict("Hello", max_new_tokens=3, api_name="/ask", **how)
-            assert told["new_tokens"] and told["method"] in (DEFAULT_METHOD, "base")
-        (told,) = client.predict(["Hello"], max_new_tokens=3, api_name="/ask_batch")
-        assert told["new_tokens"]
-        said = {"prompt": "Hello", "max_new_tokens": 3}
-        _, (told,) = asyncio.run(speak_mcp(server.url, [("ask", said)]))
-        assert not told.isError and str(DEFAULT_METHOD) in told.content[0].text
-        config = httpx.get(f"{server.url}/config", timeout=60).json()
-        (block,) = [
-            value
-            for one in config["components"]
-            if 'id="untrained"' in (value := str(one["props"].get("value")))
-        ]
-        assert TRAINING_STEPS[0].command in block
-        models = httpx.get(f"{server.url}/v1/models", timeout=60).json()["data"]
-        listed = {one["id"] for one in models}
-        trained = {row.name for row in METHOD_LIST if row.training}
-        assert DEFAULT_METHOD in listed and not trained & listed
-        said = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3}
-        for model, status in ((DEFAULT_METHOD, 200), ("base", 200), ("ramole", 404)):
-            url = f"{server.url}/v1/chat/completions"
-            found = httpx.post(url, json={"model": model, **said}, timeout=60)
-            assert found.status_code == status, found.text
-        client.close()
+def test_the_page_and_its_doors_answer(server):
+    client = client_of(server.url)
+    for how in ({}, {"raw": True}, {"history": CHAT}, {"method": "base"}):
+        _, told = client.predict("Hello", max_new_tokens=3, api_name="/ask", **how)
+        assert told["new_tokens"] and told["method"] in (DEFAULT_METHOD, "base")
+    (told,) = client.predict(["Hello"], max_new_tokens=3, api_name="/ask_batch")
+    assert told["new_tokens"]
+    said = {"prompt": "Hello", "max_new_tokens": 3}
+    _, (told,) = asyncio.run(speak_mcp(server.url, [("ask", said)]))
+    assert not told.isError and str(DEFAULT_METHOD) in told.content[0].text
+    config = httpx.get(f"{server.url}/config", timeout=60).json()
+    (block,) = [
+        value
+        for one in config["components"]
+        if 'id="untrained"' in (value := str(one["props"].get("value")))
+    ]
+    assert TRAINING_STEPS[0].command in block
+    models = httpx.get(f"{server.url}/v1/models", timeout=60).json()["data"]
+    listed = {one["id"] for one in models}
+    trained = {row.name for row in METHOD_LIST if row.training}
+    assert DEFAULT_METHOD in listed and not trained & listed
+    said = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3}
+    for model, status in ((DEFAULT_METHOD, 200), ("base", 200), ("ramole", 404)):
+        url = f"{server.url}/v1/chat/completions"
+        found = httpx.post(url, json={"model": model, **said}, timeout=60)
+        assert found.status_code == status, found.text
+    client.close()

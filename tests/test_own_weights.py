@@ -9,8 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lab.evaluation.own_data import situations_of, tasks_of
-from lab.evaluation.situations import Crowd
+from lab.evaluation.situations import Crowd, situations_of, tasks_of
 from ramole_core.cli import main
 from ramole_core.composition.trained import WeightsFolder, load_trained
 from ramole_core.errors import RamoleError
@@ -100,7 +99,7 @@ def test_one_s_own_task_is_asked_in_what_it_has_material_for(
     tmp_path, monkeypatch, adapters, possible
 ):
     written = [SimpleNamespace(adapter="ant")]
-    monkeypatch.setattr("lab.evaluation.own_data.read_phrased", lambda: written)
+    monkeypatch.setattr("lab.evaluation.situations.read_phrased", lambda: written)
     task(tmp_path, "mine")
     crowd, told = Crowd(("ant", "bee"), ()), []
     every = ["iid", "ood", "crowded", "phrased", "open"]

@@ -7,10 +7,19 @@ from hypothesis import given, strategies as st
 
 from ramole_core import Generation, RamoleError, Request, Step
 from ramole_core.answer import parts_record
-from ramole_core.selection.cues import begun_anew, has_fields, joins
 from ramole_core.selection.part_stream import join, stream_parts
-from ramole_core.selection.parts import BOTH_ASK, JOINED, MAX_PIECES, PLAIN, pieces_of, price_of
-from ramole_core.terminal.shares import shares_of
+from ramole_core.selection.parts import (
+    BOTH_ASK,
+    JOINED,
+    MAX_PIECES,
+    PLAIN,
+    begun_anew,
+    has_fields,
+    joins,
+    pieces_of,
+    price_of,
+)
+from ramole_core.terminal.console import shares_of
 from tests.test_ramole import ASK, ramole as ramole  # noqa: F401  the fixture
 from ui.ask.answer import Live, answer
 

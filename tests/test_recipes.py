@@ -21,7 +21,7 @@ SAMPLES = ("true_case", "fix_punct", "word_segment", "dart", "_router", "_retrie
 RIGHT = "I live in Paris"
 RECIPES = "docs/recipes.md"
 SESSIONS = {"recipes": (RECIPES,), "reference": ("README.md", "docs/api.md", "docs/files.md")}
-"""Pages that are read one after the other, in one process."""
+"""Pages that are read one after the other, each list of them by a reader of its own."""
 SAID = {
     "A pool": ["my-lora has rank 8", "Hit(name='true_case'", RIGHT],
     "An adapter of the Hub": ["your-lora cc-by"],
@@ -91,47 +91,52 @@ def write_root(root: Path) -> None:
         (root / "adapters" / name).symlink_to(SAMPLE_POOL / name)
 
 
-def read_pages(session: str, root: Path) -> list[dict]:
-    """What came of each block of the session, in order."""
-    write_root(root)
-    said = [block[1:] for block in blocks_of(session)]
-    (root / "blocks.json").write_text(json.dumps(said))
+@pytest.fixture(scope="module")
+def readings(tmp_path_factory, real_base_folder) -> dict[str, list[dict]]:
+    """What came of each block of each session, in order; one process reads them all."""
+    said = {session: [block[1:] for block in blocks_of(session)] for session in SESSIONS}
+    roots = {session: tmp_path_factory.mktemp(session) for session in SESSIONS}
+    for session, root in roots.items():
+        write_root(root)
+        second_start(root / "data")
+        (root / "blocks.json").write_text(json.dumps(said[session]))
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAMOLE_", "GRADIO_", "HF_"))}
     settings = {
-        "RAMOLE_DATA_DIR": str(second_start(root / "data")),
-        "RAMOLE_ADAPTERS_DIR": str(root / "adapters"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "GRADIO_ANALYTICS_ENABLED": "False",
-        "GRADIO_TEMP_DIR": str(root / "uploads"),
+        "GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("uploads")),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tests.recipe_session", root, root / "blocks.json"],
+        [sys.executable, "-m", "tests.recipe_session", *roots.values()],
         cwd=REPOSITORY,
         env={**kept, **settings},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
     )
-    (root / "said").write_text(done.stdout + done.stderr)
+    (roots["recipes"] / "said").write_text(done.stdout + done.stderr)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(lines) == len(said), done.stderr[-3000:]
-    return [{**line, "root": root} for line in lines]
+    assert len(lines) == sum(map(len, said.values())), done.stderr[-3000:]
+    each = iter(lines)
+    return {
+        session: [{**next(each), "root": roots[session]} for _ in said[session]]
+        for session in SESSIONS
+    }
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory, real_base_folder) -> dict[str, list[dict]]:
+def results(readings) -> dict[str, list[dict]]:
     """What came of each recipe, by its heading."""
-    lines = read_pages("recipes", tmp_path_factory.mktemp("reader"))
     told: dict[str, list[dict]] = {}
-    for (heading, *_), line in zip(blocks(RECIPES), lines, strict=True):
+    for (heading, *_), line in zip(blocks(RECIPES), readings["recipes"], strict=True):
         told.setdefault(heading, []).append(line)
     return told
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory, real_base_folder) -> list[dict]:
+def reference(readings) -> list[dict]:
     """What came of each block of the other pages, in order."""
-    return read_pages("reference", tmp_path_factory.mktemp("reference"))
+    return readings["reference"]
 
 
 def test_every_heading_is_looked_at():

@@ -7,7 +7,7 @@ import torch
 
 from ramole_core.engine.bare_reading import BareReader
 from ramole_core.engine.engine import EngineSizes
-from ramole_core.engine.reference_file import remembered
+from ramole_core.engine.reference import remembered
 from tests.tiny_engine import TinyEngine
 
 PROMPTS = [[1, 2, 3], [4]]

@@ -10,6 +10,7 @@ from ramole_core.engine.engine import EngineSizes
 from ramole_core.kernels import pointwise
 from ramole_core.kernels.call_args import TILES
 from ramole_core.kernels.pointwise import POINTS
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import ask
 from tests.tiny_engine import TinyEngine
 

@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from ramole_core import Ramole, RamoleError, Request, WrongField, read_request
-from ramole_core.batch.cells import JSON_ALONE
+from ramole_core.batch.formats import JSON_ALONE
 from ramole_core.batch.prompt_file import read_batch
 from ramole_core.cli import app
 from ramole_core.request import DEFAULTS, FIELDS

@@ -1,15 +1,16 @@
 """The retriever's metric: words beside the encoder, shrunk where inputs of one task differ."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from pytest import approx
 
-from lab.evaluation.retriever_places import Places, Remembered, summarise
-from lab.evaluation.retriever_runs import WAYS, Tuner
+from lab.evaluation.retriever_places import WAYS, Places, Remembered, Tuner, summarise
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval.encoder import Encoder
 from ramole_core.retrieval.metric import BUCKETS, METRIC, Metric, inverse_frequencies, word_vectors
@@ -174,7 +175,9 @@ def test_a_recipe_that_cannot_be_fitted_is_refused(wrong: dict) -> None:
         MetricRecipe(**wrong)
 
 
-def test_the_table_trains_once_and_takes_the_parts_apart(tmp_path: Path) -> None:
+def test_the_table_trains_once_and_takes_the_parts_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = Encoder(data_dir=tmp_path)  # MiniLM: `Tuner` tunes the packaged encoder
     untuned = Remembered(lambda rows: plain.dense(rows, window=RECIPE.window))
     tuner = Tuner(tmp_path, recipe=RECIPE, untuned=untuned, data_dir=tmp_path)
@@ -187,8 +190,11 @@ def test_the_table_trains_once_and_takes_the_parts_apart(tmp_path: Path) -> None
     written = (folder / RECORD).stat().st_mtime_ns
     tuner.ways("run", TEXTS, seed=3)
     assert (folder / RECORD).stat().st_mtime_ns == written
-    tuner.ways("run", TEXTS, seed=4)
-    assert (folder / RECORD).stat().st_mtime_ns > written
+    trains = Mock(side_effect=StopIteration)
+    monkeypatch.setattr(sys.modules[Tuner.__module__], "train_retriever", trains)
+    with pytest.raises(StopIteration):
+        tuner.ways("run", TEXTS, seed=4)
+    assert trains.call_args.args[0].schedule.seed == 4, "another recipe is trained anew"
 
 
 def test_the_table_embeds_a_text_once() -> None:

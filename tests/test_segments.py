@@ -13,6 +13,7 @@ from ramole_core.engine.request_state import RequestState
 from ramole_core.errors import RamoleError
 from ramole_core.request import Generation, Request, Step
 from ramole_core.request_parts import read_without
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.naive_segments import NaiveModel, NaiveTurn
 from tests.tiny_engine import TinyEngine
 

@@ -7,17 +7,35 @@ import pytest
 from lab.evaluation import command, further
 from lab.evaluation.asking import Asker, judge_score
 from lab.evaluation.cells import Cells
-from lab.evaluation.evaluate import Rows, read_rows
-from lab.evaluation.further import FURTHER, Material
+from lab.evaluation.evaluate import (
+    Rows,
+    draw_pairs,
+    make_copied,
+    make_switch,
+    make_unseen,
+    read_rows,
+)
+from lab.evaluation.further import (
+    FAR_PART,
+    FITTED,
+    FURTHER,
+    HELD_OUT,
+    Material,
+    fitted_half,
+    make_chats,
+    make_open,
+    make_phrased,
+    make_uploads,
+)
 from lab.evaluation.intervals import share_of_way
 from lab.evaluation.questions import Found, Question, Situation
+from lab.evaluation.report import make_situation_table
 from lab.evaluation.situation_run import (
     Pace,
     count_left,
     estimate_whole,
     run_situations,
 )
-from lab.evaluation.situation_tables import make_situation_table
 from lab.evaluation.situations import SITUATIONS, Crowd
 from lab.evaluation.systems import (
     ORDER,
@@ -27,17 +45,6 @@ from lab.evaluation.systems import (
     describe,
     draw_weights,
     read_way,
-)
-from lab.evaluation.task_rows import draw_pairs, make_copied, make_switch, make_unseen
-from lab.evaluation.written import (
-    FAR_ROWS,
-    FITTED,
-    HELD_OUT,
-    fitted_half,
-    make_chats,
-    make_open,
-    make_phrased,
-    make_uploads,
 )
 from ramole_core.errors import RamoleError
 from ramole_core.training.prompt_sets import (
@@ -191,7 +198,7 @@ def test_open_tells_fitted_families_from_others_and_compares_with_the_base(ramol
     assert mean(parts[HELD_OUT], "ramole_plus", "right") == 75
     assert mean(parts[HELD_OUT], "ramole_plus", "same") == 75
     assert mean(parts[FITTED], "ramole_plus", "right") == 25
-    assert mean(parts[FAR_ROWS], "ramole_plus", "right") == 0
+    assert mean(parts[FAR_PART], "ramole_plus", "right") == 0
     for system in ("selection", "mixture", RANDOM):
         assert mean(table, system, "same") == 0 and mean(table, system, "right") == 0
     assert mean(table, "base", "same") == 100 and mean(table, "base", "likeness") == 100
@@ -380,7 +387,7 @@ def test_the_pace_estimates_what_is_left():
     pace.add("open", "base", 10, 20.0)
     assert pace.left({("switch", "ramole"): 10}) == 5.0, "as the situation's other systems"
     assert pace.left({("blind", "ramole"): 10}) == 12.5, "as everything"
-    assert pace.table() == {"open": {"base": 2.0}, "switch": {"base": 0.5}}
+    assert pace.left({("open", "base"): 2, ("switch", "base"): 2}) == 5.0, "each as it was"
 
 
 def test_hours_of_whole_situations(ramole):

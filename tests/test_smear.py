@@ -17,6 +17,7 @@ from ramole_core.training.loop import Run
 from ramole_core.training.method import train_method
 from ramole_core.training.mixed_model import MixedModel
 from ramole_core.training.recipe import MethodRecipe
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.test_training_router import SHAPES, TASKS, base as base, loras as loras, recipe  # noqa: F401
 from tests.tiny_engine import TinyEngine
 from tests.tiny_training import build_base

@@ -7,6 +7,7 @@ import torch
 
 from ramole_core.engine import engine as engine_module, model_runner
 from ramole_core.kernels.threads import kernels_alone, thread_count
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import ask
 from tests.tiny_engine import TinyEngine
 

@@ -2,6 +2,7 @@
 
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.request import Generation
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import ask
 from tests.tiny_engine import TinyEngine
 

@@ -45,6 +45,7 @@ class Visit:
         self.request = SimpleNamespace(session_hash=session, headers={})
         self.held: dict = {self.ui.turns: (), self.ui.run: None, self.ui.outcome.talk: EMPTY}
         self.held[self.ui.asked] = {}
+        self.follows = False
 
     def __getattr__(self, name: str):
         """`turns`, `run`, or a component of the entry or the outcome."""
@@ -55,7 +56,9 @@ class Visit:
 
     def ask(self, prompt: str, *, drop: bool = False, beside: bool = True, **form) -> None:
         """Type, press Ask (or Enter), and wait."""
-        self.held |= self.handlers.on_begin(self.request, prompt, beside, self.run, self.turns)
+        begun = (self.request, prompt, beside, self.run, self.turns, self.follows)
+        self.held |= self.handlers.on_begin(*begun)
+        self.follows = False
         self.answer(Form(prompt=prompt, beside=beside, **form), drop=drop)
 
     def answer(self, form: Form, *, drop: bool = False) -> None:
@@ -79,8 +82,8 @@ class Visit:
         return self.held[self.ui.entry.ask].value
 
     def go_on(self) -> None:
-        """Press "Ask on" after a first answer; the page then presses Ask."""
-        self.held |= self.handlers.talk.on_go_on(self.request, self.run, self.turns)
+        """Tick the box that makes the next question a follow-up."""
+        self.follows = True
 
     def pick(self, name: str, index: int) -> list[dict]:
         event = SimpleNamespace(_data={"run": name, "index": index})
@@ -119,7 +122,7 @@ def test_the_base_beside_an_answer_reads_the_same_turns_without_adapters_and_opt
 def test_a_question_is_its_own_until_one_asks_on(visit):
     visit.ask("one")
     assert visit.turns == () and visit.talk == ALONE | {"asked": "one"} and visit.label == "Ask"
-    assert "Ask on" in visit.notice
+    assert "follow up on this answer" in visit.notice
     assert visit.on.visible and not visit.new.visible and not visit.drop.visible
     visit.ask("two")
     assert visit.run.request.history == () and visit.talk == ALONE | {"asked": "two"}
@@ -149,8 +152,8 @@ def test_asking_on_keeps_every_turn_with_what_it_had(visit):
 
 def test_an_adapter_has_one_letter_and_colour_in_all_of_a_conversation(visit):
     visit.ask("one", k=2)
-    visit.go_on()
-    visit.held |= visit.handlers.on_begin(visit.request, "two", True, visit.run, visit.turns)
+    begun = (visit.request, "two", True, visit.run, visit.turns, True)
+    visit.held |= visit.handlers.on_begin(*begun)
     drawing = Drawing("x", visit.turns)
     found = (Found("cat", 0.5, True), Found("bee", 0.4, True), Found("ant", 0.3, False))
     growing = Shown(found=found, experts=("cat", "bee"), pieces=("a",), shares=(np.eye(2)[0],))

@@ -169,10 +169,16 @@ What the running page costs
 """By the beginning of a caption, the beginnings of some of its rows, in their order."""
 
 
+@pytest.fixture(scope="module")
+def tables_shown(tmp_path_factory) -> Tables:
+    """Those of the whole tab."""
+    return Tables(everything(write_results(tmp_path_factory.mktemp("shown") / "results")))
+
+
 @pytest.mark.parametrize("table", re.split(r"\n(?=\S)", EXPECTED.strip()))
-def test_a_table_has_the_numbers_of_its_file(folder, table):
+def test_a_table_has_the_numbers_of_its_file(tables_shown, table):
     caption, *rows = table.split("\n  ")
-    shown = iter(Tables(everything(folder)).named(caption))
+    shown = iter(tables_shown.named(caption))
     for row in rows:
         assert any(" | ".join(cells).startswith(row) for cells in shown), (caption, row)
 
@@ -224,7 +230,7 @@ def test_a_missing_broken_or_older_file_is_a_sentence_with_its_command(folder, n
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_text(content)
-    page = everything(folder)
+    page = everything(folder, pictures=name == "evaluation.json")
     (box,) = re.findall(r'<div class="rm-unmeasured"><p>(.*?)</p>.*?<code>(.*?)</code>', page)
     assert box[0].startswith("Not measured yet") and f"results/{name}" in box[0]
     assert ("broken, older" in box[0]) == (content is not None)

@@ -4,6 +4,7 @@ it is imported. Prints one line of JSON: the largest differences, and what was l
 
 import json
 import os
+from collections.abc import Sequence
 from copy import deepcopy
 
 os.environ["TRITON_INTERPRET"] = "1"
@@ -22,6 +23,9 @@ from tests.test_served_layers import ROWS, World
 SIZES = (37, 130, 5, 64, 33)
 """Outputs of the modules of a made-up group: odd ones, and more than one launch takes."""
 S, PAGES_THERE = 7, 61
+BATCH = 11
+SPECIAL = (3, 4, 5, 7)
+"""One of each kind of gate, one with a bypass, and one whose weights are taken as they come."""
 
 
 def run(world: World, ids: torch.Tensor, mixes, fused: Fused | None):
@@ -63,12 +67,12 @@ def against_plain(config, rows) -> dict[str, float]:
     }
 
 
-def made_up(dtype: torch.dtype) -> dict[str, float]:
+def made_up(dtype: torch.dtype, rows: Sequence[int]) -> dict[str, float]:
     """One group, rows of 1 to 8 adapters of ranks 1 to 19, every term of a gate, some modules
-    absent; against loops in float64."""
+    absent; against loops in float64, for a token of each of `rows`."""
     torch.manual_seed(7)
-    b, k, m = 11, 8, len(SIZES)
-    row_of = torch.tensor([*range(b), 3, 3, 8])
+    b, k, m = BATCH, 8, len(SIZES)
+    row_of = torch.tensor(rows)
     n = len(row_of)
     made = {
         "pages": torch.zeros(b, 64, dtype=torch.int32),
@@ -159,8 +163,8 @@ if __name__ == "__main__":
             {
                 "llama": against_plain(llama, ROWS[::2]),
                 "gpt2": against_plain(gpt2, ROWS[1::2]),
-                "float32": made_up(torch.float32),
-                "bfloat16": made_up(torch.bfloat16),
+                "float32": made_up(torch.float32, [*range(BATCH), 3, 3, 8]),
+                "bfloat16": made_up(torch.bfloat16, SPECIAL),
             }
         )
     )

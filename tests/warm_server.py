@@ -1,6 +1,6 @@
 """Pages of the fake system, each in a process of its own, forked off one that has imported Gradio.
 
-The import takes two seconds of a core, for half a hundred servers in the suite. `python -m
+What they import takes three seconds of a core, for half a hundred servers in the suite. `python -m
 tests.warm_server` reads one server a line, JSON of module, arguments, environment and the file for
 its output, and answers with its process number. What `app.py` and the commands do from the first
 import on is tested in processes that start as a user's (`tests.serving.running`).
@@ -14,13 +14,20 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
 import psutil
 
 REPOSITORY = Path(__file__).parents[1]
-IMPORTED = ("ui", "ui.serve", "ui.api.endpoints", "tests.ask_page", "tests.pool_fakes")
+IMPORTED = (
+    *("ui", "ui.serve", "ui.api.endpoints", "tests.ask_page", "tests.pool_fakes"),
+    *("ui.inspect.tab", "ui.results.tab", "ui.learn.tab"),
+    *("uvicorn.loops.auto", "uvicorn.protocols.http.auto", "uvicorn.protocols.websockets.auto"),
+    *("uvicorn.lifespan.on", "plotly.graph_objs._figure", "plotly.io"),
+)
+"""What each of them would import."""
 HOLDS_FOLDER = ("gradio.route_utils", "gradio.mcp", "gradio.screen_recording_utils")
 """Modules that read GRADIO_TEMP_DIR when they are imported."""
 
@@ -88,6 +95,7 @@ def _serve(module: str, arguments: list[str], environment: dict[str, str], log: 
     faulthandler.enable()
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # which the environment names anew
     for name in HOLDS_FOLDER:
         sys.modules[name].DEFAULT_TEMP_DIR = environment["GRADIO_TEMP_DIR"]
     sys.argv[1:] = arguments

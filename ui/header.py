@@ -63,7 +63,8 @@ def status_html(status: Status, *, exact: bool, model: str, notes: Sequence[str]
         return said + "".join(map(notice_html, notes))
     if status["error"]:
         return notice_html(f"{status['error']} Ask to try again.", kind="wrong")
-    share = f'<progress max="1" value="{status["fraction"]}" aria-label="Loading"></progress>'
+    done = f'value="{status["fraction"]}" aria-label="Loading"'
+    share = f'<progress class="work" max="1" {done}></progress>'
     said = (
         f"Loading the model, {status['fraction']:.0%}: {status['stage']}, {model}. Recorded runs "
         "work already."

@@ -8,16 +8,14 @@ beside the engine alone.
 """
 
 import json
-import os
-import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cache
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Annotated
 
 import httpx
 import psutil
@@ -26,7 +24,10 @@ from gradio_client import Client
 
 from lab import harness
 from lab.benchmarks.page import fresh_folder, has_model, page_on
-from ramole_core.settings import REPOSITORY
+from ramole_core.settings import load_settings
+
+if TYPE_CHECKING:
+    from ramole_core.ramole import Ramole
 
 METHODS = ("ramole", "ramole_plus")
 PROMPTS = (
@@ -60,48 +61,43 @@ def _by_many(url: str, repeats: int) -> dict[str, object]:
     rates: dict[str, list[float]] = {"endpoint": [], "engine": []}
     clients = [httpx.Client(base_url=url, timeout=300) for _ in range(CLIENTS)]
     with fresh_folder() as folder, ExitStack() as opened:
-        alone = opened.enter_context(_engine_in_a_process(folder))
+        alone = opened.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
         threads = opened.enter_context(ThreadPoolExecutor(CLIENTS))
         for client in clients:
             opened.enter_context(client)
         for turn in range(repeats + 1):  # the first is not counted
             prompts = [f"{many_prompt(n)} ({turn})" for n in range(CLIENTS)]
-            rates["engine"].append(alone(prompts))
+            rates["engine"].append(alone.submit(engine_rate, str(folder), prompts).result())
             began = time.perf_counter()
             made = sum(threads.map(_completed, clients, prompts))
             rates["endpoint"].append(made / (time.perf_counter() - began))
     shares = [a / b for a, b in zip(rates["endpoint"][1:], rates["engine"][1:], strict=True)]
     return {
         "clients": CLIENTS,
-        "endpoint_tokens_per_second": _spread(rates["endpoint"][1:]),
-        "engine_tokens_per_second": _spread(rates["engine"][1:]),
-        "endpoint_by_engine": _spread(shares),
+        "endpoint_tokens_per_second": harness.spread(rates["endpoint"][1:]),
+        "engine_tokens_per_second": harness.spread(rates["engine"][1:]),
+        "endpoint_by_engine": harness.spread(shares),
     }
 
 
-@contextmanager
-def _engine_in_a_process(folder: Path) -> Iterator[Callable[[list[str]], float]]:
-    """Answers prompts without a page; gives tokens a second."""
-    alone = subprocess.Popen(
-        [sys.executable, "-m", "lab", "budget", "--engine"],
-        cwd=REPOSITORY,
-        env=os.environ | {"RAMOLE_DATA_DIR": str(folder)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+@cache
+def _engine(data_dir: str) -> "Ramole":
+    """The engine of this process, without a page."""
+    from ramole_core.ramole import Ramole
 
-    def ask(prompts: list[str]) -> float:
-        assert alone.stdin is not None and alone.stdout is not None
-        alone.stdin.write(json.dumps(prompts) + "\n")
-        alone.stdin.flush()
-        return float(alone.stdout.readline())
+    ramole = Ramole(load_settings(data_dir=data_dir))
+    ramole.load()
+    return ramole
 
-    try:
-        yield ask
-    finally:
-        alone.terminate()
-        alone.wait()
+
+def engine_rate(data_dir: str, prompts: list[str]) -> float:
+    """Tokens a second of this process's engine for these prompts at once."""
+    from ramole_core.request import Request
+
+    plain = Request("-", method="ramole", max_new_tokens=MANY_TOKENS, trace=True)
+    engine, began = _engine(data_dir), time.perf_counter()
+    answers = engine.generate([replace(plain, prompt=prompt) for prompt in prompts])
+    return sum(answer.new_tokens for answer in answers) / (time.perf_counter() - began)
 
 
 def many_prompt(number: int) -> str:
@@ -124,22 +120,6 @@ def _completed(client: httpx.Client, prompt: str) -> int:
     counted = {"max_tokens": MANY_TOKENS, "stream_options": {"include_usage": True}}
     parts = list(_streamed(client, prompt, model="ramole", **counted))
     return next(part["usage"]["completion_tokens"] for part in reversed(parts) if part.get("usage"))
-
-
-def engine_alone() -> None:
-    """For each line of prompts on standard input: tokens a second, on standard output."""
-    from ramole_core import Ramole, Request
-
-    with Ramole() as ramole:
-        ramole.load()
-        for line in sys.stdin:
-            requests = [
-                Request(prompt, method="ramole", max_new_tokens=MANY_TOKENS, trace=True)
-                for prompt in json.loads(line)
-            ]
-            began = time.perf_counter()
-            made = sum(answer.new_tokens for answer in ramole.generate(requests))
-            print(made / (time.perf_counter() - began), flush=True)
 
 
 def _first_token(client: httpx.Client, prompt: str) -> float:
@@ -171,7 +151,6 @@ def _ask(url: str, pid: int, repeats: int) -> dict[str, object]:
     for method in METHODS:
         client.predict(PROMPTS[0], method=method, max_new_tokens=4, api_name="/ask")
     first: dict[str, list[float]] = {method: [] for method in METHODS}
-    whole: dict[str, list[float]] = {method: [] for method in METHODS}
     found, by_client, peak = [], [], 0.0
     for prompt in PROMPTS * repeats:
         found.append(_retrieve(url, prompt))
@@ -184,36 +163,26 @@ def _ask(url: str, pid: int, repeats: int) -> dict[str, object]:
             next(text for text, _ in job if text)  # before it only a place in the queue
             first[method].append(time.perf_counter() - asked)
             job.result()
-            whole[method].append(time.perf_counter() - asked)
         peak = max(peak, process.memory_info().rss / 2**20)
     streamed = []
     for n in range(5 * repeats):
         with httpx.Client(base_url=url, timeout=300) as once:  # the connection is part of it
             streamed.append(_first_token(once, f"{FIFTY} ({n})"))
     return {
-        "first_token_of_50_streamed_s": _spread(streamed),
+        "first_token_of_50_streamed_s": harness.spread(streamed),
         "resident_after_one_answer_mib": after_one,
-        "first_token_s": {method: _spread(each) for method, each in first.items()},
-        "answer_of_at_most_16_tokens_s": {method: _spread(each) for method, each in whole.items()},
-        "retrieve_over_http_s": _spread(found),
-        "retrieve_by_gradio_client_s": _spread(by_client),
+        "first_token_s": {method: harness.spread(each) for method, each in first.items()},
+        "retrieve_over_http_s": harness.spread(found),
+        "retrieve_by_gradio_client_s": harness.spread(by_client),
         "resident_mib": peak,
     }
 
 
-def _spread(seconds: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(seconds), "least": min(seconds), "most": max(seconds)}
-
-
 def main(
     repeats: Annotated[int, typer.Option(help="Rounds over the prompts.")] = 4,
-    engine: Annotated[bool, typer.Option("--engine", hidden=True)] = False,
     out: harness.Out = harness.RESULTS / "budget.json",
 ) -> None:
     """Measure, print, and write the file."""
-    if engine:
-        engine_alone()
-        return
     results = harness.Results(out)
     results.write(**measure(repeats))
     print(json.dumps(results.held, indent=1))

@@ -16,10 +16,7 @@ from typing import Annotated
 import typer
 
 from lab import harness
-from ramole_core import Ramole, Request, load_settings
-
-Most = Annotated[int, typer.Option(help="Most new tokens.")]
-Passes = Annotated[int, typer.Option(help="Counted passes over each task.")]
+from ramole_core import Ramole, Request
 
 
 def seconds_a_token(
@@ -71,17 +68,16 @@ def main(
     rows: harness.Rows = 10,
     skip: Annotated[int, typer.Option(help="Dev rows that are left out before them.")] = 40,
     tasks: harness.Tasks = "",
-    new: Most = 96,
-    passes: Passes = 5,
+    new: Annotated[int, typer.Option(help="Most new tokens.")] = 96,
+    passes: Annotated[int, typer.Option(help="Counted passes over each task.")] = 5,
     threads: harness.Threads = 0,
     out: harness.Out = harness.RESULTS / "drafts.json",
 ) -> None:
     """Measure it, and write the file."""
-    with Ramole(load_settings()) as ramole:
-        ramole.load()
+    with harness.served() as ramole:
         names = harness.words(tasks) or [card.name for card in ramole.pool.cards()]
         drawn = harness.read_tasks(data, names, rows=rows, skip=skip)
-        results = harness.Results(out, base=ramole.base, rows=rows, skip=skip, new=new)
+        results = harness.Results(out, harness.facts_of(ramole), rows=rows, skip=skip, new=new)
         same = results.take_over("tasks", where=("base_checksum", "rows", "skip", "new", "machine"))
         found: dict[str, dict[str, object]] = dict(results.held.get("tasks", {})) if same else {}  # pyright: ignore
         for name, task in drawn.items():

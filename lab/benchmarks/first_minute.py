@@ -9,12 +9,10 @@ may.
 """
 
 import os
-import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from PIL import Image
 from playwright.sync_api import Error, Page, sync_playwright
 
 from lab import harness
-from lab.benchmarks.page import free_port, has_model
+from lab.benchmarks.page import free_port, has_model, running
 from ramole_core.settings import REPOSITORY
 from tests.browser import program
 
@@ -92,8 +90,7 @@ class Watch:
 
 
 def main(
-    work: harness.Work = WORK,
-    out: harness.Out = harness.RESULTS / "first_minute.json",
+    work: harness.Work = WORK, out: harness.Out = harness.RESULTS / "first_minute.json"
 ) -> None:
     """Clone, start, ask, start again; write the seconds and the film strip."""
     results = harness.Results(out, unit="seconds")
@@ -114,11 +111,12 @@ def main(
         clone = work / "clone"
         subprocess.run(["git", "clone", "--quiet", REPOSITORY, clone], check=True)
         first.note("clone")
-        with _running(["make", "run"], clone, environment, work / "first.log"):
-            _follow(first)
+        with (work / "first.log").open("wb") as log:
+            with running(["make", "run"], clone, environment, log):
+                _follow(first)
         second = watch()
         python = clone / ".venv" / "bin" / "python"
-        with _running([str(python), "app.py"], clone, environment, work / "second.log"):
+        with running([python, "app.py"], clone, environment):
             _follow(second)
         browser.close()
     _strip(first.frames).save(STRIP, optimize=True)
@@ -143,27 +141,6 @@ def _follow(watch: Watch) -> None:
     watch.until(lambda: not page.locator("#answer .caret").count())
     watch.note("answered")
     watch.take()
-
-
-@contextmanager
-def _running(
-    command: list[str], folder: Path, environment: Mapping[str, str], log: Path
-) -> Iterator[None]:
-    """A command and all that it starts, ended afterwards."""
-    with log.open("wb") as output:
-        started = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=dict(environment),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            yield
-        finally:
-            os.killpg(started.pid, signal.SIGTERM)
-            started.wait()
 
 
 def _strip(frames: list[Image.Image]) -> Image.Image:

@@ -16,12 +16,9 @@ FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_tile"
 """CPU features that matrix products use."""
 
 
-def describe_machine(
-    *, device: torch.device, dtype: torch.dtype, quantization: str, base_checksum: str
-) -> dict[str, object]:
+def describe_machine() -> dict[str, object]:
     """What a measured time depends on; null where the system does not say."""
     model, flags = _cpu()
-    cuda = device.type == "cuda"
     return {
         "cpu": model,
         "flags": [flag for flag in FLAGS if flag in flags],
@@ -30,11 +27,6 @@ def describe_machine(
         "threads": torch.get_num_threads(),
         "load_average": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
-        "card": torch.cuda.get_device_name(device) if cuda else None,
-        "device": device.type,
-        "dtype": str(dtype).removeprefix("torch."),
-        "quantization": quantization,
-        "base_checksum": base_checksum,
         "python": platform.python_version(),
         "versions": versions(),
         "commit": commit(),

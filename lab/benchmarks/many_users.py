@@ -7,14 +7,11 @@ question of its own, and the same questions by clients of the endpoint.
 """
 
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-import psutil
 import typer
 from gradio_client import Client
 from playwright.sync_api import Page, expect
@@ -23,7 +20,6 @@ from lab import harness
 from lab.benchmarks.page import fresh_folder, page_on
 from tests.browser import chromium_running, visits
 
-T = TypeVar("T")
 Start = Callable[[], Callable[[], object]]
 """Asks one question; what it returns waits for the answer."""
 TASKS = (
@@ -58,45 +54,29 @@ def measure(users: int, repeats: int, tokens: int, quantization: str) -> dict[st
         starts = [lambda page=page: _ask(page) for page in pages]
         starts[0]()()
 
-        def look() -> tuple[list[str], dict[str, float]]:
-            texts = [page.locator("#answer .text").inner_text() for page in pages]
-            return texts, _cpu(server.pid)
-
-        found, looks = take_turns(starts, repeats, look=look)
-    same = [sum(a == b for a, b in zip(one[0], two[0], strict=True)) for one, two in looks]
-    spent = [{name: round(two[1][name] - one[1][name], 2) for name in two[1]} for one, two in looks]
-    return {
-        **found,
-        "same_answers": same,
-        "cpu_seconds_at_once": spent,
-        "by_clients_of_the_endpoint": clients,
-    }
+        found = take_turns(starts, repeats)
+    return {**found, "by_clients_of_the_endpoint": clients}
 
 
-def take_turns(
-    starts: Sequence[Start], repeats: int, *, look: Callable[[], T]
-) -> tuple[dict[str, object], list[tuple[T, T]]]:
-    """Seconds of all questions one after another, and of all at once, in turns; and what `look`
-    sees after each of both."""
-    apart, together, looks = [], [], []
+def take_turns(starts: Sequence[Start], repeats: int) -> dict[str, object]:
+    """Seconds of all questions one after another, and of all at once, in turns."""
+    apart, together = [], []
     for _ in range(repeats):
         began = time.perf_counter()
         for start in starts:
             start()()
         apart.append(time.perf_counter() - began)
-        before, began = look(), time.perf_counter()
+        began = time.perf_counter()
         for wait in [start() for start in starts]:
             wait()
         together.append(time.perf_counter() - began)
-        looks.append((before, look()))
-    ratios = [a / b for a, b in zip(apart, together, strict=True)]
-    found = {
+    ratios = [round(a / b, 2) for a, b in zip(apart, together, strict=True)]
+    return {
         "one_after_another_s": [round(s, 2) for s in apart],
         "at_once_s": [round(s, 2) for s in together],
-        "times_faster": [round(ratio, 2) for ratio in ratios],
-        "median_times_faster": round(statistics.median(ratios), 2),
+        "times_faster": ratios,
+        "median_times_faster": statistics.median(ratios),
     }
-    return found, looks
 
 
 def _by_clients(url: str, prompts: list[str], repeats: int, tokens: int) -> dict[str, object]:
@@ -108,18 +88,10 @@ def _by_clients(url: str, prompts: list[str], repeats: int, tokens: int) -> dict
         lambda client=client, prompt=prompt: client.submit(prompt, **options).result
         for client, prompt in zip(clients, prompts, strict=True)
     ]
-    found, _ = take_turns(starts, repeats, look=lambda: None)
+    found = take_turns(starts, repeats)
     for client in clients:
         client.close()
     return found
-
-
-def _cpu(server: int) -> dict[str, float]:
-    """Seconds of a core that the server and the visitors' browser have used so far."""
-    mine = psutil.Process()
-    visitors = [one for one in mine.children(recursive=True) if one.pid != server]
-    used = {"server": [psutil.Process(server)], "browsers": [mine, *visitors]}
-    return {name: sum(sum(one.cpu_times()[:2]) for one in every) for name, every in used.items()}
 
 
 def _prepare(page: Page, prompt: str, tokens: int) -> None:
@@ -146,7 +118,6 @@ def main(
 ) -> None:
     """Measure, print, and write the file."""
     said = {"users": users, "most_tokens": tokens, "quantization": quantization}
-    said |= {"cores": os.cpu_count(), "system": platform.platform()}
-    results = harness.Results(out, **said)
+    results = harness.Results(out, said)
     results.write(**measure(users, repeats, tokens, quantization))
     print(json.dumps(results.held, indent=1))

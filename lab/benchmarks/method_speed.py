@@ -11,7 +11,6 @@ out.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Annotated
 
 import torch
@@ -51,15 +50,6 @@ def decode_rate(ramole: Ramole, method: str, prompts: Sequence[str], *, new: int
     return measure_rates(ramole, [Request(prompt, **shared) for prompt in prompts])[0]  # pyright: ignore
 
 
-def summary(rates: Sequence[float]) -> dict[str, float]:
-    """Median, least and most."""
-    return {
-        "mean": round(median(rates), 1),
-        "low": round(min(rates), 1),
-        "high": round(max(rates), 1),
-    }
-
-
 def measure(
     ramole: Ramole, names: Sequence[str], *, new: int, passes: int
 ) -> Mapping[str, dict[str, dict[str, float]]]:
@@ -79,14 +69,15 @@ def measure(
             for n, rate in found.items():
                 rates.setdefault(name, {}).setdefault(n, []).extend([rate] if turn else [])
     return {
-        name: {str(n): summary(found) for n, found in row.items()} for name, row in rates.items()
+        name: {str(n): harness.spread(found, 1) for n, found in row.items()}
+        for name, row in rates.items()
     }
 
 
 def main(
     new: Annotated[int, typer.Option(help="Tokens of an answer.")] = 24,
     passes: Annotated[int, typer.Option(help="Counted passes over all methods.")] = 3,
-    methods: Annotated[str, typer.Option(help="Comma separated; all if empty.")] = "",
+    methods: harness.Methods = "",
     threads: harness.Threads = 0,
     out: harness.Out = harness.RESULTS / "methods.json",
 ) -> None:
@@ -96,8 +87,7 @@ def main(
     with Ramole(settings) as ramole:
         ramole.load()
         rates = measure(ramole, [row.name for row in rows], new=new, passes=passes)
-        adapters = len(ramole.pool.cards())
-        results = harness.Results(out, base=ramole.base, adapters=adapters)
+        results = harness.Results(out, harness.facts_of(ramole))
     found = {
         row.name: {
             "paper": row.paper,
@@ -110,5 +100,5 @@ def main(
     }
     results.write(methods=found)
     for name, row in found.items():
-        alone, together = (rates[name][str(n)]["mean"] for n in ROWS)
+        alone, together = (rates[name][str(n)]["median"] for n in ROWS)
         print(f"{name:16} {alone:8.1f} {together:8.1f}  {row['trained']:10,}")

@@ -1,15 +1,17 @@
 """The page as benchmarks start it: on a fresh DATA_DIR that borrows the converted base."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import httpx
 
@@ -59,12 +61,26 @@ def page_on(folder: Path, **settings: object) -> Iterator[Started]:
     said = {f"RAMOLE_{name.upper()}": str(value) for name, value in settings.items()}
     said |= {"RAMOLE_DATA_DIR": str(folder), "RAMOLE_PORT": str(port)}
     began = time.perf_counter()
-    page = subprocess.Popen([sys.executable, "app.py"], cwd=REPOSITORY, env=os.environ | said)
-    try:
+    with running([sys.executable, "app.py"], REPOSITORY, os.environ | said) as page:
         yield Started(f"http://127.0.0.1:{port}", page.pid, began)
+
+
+@contextmanager
+def running(
+    command: Sequence[str | Path],
+    folder: Path,
+    env: Mapping[str, str],
+    log: IO[bytes] | None = None,
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """A command and all that it starts, ended afterwards."""
+    started = subprocess.Popen(
+        command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        yield started
     finally:
-        page.terminate()
-        page.wait()
+        os.killpg(started.pid, signal.SIGTERM)
+        started.wait()
 
 
 def free_port() -> int:

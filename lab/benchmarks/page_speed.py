@@ -12,7 +12,6 @@ that answer.
 
 import json
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -106,7 +105,7 @@ def _opened(browser: Browser, url: str) -> dict[str, object]:
         recorded.append(page.wait_for_function(RECORDED, timeout=60_000).json_value())
         painted.append(page.evaluate(PAINTED))
         context.close()
-    return {"first_paint": _spread(painted), "first_recorded_run": _spread(recorded)}
+    return {"first_paint": harness.spread(painted), "first_recorded_run": harness.spread(recorded)}
 
 
 def _answered(page: Page, ramole: "Ramole", url: str) -> dict[str, object]:
@@ -133,9 +132,9 @@ def _answered(page: Page, ramole: "Ramole", url: str) -> dict[str, object]:
     page.wait_for_timeout(PAUSE)
     return {
         "tokens": count,
-        "token_on_the_screen": _spread(late),
-        "press_on_a_token_to_its_panel": _spread(presses),
-        "while_the_model_is_asked_about_the_one_before": _spread(hurried),
+        "token_on_the_screen": harness.spread(late),
+        "press_on_a_token_to_its_panel": harness.spread(presses),
+        "while_the_model_is_asked_about_the_one_before": harness.spread(hurried),
         "inspect_drawn": round(page.evaluate(INSPECT)),
     }
 
@@ -153,12 +152,3 @@ def _watched(ramole: "Ramole") -> list[float]:
 
     ramole.stream_batch = watched  # type: ignore[method-assign]
     return given
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    tenths = statistics.quantiles(values, n=10)
-    return {
-        "median": round(statistics.median(values)),
-        "p90": round(tenths[-1]),
-        "most": round(max(values)),
-    }

@@ -1,11 +1,21 @@
-"""The parts that measure generation: decode, prefill, peers, sweeps, many at once, retrieval."""
+"""The parts of the benchmark: each yields the cells that are measured in turns.
 
-from collections.abc import Mapping, Sequence
+What a part's numbers depend on beside them is the sizes (`sizes.py`), the same for every part.
+"""
 
-from lab.benchmarks.interleave import Cell, Tell, measure_cells
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from lab.benchmarks.llama_cpp import LlamaCpp
 from lab.benchmarks.peers import Peer
-from lab.benchmarks.record import Measured, Record
+from lab.benchmarks.record import Cell, Measured, Record
+from lab.benchmarks.search_speed import measure_speed
+from lab.benchmarks.serving import serving_cells
 from lab.benchmarks.stage import Stage
+from ramole_core.base.fetch import unpack_gguf
 from ramole_core.cli.timed_engine import (
     BASE,
     MIXTURE,
@@ -15,140 +25,139 @@ from ramole_core.cli.timed_engine import (
     OurEngine,
     make_requests,
 )
+from ramole_core.retrieval import Encoder
 
-MIXES = (
-    BASE,
-    SELECTION,
-    MIXTURE,
-    Mix("ramole", 1),
-    RAMOLE,
-    Mix("ramole", 8),
-    Mix("ramole", 3, trace=True),
-)
-PREFILLED = (BASE, SELECTION, MIXTURE, RAMOLE, Mix("ramole", 8))
+Part = Callable[[Stage, Record], Iterator[Sequence[Cell]]]
+ONE, EIGHT, TRACED = Mix("ramole", 1), Mix("ramole", 8), Mix("ramole", 3, trace=True)
+MIXES = (BASE, SELECTION, MIXTURE, ONE, RAMOLE, EIGHT, TRACED)
+PREFILLED = (BASE, SELECTION, MIXTURE, RAMOLE, EIGHT)
+FORMS = {
+    "": ("nf4", "full"),
+    "_int8": ("nf4", "int8"),
+    "_int4": ("int4", "full"),
+    "_int4_int8": ("int4", "int8"),
+}
+"""Behind a system's name beside llama.cpp, and how its linear layers and output head are held."""
 
 
-def measure_decode(stage: Stage, record: Record, tell: Tell) -> None:
+def decode(stage: Stage, record: Record) -> Iterator[Sequence[Cell]]:
     """Our engine's methods, and the bare base under `generate`, at each batch size."""
-    s = stage.sizes
-    facts = ("rank", "adapters", "prompt_tokens", "new_tokens", "repetitions")
-    record.begin("decode", s.facts(*facts))
-    names = stage.names()[: s.adapters]
-    for rows, tokens in s.new_tokens.items():
-        prompts = stage.prompts(rows, s.prompt_tokens)
-        cells = [_peer_cell(stage.bare, prompts, names, tokens)]
-        cells += [our_cell(stage.ours, mix, prompts, names, tokens) for mix in MIXES]
-        _run(stage, "decode", cells, record, tell)
+    for rows, tokens in stage.sizes.new_tokens.items():
+        prompts = stage.prompts(rows, stage.sizes.prompt_tokens)
+        yield [peer_cell(stage, stage.bare, prompts, tokens), *ours(stage, MIXES, prompts, tokens)]
 
 
-def measure_prefill(stage: Stage, record: Record, tell: Tell) -> None:
+def prefill(stage: Stage, record: Record) -> Iterator[Sequence[Cell]]:
     """Reading prompts only: each request ends at its first token."""
-    s = stage.sizes
-    rows, length = s.prefill
-    record.begin("prefill", s.facts("rank", "adapters", "prefill", "repetitions"))
-    names, prompts = stage.names()[: s.adapters], stage.prompts(rows, length)
-    cells = [_peer_cell(stage.bare, prompts, names, 1)]
-    cells += [our_cell(stage.ours, mix, prompts, names, 1) for mix in PREFILLED]
-    _run(stage, "prefill", cells, record, tell)
+    prompts = stage.prompts(*stage.sizes.prefill)
+    yield [peer_cell(stage, stage.bare, prompts, 1), *ours(stage, PREFILLED, prompts, 1)]
 
 
-def measure_peers(stage: Stage, record: Record, tell: Tell) -> None:
+def peers(stage: Stage, record: Record) -> Iterator[Sequence[Cell]]:
     """PEFT in its four ways beside ramole k=3 of our engine."""
     s = stage.sizes
-    facts = ("rank", "adapters", "prompt_tokens", "peer_tokens", "xlora_tokens")
-    record.begin("peers", s.facts(*facts, "switching_tokens", "repetitions"))
-    names = stage.names()[: s.adapters]
     lengths = {"peft_xlora": s.xlora_tokens, "peft_switching": s.switching_tokens}
     for rows, tokens in s.peer_tokens.items():
         prompts = stage.prompts(rows, s.prompt_tokens)
-        cells = [our_cell(stage.ours, RAMOLE, prompts, names, tokens)]
-        for name, peer in stage.peers.items():
-            if name in ("peft_arrow", "peft_xlora") and rows > s.mixed_rows:
-                continue
-            length = lengths.get(name, s.peer_tokens)[rows]
-            cells.append(_peer_cell(peer, prompts, names, length))
-        _run(stage, "peers", cells, record, tell)
+        yield ours(stage, [RAMOLE], prompts, tokens) + [
+            peer_cell(stage, peer, prompts, lengths.get(name, s.peer_tokens)[rows])
+            for name, peer in stage.peers.items()
+            if rows <= s.mixed_rows or name not in ("peft_arrow", "peft_xlora")
+        ]
 
 
-def measure_sweeps(stage: Stage, record: Record, tell: Tell) -> None:
-    """Cost against k, r and p, one varied at a time."""
-    s = stage.sizes
-    facts = ("rank", "prompt_tokens", "sweep_k", "sweep_r", "sweep_p", "sweep_rows")
-    record.begin("sweeps", s.facts(*facts, "sweep_tokens", "repetitions"))
-    usual = stage.names()
-    prompts = stage.prompts(s.sweep_rows, s.prompt_tokens)
-    many = stage.prompts(max(s.sweep_p), s.prompt_tokens)
-
-    def cell(over: str, value: int, mix: Mix, prompts: Sequence[str], names: Sequence[str]) -> Cell:
-        at, tokens = f"{over}={value}", s.sweep_tokens
-        return our_cell(stage.ours, mix, prompts, names, tokens, at=at, over={over: value})
-
-    groups = [
-        [cell("k", 0, BASE, prompts, usual)]
-        + [cell("k", k, Mix("ramole", k), prompts, usual) for k in s.sweep_k],
-        [cell("r", r, RAMOLE, prompts, stage.names(r)[:3]) for r in s.sweep_r],
-        [cell("p", 0, BASE, many, usual)]
-        + [cell("p", p, SELECTION, many, usual[:p]) for p in s.sweep_p],
-    ]
-    for cells in groups:
-        _run(stage, "sweeps", cells, record, tell)
-
-
-def measure_requests(stage: Stage, record: Record, tell: Tell) -> None:
+def requests(stage: Stage, record: Record) -> Iterator[Sequence[Cell]]:
     """Requests end to end, from submission to the last token of the last, beside PEFT with one
     adapter each."""
-    s = stage.sizes
-    count, length, tokens = s.requests
-    record.begin("requests", s.facts("rank", "adapters", "requests", "repetitions"))
-    names, prompts = stage.names()[: s.adapters], stage.prompts(count, length)
-    cells = [our_cell(stage.ours, mix, prompts, names, tokens) for mix in (BASE, SELECTION, RAMOLE)]
-    cells.append(_peer_cell(stage.peers["peft_one_each"], prompts, names, tokens))
-    _run(stage, "requests", cells, record, tell)
+    count, length, tokens = stage.sizes.requests
+    prompts, peer = stage.prompts(count, length), stage.peers["peft_one_each"]
+    cells = ours(stage, [BASE, SELECTION, RAMOLE], prompts, tokens)
+    yield [*cells, peer_cell(stage, peer, prompts, tokens)]
 
 
-def measure_together(stage: Stage, record: Record, tell: Tell) -> None:
+def together(stage: Stage, record: Record) -> Iterator[Sequence[Cell]]:
     """The same requests at once and one after another: seconds until the last has its answer."""
-    s = stage.sizes
-    tokens = s.sweep_tokens
-    record.begin("together", s.facts("together", "rank", "prompt_tokens", "sweep_tokens"))
+    s, ours = stage.sizes, stage.ours
     prompts = stage.prompts(s.together, s.prompt_tokens)
-    requests = make_requests(prompts, RAMOLE, names=stage.names()[: s.adapters], new_tokens=tokens)
-    ours = stage.ours
+    asked = make_requests(prompts, RAMOLE, names=stage.shared, new_tokens=s.together_tokens)
 
     def one_after_another() -> Measured:
-        return {"seconds": sum(ours.measure([request])["seconds"] for request in requests)}
+        return {"seconds": sum(ours.measure([request])["seconds"] for request in asked)}
 
-    cells = [
-        Cell("at_once", lambda: {"seconds": ours.measure(requests)["seconds"]}),
-        Cell("one_after_another", one_after_another),
+    ours.measure(asked[:1])
+    yield [
+        Cell("at_once", lambda: {"seconds": ours.measure(asked)["seconds"]}, repetitions=2),
+        Cell("one_after_another", one_after_another, repetitions=2),
     ]
-    ours.measure(requests[:1])
-    measure_cells(cells, part="together", repetitions=2, record=record, tell=tell)
 
 
-def measure_retrieval(stage: Stage, record: Record, tell: Tell) -> None:
+def retrieval(stage: Stage, record: Record) -> Iterator[Sequence[Cell]]:
     """The encoder as it is shipped, and the search."""
-    from lab.benchmarks.search_speed import measure_speed
-    from ramole_core.retrieval import Encoder
+    s = stage.settings
 
-    s = stage.sizes
-    record.begin("retrieval", s.facts("retrieval"))
-    if record.count("retrieval", "milliseconds"):
-        return
-    tell("retrieval", 0.0)
-    settings = stage.settings
-    tuned = settings.adapters_dir / "_retriever"
-    encoder = Encoder(settings.encoder, data_dir=settings.data_dir, adapter=tuned)
-    found = measure_speed(encoder, s.retrieval)
-    record.add("retrieval", "milliseconds", {}, found)
+    def measure() -> Measured:
+        encoder = Encoder(s.encoder, data_dir=s.data_dir, adapter=s.adapters_dir / "_retriever")
+        return measure_speed(encoder, stage.sizes.retrieval)
+
+    yield [Cell("milliseconds", measure, repetitions=1)]
 
 
-def _run(stage: Stage, part: str, cells: list[Cell], record: Record, tell: Tell) -> None:
-    measure_cells(cells, part=part, repetitions=stage.sizes.repetitions, record=record, tell=tell)
+def llama_cpp(stage: Stage, record: Record) -> Iterator[Sequence[Cell]]:
+    """Decoding alone and many at once, and reading one long prompt, beside llama.cpp's bare base in
+    the GGUF that ours came from; raises RamoleError where llama.cpp is not there."""
+    s, began = stage.sizes, time.perf_counter()
+    gguf = unpack_gguf(stage.settings.base_model, stage.folder("gguf"), stage.tell)
+    peer = LlamaCpp(gguf, threads=torch.get_num_threads())
+    record.note("llama_cpp", "llama_cpp_python", peer.version)
+    held = {end: stage.in_bits(bits, head=head) for end, (bits, head) in FORMS.items()}
+    record.note("llama_cpp", "open_seconds", round(time.perf_counter() - began, 1))
+
+    def cells(prompts: Sequence[str], tokens: int, at: str) -> Iterator[Cell]:
+        tokenizer = held[""].ramole.base.tokenizer
+        ids = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
+        facts = {"system": peer.name, "batch": len(prompts), "new_tokens": tokens}
+        first = lambda: peer.measure(ids, min(tokens, 3))  # noqa: E731
+        yield Cell(f"{peer.name}/{at}", lambda: peer.measure(ids, tokens), first, facts)
+        for end, engine in held.items():
+            for mix in (BASE, RAMOLE):
+                system = f"{mix.label}{end}"
+                yield our_cell(engine, mix, prompts, stage.shared, tokens, system=system, at=at)
+
+    wanted = [
+        *(
+            cell
+            for rows, tokens in s.llama_tokens.items()
+            for cell in cells(stage.prompts(rows, s.prompt_tokens), tokens, f"batch={rows}")
+        ),
+        *cells(stage.prompts(1, s.llama_prompt), 1, "prompt"),
+    ]
+    try:
+        yield [replace(cell, repetitions=s.llama_repetitions) for cell in wanted]
+    finally:
+        peer.close()
+
+
+PARTS: Mapping[str, Part] = {
+    "slora": serving_cells,  # first: its memory is that of a process which did nothing else
+    "decode": decode,
+    "prefill": prefill,
+    "peers": peers,
+    "requests": requests,
+    "together": together,
+    "retrieval": retrieval,
+    "llama_cpp": llama_cpp,
+}
+OPTIONAL = ("llama_cpp",)
+"""Parts that need a package of their own, and run where they are named."""
+
+
+def ours(stage: Stage, mixes: Sequence[Mix], prompts: Sequence[str], tokens: int) -> list[Cell]:
+    """Our engine over the shared adapters, mixed in these ways."""
+    return [our_cell(stage.ours, mix, prompts, stage.shared, tokens) for mix in mixes]
 
 
 def our_cell(
-    ours: OurEngine,
+    engine: OurEngine,
     mix: Mix,
     prompts: Sequence[str],
     names: Sequence[str],
@@ -156,33 +165,29 @@ def our_cell(
     *,
     system: str = "",
     at: str = "",
-    over: Mapping[str, int] | None = None,
 ) -> Cell:
-    """One batch on our engine; `system` and `at` name the cell, by method and batch size if empty.
-    `over`: what else it differs in."""
-    requests = make_requests(prompts, mix, names=names, new_tokens=tokens)
-    short = make_requests(prompts, mix, names=names, new_tokens=min(tokens, 3))
+    """One batch on our engine; `system` and `at` name the cell, by method and batch size if
+    empty."""
+    asked, short = (
+        make_requests(prompts, mix, names=names, new_tokens=new) for new in (tokens, min(tokens, 3))
+    )
     system = system or mix.label
+    distinct = len({name for request in asked for name in request.adapters or ()})
     return Cell(
         f"{system}/{at or f'batch={len(prompts)}'}",
-        lambda: ours.measure(requests),
-        warm_up=lambda: ours.measure(short),
-        facts={
-            "system": system,
-            "batch": len(prompts),
-            **(over or {}),
-            "distinct": len({name for request in requests for name in request.adapters or ()}),
-            "new_tokens": tokens,
-        },
+        lambda: engine.measure(asked),
+        lambda: engine.measure(short),
+        {"system": system, "batch": len(prompts), "distinct": distinct, "new_tokens": tokens},
     )
 
 
-def _peer_cell(peer: Peer, prompts: Sequence[str], names: Sequence[str], tokens: int) -> Cell:
-    rows = len(prompts)
+def peer_cell(stage: Stage, peer: Peer, prompts: Sequence[str], tokens: int) -> Cell:
+    """One batch of a peer."""
+    rows, names = len(prompts), stage.shared
     return Cell(
         f"{peer.name}/batch={rows}",
         lambda: peer.measure(prompts, names, tokens),
-        warm_up=lambda: peer.measure(prompts[: min(rows, 8)], names, min(tokens, 2)),
-        facts={"system": peer.name, "batch": rows, "new_tokens": tokens},
+        lambda: peer.measure(prompts[: min(rows, 8)], names, min(tokens, 2)),
+        {"system": peer.name, "batch": rows, "new_tokens": tokens},
         repetitions=1 if peer.name == "peft_switching" and rows > 8 else None,
     )

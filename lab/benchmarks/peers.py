@@ -9,6 +9,7 @@ for every token, as PEFT's own implementation does: it refuses a cache of keys a
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -197,15 +198,7 @@ def quiet() -> Iterator[None]:
 
 def base_loader(base: BaseModel, *, data_dir: Path) -> LoadBase:
     """Load further copies of the same base, for the peers change the model they are given."""
-    dtype = str(base.dtype).removeprefix("torch.")
-
-    def load() -> BaseModel:
-        return load_base(
-            str(base.folder),
-            data_dir=data_dir,
-            quantization=base.quantization,
-            dtype=dtype,
-            device=base.device.type,
-        )
-
-    return load
+    return partial(
+        load_base, str(base.folder), data_dir=data_dir, quantization=base.quantization,
+        dtype=str(base.dtype).removeprefix("torch."), device=base.device.type,
+    )  # fmt: skip

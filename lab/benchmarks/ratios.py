@@ -4,8 +4,6 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from rich.table import Table
-
 DECODE, PREFILL = "decode_tokens_per_second", "prefill_tokens_per_second"
 US = "ramole_k3"
 
@@ -56,10 +54,11 @@ def list_ratios(parts: Mapping[str, Mapping]) -> Iterator[Ratio]:
         yield Ratio(what, "requests", f"peft_one_each/{at}", f"{US}/{at}", "seconds")
     yield from _beside_llama(parts)
     if "slora" in parts:
-        few, *_, many = parts["slora"]["setup"]["serve_adapters"]
-        what = f"S-LoRA workload, requests a second, {many} adapters / {few}"
-        top, bottom = f"closed/n={many}", f"closed/n={few}"
-        yield Ratio(what, "slora", top, bottom, "requests_per_second")
+        few, *more = parts["slora"]["setup"]["serve_adapters"]
+        for many in more:
+            what = f"S-LoRA workload, requests a second, {many} adapters / {few}"
+            top, bottom = f"closed/n={many}", f"closed/n={few}"
+            yield Ratio(what, "slora", top, bottom, "requests_per_second")
     if "together" in parts:
         count = parts["together"]["setup"]["together"]
         what = f"{count} requests, seconds one after another / at once"
@@ -97,14 +96,6 @@ def measure_ratios(parts: Mapping[str, Mapping]) -> list[dict[str, object]]:
         for ratio in list_ratios(parts)
         if (values := _values(parts[ratio.part]["cells"], ratio))
     ]
-
-
-def make_table(rows: list[dict[str, object]]) -> Table:
-    """The same for a terminal."""
-    table = Table("what", "measured", "spread", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(str(row["what"]), str(row["measured"]), f"{row['min']} to {row['max']}")
-    return table
 
 
 def _values(cells: Mapping[str, Mapping], ratio: Ratio) -> list[float]:

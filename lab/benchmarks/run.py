@@ -1,41 +1,17 @@
 """The whole benchmark: the parts one after another, into one JSON file."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from lab.benchmarks.beside_llama import measure_beside_llama
-from lab.benchmarks.interleave import Tell
-from lab.benchmarks.parts import (
-    measure_decode,
-    measure_peers,
-    measure_prefill,
-    measure_requests,
-    measure_retrieval,
-    measure_sweeps,
-    measure_together,
-)
+from lab.benchmarks.parts import OPTIONAL as OPTIONAL, PARTS
 from lab.benchmarks.ratios import measure_ratios
-from lab.benchmarks.record import Record
-from lab.benchmarks.serving import measure_serving
+from lab.benchmarks.record import Record, Tell, measure_cells
 from lab.benchmarks.sizes import Sizes
 from lab.benchmarks.stage import Stage
 from ramole_core.errors import RamoleError
 from ramole_core.settings import Settings
-
-PARTS: dict[str, Callable[[Stage, Record, Tell], None]] = {
-    "slora": measure_serving,  # first: its memory is that of a process which did nothing else
-    "decode": measure_decode,
-    "prefill": measure_prefill,
-    "peers": measure_peers,
-    "requests": measure_requests,
-    "sweeps": measure_sweeps,
-    "together": measure_together,
-    "retrieval": measure_retrieval,
-    "llama_cpp": measure_beside_llama,
-}
-OPTIONAL = ("llama_cpp",)
-"""Parts that need a package of their own, and run where they are named."""
 
 
 def choose_parts(only: Sequence[str]) -> list[str]:
@@ -68,7 +44,11 @@ def run_benchmark(
         record = Record(out, machine=stage.describe(), anew=anew)
         for name in wanted:
             began = time.perf_counter()
-            PARTS[name](stage, record, tell)
+            record.begin(name, asdict(sizes))
+            for cells in PARTS[name](stage, record):
+                measure_cells(
+                    cells, part=name, repetitions=sizes.repetitions, record=record, tell=tell
+                )
             spent = record.parts[name]["notes"].get("part_seconds", 0.0)
             spent += time.perf_counter() - began
             record.note(name, "part_seconds", round(spent, 1))

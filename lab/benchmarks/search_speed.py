@@ -8,13 +8,15 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float32
 
 from ramole_core.retrieval.encoder import Encoder, unit
 from ramole_core.retrieval.index import AdapterIndex
+from ramole_core.retrieval.kept_index import Cards
 from ramole_core.retrieval.retriever import Retriever
 
 QUESTION = "Write a SQL query: how many singers from France are older than 40?"
@@ -28,7 +30,7 @@ def measure_speed(encoder: Encoder, sizes: Sequence[int]) -> dict[str, float]:
     for n in sizes:
         with tempfile.TemporaryDirectory() as folder:
             index = AdapterIndex(data_dir=Path(folder))
-            pool = Crowd(n)
+            pool = crowd(n)
             retriever = Retriever(pool=pool, encoder=Strangers(encoder), index=index)
             retriever.check()
             among = {card.key for card in pool.all_cards()}
@@ -39,29 +41,16 @@ def measure_speed(encoder: Encoder, sizes: Sequence[int]) -> dict[str, float]:
     return found
 
 
-class Stranger(NamedTuple):
-    """A made-up adapter with one example."""
-
-    name: str
-    key: str
-    texts: tuple[str, ...]
-    owner: str | None = None
-    description: str = ""
-    blind: bool = False
-
-
-class Crowd:
-    """A pool of `n` made-up adapters."""
-
-    def __init__(self, n: int):
-        names = [f"stranger{i}" for i in range(n)]
-        self._cards = [Stranger(name, f"pool/{name}", (name,)) for name in names]
-
-    def all_cards(self) -> list[Stranger]:
-        return self._cards
-
-    def cards(self, owner: str | None = None) -> list[Stranger]:
-        return [card for card in self._cards if card.owner in (None, owner)]
+def crowd(n: int) -> Cards:
+    """A pool of `n` made-up adapters with an example each."""
+    plain = {"owner": None, "description": "", "blind": False}
+    cards = [
+        SimpleNamespace(
+            name=f"stranger{i}", key=f"pool/stranger{i}", texts=(f"stranger{i}",), **plain
+        )
+        for i in range(n)
+    ]
+    return cast(Cards, SimpleNamespace(all_cards=lambda: cards, cards=lambda owner=None: cards))
 
 
 class Strangers:

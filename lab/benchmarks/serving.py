@@ -1,75 +1,75 @@
 """The S-LoRA workload on our engine: N adapters on disk, of mixed ranks, one adapter a request."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from lab.benchmarks.interleave import Cell, Tell, measure_cells
 from lab.benchmarks.machine import anonymous_mib
-from lab.benchmarks.record import Measured, Record
+from lab.benchmarks.record import Cell, Measured, Record
 from lab.benchmarks.stage import Stage
 from lab.benchmarks.synthetic import bytes_of
-from lab.benchmarks.workload import RANKS, Arrival, Workload, make_arrivals, make_ranks, replay
+from lab.benchmarks.workload import Workload, make_arrivals, make_ranks, replay
 from ramole_core.cli.exact_prompts import make_prompt
 from ramole_core.cli.timed_engine import OurEngine
 from ramole_core.request import Request
 
-ALPHA, CV = 1.0, 1.0
-"""Uniform choice, the hardest on caches; Poisson arrivals."""
+PART = "slora"
 
 
-def measure_serving(stage: Stage, record: Record, tell: Tell) -> None:
+def serving_cells(stage: Stage, record: Record) -> Iterator[Sequence[Cell]]:
     """Requests a second as fast as possible, and latencies in real time, for each N.
 
     One server with the largest N registered serves them all, in turns: a request draws from the
-    first N. Each repetition has a seed of its own, the same for every N. Memory is that of this
-    process, files that are mapped not counted.
+    first N, uniformly, which is the hardest on caches; arrivals are Poisson's. Each repetition has
+    a seed of its own, the same for every N. Memory is that of this process, files that are mapped
+    not counted.
     """
-    s = stage.sizes
-    most = max(s.serve_adapters)
-    facts = ("serve_adapters", "serve_requests", "serve_rate", "serve_seconds", "serve_prompt")
-    record.begin(
-        "slora",
-        s.facts(*facts, "serve_answer", "serve_repetitions")
-        | {"ranks": RANKS, "alpha": ALPHA, "cv": CV, "method": "selection"},
-    )
-    if _complete(record, s.serve_adapters, s.serve_repetitions):
+    s, most = stage.sizes, max(stage.sizes.serve_adapters)
+    wanted = {f"closed/n={n}": (n, s.serve_repetitions) for n in s.serve_adapters}
+    wanted |= {f"real_time/n={n}": (n, 1) for n in s.serve_adapters}
+    if all(record.count(PART, name) >= times for name, (_, times) in wanted.items()):
         return
     few = stage.make_many(min(s.serve_adapters))
     memory = {"few_registered": _loaded_mib(stage, few)}
     names = stage.make_many(most)
     began = time.perf_counter()
     engine = OurEngine(stage.open_ramole(stage.many(most)))
-    record.note("slora", "open_seconds", round(time.perf_counter() - began, 1))
+    record.note(PART, "open_seconds", round(time.perf_counter() - began, 1))
     memory["many_registered"] = anonymous_mib()
     began = time.perf_counter()
-    engine.pack(names, tell=lambda done: tell(f"packing {most} adapters", done))
-    record.note("slora", "pack_seconds", round(time.perf_counter() - began, 1))
+    engine.pack(names, tell=lambda done: stage.tell(f"packing {most} adapters", done))
+    record.note(PART, "pack_seconds", round(time.perf_counter() - began, 1))
     workload = Workload(
-        adapters=most, requests=s.serve_requests, rate=s.serve_rate, alpha=ALPHA, cv=CV,
+        adapters=most, requests=s.serve_requests, rate=s.serve_rate, alpha=1.0, cv=1.0,
         prompt=s.serve_prompt, answer=s.serve_answer,
     )  # fmt: skip
     _replay(engine, replace(workload, requests=4), names, in_real_time=False)
     cells = []
-    for n in s.serve_adapters:
-        closed = replace(workload, adapters=n)
-        timed = replace(closed, requests=max(2, int(s.serve_rate * s.serve_seconds)))
-        cells.append(_cell(engine, closed, names, f"closed/n={n}", record))
-        cells.append(_cell(engine, timed, names, f"real_time/n={n}", record))
-    measure_cells(cells, part="slora", repetitions=s.serve_repetitions, record=record, tell=tell)
-    memory["after_all_runs"] = anonymous_mib()
+    for name, (n, times) in wanted.items():
+        asked, facts = replace(workload, adapters=n), dict[str, object]()
+        if name.startswith("real_time"):
+            asked = replace(asked, requests=max(2, int(s.serve_rate * s.serve_seconds)))
+            facts = {"rate": asked.rate}
+
+        def measure(name: str = name, asked: Workload = asked) -> Measured:
+            seeded = replace(asked, seed=record.count(PART, name))
+            return _replay(engine, seeded, names, in_real_time=name.startswith("real_time"))
+
+        facts |= {"adapters": n, "requests": asked.requests}
+        cells.append(Cell(name, measure, facts=facts, repetitions=times))
+    yield cells
     on_disk = bytes_of(stage.shapes, make_ranks(most), stage.dtype)
-    record.note("slora", "anonymous_mib", memory)
-    record.note("slora", "on_disk_mib", round(on_disk / 2**20, 1))
-    record.note("slora", "engine", engine.stats())
+    record.note(PART, "anonymous_mib", memory | {"after_all_runs": anonymous_mib()})
+    record.note(PART, "on_disk_mib", round(on_disk / 2**20, 1))
+    record.note(PART, "engine", engine.stats())
 
 
-def make_requests(
-    engine: OurEngine, arrivals: Sequence[Arrival], names: Sequence[str]
-) -> list[Request]:
-    """The requests of a workload; prompts have exactly the drawn lengths."""
-    tokenizer = engine.ramole.base.tokenizer
-    return [
+def _replay(
+    engine: OurEngine, workload: Workload, names: Sequence[str], *, in_real_time: bool
+) -> Measured:
+    """The workload once; prompts have exactly the drawn lengths."""
+    arrivals, tokenizer = make_arrivals(workload), engine.ramole.base.tokenizer
+    requests = [
         Request(
             make_prompt(tokenizer, tokens=arrival.prompt_tokens, seed=number),
             method="selection",
@@ -81,29 +81,6 @@ def make_requests(
         )
         for number, arrival in enumerate(arrivals)
     ]
-
-
-def _cell(
-    engine: OurEngine, workload: Workload, names: Sequence[str], name: str, record: Record
-) -> Cell:
-    """One N, as fast as possible or, once, in real time."""
-    in_real_time = name.startswith("real_time")
-
-    def measure() -> Measured:
-        seeded = replace(workload, seed=record.count("slora", name))
-        return _replay(engine, seeded, names, in_real_time=in_real_time)
-
-    facts: dict[str, float] = {"adapters": workload.adapters, "requests": workload.requests}
-    if in_real_time:
-        facts["rate"] = workload.rate
-    return Cell(name, measure, facts=facts, repetitions=1 if in_real_time else None)
-
-
-def _replay(
-    engine: OurEngine, workload: Workload, names: Sequence[str], *, in_real_time: bool
-) -> Measured:
-    arrivals = make_arrivals(workload)
-    requests = make_requests(engine, arrivals, names)
     before = engine.stats()
     found = replay(engine, arrivals, requests, in_real_time=in_real_time)
     after = engine.stats()
@@ -120,11 +97,3 @@ def _loaded_mib(stage: Stage, names: Sequence[str]) -> float | None:
     found = anonymous_mib()
     stage.close()
     return found
-
-
-def _complete(record: Record, adapters: Sequence[int], repetitions: int) -> bool:
-    return all(
-        record.count("slora", f"closed/n={n}") >= repetitions
-        and record.count("slora", f"real_time/n={n}") >= 1
-        for n in adapters
-    )

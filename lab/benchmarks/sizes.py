@@ -1,6 +1,6 @@
 """How much each part measures: the whole benchmark in half an hour on two cores, or a quick try."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,6 @@ class Sizes:
     switching_tokens: dict[int, int]
     mixed_rows: int
     """Most rows that Arrow and X-LoRA are measured with."""
-    sweep_k: tuple[int, ...]
-    sweep_r: tuple[int, ...]
-    sweep_p: tuple[int, ...]
-    sweep_rows: int
-    sweep_tokens: int
     requests: tuple[int, int, int]
     """Requests at once from submission to the last token, prompt tokens and new tokens of each."""
     llama_tokens: dict[int, int]
@@ -38,6 +33,7 @@ class Sizes:
     llama_repetitions: int
     together: int
     """Requests at once, against one after another."""
+    together_tokens: int
     serve_adapters: tuple[int, ...]
     """N of the S-LoRA workload; the pool holds as many as the largest."""
     serve_requests: int
@@ -51,27 +47,21 @@ class Sizes:
     retrieval: tuple[int, ...]
     """Pool sizes of the search."""
 
-    def facts(self, *names: str) -> dict[str, object]:
-        """Some of them, for a part's setup."""
-        every = asdict(self)
-        return {name: every[name] for name in names}
-
 
 FULL = Sizes(
     repetitions=3, rank=8, adapters=24, prompt_tokens=16, new_tokens={1: 40, 8: 24, 32: 16},
     prefill=(8, 128), peer_tokens={1: 24, 8: 12, 32: 8}, xlora_tokens={1: 8, 8: 5},
-    switching_tokens={1: 12, 8: 8, 32: 4}, mixed_rows=8, sweep_k=(1, 2, 3, 5, 8),
-    sweep_r=(4, 8, 16, 32, 64), sweep_p=(1, 4, 8, 16, 32), sweep_rows=8, sweep_tokens=12,
-    requests=(32, 26, 32), llama_tokens={1: 64, 8: 32, 32: 24}, llama_prompt=480,
-    llama_repetitions=5, together=16, serve_adapters=(5, 100, 1000, 2000), serve_requests=96,
+    switching_tokens={1: 12, 8: 8, 32: 4}, mixed_rows=8, requests=(32, 26, 32),
+    llama_tokens={1: 64, 8: 32, 32: 24}, llama_prompt=480, llama_repetitions=5, together=16,
+    together_tokens=12, serve_adapters=(5, 100, 1000, 2000), serve_requests=96,
     serve_repetitions=2, serve_rate=2.0, serve_seconds=25.0, serve_prompt=(8, 32),
     serve_answer=(8, 32), retrieval=(100, 1000, 10_000),
 )  # fmt: skip
 QUICK = Sizes(
     repetitions=1, rank=8, adapters=8, prompt_tokens=8, new_tokens={1: 4, 2: 4}, prefill=(2, 16),
     peer_tokens={1: 3, 2: 3}, xlora_tokens={1: 2, 2: 2}, switching_tokens={1: 2, 2: 2},
-    mixed_rows=2, sweep_k=(1, 3), sweep_r=(4, 16), sweep_p=(1, 2), sweep_rows=2, sweep_tokens=4,
-    requests=(2, 6, 3), llama_tokens={1: 4, 2: 4}, llama_prompt=24, llama_repetitions=1, together=2,
-    serve_adapters=(2, 6), serve_requests=6, serve_repetitions=1, serve_rate=8.0, serve_seconds=1.0,
-    serve_prompt=(4, 8), serve_answer=(2, 5), retrieval=(50,),
+    mixed_rows=2, requests=(2, 6, 3), llama_tokens={1: 4, 2: 4}, llama_prompt=24,
+    llama_repetitions=1, together=2, together_tokens=4, serve_adapters=(2, 6), serve_requests=6,
+    serve_repetitions=1, serve_rate=8.0, serve_seconds=1.0, serve_prompt=(4, 8),
+    serve_answer=(2, 5), retrieval=(50,),
 )  # fmt: skip

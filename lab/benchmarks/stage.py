@@ -2,7 +2,6 @@
 is first asked for."""
 
 import shutil
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 from lab.benchmarks.machine import describe_machine
 from lab.benchmarks.peers import Arrow, Bare, LoadBase, OneEach, Peer, Switching, XLora, base_loader
+from lab.benchmarks.record import Tell
 from lab.benchmarks.sizes import Sizes
 from lab.benchmarks.synthetic import bytes_of, write_adapters, write_router
 from lab.benchmarks.workload import make_ranks
@@ -26,7 +26,6 @@ from ramole_core.settings import Settings
 
 MIXED = 3
 """Adapters that Arrow and X-LoRA mix."""
-Tell = Callable[[str, float], None]
 
 
 class Stage:
@@ -34,7 +33,7 @@ class Stage:
 
     def __init__(self, settings: Settings, *, work: Path, sizes: Sizes, tell: Tell):
         """`settings`: base, dtype, quantization and cache sizes; its pool gives the router only."""
-        self.sizes, self.settings, self._work, self._tell = sizes, settings, work, tell
+        self.sizes, self.settings, self.tell, self._work = sizes, settings, tell, work
         self._open = ExitStack()
         folder = fetch_base(settings.base_model, data_dir=settings.data_dir, progress=tell)
         self._base_folder = folder
@@ -45,12 +44,13 @@ class Stage:
         """The machine, and the base as it is served here."""
         s = self.settings
         cuda = s.device != "cpu" and torch.cuda.is_available()
-        return describe_machine(
-            device=torch.device("cuda" if cuda else "cpu"),
-            dtype=self.dtype,
-            quantization=s.quantization,
-            base_checksum=weights_checksum(self._base_folder, data_dir=s.data_dir),
-        )
+        return describe_machine() | {
+            "card": torch.cuda.get_device_name() if cuda else None,
+            "device": "cuda" if cuda else "cpu",
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "quantization": s.quantization,
+            "base_checksum": weights_checksum(self._base_folder, data_dir=s.data_dir),
+        }
 
     def close(self) -> None:
         """Close what was opened, and forget it."""
@@ -66,18 +66,14 @@ class Stage:
 
     @property
     def pool(self) -> Path:
-        """The folder of the adapters that decode, peers and sweeps share."""
+        """The folder of the adapters that all parts but the S-LoRA workload share."""
         return self._work / "pool"
 
-    def names(self, rank: int | None = None) -> list[str]:
-        """The shared adapters of one rank; 24 (`sizes.adapters`) or more of the usual one."""
-        s = self.sizes
-        wanted = rank or s.rank
-        count = max(s.adapters, *s.sweep_p, *s.sweep_k) if wanted == s.rank else MIXED
-        ranks = [wanted] * count
-        return write_adapters(
-            self.pool, shapes=self.shapes, ranks=ranks, dtype=self.dtype, prefix=f"made{wanted}"
-        )
+    @cached_property
+    def shared(self) -> list[str]:
+        """The adapters of one rank that a full batch mixes."""
+        ranks = [self.sizes.rank] * self.sizes.adapters
+        return write_adapters(self.pool, shapes=self.shapes, ranks=ranks, dtype=self.dtype)
 
     def many(self, count: int) -> Path:
         """The folder of so many adapters of mixed ranks, for the S-LoRA workload."""
@@ -101,7 +97,7 @@ class Stage:
             shapes=self.shapes,
             ranks=ranks,
             dtype=self.dtype,
-            tell=lambda done: self._tell(f"writing {count} adapters", done),
+            tell=lambda done: self.tell(f"writing {count} adapters", done),
         )
 
     def prompts(self, count: int, tokens: int) -> list[str]:
@@ -111,8 +107,7 @@ class Stage:
     @cached_property
     def ours(self) -> OurEngine:
         """Our engine over the shared adapters."""
-        for rank in {self.sizes.rank, *self.sizes.sweep_r}:
-            self.names(rank)
+        assert self.shared  # they are written
         return OurEngine(self.open_ramole(self.pool))
 
     def folder(self, name: str) -> Path:
@@ -123,16 +118,14 @@ class Stage:
 
     def in_bits(self, quantization: str, *, head: str) -> OurEngine:
         """Our engine over the shared adapters, its base held in another way than the stage's."""
-        self.names()
-        held = {"quantization": quantization, "head": head}
-        return OurEngine(self.open_ramole(self.pool, **held))
+        assert self.shared  # they are written
+        return OurEngine(self.open_ramole(self.pool, quantization=quantization, head=head))
 
     def open_ramole(self, pool: Path, **held: str) -> Ramole:
         """A loaded Ramole over a folder of adapters; closed with the stage. `held`: settings of the
         base that are not the stage's."""
-        kind = write_router(
-            pool / "_router", like=self.settings.adapters_dir / "_router", shapes=self.shapes
-        )
+        like = self.settings.adapters_dir / "_router"
+        write_router(pool / "_router", like=like, shapes=self.shapes)
         settings = self.settings.model_copy(
             update={
                 "base_model": str(self._base_folder),
@@ -143,8 +136,7 @@ class Stage:
             }
         )
         ramole = self._open.enter_context(Ramole(settings))
-        ramole.load(self._tell)
-        self.router = kind
+        ramole.load(self.tell)
         return ramole
 
     @cached_property
@@ -154,8 +146,7 @@ class Stage:
 
     @cached_property
     def _one_each(self) -> OneEach:
-        names = self.names()[: self.sizes.adapters]
-        return OneEach(self.load_base, [self.pool / name for name in names])
+        return OneEach(self.load_base, [self.pool / name for name in self.shared])
 
     @cached_property
     def bare(self) -> Bare:
@@ -165,7 +156,7 @@ class Stage:
     @cached_property
     def peers(self) -> dict[str, Peer]:
         """PEFT in its four ways, by name."""
-        folders = [self.pool / name for name in self.names()[:MIXED]]
+        folders = [self.pool / name for name in self.shared[:MIXED]]
         found: list[Peer] = [
             self._one_each,
             Switching(self._one_each),

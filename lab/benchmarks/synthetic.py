@@ -37,7 +37,6 @@ def write_adapters(
     shapes: Shapes,
     ranks: Sequence[int],
     dtype: torch.dtype,
-    prefix: str = "made",
     tell: Callable[[float], None] = lambda fraction: None,
 ) -> list[str]:
     """One adapter for each of `ranks` below `folder`, on every module of `shapes`; their names.
@@ -46,7 +45,7 @@ def write_adapters(
     """
     names = []
     for number, rank in enumerate(ranks):
-        name = f"{prefix}_{number:05d}_r{rank}"
+        name = f"made_{number:05d}_r{rank}"
         names.append(name)
         if not (folder / name / "manifest.json").is_file():
             _write_adapter(folder / name, shapes=shapes, rank=rank, seed=number, dtype=dtype)
@@ -55,9 +54,8 @@ def write_adapters(
     return names
 
 
-def write_router(folder: Path, *, like: Path, shapes: Shapes) -> str:
-    """The trained router in the folder `like`, or a random one where it does not fit the base;
-    returns which: `trained` or `random`."""
+def write_router(folder: Path, *, like: Path, shapes: Shapes) -> None:
+    """The trained router in the folder `like`, or a random one where it does not fit the base."""
     folder.mkdir(parents=True, exist_ok=True)
     row = find_row("ramole")
     weights, config = weights_file(folder, row), config_file(folder, row)
@@ -70,10 +68,9 @@ def write_router(folder: Path, *, like: Path, shapes: Shapes) -> str:
             weights,
         )
         config.write_text("{}")
-        return "random"
+        return
     for file in (weights, config):
         shutil.copyfile(like / file.name, file)
-    return "trained"
 
 
 def bytes_of(shapes: Shapes, ranks: Sequence[int], dtype: torch.dtype) -> int:

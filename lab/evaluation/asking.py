@@ -21,7 +21,6 @@ from lab.evaluation.systems import (
     Ask,
     Way,
     fits_weights,
-    random_request,
     read_way,
     request_of,
 )
@@ -86,22 +85,16 @@ class Asker:
         return replace(told, trace=True) if self.compares else told
 
     def _request(self, system: str, question: Question) -> Request:
-        if system == RANDOM:
-            asked = random_request(
-                question.prompt,
-                self._found(question, question.prompt, self.ask.k),
-                ask=self.ask,
-                owner=question.owner,
-            )
-        else:
-            asked = request_of(
-                system,
-                question.prompt,
-                own=question.right[-1],
-                excluded=question.excluded,
-                ask=self.ask,
-                owner=question.owner,
-            )
+        near = self._found(question, question.prompt, self.ask.k) if system == RANDOM else ()
+        asked = request_of(
+            system,
+            question.prompt,
+            own=question.right[-1],
+            excluded=question.excluded,
+            ask=self.ask,
+            owner=question.owner,
+            found=near,
+        )
         if fits_weights(system):
             asked = self._with_examples(system, asked, str(question.right[-1]))
         if not question.history:

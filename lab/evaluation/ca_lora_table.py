@@ -18,7 +18,7 @@ stopped run goes on where it was.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -28,9 +28,8 @@ from transformers import PreTrainedModel
 
 from lab import harness
 from lab.evaluation.answers import measure_task
-from lab.evaluation.cells import Cell
+from lab.evaluation.cells import MEASURED, Cell, fill, open_cells, pair_systems, read_system
 from lab.evaluation.compressed_base import write_compressed
-from lab.evaluation.tables import fill, open_cells, pair_systems, read_system
 from ramole_core.base.model import BaseModel, load_base
 from ramole_core.base.shapes import read_shapes
 from ramole_core.settings import load_settings
@@ -48,38 +47,29 @@ TASKS = "nl2regex,scitail,sms_spam,nl2bash,common_gen,e2e_nlg"
 OURS = "ca_lora"
 
 
+@dataclass(frozen=True)
 class Trials:
     """One compressed base, its teacher, and the adapters on it."""
 
-    def __init__(
-        self,
-        base: BaseModel,
-        teacher: BaseModel,
-        *,
-        pool: PoolLoras,
-        tasks: Mapping[str, Task],
-        recipe: MethodRecipe,
-        adapters_dir: Path,
-        work: Path,
-    ):
-        """`recipe` of `ca_lora`; `trained_on` is the same without bypass and teacher."""
-        self._base, self._pool, self._tasks, self._recipe = base, pool, tasks, recipe
-        self._adapters_dir, self._work = adapters_dir, work
-        self._models = Recovery(base, teacher, loras=pool.loras, shapes=read_shapes(base.folder))
-
-    def close(self) -> None:
-        self._models.close()
+    base: BaseModel
+    models: Recovery
+    pool: PoolLoras
+    tasks: Mapping[str, Task]
+    recipe: MethodRecipe
+    """Of `ca_lora`; `trained_on` is the same without bypass and teacher."""
+    adapters_dir: Path
+    work: Path
 
     def measure(self, system: str, names: Sequence[str]) -> Iterator[tuple[str, Cell]]:
         """Train what the system needs for each task, and measure it on the dev rows."""
         for name in names:
             with self._answering(system, name) as model:
-                task = self._tasks[name]
-                yield name, measure_task(model, self._base.tokenizer, task, names=[name])
+                task = self.tasks[name]
+                yield name, measure_task(model, self.base.tokenizer, task, names=[name])
 
     @contextmanager
     def _answering(self, system: str, name: str) -> Iterator[PreTrainedModel]:
-        models, checksum = self._models, self._pool.checksums[name]
+        models, checksum = self.models, self.pool.checksums[name]
         if system == "trained_there":
             with self._trained_there(name) as plain:
                 yield plain
@@ -88,41 +78,34 @@ class Trials:
             with model.gated_by(None, names=[(name,)]):
                 yield model.plain
         else:
-            recipe, bypass = self._recipe, system == OURS
+            recipe, bypass = self.recipe, system == OURS
             if not bypass:
                 recipe = replace(recipe, settings={**recipe.settings, "distil": 0.0})
-            tensors, _ = models.train(
-                recipe,
-                name,
-                checksum,
-                task=self._tasks[name],
-                run=Run(self._file(system, name)),
-                bypass=bypass,
-            )
+            run, task = Run(self._file(system, name)), self.tasks[name]
+            tensors, _ = models.train(recipe, name, checksum, task=task, run=run, bypass=bypass)
             with models.mixing(tensors, name, checksum):
                 yield models.student.plain
 
     @contextmanager
     def _trained_there(self, name: str) -> Iterator[PreTrainedModel]:
-        made = json.loads((self._adapters_dir / name / "train.json").read_text("utf-8"))
+        made = json.loads((self.adapters_dir / name / "train.json").read_text("utf-8"))
         rate = made["schedule"]["learning_rate"]
         recipe = AdapterRecipe(
             name, rank=made["rank"], alpha=made["alpha"], modules=tuple(made["modules"]),
             layers=None if made["layers"] is None else tuple(made["layers"]), rslora=made["rslora"],
-            schedule=replace(self._recipe.schedule, learning_rate=rate),
+            schedule=replace(self.recipe.schedule, learning_rate=rate),
         )  # fmt: skip
-        base, task = self._base, self._tasks[name]
+        base, run = self.base, Run(self._file("trained_there", name))
         model = attach_lora(base, recipe)
-        out = self._file("trained_there", name)
-        fit_lora(model, recipe, task=task, base=base, run=Run(out))
+        fit_lora(model, recipe, task=self.tasks[name], base=base, run=run)
         plain = model.get_base_model()
         assert isinstance(plain, PreTrainedModel)
         with reduced_precision(model, base.dtype, device=base.device):
             yield plain
 
     def _file(self, system: str, name: str) -> Path:
-        kept = self._work / "checkpoints" / self._base.checksum[:12] / system / name
-        return kept / f"seed{self._recipe.schedule.seed}"
+        kept = self.work / "checkpoints" / self.base.checksum[:12] / system / name
+        return kept / f"seed{self.recipe.schedule.seed}"
 
 
 def main(
@@ -155,16 +138,10 @@ def main(
     )  # fmt: skip
     settings_of = {"rank": rank, "alpha": 2.0 * rank, "distil": distil}
     recipe = MethodRecipe(OURS, settings_of, schedule=schedule)
-    facts = {
-        "base_checksum": teacher.checksum,
-        "adapters": pool.checksums,
-        "rows": rows,
-        "skipped": skip,
-        "recipe": asdict(recipe),
-    }
+    facts = {"base_checksum": teacher.checksum, "adapters": pool.checksums, "rows": rows}
+    facts |= {"skipped": skip, "recipe": asdict(recipe)}
     cells = open_cells(work / "cells", **facts)
-    measure = "score: the task's metric over greedy answers, 0 to 100; loss: nats a token"
-    results, tables = harness.Results(out, facts, measure=measure), dict[str, object]()
+    results, tables = harness.Results(out, facts, measure=MEASURED), dict[str, object]()
     for how in harness.words(compressions):
         folder = work / "bases" / how
         if not (folder / "config.json").is_file():
@@ -172,15 +149,13 @@ def main(
         base = load_base(
             str(folder), data_dir=work / "data", quantization="none", device=settings.device
         )
-        trials = Trials(
-            base, teacher, pool=pool, recipe=recipe, work=work, tasks=asked,
-            adapters_dir=settings.adapters_dir,
-        )  # fmt: skip
         places = {WHOLE: WHOLE} | dict.fromkeys(SYSTEMS, how)
-        for name in names:
-            for system, place in places.items():
-                fill(cells, place, system, [name], partial(trials.measure, system))
-            found = {one: read_system(cells, place, one, names) for one, place in places.items()}
-            tables[how] = pair_systems(found, names, ours=OURS)
-            results.write(tables=tables)
-        trials.close()
+        shapes = read_shapes(base.folder)
+        with Recovery(base, teacher, loras=pool.loras, shapes=shapes) as models:
+            trials = Trials(base, models, pool, asked, recipe, settings.adapters_dir, work)
+            for name in names:
+                for system, place in places.items():
+                    fill(cells, place, system, [name], partial(trials.measure, system))
+                found = {one: read_system(cells, at, one, names) for one, at in places.items()}
+                tables[how] = pair_systems(found, names, ours=OURS)
+                results.write(tables=tables)

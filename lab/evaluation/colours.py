@@ -15,7 +15,7 @@ import typer
 
 from lab import harness
 from lab.evaluation.composite import compose, make_composite
-from lab.evaluation.effects import MAX_ANSWER, facts_of_run, forced, served, tasks_of_pool
+from lab.evaluation.effects import MAX_ANSWER, forced, tasks_of_pool
 from lab.evaluation.evaluate import read_rows
 
 if TYPE_CHECKING:
@@ -34,10 +34,15 @@ def main(
     out: harness.Out = harness.RESULTS / "colours.json",
 ) -> None:
     """Serve the page until it is interrupted; which letters are right stands in OUT."""
+    import gradio as gr
+
+    from ui.charts.tokens import token_view
+    from ui.serve import styles
+
     views, keys, pick = [], [], Random(seed)
-    with served() as ramole:
+    with harness.served(host_cache_mb=2048) as ramole:
         tokenizer, names = ramole.base.tokenizer, tasks_of_pool(ramole, data)
-        facts = facts_of_run(ramole) | {"method": method, "seed": seed, "skipped": skip}
+        facts = harness.facts_of(ramole) | {"method": method, "seed": seed, "skipped": skip}
         tasks = read_rows(data, names, split="dev", count=rows, skip=skip)
         drawn = make_composite(
             ramole, lambda asked: [], tokenizer, tasks, seed=seed, pairs=2 * answers, rows=1
@@ -53,7 +58,11 @@ def main(
             keys.append([letters[named.index(name)] for name in question.adapters])
             views.append(view)
     harness.Results(out, facts, threads=threads).write(right=keys)
-    _serve(views)
+    with gr.Blocks() as page:
+        for n, view in enumerate(views, 1):
+            gr.Markdown(f"## Answer {n}")
+            token_view(elem_id=f"answer-{n}").value = view
+    page.launch(css_paths=styles())
 
 
 def _view(ramole: "Ramole", request: "Request", name: str) -> dict[str, Any]:
@@ -70,16 +79,3 @@ def _view(ramole: "Ramole", request: "Request", name: str) -> dict[str, Any]:
     for expert in view["experts"]:
         expert["name"] = f"adapter {expert['letter']}"
     return view
-
-
-def _serve(views: list[dict[str, Any]]) -> None:
-    import gradio as gr
-
-    from ui.charts.tokens import token_view
-    from ui.serve import styles
-
-    with gr.Blocks() as page:
-        for n, view in enumerate(views):
-            gr.Markdown(f"## Answer {n + 1}")
-            token_view(elem_id=f"answer-{n + 1}").value = view
-    page.launch(css_paths=styles())

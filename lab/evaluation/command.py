@@ -16,7 +16,7 @@ from lab import harness
 from ramole_core.errors import RamoleError, did_you_mean
 from ramole_core.methods import complete_options
 from ramole_core.settings import load_settings
-from ramole_core.terminal.console import write_json
+from ramole_core.terminal.console import say, write_json
 from ramole_core.terminal.recorded_command import recorded_command
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ def evaluate(
     from lab.evaluation.cells import Cells
     from lab.evaluation.evaluate import make_row_situations, read_rows
     from lab.evaluation.further import FURTHER, Material
-    from lab.evaluation.own_data import add_own, situations_of, tasks_of
     from lab.evaluation.report import make_report, show_report
     from lab.evaluation.situation_run import estimate_whole, run_situations
+    from lab.evaluation.situations import add_own, situations_of, tasks_of
     from lab.evaluation.systems import BOUNDS, ORACLE, ORDER, Ask, describe
 
     wanted = harness.words(systems)
@@ -87,29 +87,22 @@ def evaluate(
     command = recorded_command("ramole_core")
     others = [] if worker else _start_others(workers)
     with opened(data, seed=seed, quantization=quantization, head=head) as (ramole, crowd):
-        told = lambda line: print(line, file=sys.stderr)  # noqa: E731
         add_own(ramole.pool, harness.words(tasks))
         names = harness.words(tasks) or tasks_of(data, crowd.samples, situations=named)
         adapters = {card.name for card in ramole.pool.cards()} - set(crowd.distractors)
         chosen = named or situations_of(
-            harness.words(SITUATIONS), data, crowd, names, adapters=adapters, told=told
+            harness.words(SITUATIONS), data, crowd, names, adapters=adapters, told=say
         )
         places = [name for name in chosen if name not in FURTHER]
         strangers = [name for name in names if name not in adapters]
         if not wanted and strangers:
-            told(f"Without perfect and oracle: no adapter is named {strangers[0]}.")
+            say(f"Without perfect and oracle: no adapter is named {strangers[0]}.")
         wanted = wanted or [one for one in (*ORDER, ORACLE) if not (strangers and one in BOUNDS)]
         asked = read_rows(data, names, split=split, count=rows, skip=skip)
         ask = Ask(k=k, tokens=tokens)
-        facts = shared_facts(ramole, quantization=quantization, head=head) | {
-            "split": split,
-            "rows": rows,
-            "k": k,
-            "tokens": tokens,
-            "seed": seed,
-            "distractors": len(crowd.distractors),
-        }
-        facts |= {"skipped": skip} if skip else {}
+        facts = shared_facts(ramole, quantization=quantization, head=head)
+        facts |= {"split": split, "rows": rows, "k": k, "tokens": tokens, "seed": seed}
+        facts |= {"distractors": len(crowd.distractors)} | ({"skipped": skip} if skip else {})
         cells = Cells(work, facts, lambda system: own_facts(ramole, system))
         out = out or work / OUT
         archive = out.with_name(f"{out.stem}_cells.json.gz")
@@ -118,26 +111,21 @@ def evaluate(
             if workers == 1:
                 cells.release()
         by_row = make_row_situations(ramole, cells, crowd, tasks=asked, situations=places, ask=ask)
-        run_situations(by_row, cells, systems=wanted, told=told)
+        run_situations(by_row, cells, systems=wanted, told=say)
         material = Material(ramole, crowd, data, asked, ask, seed, split, rows, skip)
         further = [FURTHER[name](material) for name in chosen if name in FURTHER]
         whole, further = further, [one.cut(trial) if trial else one for one in further]
-        pace = run_situations(further, cells, systems=wanted, told=told)
+        pace = run_situations(further, cells, systems=wanted, told=say)
         if worker:
             return
         for other in others:
             other.wait()
         cells.pack(archive)
+        hours = estimate_whole(whole, pace, systems=wanted)
+        facts |= {"command": command, "date": date.today().isoformat()}
+        facts |= {"trial": trial} if trial else {}
         report = make_report(
-            cells,
-            asked,
-            systems=wanted,
-            places=places,
-            further=further,
-            hours=estimate_whole(whole, pace, systems=wanted),
-            facts=facts
-            | {"command": command, "date": date.today().isoformat()}
-            | ({"trial": trial} if trial else {}),
+            cells, asked, systems=wanted, places=places, further=further, hours=hours, facts=facts
         )
     harness.write_report(out, report)
     if as_json:
@@ -158,12 +146,16 @@ def shared_facts(
     calibration = usual.adapters_dir / "_base" / FILE
     return {
         "base_model": usual.base_model,
-        "base_checksum": weights_checksum(_base_folder(), data_dir=usual.data_dir),
+        "base_checksum": weights_checksum(harness.base_folder(), data_dir=usual.data_dir),
         "quantization": f"{quantization}, computed in bfloat16",
         **({} if head == "full" else {"head": head}),
         "retriever_checksum": ramole.retriever.encoder_checksum,
         "calibration_checksum": harness.checksum(calibration) if calibration.is_file() else None,
-        "adapters": {c.name: c.sha256 for c in ramole.pool.cards() if _is_sample(c.name)},
+        "adapters": {
+            card.name: card.sha256
+            for card in ramole.pool.cards()
+            if not card.name.startswith(("copy", "other-"))
+        },
         "versions": versions(),
     }
 
@@ -184,17 +176,6 @@ def own_facts(ramole: "Ramole", system: str) -> dict[str, object]:
     return found | ({"examined": EXAMINED} if way.method == "ramole_plus" else {})
 
 
-def _is_sample(name: str) -> bool:
-    return not name.startswith(("copy", "other-"))
-
-
-def _base_folder() -> Path:
-    from ramole_core.base.fetch import fetch_base
-
-    usual = load_settings()
-    return fetch_base(usual.base_model, data_dir=usual.data_dir)
-
-
 @contextmanager
 def opened(
     data: Path, *, seed: int, quantization: str = "nf4", head: str = "full"
@@ -202,19 +183,11 @@ def opened(
     """The sample pool and the crowd, in a data folder of their own, on the rounded base."""
     from lab.evaluation.compressed_base import write_compressed
     from lab.evaluation.situations import make_crowd
-    from ramole_core.ramole import Ramole
 
     with tempfile.TemporaryDirectory() as folder:
-        base = write_compressed(_base_folder(), Path(folder) / "rounded", how=quantization)
-        settings = load_settings(
-            data_dir=Path(folder) / "data", base_model=str(base), chroma_url=None,
-            quantization="none", head=head, host_cache_mb=4096,
-        )  # fmt: skip
-        mine = load_settings().trained_dir
-        if mine.is_dir():  # what the user trained is measured too
-            settings.data_dir.mkdir()
-            settings.trained_dir.symlink_to(mine.resolve(), target_is_directory=True)
-        with Ramole(settings) as ramole:
+        base = write_compressed(harness.base_folder(), Path(folder) / "rounded", how=quantization)
+        held = {"quantization": "none", "head": head, "host_cache_mb": 4096}
+        with harness.served(base_model=base, **held) as ramole:
             yield ramole, make_crowd(ramole.pool, data, seed=seed)
 
 

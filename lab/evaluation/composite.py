@@ -15,10 +15,9 @@ import numpy as np
 from jaxtyping import Float
 
 from lab.evaluation.asking import Answering
-from lab.evaluation.evaluate import Rows
+from lab.evaluation.evaluate import Rows, draw_pairs
 from lab.evaluation.questions import Found, Question, Situation
 from lab.evaluation.systems import ORACLE, PERFECT, RANDOM, WRITTEN, draw_weights, read_way
-from lab.evaluation.task_rows import draw_pairs
 from ramole_core.request import Request, Trace
 from ramole_core.training.rows import Encoded, render_prompt
 
@@ -102,46 +101,25 @@ class _Forcing:
     def measure(self, system: str, questions: Sequence[Question]) -> list[Found]:
         """Losses by part, and who is ahead where the system has weights."""
         composed = [compose(one, self.tokenizer) for one in questions]
+        rows = list(zip(composed, questions, strict=True))
         if system == ORACLE:
-            first, second = (
-                self.losses(
-                    [
-                        (row, _alone(one.adapters[part], one))
-                        for row, one in zip(composed, questions, strict=True)
-                    ]
-                )
+            alone = [
+                self.losses([(row, _request("selection", one, only=part)) for row, one in rows])
                 for part in (0, 1)
-            )
+            ]
             found = [
-                tuple(
-                    other if part == 1 else one
-                    for part, one, other in zip(row.parts, ones, others, strict=True)
-                )
-                for row, ones, others in zip(composed, first, second, strict=True)
+                tuple(pair[part or 0] for part, *pair in zip(row.parts, *both, strict=True))
+                for row, *both in zip(composed, *alone, strict=True)
             ]
         else:
-            asked = [
-                (row, _request(system, one)) for row, one in zip(composed, questions, strict=True)
-            ]
-            found = self.losses(asked)
+            found = self.losses([(row, _request(system, one)) for row, one in rows])
         measures = [_losses(row, mine) for row, mine in zip(composed, found, strict=True)]
         if system not in UNGATED:
-            for one, ahead in zip(measures, self._ahead(system, questions, composed), strict=True):
-                one |= ahead
+            requests = [_request(system, one, given=row.encoded.answer[:-1]) for row, one in rows]
+            answers = self.ramole.generate(requests)
+            for measured, (row, one), answer in zip(measures, rows, answers, strict=True):
+                measured |= measure_ahead(answer.trace, row, one.adapters) if answer.trace else {}
         return [Found(one.adapters, said) for one, said in zip(questions, measures, strict=True)]
-
-    def _ahead(
-        self, system: str, questions: Sequence[Question], composed: Sequence[Composed]
-    ) -> list[dict[str, float]]:
-        requests = [
-            _request(system, one, given=row.encoded.answer[:-1])
-            for one, row in zip(questions, composed, strict=True)
-        ]
-        answers = self.ramole.generate(requests)
-        return [
-            measure_ahead(answer.trace, row, one.adapters) if answer.trace else {}
-            for one, row, answer in zip(questions, composed, answers, strict=True)
-        ]
 
 
 def measure_ahead(trace: Trace, row: Composed, names: Sequence[str]) -> dict[str, float]:
@@ -181,18 +159,16 @@ def _losses(row: Composed, losses: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _alone(name: str, question: Question) -> Request:
-    return Request(question.prompt, method="selection", adapters=(name,))
-
-
-def _request(system: str, question: Question, *, given: Sequence[int] = ()) -> Request:
-    """Both adapters named; `given` answer tokens and one more, traced."""
+def _request(
+    system: str, question: Question, *, given: Sequence[int] = (), only: int | None = None
+) -> Request:
+    """Both adapters named, or the `only` one; `given` answer tokens and one more, traced."""
     plain = Request(question.prompt, method="base")
     if given:
         plain = replace(plain, prefix_ids=tuple(given), max_new_tokens=len(given) + 1)
     if system == "base":
         return plain
-    names = question.adapters
+    names = question.adapters if only is None else (question.adapters[only],)
     if system == RANDOM:
         weights = draw_weights(question.prompt, len(names))
         return replace(plain, method="mixture", adapters=names, weights=weights)
@@ -207,6 +183,6 @@ def real_losses(ramole: "Ramole") -> Losses:
         chosen = ramole.candidates([request for _, request in asked])
         pairs = [(request, own) for (_, request), own in zip(asked, chosen, strict=True)]
         found = force_tokens(ramole.engine, ramole.base, [row.encoded for row, _ in asked], pairs)
-        return [one.losses for one in found]
+        return [tuple(loss for loss, _ in tokens) for tokens in found]
 
     return losses

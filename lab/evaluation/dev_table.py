@@ -7,25 +7,20 @@ number has a 95 % bootstrap interval over rows, and the adapter's gain over each
 Entries are merged into one JSON file, by adapter.
 """
 
-import json
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from peft import PeftModel
-from rich.console import Console
-from rich.table import Table
-from transformers import PreTrainedModel
 
 from lab import harness
 from lab.evaluation.answers import answer_rows, likeliest_options, options_of
-from lab.evaluation.intervals import bootstrap, paired_difference
+from lab.evaluation.intervals import bootstrap, in_words, paired_difference
 from lab.evaluation.metrics import score
-from lab.evaluation.tables import span_table
 from ramole_core.base.model import BaseModel, dequantised
 from ramole_core.errors import RamoleError
 from ramole_core.settings import load_settings
@@ -43,17 +38,14 @@ def measure_adapter(
     dev = task.dev
     prompts = [row.inputs for row in dev]
     has_options = all(options_of(prompt) for prompt in prompts)
-    plain = dequantised(base)
-    answers = {"base": answer_rows(plain, base.tokenizer, prompts)}
-    choices = {"base": likeliest_options(plain, base.tokenizer, prompts)} if has_options else {}
-    adapted = PeftModel.from_pretrained(plain, str(folder), autocast_adapter_dtype=False)
-    model = adapted.eval().get_base_model()  # PEFT puts its layers into the plain model
-    assert isinstance(model, PreTrainedModel)
-    answers["adapter"] = answer_rows(model, base.tokenizer, prompts)
-    answers["commonest"] = [commonest_answer(task)] * len(dev)
-    if has_options:
-        choices["adapter"] = likeliest_options(model, base.tokenizer, prompts)
-        choices["commonest"] = answers["commonest"]
+    answers, choices, plain = dict[str, list[str]](), dict[str, list[str]](), dequantised(base)
+    for system in ("base", "adapter"):
+        if system == "adapter":  # PEFT puts its layers into the plain model
+            PeftModel.from_pretrained(plain, str(folder), autocast_adapter_dtype=False).eval()
+        answers[system] = answer_rows(plain, base.tokenizer, prompts)
+        if has_options:
+            choices[system] = likeliest_options(plain, base.tokenizer, prompts)
+    answers["commonest"] = choices["commonest"] = [commonest_answer(task)] * len(dev)
     entry = {
         "metric": task.metric,
         "rows": len(dev),
@@ -107,16 +99,13 @@ def beats(entry: dict) -> bool:
     )
 
 
-def table_of(entries: Mapping[str, dict]) -> Table:
-    """The entries as a table for the terminal."""
-    rows = {}
-    for name, entry in entries.items():
-        for scoring in (scoring for scoring in SCORINGS if scoring in entry):
-            found = entry[scoring]
-            spans = {system: span for system, span in found.items() if system != "gain_over"}
-            label = entry["metric"] if scoring == "scores" else scoring
-            rows[f"{name}, {label}"] = spans | {"gain over base": found["gain_over"]["base"]}
-    return span_table("dev rows", rows)
+def lines_of(name: str, entry: Mapping) -> Iterator[str]:
+    """The entry for the terminal, a line a scoring."""
+    for scoring in (scoring for scoring in SCORINGS if scoring in entry):
+        spans = {**entry[scoring], "gain over base": entry[scoring]["gain_over"]["base"]}
+        del spans["gain_over"]
+        told = ", ".join(f"{system} {in_words(span)}" for system, span in spans.items())
+        yield f"{name}, {entry['metric'] if scoring == 'scores' else scoring}: {told}"
 
 
 def main(
@@ -127,9 +116,7 @@ def main(
     skip: harness.Skip = 0,
     threads: harness.Threads = 0,
     out: harness.Out = harness.RESULTS / "adapters_dev.json",
-    answers_dir: Annotated[
-        Path | None, typer.Option(help="Keep each system's answers here, to be looked at.")
-    ] = None,
+    answers_dir: Annotated[Path | None, typer.Option(help="Keep all answers here.")] = None,
 ) -> None:
     """Measure adapters on the dev rows of the tasks they are named after."""
     pool = adapters or load_settings().adapters_dir
@@ -148,8 +135,7 @@ def main(
         entries[name] = entry
         results.write(adapters=dict(sorted(entries.items())))
         if answers_dir is not None:
-            answers_dir.mkdir(parents=True, exist_ok=True)
-            (answers_dir / f"{name}.json").write_text(json.dumps(answers, indent=1), "utf-8")
-        Console().print(table_of({name: entry}))
+            harness.write_report(answers_dir / f"{name}.json", answers)
+        print(*lines_of(name, entry), sep="\n")
         if not beats(entry):
             print(f"{name} does not beat every rival on these rows.")

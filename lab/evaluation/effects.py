@@ -1,4 +1,4 @@
-"""Whether effects say who did a token: on composed prompts, by deletion, and what they cost.
+"""Whether effects say who did a token: on composed prompts, and by deletion.
 
     python -m lab effects --data DATA
 
@@ -8,35 +8,26 @@ the right adapter is ahead of the other by effect, contribution and weight; of a
 that the leader's effect made 1.2 times likelier (CHANGED); and of the answers' halves, whose right
 adapter has the larger sum. Intervals are over pairs of tasks.
 
-What adapters do when they are switched off, and what measuring costs, is in `effects_off.py`. The
-base and the pool are those that are served, in the served precision.
+*Deletion*: ordinary rows, answered freely with the adapters that are found. At tokens drawn among
+those that an adapter changed, the adapter with the largest, the middle and the smallest effect is
+taken away: left out of the request, so that the others read the prompt and the answer so far; and
+switched off from that token on (*What if*), with all that was read before. How often does another
+token come?
 """
 
-import hashlib
-import json
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
 from lab import harness
 from lab.evaluation.composite import Composed, compose, make_composite
-from lab.evaluation.effects_off import (
-    OTHERS,
-    ROUNDS,
-    Deleted,
-    beside,
-    deletion,
-    summarise_deleted,
-)
 from lab.evaluation.evaluate import read_rows
-from lab.evaluation.intervals import bootstrap, bootstrap_groups
+from lab.evaluation.intervals import bootstrap_groups
 from lab.evaluation.questions import Question
 from ramole_core.contribution import mean_contribution, mean_weights
 from ramole_core.effects import CHANGED
@@ -49,6 +40,8 @@ METHODS = "mixture,ramole_plus,ramole"
 MEASURES = ("effect", "contribution", "weight")
 MAX_ANSWER = 240
 """Tokens of a composed answer; longer ones stay out."""
+DELETED = 3
+"""Tokens of each ordinary row at which adapters are switched off."""
 
 
 @dataclass(frozen=True)
@@ -134,23 +127,8 @@ def summarise(every: Sequence[Judged]) -> dict[str, object]:
     }
 
 
-class Kept:
-    """Finished work, a JSON file each, so that a run goes on where it was stopped."""
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def get(self, name: str, make: Callable[[], object]) -> Any:
-        """What is kept under this name, made where it is not there."""
-        file = self._folder / f"{name}.json"
-        if not file.is_file():
-            harness.write_report(file, {"made": make()})
-        return json.loads(file.read_text("utf-8"))["made"]
-
-
 def composed(
-    ramole: "Ramole", questions: Sequence[Question], methods: Sequence[str], kept: Kept
+    ramole: "Ramole", questions: Sequence[Question], methods: Sequence[str], kept: harness.Kept
 ) -> Iterator[Judged]:
     """Every prompt under every method, one prompt after the other."""
     for n, question in enumerate(questions):
@@ -182,38 +160,66 @@ def forced(
     )
 
 
-@contextmanager
-def served() -> Iterator["Ramole"]:
-    """The system as it is served, with a data folder of its own."""
-    from ramole_core.base.fetch import fetch_base
-    from ramole_core.ramole import Ramole
-    from ramole_core.settings import load_settings
+@dataclass(frozen=True)
+class Deleted:
+    """One token of an ordinary answer, with its adapters switched off one by one."""
 
-    usual = load_settings()
-    folder = fetch_base(usual.base_model, data_dir=usual.data_dir)
-    with tempfile.TemporaryDirectory() as made:
-        settings = load_settings(
-            data_dir=Path(made), base_model=str(folder), chroma_url=None, host_cache_mb=2048
-        )
-        with Ramole(settings) as ramole:
-            ramole.load()
-            yield ramole
+    task: str
+    effects: list[float]
+    """Of those that are switched off, the largest, the middle and the smallest."""
+    other: list[bool]
+    """Whether another token came where it was left out."""
+    switched: list[bool]
+    """Whether one came where it was switched off from there on."""
 
 
-def facts_of_run(ramole: "Ramole") -> dict[str, object]:
-    """What the numbers depend on."""
-    from ramole_core.settings import load_settings
+def deletion(ramole: "Ramole", task: str, prompt: str, method: str, *, seed: int) -> list[Deleted]:
+    """Tokens of the free answer to one prompt; none where fewer than two adapters answer."""
+    asked = Request(
+        prompt, method=method, abstain=False, split=False, max_new_tokens=40, effects=True
+    )
+    (answer,) = ramole.generate([asked])
+    trace, effects = answer.trace, answer.effects
+    if trace is None or effects is None or len(answer.adapters) < 2:
+        return []
+    ids, first = trace.token_ids, trace.prompt_length
+    places = [t for t in range(len(effects)) if effects[t].max() >= CHANGED]
+    found = []
+    for t in sorted(Random(f"{seed}/{prompt}").sample(places, min(DELETED, len(places)))):
+        order = np.argsort(-effects[t])
+        chosen = list(dict.fromkeys((order[0], order[len(order) // 2], order[-1])))
+        given = {"prefix_ids": ids[first : first + t], "max_new_tokens": t + 1, "effects": False}
+        plain, names = replace(asked, **given), answer.adapters
+        off = [replace(plain, without=[(names[e], None, None, first + t - 1)]) for e in chosen]
+        out = [replace(plain, adapters=[*names[:e], *names[e + 1 :]], abstain=None) for e in chosen]
+        came = [_last(one) != ids[first + t] for one in ramole.generate([*out, *off])]
+        sizes = [float(effects[t, e]) for e in chosen]
+        found.append(Deleted(task, sizes, came[: len(chosen)], came[len(chosen) :]))
+    return found
 
-    facts = ramole.model_facts
-    assert facts is not None
+
+def _last(answer: Generation) -> int:
+    assert answer.trace is not None
+    return answer.trace.token_ids[-1]
+
+
+def summarise_deleted(every: Sequence[Deleted]) -> dict[str, object]:
+    """How often the token changes, by whose adapter is switched off."""
+    whole = [one for one in every if len(one.other) == 3]
+    groups = [one.task for one in whole]
+    if not whole:
+        return {"tokens": 0}
+
+    def changed(pick: Callable[[Deleted], Sequence[bool]]) -> dict[str, object]:
+        return {
+            name: bootstrap_groups([100.0 * pick(one)[n] for one in whole], groups).rounded(2)
+            for n, name in enumerate(("largest", "middle", "smallest"))
+        }
+
     return {
-        "base_model": load_settings().base_model,
-        "base_checksum": facts.checksum,
-        "quantization": facts.quantization,
-        "dtype": facts.dtype,
-        "adapters": {card.name: card.sha256 for card in ramole.pool.cards()},
-        "weights": ramole.weights_checksums(),
-        "changed_nats": CHANGED,
+        "tokens": len(whole),
+        "another token comes": changed(lambda one: one.other),
+        "another token comes by what if": changed(lambda one: one.switched),
     }
 
 
@@ -222,22 +228,22 @@ def main(
     rows: harness.Rows = 6,
     skip: harness.Skip = 0,
     pairs: Annotated[int, typer.Option(help="Pairs of tasks, a composed prompt of each.")] = 60,
-    methods: Annotated[str, typer.Option(help="Methods, comma separated.")] = METHODS,
+    methods: harness.Methods = METHODS,
     ordinary: Annotated[int, typer.Option(help="Ordinary rows for deletion; 0: none.")] = 40,
     seed: harness.Seed = 0,
     threads: harness.Threads = 0,
     work: harness.Work = Path("effects"),
     out: harness.Out = harness.RESULTS / "effects.json",
 ) -> None:
-    """Judge effects by who did it, by deletion and by their cost; the file is written on the way,
-    and a run that was stopped goes on from WORK."""
+    """Judge effects by who did it, and by deletion; the file is written on the way, and a run that
+    was stopped goes on from WORK."""
     named = harness.words(methods)
-    with served() as ramole:
-        facts = facts_of_run(ramole) | {"rows_of_each": rows, "skipped": skip, "seed": seed}
+    with harness.served(host_cache_mb=2048) as ramole:
+        facts = harness.facts_of(ramole) | {"changed_nats": CHANGED, "rows_of_each": rows}
+        facts |= {"skipped": skip, "seed": seed}
         results = harness.Results(out, facts, threads=threads)
         tasks = read_rows(data, tasks_of_pool(ramole, data), split="dev", count=rows, skip=skip)
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        kept = Kept(work / digest[:12])
+        kept = harness.Kept(work / harness.digest(facts, 12))
         situation = make_composite(
             ramole, lambda asked: [], ramole.base.tokenizer, tasks, seed=seed, pairs=pairs, rows=1
         )
@@ -246,39 +252,24 @@ def main(
         for one in composed(ramole, questions, named, kept):
             every.append(one)
             if one.method == named[-1]:
-                results.write(composed=_by_method(every, named))
+                found = {name: [own for own in every if own.method == name] for name in named}
+                results.write(composed={name: summarise(own) for name, own in found.items() if own})
         prompts = [(task.task, row.inputs) for task in tasks for row in task.rows]
         Random(seed).shuffle(prompts)
         deleted: dict[str, list[Deleted]] = {name: [] for name in named}
         for n, (task, prompt) in enumerate(prompts[:ordinary]):
             for method in named:
-                deleted[method] += _deleted(ramole, kept, n, task, prompt, method)
+
+                def made(n=n, task=task, prompt=prompt, method=method) -> object:
+                    return [asdict(one) for one in deletion(ramole, task, prompt, method, seed=n)]
+
+                found = kept.get(f"left-out-{n}-{method}", made)
+                deleted[method] += [Deleted(**one) for one in found]
             found = {name: summarise_deleted(own) for name, own in deleted.items() if own}
             results.write(deleted=found)
-        measured = beside(ramole, [prompt for _, prompt in prompts], named[0])
-        ratios = {
-            name: [getattr(one, name) / getattr(other, name) for one, other in measured]
-            for name in ("speed", "first_token")
-        }
-        told = {name: bootstrap(each).rounded(3) for name, each in ratios.items()}
-        results.write(beside={"others": OTHERS, "rounds": ROUNDS, **told, "each": ratios})
 
 
 def tasks_of_pool(ramole: "Ramole", data: Path) -> list[str]:
     """Adapters of the pool that have dev rows."""
     names = [card.name for card in ramole.pool.cards()]
     return sorted(name for name in names if (data / name / "dev.jsonl").is_file())
-
-
-def _deleted(
-    ramole: "Ramole", kept: Kept, n: int, task: str, prompt: str, method: str
-) -> list[Deleted]:
-    def make() -> object:
-        return [asdict(one) for one in deletion(ramole, task, prompt, method, seed=n)]
-
-    return [Deleted(**one) for one in kept.get(f"left-out-{n}-{method}", make)]
-
-
-def _by_method(every: Sequence[Judged], methods: Sequence[str]) -> Mapping[str, object]:
-    found = {name: [one for one in every if one.method == name] for name in methods}
-    return {name: summarise(own) for name, own in found.items() if own}

@@ -9,7 +9,7 @@ similarity are paired by row, with 95 % bootstrap intervals over tasks.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Annotated
@@ -17,12 +17,11 @@ from typing import Annotated
 import typer
 
 from lab import harness
-from lab.evaluation.cells import Cell, Cells
+from lab.evaluation.cells import Cell, Cells, compare_rows, fill, measured, owners
 from lab.evaluation.command import opened, own_facts, shared_facts
 from lab.evaluation.evaluate import read_rows
 from lab.evaluation.forced import measure_forced
 from lab.evaluation.situations import SITUATIONS
-from lab.evaluation.tables import compare_rows, fill, measured, owners
 from ramole_core.composition import Candidate, find_method
 from ramole_core.composition.ramole_plus import EXAMINED
 from ramole_core.errors import RamoleError
@@ -109,11 +108,7 @@ def main(
     tasks: harness.Tasks = "",
     situations: Annotated[str, typer.Option(help="Of iid,ood,crowded.")] = "iid,ood,crowded",
     variants: Annotated[
-        str,
-        typer.Option(
-            help="Separated by semicolons; the first is the others' rival. All, beside "
-            "similarity, if empty."
-        ),
+        str, typer.Option(help="Separated by semicolons; the first is the others' rival.")
     ] = "",
     seed: harness.Seed = 0,
     threads: harness.Threads = 0,
@@ -141,43 +136,34 @@ def main(
 
         @cache
         def candidates(situation: str) -> Sequence[Sequence[Candidate]]:
+            plain = Request("-", method=PLUS, k=EXAMINED)
+            hidden = {name: crowd.excluded(situation, name) for name in names}
             return ramole.candidates(
-                [
-                    Request(
-                        row.inputs,
-                        method=PLUS,
-                        k=EXAMINED,
-                        exclude=crowd.excluded(situation, task.task),
-                    )
-                    for task, row in pairs
-                ]
+                [replace(plain, prompt=r.inputs, exclude=hidden[t.task]) for t, r in pairs]
             )
 
         def measure(
             situation: str, variant: Variant, missing: Sequence[str]
         ) -> Iterator[tuple[str, Cell]]:
-            options = variant.options
-            chosen = [best(one, variant.k, options=options) for one in candidates(situation)]
+            options, method = variant.options, variant.method
+            mine = [n for n, (task, _) in enumerate(pairs) if task.task in missing]
+            near = candidates(situation)
+            chosen = [best(near[n], variant.k, options=options) for n in mine]
             found = measure_forced(
                 ramole.engine,
                 ramole.base,
-                [row for _, row in pairs],
-                [task.metric for task, _ in pairs],
+                [pairs[n][1] for n in mine],
+                [pairs[n][0].metric for n in mine],
                 chosen,
-                method=variant.method,
-                options=options if variant.method == PLUS else None,
+                method=method,
+                options=options if method == PLUS else None,
             )
+            whose = [pairs[n][0].task for n in mine]
             for name in missing:
-                mine = [n for n, (task, _) in enumerate(pairs) if task.task == name]
-                yield (
-                    name,
-                    Cell(
-                        [found[n].score for n in mine],
-                        [],
-                        [[one.name for one in chosen[n]] for n in mine],
-                        measures={"loss": [found[n].loss for n in mine]},
-                    ),
-                )
+                here = [n for n, task in enumerate(whose) if task == name]
+                adapters = [[one.name for one in chosen[n]] for n in here]
+                measures = {"loss": [found[n].loss for n in here]}
+                yield name, Cell([found[n].score for n in here], [], adapters, measures=measures)
 
         table: list[dict] = []
         for situation in [name for name in harness.words(situations) if name in SITUATIONS]:

@@ -8,6 +8,7 @@ decoding, so choices can be compared on many dev rows.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -32,16 +33,6 @@ class Forced:
     loss: float
 
 
-@dataclass(frozen=True)
-class ForcedTokens:
-    """One row, token by token of its right answer, the end token included."""
-
-    losses: tuple[float, ...]
-    """In nats."""
-    right: tuple[bool, ...]
-    """Whether the right token was the likeliest."""
-
-
 def measure_forced(
     engine: Engine,
     base: BaseModel,
@@ -62,9 +53,10 @@ def measure_forced(
         for row, adapters in zip(rows, chosen, strict=True)
     ]
     found = []
-    for metric, one in zip(metrics, force_tokens(engine, base, encoded, asked), strict=True):
-        share = float(all(one.right)) if metric == "em" else sum(one.right) / len(one.right)
-        found.append(Forced(100 * share, sum(one.losses) / len(one.losses)))
+    for metric, tokens in zip(metrics, force_tokens(engine, base, encoded, asked), strict=True):
+        losses, right = zip(*tokens, strict=True)
+        share = float(all(right)) if metric == "em" else fmean(right)
+        found.append(Forced(100 * share, fmean(losses)))
     return found
 
 
@@ -74,13 +66,14 @@ def force_tokens(
     base: BaseModel,
     encoded: Sequence[Encoded],
     asked: Sequence[tuple[Request, Sequence[Candidate]]],
-) -> list[ForcedTokens]:
-    """Every answer token under the method and adapters of its row, after the right ones before it.
+) -> list[list[tuple[float, bool]]]:
+    """Every answer token under the method and adapters of its row, after the right ones before it:
+    its loss in nats, and whether it was the likeliest; the end token is one of them.
 
     Raises RamoleError where the device holds too few adapters for one forward.
     """
     order = sorted(range(len(encoded)), key=lambda n: len(encoded[n]))
-    found: list[ForcedTokens] = [ForcedTokens((), ())] * len(encoded)
+    found: list[list[tuple[float, bool]]] = [[]] * len(encoded)
     head = base.model.get_output_embeddings()
     assert isinstance(head, nn.Module)
     for start in range(0, len(order), ROWS):
@@ -95,5 +88,5 @@ def force_tokens(
         right = logits.argmax(-1) == batch.targets
         for place, n in enumerate(part):
             mine = batch.rows == place
-            found[n] = ForcedTokens(tuple(losses[mine].tolist()), tuple(right[mine].tolist()))
+            found[n] = list(zip(losses[mine].tolist(), right[mine].tolist(), strict=True))
     return found

@@ -1,15 +1,12 @@
 """Bootstrap intervals: rows are drawn again with replacement, paired rows together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
 DRAWS = 10_000
-
-Scores = Mapping[str, Sequence[float]]
-"""By task, one score a row."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +22,9 @@ class Interval:
         return {name: round(value, digits) for name, value in asdict(self).items()}
 
 
-def in_words(span: Mapping[str, float], *, sign: bool = False) -> str:
+def in_words(span: Mapping[str, float]) -> str:
     """`50.12 [48.00, 52.00]`."""
-    form = "+.2f" if sign else ".2f"
-    return f"{span['mean']:{form}} [{span['low']:{form}}, {span['high']:{form}}]"
+    return f"{span['mean']:.2f} [{span['low']:.2f}, {span['high']:.2f}]"
 
 
 def _drawn(count: int) -> Int[np.ndarray, "draws n"]:
@@ -46,7 +42,7 @@ def bootstrap(values: Sequence[float]) -> Interval:
     return _interval(array.mean(), array[_drawn(len(array))].mean(axis=1))
 
 
-def bootstrap_groups(values: Sequence[float], groups: Sequence[str]) -> Interval:
+def bootstrap_groups(values: Sequence[float], groups: Sequence[Hashable]) -> Interval:
     """The mean of `values` with the 95 % interval of drawing whole groups again, each with all of
     its values; `groups` names the group of each."""
     names = {name: place for place, name in enumerate(dict.fromkeys(groups))}
@@ -77,25 +73,3 @@ def share_of_way(
     went, whole = ways[:, _drawn(len(start))].mean(axis=2)
     shares = 100 * went[whole != 0] / whole[whole != 0]
     return _interval(100 * ways[0].mean() / ways[1].mean(), shares)
-
-
-def flat(scores: Scores) -> list[float]:
-    """All rows' scores, task by task."""
-    return [value for rows in scores.values() for value in rows]
-
-
-def gap_between(ours: Scores, theirs: Scores) -> dict[str, float]:
-    """The mean of ours - theirs, its interval over rows (`low`, `high`), and the one over tasks
-    (`task_low`, `task_high`)."""
-    rows = asdict(paired_difference(flat(ours), flat(theirs)))
-    tasks = paired_difference(_task_means(ours), _task_means(theirs))
-    return rounded(rows | {"task_low": tasks.low, "task_high": tasks.high})
-
-
-def rounded(numbers: Mapping[str, float]) -> dict[str, float]:
-    """To two digits."""
-    return {name: round(number, 2) for name, number in numbers.items()}
-
-
-def _task_means(scores: Scores) -> list[float]:
-    return [sum(rows) / len(rows) for rows in scores.values()]

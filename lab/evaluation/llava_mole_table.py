@@ -14,7 +14,7 @@ Runs and cells are kept in WORK, so a stopped run goes on where it was.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -24,8 +24,7 @@ from torch import Tensor
 
 from lab import harness
 from lab.evaluation.answers import measure_task
-from lab.evaluation.cells import Cell
-from lab.evaluation.tables import fill, open_cells, pair_systems, read_system
+from lab.evaluation.cells import MEASURED, Cell, fill, open_cells, pair_systems, read_system
 from ramole_core.base.model import BaseModel
 from ramole_core.base.shapes import read_shapes
 from ramole_core.training.checkpoint import Progress
@@ -50,38 +49,35 @@ def recipe_of(system: str, recipe: MethodRecipe, *, tasks: int) -> MethodRecipe:
     return replace(recipe, settings={**recipe.settings, "experts": 1}, schedule=schedule)
 
 
+@dataclass(frozen=True)
 class Trials:
     """Trains what is not in the work folder yet, and measures it."""
 
-    def __init__(
-        self, base: BaseModel, *, tasks: Mapping[str, Task], recipe: MethodRecipe, work: Path
-    ):
-        self._base, self._tasks, self._recipe, self._work = base, tasks, recipe, work
-        self._model = MoleModel(base, read_shapes(base.folder))
-        self._trained: dict[str, tuple[dict[str, Tensor], Progress]] = {}
-
-    def close(self) -> None:
-        self._model.close()
+    base: BaseModel
+    model: MoleModel
+    tasks: Mapping[str, Task]
+    recipe: MethodRecipe
+    work: Path
+    made: dict[str, tuple[dict[str, Tensor], Progress]] = field(default_factory=dict)
 
     def measure(self, system: str, names: Sequence[str]) -> Iterator[tuple[str, Cell]]:
         """The system on the dev rows of each task."""
         for name in names:
             tensors, _ = self.trained(system, name)
-            with self._model.mixing(tensors):
-                task, tokenizer = self._tasks[name], self._base.tokenizer
-                yield name, measure_task(self._model.plain, tokenizer, task, names=[system])
+            with self.model.mixing(tensors):
+                task, tokenizer = self.tasks[name], self.base.tokenizer
+                yield name, measure_task(self.model.plain, tokenizer, task, names=[system])
 
     def trained(self, system: str, name: str) -> tuple[dict[str, Tensor], Progress]:
         """What answers the rows of one task; a finished run is read from its checkpoint."""
         run = f"{system}-{name}" if system == "apart" else system
-        if run not in self._trained:
-            tasks = [self._tasks[name]] if system == "apart" else list(self._tasks.values())
-            recipe = recipe_of(system, self._recipe, tasks=len(self._tasks))
-            kept = f"{run}-{'-'.join(self._tasks)}-seed{recipe.schedule.seed}"
-            self._trained[run] = self._model.train(
-                recipe, tasks, run=Run(self._work / "checkpoints" / kept)
-            )
-        return self._trained[run]
+        if run not in self.made:
+            tasks = [self.tasks[name]] if system == "apart" else list(self.tasks.values())
+            recipe = recipe_of(system, self.recipe, tasks=len(self.tasks))
+            kept = f"{run}-{'-'.join(self.tasks)}-seed{recipe.schedule.seed}"
+            folder = Run(self.work / "checkpoints" / kept)
+            self.made[run] = self.model.train(recipe, tasks, run=folder)
+        return self.made[run]
 
 
 def main(
@@ -113,19 +109,16 @@ def main(
     base = load_configured_base()
     facts = {"tasks": names, "rows": rows, "skipped": skip, "recipe": asdict(recipe)}
     cells = open_cells(work / "cells", base=base.checksum, quantization=base.quantization, **facts)
-    trials = Trials(base, tasks=asked, recipe=recipe, work=work)
-    measure = "score: the task's metric over greedy answers, 0 to 100; loss: nats a token"
-    results, losses = harness.Results(out, facts, base=base, measure=measure), {}
+    results, losses = harness.Results(out, facts, base=base, measure=MEASURED), {}
+    model = MoleModel(base, read_shapes(base.folder))
+    trials = Trials(base, model, asked, recipe, work)
     for system in SYSTEMS:
         fill(cells, "mixture", system, names, partial(trials.measure, system))
-        losses[system] = {
-            name: _losses(trials.trained(system, name)[1])
-            for name in (names if system == "apart" else names[:1])
-        }
+        losses[system] = {}
+        for name in names if system == "apart" else names[:1]:
+            run = trials.trained(system, name)[1]
+            train = [round(loss, 4) for loss in run.train_losses]
+            losses[system][name] = {"train": train, "dev": run.dev_losses}
         found = {one: read_system(cells, "mixture", one, names) for one in SYSTEMS}
         results.write(training=losses, table=pair_systems(found, names, ours=OURS))
-    trials.close()
-
-
-def _losses(progress: Progress) -> dict[str, object]:
-    return {"train": [round(loss, 4) for loss in progress.train_losses], "dev": progress.dev_losses}
+    model.close()

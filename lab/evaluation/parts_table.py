@@ -6,30 +6,28 @@
 sample tasks, an empty line between their inputs. *Answers*: such prompts answered freely, as one
 (`split=False`), part by part, and asked as the turns of a chat, which bounds what a cut can give;
 each part's answer is scored by its task's metric, one answer to all of them is taken apart by lines
-as `composite_sets.py` says. Intervals are over sets of tasks.
+as `composite_n.py` says. Intervals are over sets of tasks.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle
-from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab import harness
-from lab.evaluation.composite_sets import cut, draw_sets, short
+from lab.evaluation.composite import BETWEEN
+from lab.evaluation.composite_n import cut, draw_sets, score_parts, short
 from lab.evaluation.evaluate import Rows, read_rows
 from lab.evaluation.intervals import bootstrap, paired_difference
-from lab.evaluation.metrics import score
 from ramole_core.request import Request
-from ramole_core.settings import Settings
 from ramole_core.training.rows import Row
 
 if TYPE_CHECKING:
     from ramole_core.ramole import Ramole
 
-BETWEEN = "\n\n"
 WAYS = ("base", "whole", "parts", "turns")
 Asked = tuple[tuple[str, ...], tuple[Row, ...]]
 """The tasks of a prompt, and their rows."""
@@ -91,15 +89,6 @@ def answers(ramole: "Ramole", asked: Sequence[Asked], way: str, tokens: int) -> 
     return found
 
 
-def worth(asked: Asked, texts: Sequence[str], metrics: dict[str, str]) -> float:
-    """The mean score of the rows, each answer's first line."""
-    scores = [
-        score(metrics[name], [(text.strip().splitlines() or [""])[0]], [row.targets])[0]
-        for name, row, text in zip(*asked, texts, strict=True)
-    ]
-    return sum(scores) / len(scores)
-
-
 def main(
     data: harness.Data = harness.DATA,
     n: Annotated[str, typer.Option(help="Tasks in a prompt, comma separated.")] = "2,3",
@@ -112,15 +101,13 @@ def main(
     out: harness.Out = harness.RESULTS / "parts.json",
 ) -> None:
     """Cut dev prompts of all tasks and composed ones, and answer the composed ones."""
-    from ramole_core.ramole import Ramole
-
-    every = sorted(file.parent.name for file in Path(data).glob("*/dev.jsonl"))
-    with Ramole(Settings(quantization=quantization)) as ramole:  # pyright: ignore[reportArgumentType]
+    every = sorted(file.parent.name for file in data.glob("*/dev.jsonl"))
+    with harness.served(quantization=quantization) as ramole:
         samples = [card.name for card in ramole.pool.cards()]
         drawn = read_rows(data, samples, split="dev", count=100)
         metrics = {task.task: task.metric for task in drawn}
-        facts = {"sets": sets, "tokens": tokens, "seed": seed, "pool": samples}
-        results = harness.Results(out, facts, base=ramole.base)
+        facts = harness.facts_of(ramole)
+        results = harness.Results(out, facts, sets=sets, tokens=tokens, seed=seed)
         ordinary = read_rows(data, every, split="dev", count=rows)
         results.write(ordinary=measure_cuts(ramole, ordinary))
         for count in map(int, harness.words(n)):
@@ -128,8 +115,10 @@ def main(
             cuts = bootstrap([found_right(ramole, one) for one in asked])
             found = {
                 way: [
-                    worth(one, texts, metrics)
-                    for one, texts in zip(asked, answers(ramole, asked, way, tokens), strict=True)
+                    fmean(score_parts(texts, [row.targets for row in rows], names, metrics))
+                    for (names, rows), texts in zip(
+                        asked, answers(ramole, asked, way, tokens), strict=True
+                    )
                 ]
                 for way in WAYS
             }

@@ -4,14 +4,13 @@ A situation beyond the rows of one task (`situations.py`) is a set of questions 
 pair of tasks, a family of prompts, an adapter) and a way to measure a system on some of them.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 
 from lab.evaluation.cells import Cell
 from lab.evaluation.systems import ALONE, BOUNDS, ORDER
+from lab.harness import digest
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Situation:
     def digest(self) -> str:
         """Of all questions."""
         said = {unit: [asdict(one) for one in group] for unit, group in self.groups.items()}
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
+        return digest(said, 8)
 
     @property
     def count(self) -> int:

@@ -1,13 +1,23 @@
-"""The rank of each prompt's own adapter, with twins merged too, and the ranks' top-k figures."""
+"""Retrievers of the table: trained and kept, their parts alone, and the ranks that they give.
 
+A rank is that of a prompt's own adapter, plainly and with twins merged; top-k figures are of ranks.
+"""
+
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from lab.evaluation.intervals import bootstrap, bootstrap_groups
-from ramole_core.retrieval.encoder import unit
-from ramole_core.training.retriever import rank_of_own
+from ramole_core.retrieval.encoder import Encoder, unit
+from ramole_core.retrieval.tuning import RECORD, read_tuning
+from ramole_core.training.loop import Run
+from ramole_core.training.retriever import Texts, rank_of_own, train_retriever
+from ramole_core.training.retriever_metric import fit_metric
+from ramole_core.training.retriever_recipe import RetrieverRecipe
 
 Embed = Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]
 """Texts to vectors of unit length."""
@@ -23,6 +33,9 @@ TWINS = (
     ("squad_v1", "squad_v2"),
 )
 """Tasks of the same instructions over other rows."""
+SERVED = ""
+WAYS = (SERVED, ", the LoRA alone", ", metric and words alone")
+"""What of a tuning is used."""
 
 
 class Remembered:
@@ -86,6 +99,48 @@ def head_of(name: str, names: Sequence[str]) -> str:
     return name
 
 
+@dataclass(frozen=True)
+class Tuner:
+    """Trains what the work folder does not hold."""
+
+    work: Path
+    recipe: RetrieverRecipe
+    untuned: Embed
+    """The untuned encoder's vectors in the recipe's window."""
+    data_dir: Path
+
+    def ways(self, name: str, texts: Texts, *, seed: int) -> dict[str, Embed]:
+        """The retriever tuned on `texts`, kept as `name`, by each of WAYS."""
+        folder = self.work / name
+        schedule = replace(self.recipe.schedule, seed=seed)
+        recipe = replace(self.recipe, schedule=schedule)
+        if not _holds(folder, recipe, texts):
+            train_retriever(recipe, texts=texts, run=Run(folder), data_dir=self.data_dir)
+        tuned = Encoder(data_dir=self.data_dir, adapter=folder)
+        tuning = read_tuning(folder)
+        assert tuning is not None and tuning.metric is not None
+        after = tuning.metric
+        dense = Remembered(lambda rows: tuned.dense(rows, window=recipe.window))
+        before = fit_metric(self.untuned, texts, recipe.metric)
+        embeds: tuple[Embed, ...] = (
+            lambda rows: after(dense(rows), rows),  # what `Encoder.embed` of the folder gives
+            dense,
+            lambda rows: before(self.untuned(rows), rows),
+        )
+        return dict(zip(WAYS, embeds, strict=True))
+
+
+def _holds(folder: Path, recipe: RetrieverRecipe, texts: Texts) -> bool:
+    """Whether the folder's retriever was trained by this recipe on as many inputs of each."""
+    try:
+        record: Mapping = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except OSError:
+        return False
+    asked = json.loads(json.dumps(asdict(recipe)))  # tuples are lists in a file
+    counts = {name: len(rows) for name, rows in texts.items()}
+    return record["recipe"] == asked and record["trained_on"] == counts
+
+
 def summarise(
     runs: Sequence[Places],
     masks: Sequence[Bool[np.ndarray, "prompts"]],
@@ -107,14 +162,10 @@ def summarise(
             by_seed = [float(row[mask].mean()) for row, mask in zip(hits, masks, strict=True)]
             prompt = (hits * seen).sum(0)[some] / seen.sum(0)[some]
             spans = bootstrap(prompt.tolist()), bootstrap_groups(prompt.tolist(), own)
-            cell: dict[str, object] = {
-                "mean": round(float(np.mean(by_seed)), 2),
-                **{
-                    name: list(span.rounded(2).values())[1:]
-                    for name, span in zip(("interval", "tasks"), spans, strict=True)
-                },
-                "seeds": [round(value, 2) for value in by_seed],
-            }
+            interval, over = ([*span.rounded(2).values()][1:] for span in spans)
+            cell: dict[str, object] = {"mean": round(float(np.mean(by_seed)), 2)}
+            cell |= {"interval": interval, "tasks": over}
+            cell["seeds"] = [round(value, 2) for value in by_seed]
             if against is not None:
                 gain = bootstrap((prompt - against.hits(kind, k)[some]).tolist())
                 cell["gain"] = list(gain.rounded(2).values())

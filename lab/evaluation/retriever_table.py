@@ -18,17 +18,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from lab import harness
-from lab.evaluation.retriever_places import POOL, TWINS, Embed, Places, Remembered, summarise
-from lab.evaluation.retriever_runs import SERVED, WAYS, Tuner
-from lab.evaluation.tables import span_table
+from lab.evaluation.retriever_places import (
+    POOL,
+    SERVED,
+    TWINS,
+    WAYS,
+    Embed,
+    Places,
+    Remembered,
+    Tuner,
+    summarise,
+)
 from ramole_core.pool.examples_and_readme import parse_examples
 from ramole_core.retrieval.encoder import Encoder
 from ramole_core.settings import load_settings
@@ -83,22 +89,15 @@ class Runs:
         """Goes on with the file where it was made by the same recipe and encoder."""
         results.take_over("runs", "summary", "shipped", where=("recipe", "encoder_checksum"))
         self._results = results
-        found = results.held.setdefault("runs", {})
-        assert isinstance(found, dict)
-        self._held = found
+        self.held: Any = results.held.setdefault("runs", {})
 
-    def places(self, run: str) -> Places | None:
-        """What a run measured; None when it was not made yet."""
-        found = self._held.get(run)
-        return Places.read(found) if found else None
-
-    def facts(self, run: str) -> dict:
-        """What was noted of a run."""
-        return self._held.get(run, {})
+    def places(self, names: Sequence[str]) -> list[Places]:
+        """What these runs measured, as far as they were made."""
+        return [Places.read(self.held[name]) for name in names if name in self.held]
 
     def keep(self, run: str, places: Places, **facts: object) -> None:
         """Write a run down."""
-        self._held[run] = {**places.write(), **facts}
+        self.held[run] = {**places.write(), **facts}
         self._results.write()
 
 
@@ -106,21 +105,18 @@ def main(
     data: Annotated[
         Path, typer.Option(help="Folder of task folders and retrieval/.")
     ] = harness.DATA,
-    seeds: Annotated[
-        int, typer.Option(help="Splits of the tasks at 40 %, and of the data's.")
-    ] = 10,
+    seeds: Annotated[int, typer.Option(help="Splits of the tasks at 40 %.")] = 10,
     rows: harness.Rows = 8,
     threads: harness.Threads = 0,
     work: harness.Work = Path("retriever_table"),
     out: harness.Out = harness.RESULTS / "retriever.json",
 ) -> None:
     """Tune on shares of the paper's pool, and measure the shipped retriever."""
-    settings = load_settings()
+    settings, recipe = load_settings(), RetrieverRecipe()
     loras = json.loads((data / "retrieval" / "lora_samples.json").read_text())[:POOL]
     prompts = json.loads((data / "retrieval" / "queries.json").read_text())
     examples = {x["model_name"]: [row["inputs"] for row in x["sample"]] for x in loras}
-    tasks = np.array([prompt["task"] for prompt in prompts])
-    recipe = RetrieverRecipe()
+    tasks = [prompt["task"] for prompt in prompts]
     untuned = Encoder(data_dir=settings.data_dir)
     shipped = Encoder(data_dir=settings.data_dir, adapter=settings.adapters_dir / "_retriever")
     dense = Remembered(lambda texts: untuned.dense(texts, window=recipe.window))
@@ -128,68 +124,57 @@ def main(
     facts = {"recipe": asdict(recipe), "encoder_checksum": untuned.checksum}
     facts |= {"pool": len(examples), "prompts": len(prompts)}
     results = harness.Results(out, facts, twins=TWINS, published=PUBLISHED)
-    runs = Runs(results)
-    served: dict[str, tuple[Embed, Encoder]] = {"untuned": (dense, untuned)}
+    runs, served = Runs(results), {"untuned": (dense, untuned)}
     if shipped.tuned:
         served["shipped"] = (Remembered(shipped.embed), shipped)
     for name, (embed, encoder) in served.items():
-        if runs.facts(name).get("checksum") != encoder.checksum:
+        if runs.held.get(name, {}).get("checksum") != encoder.checksum:
             runs.keep(name, Places.measure(embed, examples, prompts), checksum=encoder.checksum)
     shares = {0.4: seeds, 1.0: min(seeds, WHOLE)}
     for share, count in shares.items():
         for seed in range(count):
-            if all(runs.places(run_name(share, seed, way)) for way in WAYS):
+            if all(run_name(share, seed, way) in runs.held for way in WAYS):
                 continue
             chosen = split_tasks(list(examples), share=share, seed=seed)
-            ways = tuner.ways(
-                f"{share:.0%}-seed{seed}", {name: examples[name] for name in chosen}, seed=seed
-            )
+            texts = {name: examples[name] for name in chosen}
+            ways = tuner.ways(f"{share:.0%}-seed{seed}", texts, seed=seed)
             for way, embed in ways.items():
-                runs.keep(
-                    run_name(share, seed, way),
-                    Places.measure(embed, examples, prompts),
-                    tuned_on=chosen,
-                )
+                places = Places.measure(embed, examples, prompts)
+                runs.keep(run_name(share, seed, way), places, tuned_on=chosen)
             results.write(summary=summary_of(runs, tasks, shares=shares))
-    summary = summary_of(runs, tasks, shares=shares)
-    results.write(summary=summary)
+    results.write(summary=summary_of(runs, tasks, shares=shares))
     if shipped.tuned:
+        embeds, adapters = (dense, served["shipped"][0]), settings.adapters_dir
+        halves = min(seeds, HALVES)
         found = measure_shipped(
-            dense,
-            served["shipped"][0],
-            tuner,
-            data=data,
-            adapters=settings.adapters_dir,
-            rows=rows,
-            seeds=min(seeds, HALVES),
+            embeds, tuner, data=data, adapters=adapters, rows=rows, seeds=halves
         )
         results.write(shipped=found | {"checksum": shipped.checksum})
-    Console().print(show(summary))
 
 
-def summary_of(runs: Runs, tasks: np.ndarray, *, shares: Mapping[float, int]) -> dict:
+def summary_of(runs: Runs, tasks: Sequence[str], *, shares: Mapping[float, int]) -> dict:
     """The table: retriever x (all prompts, those of tuned tasks, those of unseen tasks)."""
-    untuned = runs.places("untuned")
-    assert untuned is not None
-    everything, named = np.ones(len(tasks), bool), tasks.tolist()
-    table = {"untuned": {"all": summarise([untuned], [everything], tasks=named)}}
-    if shipped := runs.places("shipped"):
-        found = summarise([shipped], [everything], tasks=named, against=untuned)
-        table["shipped"] = {"all": found}
+    (untuned,), everything = runs.places(["untuned"]), np.ones(len(tasks), bool)
+
+    def top(made: Sequence[Places], masks: Sequence[np.ndarray]) -> dict:
+        return summarise(made, masks, tasks=tasks, against=untuned)
+
+    table = {"untuned": {"all": summarise([untuned], [everything], tasks=tasks)}}
+    if shipped := runs.places(["shipped"]):
+        table["shipped"] = {"all": top(shipped, [everything])}
     for (share, count), way in product(shares.items(), WAYS):
         names = [run_name(share, seed, way) for seed in range(count)]
-        names = [name for name in names if runs.places(name)]
-        made = [places for name in names if (places := runs.places(name))]
+        made = runs.places(names)
         if not made:
             continue
-        tuned = [np.isin(tasks, runs.facts(name)["tuned_on"]) for name in names]
-        rows = {"all": summarise(made, [everything] * len(made), tasks=named, against=untuned)}
+        learnt = [runs.held[name]["tuned_on"] for name in names if name in runs.held]
+        tuned = [np.isin(tasks, names) for names in learnt]
+        rows = {"all": top(made, [everything] * len(made))}
         if share < 1:
             unseen = [~mask for mask in tuned]
-            rows["tuned"] = summarise(made, tuned, tasks=named, against=untuned)
-            rows["unseen"] = summarise(made, unseen, tasks=named, against=untuned)
+            rows |= {"tuned": top(made, tuned), "unseen": top(made, unseen)}
             if way == SERVED:
-                rows["unseen, untuned"] = summarise([untuned] * len(made), unseen, tasks=named)
+                rows["unseen, untuned"] = summarise([untuned] * len(made), unseen, tasks=tasks)
         table[f"tuned on {share:.0%}{way}"] = rows
     return table
 
@@ -200,23 +185,17 @@ def run_name(share: float, seed: int, way: str) -> str:
 
 
 def measure_shipped(
-    dense: Embed, shipped: Embed, tuner: Tuner, *, data: Path, adapters: Path, rows: int, seeds: int
+    embeds: Sequence[Embed], tuner: Tuner, *, data: Path, adapters: Path, rows: int, seeds: int
 ) -> dict:
-    """The shipped retriever against the untuned one on the data's dev prompts, and, on tasks that
-    it was not tuned on, twins of it that saw half of its tasks."""
+    """The shipped retriever against the untuned one (`embeds`: that one first) on the data's dev
+    prompts, and, on tasks that it was not tuned on, twins of it that saw half of its tasks."""
     record = json.loads((adapters / "_retriever" / "retriever.json").read_text(encoding="utf-8"))
     groups = list(record["trained_on"])
     trained = names_in(groups)
     examples, prompts = read_folders(data, rows=rows)
-    tasks = np.array([prompt["task"] for prompt in prompts])
-    before = Places.measure(dense, examples, prompts)
-    after = Places.measure(shipped, examples, prompts)
-    learnt, named = np.isin(tasks, trained), tasks.tolist()
-    found: dict = {
-        "trained_on": trained,
-        "tasks it was not tuned on": compare(before, [after], [~learnt], named),
-        "tasks it was tuned on, dev prompts": compare(before, [after], [learnt], named),
-    }
+    tasks = [prompt["task"] for prompt in prompts]
+    before, after = (Places.measure(embed, examples, prompts) for embed in embeds)
+    learnt = np.isin(tasks, trained)
     twins, masks = [], []
     for seed in range(seeds):
         half = split_tasks(groups, share=0.5, seed=seed)
@@ -224,12 +203,16 @@ def measure_shipped(
         embed = tuner.ways(f"half-seed{seed}", texts.train, seed=seed)[SERVED]
         twins.append(Places.measure(embed, examples, prompts))
         masks.append(~np.isin(tasks, names_in(half)))
-    found["tuned on half of its tasks, the other tasks"] = compare(before, twins, masks, named)
     pool, asked = sample_pool(examples, prompts, adapters)
-    everything = [np.ones(len(asked), bool)]
-    old, new = (Places.measure(embed, pool, asked) for embed in (dense, shipped))
-    owners = [prompt["task"] for prompt in asked]
-    return found | {"sample adapters among strangers": compare(old, [new], everything, owners)}
+    old, new = (Places.measure(embed, pool, asked) for embed in embeds)
+    own, every = [prompt["task"] for prompt in asked], np.ones(len(asked), bool)
+    return {
+        "trained_on": trained,
+        "tasks it was not tuned on": compare(before, [after], [~learnt], tasks),
+        "tasks it was tuned on, dev prompts": compare(before, [after], [learnt], tasks),
+        "tuned on half of its tasks, the other tasks": compare(before, twins, masks, tasks),
+        "sample adapters among strangers": compare(old, [new], [every], own),
+    }
 
 
 def compare(
@@ -246,17 +229,3 @@ def compare(
 def names_in(groups: Sequence[str]) -> list[str]:
     """The tasks of groups such as `a+b`."""
     return [name for group in groups for name in group.split("+")]
-
-
-def show(summary: Mapping[str, Mapping[str, Mapping]]) -> Table:
-    """The top-k figures for the terminal, twins apart; intervals over prompts."""
-
-    def span(cell: Mapping) -> dict[str, float]:
-        return dict(zip(("mean", "low", "high"), (cell["mean"], *cell["interval"]), strict=True))
-
-    rows = {
-        f"{name}, {part}": {top: span(cell) for top, cell in found["plain"].items()}
-        for name, parts in summary.items()
-        for part, found in parts.items()
-    }
-    return span_table("percent of prompts", rows)

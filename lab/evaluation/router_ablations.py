@@ -11,6 +11,7 @@ at all. A trained gate and its losses are kept in WORK, so a stopped run goes on
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -19,9 +20,8 @@ import typer
 
 from lab import harness
 from lab.evaluation.answers import MAX_TOKENS
-from lab.evaluation.cells import Cell, Cells
+from lab.evaluation.cells import Cell, Cells, compare_rows, fill, measured, open_cells
 from lab.evaluation.router_table import SETTINGS, UNSEEN, Unseen, measure_gates
-from lab.evaluation.tables import compare_rows, fill, measured, open_cells
 from ramole_core.base.model import BaseModel
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Router, load_router
@@ -99,33 +99,37 @@ def summarise(
     }
 
 
+@dataclass(frozen=True)
 class Trials:
     """Trains and measures what the cells do not hold yet."""
 
-    def __init__(
-        self,
-        cells: Cells,
-        *,
-        base: BaseModel,
-        shapes: Shapes,
-        loras: Loras,
-        data: Path,
-        unseen: Mapping[str, Task],
-        schedule: Schedule,
-    ) -> None:
-        """`unseen`: the tasks that are measured, on their dev rows."""
-        self._cells, self._base, self._shapes, self._loras = cells, base, shapes, loras
-        self._data, self._schedule = data, schedule
-        self.seen = tuple(name for name in loras if name not in unseen)
-        self._dev: dict[str, Sequence[Encoded]] = {
-            name: encode_rows(base.tokenizer, task.dev, max_tokens=MAX_TOKENS)
-            for name, task in unseen.items()
+    cells: Cells
+    base: BaseModel
+    shapes: Shapes
+    loras: Loras
+    data: Path
+    unseen: Mapping[str, Task]
+    """The tasks that are measured, on their dev rows."""
+    schedule: Schedule
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """The adapters that a router may be trained on."""
+        return tuple(name for name in self.loras if name not in self.unseen)
+
+    @cached_property
+    def dev(self) -> dict[str, Sequence[Encoded]]:
+        """The measured rows by task."""
+        tokenizer = self.base.tokenizer
+        return {
+            name: encode_rows(tokenizer, task.dev, max_tokens=MAX_TOKENS)
+            for name, task in self.unseen.items()
         }
 
     @property
     def tasks(self) -> list[str]:
         """The task of each measured row."""
-        return [name for name, rows in self._dev.items() for _ in rows]
+        return [name for name, rows in self.dev.items() for _ in rows]
 
     def losses(self, variant: Variant, setting: str, seed: int) -> Losses:
         """Under the variant's trained gate; one adapter has all the weight under any gate."""
@@ -143,34 +147,34 @@ class Trials:
     ) -> Losses:
         def make(missing: Sequence[str]) -> Iterator[tuple[str, Cell]]:
             gate = router()
-            gate = gate and gate.to(device=self._base.device, dtype=self._base.dtype)
-            loras = {name: self._loras[name] for name in self._dev}
-            model = MixedModel(self._base, loras=loras, shapes=self._shapes)
+            gate = gate and gate.to(device=self.base.device, dtype=self.base.dtype)
+            loras = {name: self.loras[name] for name in self.dev}
+            model = MixedModel(self.base, loras=loras, shapes=self.shapes)
             try:
                 found = measure_gates(
-                    model, self._dev, gates={"gate": [gate]}, setting=setting, seed=0, k=k
+                    model, self.dev, gates={"gate": [gate]}, setting=setting, seed=0, k=k
                 )["gate"]
             finally:
                 model.close()
             for name in missing:
                 yield name, Cell([], [], [], measures={"loss": found[name]})
 
-        return measured(fill(self._cells, setting, system, list(self._dev), make), "loss")
+        return measured(fill(self.cells, setting, system, list(self.dev), make), "loss")
 
     def _router(self, variant: Variant, seed: int) -> Router:
-        folder = self._cells.folder / "gates" / f"{variant.trained}-seed{seed}"
+        folder = self.cells.folder / "gates" / f"{variant.trained}-seed{seed}"
         if not (folder / "router.safetensors").is_file():
             names = draw_share(self.seen, variant.share, seed=seed)
             settings = {"rank": variant.rank, "alpha": 2.0 * variant.rank}
-            schedule = replace(self._schedule, seed=seed)
+            schedule = replace(self.schedule, seed=seed)
             recipe = MethodRecipe("ramole", settings, dropout=variant.dropout, schedule=schedule)
-            loras = {name: self._loras[name] for name in names}
-            tasks = [read_task(self._data / name) for name in names]
+            loras = {name: self.loras[name] for name in names}
+            tasks = [read_task(self.data / name) for name in names]
             train_method(
-                recipe, loras=loras, tasks=tasks, base=self._base, shapes=self._shapes,
+                recipe, loras=loras, tasks=tasks, base=self.base, shapes=self.shapes,
                 run=Run(folder),
             )  # fmt: skip
-        return load_router(folder, shapes=self._shapes)
+        return load_router(folder, shapes=self.shapes)
 
 
 def main(
@@ -204,10 +208,7 @@ def main(
     depends = {"rows": rows, "base": base.checksum, "adapters": loras.checksums}
     cells = open_cells(work, quantization=base.quantization, **depends, **facts)
     asked = harness.read_tasks(data, names, rows=rows, skip=skip)
-    trials = Trials(
-        cells, base=base, shapes=shapes, loras=loras.loras, data=data, unseen=asked,
-        schedule=schedule,
-    )  # fmt: skip
+    trials = Trials(cells, base, shapes, loras.loras, data, asked, schedule)
     results = harness.Results(
         out,
         facts,

@@ -2,13 +2,17 @@
 
     python -m lab router_table --data DATA
 
-The random gates are sharpened until their weights are as uneven as the trained one's
-(`sharpness.py`). For each dev row three adapters are mixed, the same for every gate. In `own` they
-are the row's own adapter and two others drawn at random, in `others` three others: what a good
-retriever finds, and what is left when nothing fits. The measure is the loss of the right answer in
-nats a token; its differences are paired by row, with 95 % bootstrap intervals.
+A random RouterLoRA whose matrices are as large as a trained one's has nearly equal weights all the
+same, because its queries and keys do not know each other: entropy 1.00, a second uniform gate. Only
+one that is as sharp shows what the trained direction is worth, so the random gates are sharpened
+until their weights are as uneven as the trained one's. For each dev row three adapters are mixed,
+the same for every gate. In `own` they are the row's own adapter and two others drawn at random, in
+`others` three others: what a good retriever finds, and what is left when nothing fits. The measure
+is the loss of the right answer in nats a token; its differences are paired by row, with 95 %
+bootstrap intervals.
 """
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,15 +21,12 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 
 from lab import harness
 from lab.evaluation.answers import MAX_TOKENS
 from lab.evaluation.intervals import bootstrap, bootstrap_groups
-from lab.evaluation.sharpness import as_sharp, mean_entropy
-from lab.evaluation.tables import span_table
 from ramole_core.base.shapes import read_shapes
-from ramole_core.composition import Router, load_trained, random_router
+from ramole_core.composition import ModuleRouter, Router, load_trained, random_router
 from ramole_core.composition.router import read_router
 from ramole_core.methods import find_row
 from ramole_core.settings import load_settings
@@ -46,6 +47,8 @@ SHARP_ROWS = 6
 """Rows, of different tasks, that the random gates are made as sharp on."""
 GROUP = 10
 """Rows of a task that meet the same adapters."""
+STEPS, LARGEST = 12, 2.0**20
+"""Halvings of a sharpening factor's logarithm; no factor is larger."""
 
 
 def draw_sets(
@@ -102,15 +105,67 @@ def measure_alone(
     return {"base": bare, "own_alone": own}
 
 
+@torch.no_grad()
+def mean_entropy(
+    model: MixedModel, rows: Sequence[Encoded], router: Router | None, *, names: Sequence[str]
+) -> float:
+    """Of the gate's weights, over log k: 1 for equal weights, 0 for one adapter at each token; the
+    mean over tokens and modules. Raises nothing; needs at least two names."""
+    found = []
+    for row in rows:
+        ids = torch.tensor([row.prompt + row.answer], device=model.plain.device)
+        with model.gated_by(router, names=[names], watch=True):
+            model.plain(input_ids=ids, use_cache=False)
+        weights = (model.mixer.alpha or {}).values()
+        every = [torch.special.entr(alpha.float()).sum(-1).mean() for alpha in weights]
+        found.append(torch.stack(every).mean())
+    return float(torch.stack(found).mean()) / math.log(len(names))
+
+
+def sharpened(router: Router, factor: float) -> Router:
+    """The same router with its scores times `factor`."""
+    modules = {
+        path: ModuleRouter(A=one.A, B=one.B * factor) for path, one in router.modules.items()
+    }
+    return Router(modules, router.rank, f"{router.checksum} times {factor:g}")
+
+
+def as_sharp(
+    model: MixedModel,
+    rows: Sequence[Encoded],
+    router: Router,
+    *,
+    entropy: float,
+    names: Sequence[str],
+) -> Router:
+    """The router sharpened until its weights have this mean entropy on these rows; as it is where
+    it is sharper already."""
+
+    def at(factor: float) -> float:
+        return mean_entropy(model, rows, sharpened(router, factor), names=names)
+
+    low, high = 1.0, 4.0
+    if at(low) <= entropy:
+        return router
+    while high < LARGEST and at(high) > entropy:
+        low, high = high, high * 4
+    for _ in range(STEPS):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if at(middle) > entropy else (low, middle)
+    return sharpened(router, high)
+
+
 def summarise(losses: Mapping[str, Losses]) -> dict:
     """Mean loss by system with its interval, by task, and the trained gate's paired differences.
 
     Differences have three intervals: rows drawn again, the sets of adapters that they meet (whose
     rows hang together), and tasks.
     """
-    flat = {gate: [x for rows in tasks.values() for x in rows] for gate, tasks in losses.items()}
     return {
-        "loss": {gate: asdict(bootstrap(values)) for gate, values in flat.items()},
+        "loss": {
+            gate: asdict(bootstrap([x for rows in tasks.values() for x in rows]))
+            for gate, tasks in losses.items()
+        },
         "trained_minus": {
             rival: _gap(losses["trained"], losses[rival]) for rival in ("uniform", "random")
         },
@@ -166,24 +221,20 @@ def main(
         name: encode_rows(base.tokenizer, task.dev, max_tokens=MAX_TOKENS)
         for name, task in harness.read_tasks(data, names, rows=rows, skip=skip).items()
     }
-    model = MixedModel(
-        base, loras=read_loras(names, settings=settings, shapes=shapes).loras, shapes=shapes
-    )
-    kept = trained.to(device=base.device, dtype=base.dtype)
+    loras = read_loras(names, settings=settings, shapes=shapes).loras
+    model = MixedModel(base, loras=loras, shapes=shapes)
     known = [rows_of[0] for rows_of in dev.values()][:SHARP_ROWS]
-    entropy = mean_entropy(model, known, kept, names=names[:K])
-    drawn = [
-        random_router(shapes, rank=trained.rank, seed=seed + turn, like=trained).to(
-            device=base.device, dtype=base.dtype
-        )
-        for turn in range(3)
-    ]
+
+    def unevenness(router: Router) -> float:
+        return mean_entropy(model, known, router, names=names[:K])
+
+    routers = [trained]
+    for turn in range(3):
+        routers.append(random_router(shapes, rank=trained.rank, seed=seed + turn, like=trained))
+    kept, *drawn = (one.to(device=base.device, dtype=base.dtype) for one in routers)
+    entropy = unevenness(kept)
     sharp = [as_sharp(model, known, one, entropy=entropy, names=names[:K]) for one in drawn]
-    gates: dict[str, list[Router | None]] = {
-        "trained": [kept],
-        "uniform": [None],
-        "random": list(sharp),
-    }
+    gates = {"trained": [kept], "uniform": [None], "random": sharp}
     results = harness.Results(
         out,
         base=base,
@@ -194,11 +245,7 @@ def main(
         rows={name: len(encoded) for name, encoded in dev.items()},
         skipped=skip,
         seed=seed,
-        entropy={
-            "trained": entropy,
-            "random as drawn": mean_entropy(model, known, drawn[0], names=names[:K]),
-            "random": mean_entropy(model, known, sharp[0], names=names[:K]),
-        },
+        entropy={"trained": entropy, "random": unevenness(sharp[0])},
     )
     alone = measure_alone(model, dev)
     for setting in SETTINGS:
@@ -206,5 +253,4 @@ def main(
         summary = summarise({**losses, **alone})
         summary["verdict"] = verdict(summary)
         results.write(**{setting: summary})
-        losses_of = {system: {"loss": span} for system, span in summary["loss"].items()}
-        Console().print(span_table(setting, losses_of), summary["verdict"])
+        print(f"{setting}: {summary['verdict']}")

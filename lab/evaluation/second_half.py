@@ -10,12 +10,11 @@ Intervals are over adapters, families, uploads or prompts. Nothing was fitted on
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from lab import harness
-from lab.evaluation.copies import UPLOADED, add_uploads
 from lab.evaluation.intervals import bootstrap, bootstrap_groups
+from lab.evaluation.made_adapters import UPLOADED, add_uploads
 from ramole_core.request import Request
 from ramole_core.training.prompt_sets import Upload
 
@@ -80,33 +79,25 @@ def main(
     out: harness.Out = harness.RESULTS / "second_half.json",
 ) -> None:
     """Ask for their adapters, and write the shares."""
-    from ramole_core.base.fetch import fetch_base
-    from ramole_core.ramole import Ramole
-    from ramole_core.settings import load_settings
-
-    said, usual = json.loads(PROMPTS.read_text("utf-8")), load_settings()
-    base = fetch_base(usual.base_model, data_dir=usual.data_dir)
-    with TemporaryDirectory() as folder:
-        settings = load_settings(data_dir=Path(folder), base_model=str(base), chroma_url=None)
-        with Ramole(settings) as ramole:
-            ramole.load()
-            pool = {card.name for card in ramole.pool.cards()}
-            results = harness.Results(out, base=ramole.base, pool=sorted(pool), seed=seed)
-            phrased = {
-                name: [one["prompt"] for one in prompts]
-                for name, prompts in said["phrased"].items()
-                if name in pool
-            }
-            two = [one for one in said["two_tasks"] if set(one["tasks"]) <= pool]
-            alone = [one["prompt"] for one in said["one_task"] if one["task"] in pool]
-            parts = [100.0 * (len(ramole.parts(Request(text))) > 1) for text in alone]
-            results.write(
-                phrased=found(ramole, phrased),
-                everyday=found(ramole, said["everyday"]),
-                two_tasks=cut(ramole, two),
-                one_task={"prompts": len(alone), "cut": bootstrap(parts).rounded(1)},
-                uploads=uploads_found(ramole, said["uploads"], seed=seed),
-            )
+    said = json.loads(PROMPTS.read_text("utf-8"))
+    with harness.served() as ramole:
+        facts = harness.facts_of(ramole)
+        pool = {card.name for card in ramole.pool.cards()}
+        phrased = {
+            name: [one["prompt"] for one in prompts]
+            for name, prompts in said["phrased"].items()
+            if name in pool
+        }
+        two = [one for one in said["two_tasks"] if set(one["tasks"]) <= pool]
+        alone = [one["prompt"] for one in said["one_task"] if one["task"] in pool]
+        parts = [100.0 * (len(ramole.parts(Request(text))) > 1) for text in alone]
+        harness.Results(out, facts, seed=seed).write(
+            phrased=found(ramole, phrased),
+            everyday=found(ramole, said["everyday"]),
+            two_tasks=cut(ramole, two),
+            one_task={"prompts": len(alone), "cut": bootstrap(parts).rounded(1)},
+            uploads=uploads_found(ramole, said["uploads"], seed=seed),
+        )
 
 
 def uploads_found(

@@ -115,32 +115,19 @@ def request_of(
     excluded: Sequence[str],
     ask: Ask,
     owner: str | None = None,
+    found: Sequence[str] = (),
 ) -> Request:
-    """What the system is asked for a row whose own adapter is `own`; None: the base's.
-
-    The control needs to know what is found: `random_request`.
-    """
+    """What the system is asked for a row whose own adapter is `own`; None: the base's. `found`:
+    the nearest adapters, which only the control needs to know."""
     plain = Request(prompt, method="base", max_new_tokens=ask.tokens, trace=False, owner=owner)
+    if system == RANDOM:
+        weights = draw_weights(prompt, len(found))
+        return replace(plain, method="mixture", adapters=tuple(found), weights=weights)
     if system == PERFECT and own is not None:
         return replace(plain, method="selection", adapters=(own,))
     if system in ALONE:
         return plain
     return read_way(system).of(replace(plain, k=ask.k, exclude=tuple(excluded)))
-
-
-def random_request(
-    prompt: str, found: Sequence[str], *, ask: Ask, owner: str | None = None
-) -> Request:
-    """What `random_weights` asks: the adapters that were found, weighed by chance."""
-    return Request(
-        prompt,
-        method="mixture",
-        adapters=tuple(found),
-        weights=draw_weights(prompt, len(found)),
-        max_new_tokens=ask.tokens,
-        trace=False,
-        owner=owner,
-    )
 
 
 def draw_weights(prompt: str, count: int) -> tuple[float, ...]:

@@ -41,13 +41,9 @@ def answer_to(ramole: "Ramole", turns: list[str]) -> Generation:
 
 def main(threads: harness.Threads = 0, out: harness.Out = harness.RESULTS / "visits.json") -> None:
     """Ask the thirty prompts, and write down what came."""
-    from ramole_core.ramole import Ramole
-    from ramole_core.settings import load_settings
-
     asked = json.loads(PROMPTS.read_text("utf-8"))
-    with Ramole(load_settings()) as ramole:
-        pool = [card.name for card in ramole.pool.cards()]
-        results = harness.Results(out, base=ramole.base, pool=pool)
+    with harness.served() as ramole:
+        results = harness.Results(out, harness.facts_of(ramole))
         rows = []
         for one in asked:
             turns = one["prompt"] if isinstance(one["prompt"], list) else [one["prompt"]]

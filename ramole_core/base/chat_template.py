@@ -17,7 +17,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, first_line
 
 MARK = "{#- the plain turns of RAMoLE -#}"
 """By which the default is known; nothing of it is rendered."""
@@ -119,7 +119,7 @@ def _fault(tokenizer: PreTrainedTokenizerBase) -> str | None:
     try:
         written = _render(tokenizer)
     except Exception as error:  # a template is a program
-        return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        return first_line(error).rstrip(".")
     return None if PROBE in written else "what the user says is not in what it writes"
 
 

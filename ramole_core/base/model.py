@@ -21,13 +21,21 @@ from ramole_core.base.architecture import drop_other_parts, model_class
 from ramole_core.base.chat_template import check_marks, complete_template
 from ramole_core.base.checksum import read_json, weights_checksum
 from ramole_core.base.fetch import Progress, fetch_base
-from ramole_core.base.int4 import Int4Linear, round_to_int4
-from ramole_core.base.int8 import round_head
-from ramole_core.base.mixtures import round_experts, take_apart
-from ramole_core.base.nf4 import Nf4Linear, config_for_cuda, round_to_nf4
-from ramole_core.base.packed import check_shapes, pack_linears, round_linears, takes
+from ramole_core.base.packed import (
+    Int4Linear,
+    Nf4Linear,
+    check_shapes,
+    config_for_cuda,
+    pack_linears,
+    round_head,
+    round_linears,
+    round_to_int4,
+    round_to_nf4,
+    takes,
+)
+from ramole_core.base.routers import round_experts, take_apart
 from ramole_core.base.shapes import read_shapes
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, first_line
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUANTIZATIONS = ("auto", "nf4", "int4", "none")
@@ -130,7 +138,7 @@ def _read_tokenizer(source: str, folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # tokenizers raise anything, bare Exception included
-        raise _not_loadable(source, f"its tokenizer: {_first_line(error)}") from error
+        raise _not_loadable(source, f"its tokenizer: {first_line(error)}") from error
 
 
 def dequantised(base: BaseModel) -> PreTrainedModel:
@@ -209,7 +217,7 @@ def _read_model(
                 **options,
             )
     except Exception as error:  # the loaders raise anything; all of it is about this folder
-        raise _not_loadable(source, _first_line(error)) from error
+        raise _not_loadable(source, first_line(error)) from error
     model, report = cast("tuple[PreTrainedModel, Mapping[str, Iterable[object]]]", loaded)
     if missing := sorted(map(str, report["missing_keys"])):
         raise _not_loadable(source, f"its files lack {len(missing)} weights, first {missing[0]}")
@@ -252,7 +260,3 @@ def _not_loadable(source: str, reason: str) -> RamoleError:
         f"{source} cannot be loaded as a causal language model ({reason.rstrip('.')}); set "
         "RAMOLE_BASE_MODEL to one that can."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,16 +1,21 @@
-"""Linear layers in few bits, and the choice of layers to pack.
+"""Linear layers in few bits (NF4, int4, int8), and the choice of layers to pack.
 
-Which layers are packed is the same for every kind and on every device.
+Which layers are packed, and into which numbers, is the same on every device. On a CPU our own
+kernels make and read the codes, and bitsandbytes is not even imported: it would quantise in many
+times the time, and repack its weights at the first forward. On CUDA, NF4 layers are bitsandbytes'.
 """
 
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ramole_core.errors import RamoleError
+from ramole_core.kernels.narrow import as_numbers, from_bytes, narrowed, rounded_to_bytes
+from ramole_core.kernels.narrow_grid import narrowed_to_grid, on_grid
 from ramole_core.kernels.weight import Input, Weight
 from ramole_core.kernels.widen import BLOCK
 
@@ -99,3 +104,63 @@ def round_linears(
 def _rows_of(layer: nn.Linear | Conv1D) -> Tensor:
     """[o, i]; Conv1D keeps [i, o], and is quantised as any linear layer."""
     return layer.weight.data.T.contiguous() if isinstance(layer, Conv1D) else layer.weight.data
+
+
+class Int8Linear(PackedLinear):
+    """A linear layer of int8 numbers [o, i] and float32 scales [o]."""
+
+    narrowed = staticmethod(rounded_to_bytes)
+    as_numbers = staticmethod(from_bytes)
+
+
+def round_head(source: str, model: PreTrainedModel) -> None:
+    """Replace the model's head by one in int8; raises RamoleError where it has no plain one on the
+    CPU."""
+    head = model.get_output_embeddings()
+    if type(head) is not nn.Linear or head.weight.device.type != "cpu":
+        raise RamoleError(
+            f"{source} has no plain output head on the CPU that int8 could hold; set "
+            "RAMOLE_HEAD=full."
+        )
+    model.set_output_embeddings(Int8Linear(head.weight, head.bias))
+
+
+class Int4Linear(PackedLinear):
+    """A linear layer of codes uint8 [o, i / 2], steps and least numbers bfloat16 [o, i / 32, 2]."""
+
+    narrowed = staticmethod(narrowed_to_grid)
+    as_numbers = staticmethod(on_grid)
+
+
+def round_to_int4(weight: Tensor) -> Tensor:
+    """The weight [o, i] on the CPU, i in whole blocks, after int4 and back."""
+    return on_grid(*narrowed_to_grid(weight)).to(weight.dtype)
+
+
+class Nf4Linear(PackedLinear):
+    """A linear layer of codes uint8 [o, i / 2] and scales float32 [o, i / BLOCK]."""
+
+    narrowed = staticmethod(narrowed)
+    as_numbers = staticmethod(as_numbers)
+
+
+def round_to_nf4(weight: Tensor) -> Tensor:
+    """The weight [o, i], i in whole blocks, after NF4 and back."""
+    if weight.device.type == "cpu":
+        return as_numbers(*narrowed(weight)).to(weight.dtype)
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    packed, state = quantize_4bit(weight, quant_type="nf4", blocksize=BLOCK)
+    return dequantize_4bit(packed, state).to(weight.dtype).reshape(weight.shape)
+
+
+def config_for_cuda(shapes: Shapes, compute: torch.dtype) -> BitsAndBytesConfig:
+    """The transformers config that loads the same layers by bitsandbytes."""
+    odd = [path for path, size in shapes.items() if not fits(*size)]
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=compute,
+        # naming some replaces transformers' own list, which is the head
+        llm_int8_skip_modules=[*odd, "lm_head"] if odd else None,
+    )

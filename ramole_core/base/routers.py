@@ -1,17 +1,21 @@
-"""The router of a mixture of experts, with a plain linear layer.
+"""Split a model's mixtures of experts, and their routers, into plain linear layers.
 
-transformers multiplies by the router's weight in the midst of the router's code. Here the product
-stands alone, at a path such as `mlp.gate.router_logits`, so that adapters find it. The router's own
-code goes on from there: it is given the logits, and the identity as its weight.
+Only where that is equivalent. transformers multiplies by the router's weight in the midst of the
+router's code. Here the product stands alone, at a path such as `mlp.gate.router_logits`, so that
+adapters find it. The router's own code goes on from there: it is given the logits, and the identity
+as its weight.
 """
 
 import copy
 import inspect
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from ramole_core.base.experts import linear_of
+from ramole_core.base import experts
+from ramole_core.base.experts import Experts, linear_of
+from ramole_core.base.packed import Shapes, takes
 
 TOKENS, WIDTH = 7, 24
 """Sizes of the trial."""
@@ -63,3 +67,26 @@ def _with_weight(module: nn.Module, weight: Tensor) -> nn.Module:
     if hasattr(other, "hidden_dim"):
         other.__dict__["hidden_dim"] = weight.shape[1]
     return other
+
+
+def take_apart(model: nn.Module, *, keep: bool = False) -> None:
+    """Replace each module that computes the same; others stay. `keep`: experts can still run by
+    transformers' code, which is faster on a GPU."""
+    for path, module in list(model.named_modules()):
+        if not path or not experts.computes_so(module):
+            continue
+        model.set_submodule(path, Experts(module, keep=keep))
+        beside = model.get_submodule(path.rpartition(".")[0])
+        for name, other in list(beside.named_children()):
+            if computes_so(other):
+                setattr(beside, name, Router(other))
+
+
+def round_experts(model: nn.Module, shapes: Shapes, rounding: Callable[[Tensor], Tensor]) -> None:
+    """Round the experts' layers that fit, in place, since loading packs no such layers."""
+    for path, module in model.named_modules():
+        if isinstance(module, Experts):
+            for name, layer in module.named_modules(prefix=path):
+                if name in shapes and takes(name, shapes[name]):
+                    weight = layer.get_parameter("weight").data
+                    weight.copy_(rounding(weight))

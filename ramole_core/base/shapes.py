@@ -7,13 +7,13 @@ from typing import TypeGuard
 
 import torch
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
 
 from ramole_core.base.architecture import model_class, text_prefix
-from ramole_core.base.causal import check_causal
-from ramole_core.base.mixtures import take_apart
-from ramole_core.errors import RamoleError
+from ramole_core.base.routers import take_apart
+from ramole_core.errors import RamoleError, first_line
 
 ALIKE = ("FalconLinear",)
 """Classes of transformers that are a linear layer, written in another way."""
@@ -36,7 +36,7 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     except RamoleError:
         raise
     except Exception as error:  # each architecture checks its own config in its own way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise RamoleError(
             f"{config} does not describe a causal language model that is known here "
             f"({reason.rstrip('.:')}); set RAMOLE_BASE_MODEL to another."
@@ -67,3 +67,38 @@ def _shapes_of(folder: str, _changed: int) -> tuple[tuple[str, tuple[int, int]],
         elif is_linear(module):
             found.append((path, (module.in_features, module.out_features)))
     return tuple(found)
+
+
+ENCODERS = ("bert-generation",)
+"""Families of encoders that fill no blanks, so that transformers' list of those lacks them."""
+BOTH_WAYS = {
+    "is_causal": (False,),
+    "use_bidirectional_attention": (True, "all"),
+    "causal": (False,),  # XLM's
+    "attn_type": ("bi",),  # XLNet's
+}
+"""Fields of a config, and what they say where tokens look both ways."""
+
+
+def check_causal(source: str, config: PreTrainedConfig) -> None:
+    """Raise RamoleError unless the model is causal."""
+    text = config.get_text_config(decoder=True)
+    if (said := _says_both_ways(text)) is not None:
+        raise RamoleError(
+            f"{source} is an encoder ({text.model_type}, {said}): its tokens see those behind "
+            "them, so it fills blanks and cannot write; set RAMOLE_BASE_MODEL to a causal language "
+            "model."
+        )
+
+
+def _says_both_ways(config: PreTrainedConfig) -> str | None:
+    """The config field of bidirectional attention, or None."""
+    for name, values in BOTH_WAYS.items():
+        value = getattr(config, name, None)
+        if any(value is one or (isinstance(one, str) and value == one) for one in values):
+            return f"{name}={value}"
+    # a decoder taken out of a pair, as BartForCausalLM is, makes itself one; GPT-NeoX has the field
+    # and no use for it
+    writes = getattr(config, "is_decoder", True) or getattr(config, "is_encoder_decoder", False)
+    encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING or config.model_type in ENCODERS
+    return "is_decoder=False" if encoder and not writes else None

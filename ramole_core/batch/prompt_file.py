@@ -8,8 +8,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from ramole_core.batch.cells import known_column, prompt_column
-from ramole_core.batch.formats import READERS, kind_of
+from ramole_core.batch.formats import READERS, kind_of, known_column, prompt_column
 from ramole_core.batch.rows import BadRow, Batch, BatchLimits, BatchRow, Kind, beginning
 from ramole_core.errors import RamoleError
 from ramole_core.request import Request, is_unsaid, read_request

@@ -45,7 +45,7 @@ def record_of(row: BatchRow, answer: "Generation") -> dict[str, object]:
 
 
 def refusal_of(row: BadRow) -> dict[str, object]:
-    """The line of a row that was not asked."""
+    """The line of a row that could not be read."""
     return {"index": row.index, "line": row.line, "error": row.sentence, "row": row.text}
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 Write = Callable[[dict[str, object]], None]
 SAID = 20
-"""Bad rows told one by one on standard error; the output has all of them."""
+"""Bad rows that are listed on standard error; the output has all of them."""
 PROGRESS_SECONDS = 10.0
 """Seconds between two lines of progress where there is no bar."""
 

@@ -33,7 +33,7 @@ class Chat:
     first: "Request"
     """What every turn is asked like; its history comes before the first turn."""
     quiet: bool
-    """True: nothing is printed, `told` has it all."""
+    """True: nothing is printed, all goes to `told`."""
     turns: list[tuple[str, str, Sequence[str]]] = field(default_factory=list)
     """User, assistant, and the adapters that the turn had."""
     told: list[dict[str, object]] = field(default_factory=list)

@@ -14,19 +14,16 @@ from typing import Annotated
 import typer
 
 from ramole_core import __version__
-from ramole_core.cli.answers import generate, retrieve
+from ramole_core.cli.answers import generate, retrieve, trace
 from ramole_core.cli.batch import batch
 from ramole_core.cli.chat import chat
 from ramole_core.cli.doctor import doctor
 from ramole_core.cli.hub import hub
 from ramole_core.cli.keys import keys
-from ramole_core.cli.laboratory import register
+from ramole_core.cli.laboratory import page, register
 from ramole_core.cli.methods import methods
-from ramole_core.cli.mixes import mixes
 from ramole_core.cli.opening import REMOTE, chosen_url
-from ramole_core.cli.page import page
-from ramole_core.cli.pool import add, list_adapters, remove
-from ramole_core.cli.traces import trace
+from ramole_core.cli.pool import add, list_adapters, mixes, remove
 from ramole_core.errors import RamoleError
 from ramole_core.export.command import merge
 from ramole_core.serving.command import serve

@@ -72,7 +72,7 @@ class Side:
     apart: float | None
     """Mean KL between few tokens mixed by PyTorch and by Triton; None: only one of them mixes."""
     mixing: str
-    """Who mixes a decode step."""
+    """What mixes a decode step."""
     steps: str
     """How decode steps are launched."""
     load_seconds: float
@@ -108,7 +108,7 @@ def measure_side(
     timed: bool = True,
     tell: Callable[[str, float], None] = lambda stage, fraction: None,
 ) -> Side:
-    """Load the base as these settings say, ask it, and with `timed` time it."""
+    """Load the base with these settings, run the requests, and with `timed` time them."""
     cuda = settings.device == "cuda"
     if cuda:
         gc.collect()  # the side before may still be held by a cycle
@@ -217,7 +217,7 @@ def _answers(ours: OurEngine, sizes: Sizes, names: Sequence[str]) -> Tokens:
 
 
 def _answer_ids(ours: OurEngine, requests: Sequence[Request]) -> list[list[int]]:
-    """The tokens of requests that are asked at once."""
+    """The answers' tokens of requests that run together."""
     ours.ramole.engine.forget_prefixes()
     states = [ours.submit(request) for request in requests]
     found: dict[int, list[int]] = {state.number: [] for state in states}

@@ -21,7 +21,7 @@ def hub(
     ] = None,
     anew: Annotated[bool, typer.Option("--anew", help="Read cards again that are known.")] = False,
     known: Annotated[
-        bool, typer.Option("--known", help="Show what is listed; ask nobody.")
+        bool, typer.Option("--known", help="Show what is listed; the Hub is not contacted.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the table here, as JSON.")] = None,
     as_json: Json = False,

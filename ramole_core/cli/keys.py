@@ -1,4 +1,4 @@
-"""The command `keys`: who may call a server with a key of their own."""
+"""The command `keys`: add, list and remove the users' keys of a server."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -1,14 +1,16 @@
-"""The commands `evaluate` and `benchmark` of the folder `lab/` beside the program.
+"""The commands whose code lies beside the core: `page`, and of `lab/` `evaluate` and `benchmark`.
 
-A container or an installed package has no such folder; there both commands say so.
+A container or an installed package has no `lab/`; there both commands say so.
 """
 
 from collections.abc import Callable
 from functools import wraps
+from importlib import import_module
 from typing import Any
 
 import typer
 
+from ramole_core.cli.opening import Json
 from ramole_core.errors import RamoleError
 
 ANY = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -57,3 +59,14 @@ def _missing(name: str) -> Callable[[], None]:
 
     refuse.__doc__ = "Measure; only in a clone of the repository, which has the folder lab/."
     return refuse
+
+
+PAGE = "ui.program"
+
+
+def page(as_json: Json = False) -> None:
+    """The page on http://127.0.0.1:7860, until Ctrl-C; the model loads behind it.
+
+    The variables RAMOLE_* say the port, the base model and all else.
+    """
+    import_module(PAGE).run(as_json=as_json)

@@ -32,7 +32,7 @@ chosen_url: ContextVar[str | None] = ContextVar("chosen_url", default=None)
 def opened() -> Iterator["Ramole"]:
     """`Ramole`, closed at the end.
 
-    Who may give commands may use what they had listed: adapters of the Hub are allowed.
+    Adapters of the Hub are allowed: whoever runs commands here had them listed.
     """
     from ramole_core.ramole import Ramole
     from ramole_core.settings import load_settings

@@ -40,7 +40,7 @@ BUSY = "The server is busy"
 
 
 class Unreachable(RamoleError):
-    """No server answers there, or it lets nobody in: nothing else can be asked of it either."""
+    """No server answers there, or it refuses the login: no other call can succeed either."""
 
 
 class Server:

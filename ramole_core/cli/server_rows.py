@@ -1,4 +1,4 @@
-"""Ask a running server for the rows of a batch, several at a time, to be answered together."""
+"""Send the rows of a batch to a running server, several at a time, so that they run together."""
 
 import queue
 import threading
@@ -19,7 +19,7 @@ def ask_rows(server: Server, rows: Sequence[BatchRow]) -> Iterator[Event]:
     """Each picture of each row as it grows; a Generation, or the error that refuses it, ends a row.
     Closing the iterator ends what is on its way.
 
-    A server that is busy is asked again. Raises Unreachable where it ends or lets nobody in.
+    A busy server is tried again. Raises Unreachable where it ends or refuses the login.
     """
     todo, came = iter(rows), queue.SimpleQueue[Event | BaseException | None]()
     taking, ended = threading.Lock(), threading.Event()

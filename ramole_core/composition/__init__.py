@@ -28,6 +28,8 @@ from ramole_core.composition.method import (
     Candidate as Candidate,
     Composition as Composition,
     Known as Known,
+    Search as Search,
+    Tried as Tried,
     Watched as Watched,
     decide as decide,
     find_method as find_method,
@@ -40,7 +42,6 @@ from ramole_core.composition.router import (
     load_router as load_router,
     random_router as random_router,
 )
-from ramole_core.composition.search import Search as Search, Tried as Tried
 from ramole_core.composition.sites import (
     Sites as Sites,
     block_of as block_of,

@@ -47,7 +47,7 @@ import torch
 from torch import Tensor
 
 from ramole_core.composition.decision import Ask, Bypass, Decision, even
-from ramole_core.composition.lora import Lora, LoraSet
+from ramole_core.composition.lora import Lora, LoraSet, wide
 from ramole_core.composition.method import Candidate, Composition, register
 from ramole_core.composition.sites import Sites
 from ramole_core.composition.trained import Trained, known_places
@@ -135,16 +135,9 @@ def _pairs(trained: Trained, place: int, down: str, up: str) -> dict[str, Lora]:
     ]
     tensors = trained.tensors
     return {
-        path: Lora(
-            A=_wide(tensors[f"{start}{path}.{down}"]), B=_wide(tensors[f"{start}{path}.{up}"])
-        )
+        path: Lora(A=wide(tensors[f"{start}{path}.{down}"]), B=wide(tensors[f"{start}{path}.{up}"]))
         for path in paths
     }
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """In float32 or wider."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def inherit(
@@ -155,8 +148,8 @@ def inherit(
     rank, tensors = int(recipe["rank"]), {}
     for path, (i, o) in sites.shapes.items():
         if (own := lora.get(path)) is not None:
-            tensors[f"{place}/{path}.A"] = _wide(own.A).clone()
-            tensors[f"{place}/{path}.B"] = _wide(own.B).clone()
+            tensors[f"{place}/{path}.A"] = wide(own.A).clone()
+            tensors[f"{place}/{path}.B"] = wide(own.B).clone()
         tensors[f"{place}/{path}.a1"] = (torch.rand(rank, i) * 2 - 1) * i**-0.5
         tensors[f"{place}/{path}.a2"] = torch.zeros(o, rank)
     return tensors

@@ -29,7 +29,7 @@ from ramole_core.composition.sites import Sites, block_of, parent_of
 from ramole_core.composition.trained import Trained
 from ramole_core.methods import Value
 
-# --- what it is told ------------------------------------------------------------------------------
+# --- inputs ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Adapter:
     rank: int
     """The largest of its modules."""
     score: float = float("nan")
-    """Cosine similarity to the prompt; nan where nobody asked."""
+    """Cosine similarity to the prompt; nan where not measured."""
     response: Response | None = None
-    """To the prompt's last token; None where nobody asked."""
+    """To the prompt's last token; None where not measured."""
     usual: Float[Tensor, "module 2"] | None = None
     """Mean and standard deviation of log |B A x| over everyday inputs; None: (0, 1)."""
     share: float = float("nan")
@@ -114,7 +114,7 @@ class Signal:
 
 Score = Callable[[Signal], Float[Tensor, "*l k"]]
 """One score an adapter, finite, on the signal's device; of one that lacks the module, what u = 0
-gives. It is not asked of modules that nobody has: all are 0 there."""
+gives. It is not computed for modules that no adapter has: all are 0 there."""
 TINY = 1e-30
 """Of a length squared."""
 
@@ -159,7 +159,7 @@ class Gate:
     """Weights for every token: a table of terms, unused ones left out."""
 
     router: Router | None = None
-    """<A_r x, B_r^T v> / sqrt(s). The bank keeps every router that it has met: few, known by their
+    """<A_r x, B_r^T v> / sqrt(s). The bank keeps every router that it got: few, known by their
     checksums."""
     linear: Mapping[str, Float[Tensor, "k i"]] | None = None
     """W by module path, or by the path of the block or parent where `per` is that."""
@@ -232,7 +232,7 @@ class Decision:
 
 
 def even(present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
-    """1/k each, in every module, whoever has it."""
+    """1/k for each adapter in every module, also where it lacks the module."""
     return torch.full(present.shape, 1 / max(present.shape[-1], 1))
 
 

@@ -6,10 +6,10 @@ block. A request that names some of them reads those rows, in its own order.
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from ramole_core.composition.decision import Ask
+from ramole_core.composition.lora import wide
 from ramole_core.composition.method import Candidate, Composition
 from ramole_core.composition.sites import Sites
 from ramole_core.composition.trained import Trained, known_places
@@ -59,7 +59,7 @@ class FixedPool(Composition):
                     f"again with `python -m ramole_core train method {self.row.name}`."
                 )
             chosen = tensor if rows == every else tensor[rows]
-            made[name] = chosen.to(torch.promote_types(tensor.dtype, torch.float32))
+            made[name] = wide(chosen)
         if trained.checksum:
             self._kept = (key, made)
         return made

@@ -48,7 +48,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ramole_core.composition.decision import Ask, Decision, Gate, Signal
-from ramole_core.composition.lora import Lora, LoraSet
+from ramole_core.composition.lora import Lora, LoraSet, wide
 from ramole_core.composition.method import Candidate, Composition, register
 from ramole_core.composition.sites import Sites, parent_of
 from ramole_core.composition.trained import Trained
@@ -114,7 +114,7 @@ def own_lora(trained: Trained, name: str) -> LoraSet:
         if key.startswith(start) and key.endswith(".A"):
             path = key[len(start) : -2]
             B = trained.tensors[f"{start}{path}.B"]
-            found[path] = Lora(A=_wide(A), B=_wide(B))
+            found[path] = Lora(A=wide(A), B=wide(B))
     return found
 
 
@@ -127,7 +127,7 @@ def decision_of(trained: Trained, ask: Ask, *, listen: Listen | None = None) -> 
     }
 
     def score(signal: Signal) -> Float[Tensor, "*l k"]:
-        x = _wide(signal.x)
+        x = wide(signal.x)
         alone = x.new_zeros(*x.shape[:-1], ask.k)
         alone[..., -1] = 1.0
         if signal.path not in routers:
@@ -189,8 +189,3 @@ def fold(tensors: Mapping[str, Tensor], recipe: Mapping[str, Value]) -> dict[str
     """The trained tensors as `decide` reads them: alpha/r folded into B."""
     scale = recipe["alpha"] / recipe["rank"]
     return {n: t * scale if n.endswith(".B") else t for n, t in tensors.items()}
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """In float32 or wider."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ramole_core.shapes import LoraA, LoraB
 
@@ -30,12 +31,16 @@ def orthonormal(lora: Lora) -> Lora:
     It is computed in float64: how many threads the libraries below take changes their last bits,
     and none that is left after rounding.
     """
-    wide = torch.promote_types(lora.B.dtype, torch.float32)
     Q, R = torch.linalg.qr(lora.B.double())
-    return Lora(A=(R @ lora.A.double()).to(wide), B=Q.to(wide))
+    dtype = torch.promote_types(lora.B.dtype, torch.float32)
+    return Lora(A=(R @ lora.A.double()).to(dtype), B=Q.to(dtype))
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """A tensor in float32 or wider."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def widened(lora: Lora) -> Lora:
-    """In float32 or wider."""
-    wide = torch.promote_types(lora.A.dtype, torch.float32)
-    return Lora(A=lora.A.to(wide), B=lora.B.to(wide))
+    """A LoRA in float32 or wider."""
+    return Lora(A=wide(lora.A), B=wide(lora.B))

@@ -40,8 +40,7 @@ import numpy as np
 
 from ramole_core.composition.decision import Ask, Decision
 from ramole_core.composition.fusion import fused
-from ramole_core.composition.method import Composition, register
-from ramole_core.composition.search import Search, Tried
+from ramole_core.composition.method import Composition, Search, Tried, register
 from ramole_core.methods import Method, Option, Value
 
 BOUND = 1.5

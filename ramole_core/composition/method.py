@@ -5,6 +5,7 @@ options), and `decide`, which says once what becomes of a request's adapters. Ev
 has a default.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
@@ -16,11 +17,48 @@ from torch import Tensor
 from ramole_core.composition.activation import Response
 from ramole_core.composition.decision import Ask, Decision, check
 from ramole_core.composition.lora import LoraSet
-from ramole_core.composition.search import Search
 from ramole_core.composition.sites import Sites
 from ramole_core.composition.trained import Trained
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Method, Value, find_row
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Weights and their loss."""
+
+    weights: tuple[float, ...]
+    """One an adapter, in the request's order."""
+    loss: float
+    """Of the pairs, in nats a token."""
+
+
+class Search(ABC):
+    """A deterministic ask-and-tell search for a request's weights; knows nothing of models.
+
+    `engine/fitting.py` asks for weights, measures the loss of the request's (input, target) pairs
+    under them, and reports it.
+    """
+
+    steps: int
+    """How many weights it tries."""
+
+    @abstractmethod
+    def ask(self) -> tuple[float, ...]:
+        """Weights to try next."""
+
+    @abstractmethod
+    def tell(self, tried: Tried) -> None:
+        """Report the loss of the weights asked last."""
+
+    @property
+    @abstractmethod
+    def best(self) -> Tried | None:
+        """The best so far by the method's measure; None before the first `tell`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what the search holds, at any point."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +67,14 @@ class Candidate:
 
     name: str
     score: float
-    """Cosine similarity to the prompt; nan where it was named and nobody asked, or
-    where it shows no examples."""
+    """Cosine similarity to the prompt; nan where it was named and not
+    measured, or where it shows no examples."""
     checksum: str
     """Of its content."""
     load: Callable[[], LoraSet]
     """Reads its LoRAs as they were uploaded."""
     response: Response | None = None
-    """To the prompt's last token; None where nobody asked."""
+    """To the prompt's last token; None where not measured."""
     share: float = float("nan")
     """What the method's `choose` gave it; nan where it was not asked."""
 

@@ -7,21 +7,72 @@ mask that was made for them and nothing else, to the attention function. `_atten
 every call, and raises Unsupported where it is not so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import causal_mask_function, sdpa_mask
 
 from ramole_core.base.architecture import text_prefix
-from ramole_core.engine.attention_window import Window, window_of
 from ramole_core.engine.falcon_attention import leave_falcon, serve_falcon
 from ramole_core.engine.flat_cache import FlatCache
 from ramole_core.engine.gathered_attention import attend_by_scores
 from ramole_core.errors import Unsupported
+
+Window = int | str | None
+"""Number of the last tokens that are visible; None: all so far; str: why it is not known."""
+FAR = 1 << 24
+"""A position beyond every window."""
+_found: dict[Hashable, Window] = {}
+
+
+def window_of(sees: Callable, sizes: Iterable[int | None]) -> Window:
+    """The window of a mask function; `sizes` are the windows that it may have."""
+    if sees is causal_mask_function:
+        return None
+    windows = tuple(dict.fromkeys(w for w in sizes if w))
+    parts = _parts_of(sees)
+    if parts is None:
+        return _ask(sees, windows)
+    if (windows, parts) not in _found:
+        _found[windows, parts] = _ask(sees, windows)
+    return _found[windows, parts]
+
+
+def _ask(sees: Callable, windows: Sequence[int]) -> Window:
+    places = {0, 1, 5, *(at for w in windows for at in (w - 1, w, w + 1, 2 * w + 3))}
+    asked = [(at, torch.arange(2 * at + 2)) for at in sorted(places)]
+    asked.append((FAR, FAR - torch.tensor([-1, 0, 1, 100, 10_000, FAR // 2, FAR - 1, FAR])))
+    first = torch.zeros((), dtype=torch.long)
+    try:
+        seen = [
+            torch.as_tensor(sees(first, first, torch.full_like(keys, at), keys)).expand(len(keys))
+            for at, keys in asked
+        ]
+    except Exception as error:  # of padding, images or blocks: it looks at other tensors
+        return f"its mask depends on more than places ({error})"
+    for window in (None, *windows):
+        wanted = [(keys <= at) & (keys > at - (window or FAR + 1)) for at, keys in asked]
+        if all(map(torch.equal, seen, wanted)):
+            return window
+    return "its mask is neither causal nor a sliding window"
+
+
+def _parts_of(function: object) -> Hashable | None:
+    """The parts of a function that determine its result; None: not known."""
+    if isinstance(function, int | str | None):
+        return function, type(function)
+    if isinstance(function, tuple):
+        parts = [_parts_of(part) for part in function]
+        return None if None in parts else tuple(parts)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return None
+    cells = [_parts_of(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
+    return None if None in cells else (code, *cells)
 
 
 class ServedAttention:

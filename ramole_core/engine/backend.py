@@ -1,13 +1,13 @@
 """The interface between `Ramole` and the engines, wherever they run.
 
-In this process that is one engine (`local_engine.py`); over a network of them it is
+In this process that is one engine (`engine.py`); over a network of them it is
 `ramole_core/serving/`. Retrieval, the pool and whose turn it is to choose adapters are never behind
 this door.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Unpack, runtime_checkable
 
 from transformers import PreTrainedTokenizerBase
 
@@ -16,7 +16,8 @@ from ramole_core.engine.engine import Likely
 from ramole_core.engine.fitting import Fit
 from ramole_core.engine.prompt import Prepared, Prompt, Turn
 from ramole_core.engine.reader import ModelFacts
-from ramole_core.request import Fitting, Generation, Request, Step
+from ramole_core.engine.request_stream import Caller
+from ramole_core.request import Generation, Request, Step
 from ramole_core.turns import Source, never
 
 
@@ -68,14 +69,7 @@ class Backend(Protocol):
         ...
 
     def stream(
-        self,
-        asked: Sequence[Prepared],
-        *,
-        session: str = "",
-        address: str = "",
-        cancelled: Callable[[], bool],
-        waiting: Callable[[int, int], None],
-        fitting: Callable[[int, Fitting], None],
+        self, asked: Sequence[Prepared], **caller: Unpack[Caller]
     ) -> Iterator[tuple[int, Step | Generation]]:
         """Every token and answer, with the index of its request, as `Ramole.stream_batch` says."""
         ...

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ramole_core.kernels import pointwise
+from ramole_core.kernels.call_args import WATCHING
 from ramole_core.kernels.pointwise import POINTS
 from ramole_core.kernels.program import Program
-from ramole_core.kernels.record_hook import WATCHING
 from ramole_core.kernels.team import Kernel
 
 aten = torch.ops.aten
@@ -101,7 +101,7 @@ class _Watch(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """PyTorch would wrap each call, against a compiler that nobody uses here."""
+        """False: no wrapper around each call, for a compiler that is not used here."""
         return False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

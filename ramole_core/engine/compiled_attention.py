@@ -37,10 +37,9 @@ from ramole_core.kernels.attention import (
     Q,
     queries_of,
 )
-from ramole_core.kernels.call_args import WORDS
+from ramole_core.kernels.call_args import WATCHING, WORDS
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.program import Program
-from ramole_core.kernels.record_hook import WATCHING
 
 
 class CompiledAttention:

@@ -1,11 +1,11 @@
-"""The engine: base model, served layers, adapters and the shared batch."""
+"""The engine: base model, served layers, adapters and the shared batch; a `Backend`."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 from jaxtyping import Float
@@ -19,30 +19,30 @@ from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.bare_reading import BareReader
 from ramole_core.engine.decoding import spell
 from ramole_core.engine.effect_reading import EffectReading
-from ramole_core.engine.faults import fault_of
+from ramole_core.engine.engine_thread import EngineThread
 from ramole_core.engine.fitting import Fit
 from ramole_core.engine.graph_step import Graphs
 from ramole_core.engine.isolated_forward import IsolatedForward
 from ramole_core.engine.kv import KvCache
-from ramole_core.engine.left_out import leave_out
 from ramole_core.engine.load_check import Verdict, check_served
 from ramole_core.engine.model_runner import ModelRunner
 from ramole_core.engine.new_state import new_pair_state, new_request_state
 from ramole_core.engine.own_forward import OwnForward
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.placement import Placer, Weights
-from ramole_core.engine.prompt import Prepared, Prompt, Turn, encode_prompt
+from ramole_core.engine.prompt import Prepared, Prompt, encode_prompt, leave_out
 from ramole_core.engine.prompt_means import KnownMeans
 from ramole_core.engine.reader import RequestReader, facts_of_model
-from ramole_core.engine.reference import Reference, response_of
-from ramole_core.engine.reference_file import remembered, what_of
+from ramole_core.engine.reference import Reference, remembered, response_of, what_of
 from ramole_core.engine.request_state import RequestState
+from ramole_core.engine.request_stream import Caller, RequestStream
 from ramole_core.engine.scheduler import Event, Scheduler, Sizes
 from ramole_core.engine.segment_maker import SegmentMaker
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.store import UnitStore
-from ramole_core.errors import Busy
+from ramole_core.errors import Busy, fault_of
 from ramole_core.kernels.all import compile_kernels
+from ramole_core.kernels.threads import kernels_alone
 from ramole_core.layers import Bank, find_layout, fused_of, install_serving, is_exact
 from ramole_core.request import Generation, Request, Step
 from ramole_core.turns import Source, TurnLock, never
@@ -58,7 +58,7 @@ class EngineSizes(Sizes):
     units_dir: Path | None = field(default=None)
     """Where packed adapters are kept; None: in memory only."""
     reference_dir: Path | None = field(default=None)
-    """Where the reference's inputs are kept (`reference_file.py`); None: read at every start."""
+    """Where the reference's inputs are kept (`reference.py`); None: read at every start."""
 
 
 class Likely(NamedTuple):
@@ -72,8 +72,8 @@ class Likely(NamedTuple):
 class Engine:
     """An engine over a base model; `close()` leaves the model unchanged.
 
-    Whoever wants answers submits requests and lets somebody call `step`: a thread of its own
-    (`EngineThread`), or the callers themselves, in turn.
+    `step` is called by a thread of its own from `start` on (`EngineThread`), before that by the
+    callers of `stream`, in turn.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Engine:
         self._kv = KvCache(base.model, limit=sizes.kv_cache_bytes)
         self._attention = ServedAttention(base.model)
         self.exact = is_exact(base.model)
-        """Whether a token's bits do not depend on who else is served."""
+        """Whether a token's bits are independent of the other requests."""
         self.fused = fused_of(base.device) if fused else None
         """What mixes a step's tokens in one launch a group; None: PyTorch or our kernels do."""
         self._installed, serving = install_serving(base.model, self.layout, fused=self.fused)
@@ -157,6 +157,9 @@ class Engine:
         )
         self._bare = BareReader(base.model, self.layout, placer=self._placer, alone=self._alone)
         self._reader = RequestReader(base.tokenizer, self.facts, weights=weights)
+        self.read, self.prepare = self._reader.read, self._reader.prepare
+        self.complete, self.fit = self._reader.complete, self._reader.fit
+        self._thread: EngineThread | None = None
         self.verdict = None if own is None else self._check(own)
         read = remembered(
             self._bare.ends, folder=sizes.reference_dir, what=what_of(base, self.layout)
@@ -198,25 +201,33 @@ class Engine:
         """Most tokens of a prompt and its answer together."""
         return self.facts.context
 
-    def read(self, request: Request) -> Prompt:
-        """The request's turns as token ids; raises RamoleError where the context is too short."""
-        return self._reader.read(request)
+    @property
+    def idle(self) -> bool:
+        return self.scheduler.idle and not (self._thread and self._thread.expects)
 
-    def prepare(
-        self,
-        request: Request,
-        candidates: Sequence[Candidate],
-        prompt: Prompt | None = None,
-        *,
-        earlier: Sequence[Turn] = (),
-    ) -> Prepared:
-        """The request with its adapters and its prompt; `earlier` are the turns that its prompt has
-        before the one that is answered. Raises RamoleError where a method cannot use them."""
-        return self._reader.prepare(request, candidates, prompt, earlier=earlier)
+    @property
+    def alive(self) -> bool:
+        """Whether the engine can be stepped: its thread is alive, or callers step it."""
+        return self._thread is None or self._thread.alive
 
-    def complete(self, asked: Prepared) -> Prepared:
-        """Replace given adapters by those that the methods bring."""
-        return self._reader.complete(asked)
+    def start(self) -> None:
+        if self._thread is None:
+            self._thread = EngineThread(self)
+            self._thread.start()
+
+    def expecting(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._thread is None else self._thread.expecting()
+
+    def stream(
+        self, asked: Sequence[Prepared], **caller: Unpack[Caller]
+    ) -> Iterator[tuple[int, Step | Generation]]:
+        return iter(RequestStream(self, lambda: self._thread, asked, **caller))
+
+    def pack(self, candidate: Candidate) -> None:
+        self.store.pack(candidate.checksum, candidate.load)
+
+    def keep_only(self, checksums: Iterable[str]) -> None:
+        self.store.keep_only(checksums)
 
     def submit(
         self,
@@ -248,11 +259,6 @@ class Engine:
             address=address,
         )
         return self.scheduler.submit(state, deliver)
-
-    def fit(self, prepared: Prepared) -> Fit | None:
-        """The search for the request's weights, at its start or known already; None where it needs
-        none. Raises RamoleError where an example is too long, or the method cannot search."""
-        return self._reader.fit(prepared)
 
     def submit_step(
         self,
@@ -342,7 +348,7 @@ class Engine:
     def step(self) -> list[Event]:
         """Run one iteration of the batch and deliver its results.
 
-        An error of the forward itself, which nobody foresaw, ends every request with it, and is
+        An unforeseen error of the forward itself ends every request with it, and is
         raised.
         """
         with self._lock.turn(), self._runner.apart():
@@ -363,12 +369,7 @@ class Engine:
     ) -> list[Likely]:
         """The `top` likeliest tokens after `ids`, with their probabilities, as each request would
         have them. Raises RamoleError where the bank is full of adapters in use."""
-        full = "The adapters in use leave no room for this one now; try again in a moment."
-        jobs = [(self._maker.segments(one, length=len(ids)), list(ids)) for one in asked]
-        logits, faults = self._alone.read(jobs, full=full, becomes=_lengths(asked))
-        for n, error in faults.items():
-            raise fault_of(error, asked[n].request.method)
-        found = logits.float().softmax(-1).topk(top)
+        found = self._logits(asked, [list(ids)] * len(asked)).softmax(-1).topk(top)
         return [
             Likely(list(zip(spell(self._base.tokenizer, ids), chances, strict=True)), ids)
             for ids, chances in zip(found.indices.tolist(), found.values.tolist(), strict=True)
@@ -377,17 +378,22 @@ class Engine:
     def next_logits(self, asked: Sequence[Prepared]) -> Float[Tensor, "b v"]:
         """The logits after each of these prompts, as each request would have them; float32 on the
         CPU, for comparing engines. Raises as `next_tokens` does."""
+        return self._logits(asked, [list(one.prompt.ids) for one in asked]).cpu()
+
+    def _logits(
+        self, asked: Sequence[Prepared], every: Sequence[list[int]]
+    ) -> Float[Tensor, "b v"]:
+        """The logits, float32, after these tokens of each request."""
         full = "The adapters in use leave no room for these now; try again in a moment."
-        every = [list(one.prompt.ids) for one in asked]
-        made = [
-            self._maker.segments(one, length=len(ids))
+        jobs = [
+            (self._maker.segments(one, length=len(ids)), ids)
             for one, ids in zip(asked, every, strict=True)
         ]
-        jobs = list(zip(made, every, strict=True))
-        logits, faults = self._alone.read(jobs, full=full, becomes=_lengths(asked))
+        lengths = [len(one.prompt.ids) + one.prompt.room for one in asked]
+        logits, faults = self._alone.read(jobs, full=full, becomes=lengths)
         for n, error in faults.items():
             raise fault_of(error, asked[n].request.method)
-        return logits.float().cpu()
+        return logits.float()
 
     @contextmanager
     def mixing(
@@ -426,10 +432,11 @@ class Engine:
             return []
         ids = [prompt.ids for prompt in prompts]
         inputs = self._bare.ends(ids, source=source, cancelled=cancelled)
-        return [
-            [self._response(one, [x[:, n] for x in inputs]) for one in part]
-            for n, part in enumerate(candidates)
-        ]
+        with kernels_alone():
+            return [
+                [self._response(one, [x[:, n] for x in inputs]) for one in part]
+                for n, part in enumerate(candidates)
+            ]
 
     def mean_inputs(self, turn: Request) -> Mapping[str, Tensor]:
         """The mean input of each block, by its path, over the prompt of this turn alone, as the
@@ -465,12 +472,9 @@ class Engine:
         }
 
     def close(self) -> None:
-        """Take the served layers out again."""
+        """End the thread, and take the served layers out again."""
+        if self._thread is not None:
+            self._thread.close()
         with self._lock.turn():
             self._installed.remove()
             self._attention.remove()
-
-
-def _lengths(asked: Sequence[Prepared]) -> list[int]:
-    """The greatest length of each request."""
-    return [len(one.prompt.ids) + one.prompt.room for one in asked]

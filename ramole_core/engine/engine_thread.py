@@ -5,8 +5,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from ramole_core.engine.engine import Engine
+if TYPE_CHECKING:
+    from ramole_core.engine.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +22,7 @@ class EngineThread:
     """Step an engine while there is work, from `start()` on; `close()` ends it after the running
     step."""
 
-    def __init__(self, engine: Engine):
+    def __init__(self, engine: "Engine"):
         self._engine = engine
         self._wake = threading.Condition()
         self._ending = False
@@ -29,7 +31,7 @@ class EngineThread:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Begin. Who submits has to know of this thread before, or would not wake it."""
+        """Begin. Callers that submit must have this thread before, to wake it."""
         self._thread.start()
 
     @property
@@ -89,5 +91,5 @@ class EngineThread:
                 return
             try:
                 self._engine.step()
-            except Exception:  # whoever waited has been told; the server goes on
+            except Exception:  # every request got its error; the server goes on
                 log.exception("A step of the batch failed, and every request with it.")

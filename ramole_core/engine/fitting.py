@@ -16,10 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ramole_core.composition import Candidate, LoraSet, Search, Tried, find_method
-from ramole_core.engine.faults import fault_of
 from ramole_core.engine.pair_reading import Pair, PairReading
 from ramole_core.engine.prompt import Prepared, Turn
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, fault_of
 from ramole_core.methods import complete_options
 from ramole_core.request import Fitting, Request
 

@@ -1,7 +1,7 @@
 """Forwards of whole prompts beside the batch, in a cache of their own; the same numbers.
 
 For looking: the next token at some position, or what goes into the layers at a prompt's end. A
-prompt is read in pieces; after each the batch has as much time, and whoever else reads a turn.
+prompt is read in pieces; after each the batch has as much time, and every other reader a turn.
 """
 
 import threading
@@ -66,7 +66,7 @@ class IsolatedForward:
         self._page_bytes = KvCache(model, limit=0).page_bytes
         self._lock, self._chunk = lock, chunk
         self._line = TurnLock()
-        """Of all who read beside the batch, one waits for the engine's lock."""
+        """Of all readers beside the batch, one waits for the engine's lock."""
         self._long = TurnLock()
         """One long prompt is read at a time, or their caches would fill the memory."""
         self._idle, self._behind, self._note = idle, behind, note

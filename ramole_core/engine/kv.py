@@ -13,8 +13,7 @@ from jaxtyping import Float16, Int64
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ramole_core.engine.kv_sequence import KvSequence
-from ramole_core.engine.page_pool import PagePool
+from ramole_core.engine.page_pool import KvSequence, PagePool
 from ramole_core.engine.pages import PAGE, PageMemory, pages_of
 from ramole_core.engine.prefix import Page, PrefixTree
 from ramole_core.errors import RamoleError
@@ -179,7 +178,7 @@ class KvCache:
         *,
         traced: bool = False,
     ) -> None:
-        """Append these written tokens, and let others find them.
+        """Append these written tokens and make them findable for other requests.
 
         `gates` is their trace; without it, `traced` says that they need none.
         """

@@ -13,11 +13,10 @@ from transformers import PreTrainedModel
 
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.capture import recording
-from ramole_core.engine.captured_step import CapturedStep
 from ramole_core.engine.flat_cache import FlatCache, Span
 from ramole_core.engine.graph_step import Graphs, GraphStep
 from ramole_core.engine.kv import KvCache, KvSequence
-from ramole_core.engine.replay import Replay, copied
+from ramole_core.engine.replay import CapturedStep, Replay, copied
 from ramole_core.kernels.threads import kernels_alone
 from ramole_core.layers import Bank, BatchMix, Forward, RowMix, Serving, is_exact
 

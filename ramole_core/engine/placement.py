@@ -1,7 +1,7 @@
 """Place a request's decision: made before it waits, pinned in the bank when it runs.
 
-All that takes time (reading adapters, deciding, merging) is done by `prepare`, in the thread of
-whoever asks; `pin` runs between two steps of the batch and only takes pages.
+All that takes time (reading adapters, deciding, merging) is done by `prepare`, in the caller's
+thread; `pin` runs between two steps of the batch and only takes pages.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -59,7 +59,7 @@ class Placement:
     """A merge is one."""
     bypass: Held | None = None
     present: Bool[Tensor, "module slot"] = field(kw_only=True)
-    """Where each of `adapters` counts: it has the module, and nobody switched it off."""
+    """Where each of `adapters` counts: it has the module, and is not switched off."""
     lacks: Bool[Tensor, "module k"] | None = None
     """Where an adapter of a merge lacks the module; None: it is no merge."""
     score_table: np.ndarray | None = None
@@ -106,7 +106,7 @@ class Placer:
         *,
         ephemeral: bool = False,
     ) -> Placement:
-        """Read the adapters and let the method decide; safe in any thread.
+        """Read the adapters and compute the method's decision; thread-safe.
 
         `off` [module, k+1] is True where an adapter is switched off, as though it lacked the
         module; its last column is a bypass's. What a candidate answered to the prompt stays.

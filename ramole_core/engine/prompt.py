@@ -7,17 +7,17 @@ earlier turns, moves a boundary by those tokens, and no token of the whole is ev
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, takewhile
 
 from transformers import PreTrainedTokenizerBase
 
 from ramole_core.answer import Selection
-from ramole_core.composition import Candidate
-from ramole_core.errors import RamoleError
+from ramole_core.composition import Candidate, find_method
+from ramole_core.errors import RamoleError, first_line
 from ramole_core.request import Request
-from ramole_core.request_parts import Exchange, read_history
+from ramole_core.request_parts import TURN, Exchange, read_history, read_without
 
 Message = dict[str, str]
 
@@ -62,8 +62,8 @@ class Prepared:
     later: tuple[Turn, ...] = ()
     """The prompt's other parts, which are answered after this one."""
     streamed_ids: tuple[int, ...] = ()
-    """Tokens of the answer that an engine had made and told before it was lost, those of the
-    request's own `prefix_ids` not counted: they are read, and the last one is told again."""
+    """Tokens of the answer that an engine had streamed before it was lost, those of the request's
+    own `prefix_ids` not counted: they are read, and the last one is sent again."""
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -188,7 +188,7 @@ def _render(
             list(messages), tokenize=False, add_generation_prompt=answering
         )
     except Exception as error:  # a template is a program, and refuses in its own way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise RamoleError(
             f"The base model's chat template refuses this conversation ({reason}); "
             + _instead(messages)
@@ -203,3 +203,37 @@ def _instead(messages: Sequence[Message]) -> str:
     if len(messages) > 1:
         return "ask in one turn, or with raw=True."
     return "ask with raw=True, or set RAMOLE_CHAT_TEMPLATE to another template."
+
+
+def leave_out(prepared: Prepared) -> Prepared:
+    """The request without what its `without` leaves out of its turn."""
+    request, turn = prepared.request, prepared.turns[-1]
+    every = read_without(request.without)
+    gone = {one.adapter for one in every if one.start == TURN}
+    if not gone:
+        return prepared
+    method, count = find_method(turn.request.method), len(turn.candidates)
+    mixed = turn.candidates[: count if method.brings else method.experts(count)]
+    left = [n for n, one in enumerate(mixed) if not gone & {None, one.name}]
+    others = [one for one in every if one.start != TURN]
+    return keep(replace(prepared, request=replace(request, without=others)), left)
+
+
+def keep(prepared: Prepared, left: Collection[int]) -> Prepared:
+    """The request with only these of the adapters of the turn that is answered, by number."""
+    *earlier, turn = prepared.turns
+    request, asked = prepared.request, turn.request
+    if not left:
+        bare = prepared.bare()
+        return replace(bare, request=replace(bare.request, effects=request.effects))
+    if find_method(asked.method).brings:  # it takes all that it knows, or nothing
+        start = len(prepared.prompt.ids) - len(prepared.prompt.parts[-1])
+        off = [
+            (one.name, None, None, start) for n, one in enumerate(turn.candidates) if n not in left
+        ]
+        return replace(prepared, request=replace(request, without=(*request.without, *off)))
+    kept = tuple(one for n, one in enumerate(turn.candidates) if n in left)
+    if asked.weights is not None:
+        weights = [weight for n, weight in enumerate(asked.weights) if n in left]
+        asked = replace(asked, adapters=[one.name for one in kept], weights=weights)
+    return replace(prepared, turns=(*earlier, Turn(asked, kept)))

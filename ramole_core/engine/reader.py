@@ -1,6 +1,6 @@
 """Read and check requests without the model, by its tokenizer and a few facts.
 
-So whoever has no model can still say what a request comes to, and refuse what could never run.
+A process without the model can so count a request's tokens, and refuse what could never run.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,12 @@ from ramole_core.base.chat_template import NEXT_TURN, check_known, ends_turns_it
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, find_method
 from ramole_core.engine.answer_format import format_of
-from ramole_core.engine.answer_prefix import check_prefix
+from ramole_core.engine.decoding import TextStream
 from ramole_core.engine.fitting import Fit, KnownFits, check_turns, needs_fit
-from ramole_core.engine.left_out import leave_out
 from ramole_core.engine.logits import check_bias
 from ramole_core.engine.pair_reading import encode_pairs
 from ramole_core.engine.placement import Weights
-from ramole_core.engine.prompt import Prepared, Prompt, Turn, read_prompt
+from ramole_core.engine.prompt import Prepared, Prompt, Turn, leave_out, read_prompt
 from ramole_core.engine.switches import check_later_weights, check_switches
 from ramole_core.errors import RamoleError
 from ramole_core.layers import Layout
@@ -39,7 +38,7 @@ class ModelFacts:
     vocabulary: int
     """How many tokens it has a vector for."""
     exact: bool
-    """Whether a token's bits do not depend on who else is served."""
+    """Whether a token's bits are independent of the other requests."""
     quantization: str
     dtype: str
     """`bfloat16`, ..."""
@@ -159,3 +158,34 @@ def _end_tokens(base: BaseModel) -> frozenset[int]:
         if known := [int(token) for token in tokens if token is not None]:
             return frozenset(known)
     return frozenset()
+
+
+def check_prefix(
+    request: Request,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    eos: frozenset[int],
+    vocabulary: int,
+) -> None:
+    """Raise RamoleError where `prefix_ids` has a token that the base lacks, or an answer that has
+    ended; `vocabulary` is the number of the base's tokens."""
+    if not request.prefix_ids:
+        return
+    if (largest := max(request.prefix_ids)) >= vocabulary:
+        raise RamoleError(
+            f"prefix_ids has {largest}, but the base model's tokens are 0 to {vocabulary - 1}; "
+            "give tokens of this base, such as a trace has."
+        )
+    text = TextStream(tokenizer, stop=request.stop)
+    for n, token in enumerate(request.prefix_ids, 1):
+        if token in eos and not request.ignore_eos:
+            raise RamoleError(
+                f"Token {n} of prefix_ids, {token}, ends the answer; leave it out, or pass "
+                "ignore_eos=True."
+            )
+        text.push(token)
+        if text.stopped:
+            raise RamoleError(
+                f"At token {n} prefix_ids has a stop string, so the answer has ended; give fewer "
+                "tokens, or other stop strings."
+            )

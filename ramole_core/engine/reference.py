@@ -6,20 +6,30 @@ log |B A x| over those inputs; a response far above it says that the request is 
 kind. Nothing is trained, and an adapter that comes later is measured in the same way.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from ramole_core.base.experts import Experts
+from ramole_core.base.model import BaseModel
 from ramole_core.composition.activation import Response, log_norm
 from ramole_core.engine.prompt import encode_prompt
 from ramole_core.errors import RamoleError
+from ramole_core.kernels.code_cache import FOLDER
+from ramole_core.kernels.matrix_unit import MATRIX
+from ramole_core.kernels.vectors import LANES
 from ramole_core.layers import Layout, Units
 from ramole_core.request import Request
+from ramole_core.whole_file import replacing
 
 PROMPTS = (
     "Good morning! How are you today?",
@@ -103,9 +113,7 @@ class Reference:
     @torch.inference_mode()
     def measure(self, units: Units) -> Float[Tensor, "modules 2"]:
         """Mean and standard deviation of log |B A x| in each module; (0, 1) where it has none."""
-        logs = torch.stack(
-            [log_responses(units, [x[:, n] for x in self._inputs]) for n in range(len(PROMPTS))]
-        )
+        logs = log_responses(units, self._inputs)
         usual = torch.stack([logs.mean(0), logs.std(0).clamp(min=NARROWEST)], dim=-1)
         usual[~units.present] = torch.tensor([0.0, 1.0])
         return usual
@@ -119,18 +127,23 @@ def _encode(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         return encode_prompt(Request(prompt, raw=True), tokenizer)
 
 
-def log_responses(units: Units, inputs: Sequence[Float[Tensor, "_ _"]]) -> Float[Tensor, "modules"]:
-    """log |B A x| in each module; `inputs` by group."""
+def log_responses(
+    units: Units, inputs: Sequence[Float[Tensor, "_ b _"]]
+) -> Float[Tensor, "b modules"]:
+    """log |B A x| in each module; `inputs` by group, rounded to the adapter's dtype and multiplied
+    in float32 or wider."""
     logs = []
     for A, x in zip(units.A, inputs, strict=True):
-        u = torch.einsum("Li,Lrmi->Lmr", x.to(A.dtype), A).float()
-        logs.append(log_norm(u.square().sum(-1)).flatten())
-    return torch.cat(logs)
+        wide = torch.promote_types(A.dtype, torch.float32)
+        u = torch.einsum("Lbi,Lrmi->bLmr", x.to(A.dtype).to(wide), A.to(wide)).float()
+        logs.append(log_norm(u.square().sum(-1)).flatten(1))
+    return torch.cat(logs, dim=1)
 
 
 def response_of(units: Units, inputs: Sequence[Float[Tensor, "_ _"]]) -> Response:
     """An adapter's response to these inputs, by group."""
-    return Response(log_responses(units, inputs), units.usual, units.present)
+    logs = log_responses(units, [x[:, None] for x in inputs])[0]
+    return Response(logs, units.usual, units.present)
 
 
 @contextmanager
@@ -189,3 +202,46 @@ def read_ends(
     with watch_inputs(model, layout, ends) as found:
         model(input_ids=ids.to(device), use_cache=False, logits_to_keep=1)
     return found()
+
+
+Read = Callable[[Sequence[Sequence[int]]], list[Tensor]]
+"""From prompts to what goes into each layer at their ends, by group."""
+
+
+def what_of(base: BaseModel, layout: Layout) -> str:
+    """The key of the numbers, without the prompts: base, precision and code."""
+    versions = [metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")]
+    kind = base.checksum, base.quantization, base.head, str(base.dtype), base.device.type
+    groups = [(group.i, group.paths) for group in layout.groups]
+    return repr((kind, groups, FOLDER.name, LANES, MATRIX, versions))
+
+
+def remembered(read: Read, *, folder: Path | None, what: str) -> Read:
+    """Wrap `read` with a cache in the folder; None: no folder."""
+    if folder is None:
+        return read
+
+    def find(prompts: Sequence[Sequence[int]]) -> list[Tensor]:
+        name = hashlib.sha256(repr((what, [list(ids) for ids in prompts])).encode()).hexdigest()
+        file = folder / f"{name[:32]}.safetensors"
+        found = _load(file)
+        if found is None:
+            found = read(prompts)
+            _save(file, found)
+        return found
+
+    return find
+
+
+def _load(file: Path) -> list[Tensor] | None:
+    try:
+        tensors = load_file(file)
+        return [tensors[str(g)] for g in range(len(tensors))]
+    except (SafetensorError, KeyError, OSError):
+        return None  # none yet, or half-written by a dying machine
+
+
+def _save(file: Path, tensors: Sequence[Tensor]) -> None:
+    # on a full disk it is read again at the next start
+    with suppress(OSError), replacing(file) as part, torch.inference_mode():
+        save_file({str(g): one.contiguous() for g, one in enumerate(tensors)}, part)

@@ -1,7 +1,9 @@
-"""Replay a recorded decode step on a CPU without Python: the same kernels on the same memory.
+"""Decode steps that are captured once and replayed.
 
-The second step of its sizes is recorded (`capture.py`), those after it run the recording, also of
-other rows, whose tables are filled into its own.
+Keys, values and adapters stay in the same memory; only tokens, positions, pages and what the tables
+of the rows hold change. On a CPU a replay runs the same kernels without Python: the second step of
+its sizes is recorded (`capture.py`), those after it run the recording, also of other rows, whose
+tables are filled into its own.
 """
 
 from collections.abc import Sequence
@@ -11,9 +13,47 @@ import torch
 from torch import Tensor
 
 from ramole_core.engine.capture import Recording
-from ramole_core.engine.captured_step import CapturedStep
 from ramole_core.engine.flat_cache import FlatCache
+from ramole_core.engine.kv import KvCache
 from ramole_core.kernels.compiled import view
+from ramole_core.layers import BatchMix, Forward, RowMix
+
+
+@dataclass(frozen=True)
+class CapturedStep:
+    """The requests of a kept step, and the tensors that it reads."""
+
+    batch: BatchMix
+    traced: tuple[int, ...]
+    kv: KvCache
+    places: int
+    """Where keys and values lay: the version of their memory."""
+    pages: int
+    """Where adapters lay: the version of the bank's memory."""
+    forward: Forward
+    ids: Tensor
+    positions: Tensor
+
+    def fits(self, mixes: Sequence[RowMix], traced: Sequence[int], kv: KvCache) -> bool:
+        """Whether a step of one token for each of these rows is this one again."""
+        return (
+            self.lies_in(kv)
+            and self.batch.version == self.batch.bank.version
+            and self.traced == tuple(traced)
+            and len(mixes) == len(self.batch.rows)
+            and all(a is b for a, b in zip(mixes, self.batch.rows, strict=True))
+        )
+
+    def lies_in(self, kv: KvCache) -> bool:
+        """Whether all that it reads is still where it was."""
+        same = kv is self.kv and kv.memory.version == self.places
+        return same and self.batch.bank.made == self.pages
+
+    def take(self, batch: BatchMix) -> None:
+        """Refill its tables with those of other rows, of the same sizes; on a CPU."""
+        if batch is not self.batch:
+            self.batch.take(batch)
+            self.forward.clear()
 
 
 @dataclass

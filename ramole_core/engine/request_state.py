@@ -77,7 +77,7 @@ class RequestState:
     new: int = 0
     """Tokens that were made here."""
     resumed_token: int | None = None
-    """The next token, where another engine had told it and was lost: it is not chosen anew, so that
+    """The next token, where another engine had sent it and was lost: it is not chosen anew, so that
     no reader sees two, and it ends the answer where it did."""
     logprobs: list[float] = field(default_factory=list)
     """Of each token of the answer, where its effects are asked for; nan of those that were given or
@@ -104,7 +104,7 @@ class RequestState:
 
     @property
     def source(self) -> Source:
-        """Who asks: its address, or for want of one its session."""
+        """The request's source: its address, or for want of one its session."""
         return source_of(self.session, self.address)
 
     @property

@@ -11,9 +11,9 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
 from ramole_core.engine.effect_reading import EffectReading, needs_effects
-from ramole_core.engine.engine import Engine
 from ramole_core.engine.engine_thread import EngineThread
 from ramole_core.engine.fitting import Fit, needs_fit
 from ramole_core.engine.pair_reading import PairReading
@@ -22,8 +22,28 @@ from ramole_core.engine.request_state import RequestState
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.request import Fitting, Generation, Step
 
+if TYPE_CHECKING:
+    from ramole_core.engine.engine import Engine
+
 POLL_SECONDS = 0.05
 """Seconds between two looks at whether a caller has gone, while nothing comes."""
+
+
+class Caller(TypedDict):
+    """Whose requests a stream has, and what is called as they proceed, by their indexes."""
+
+    session: NotRequired[str]
+    address: NotRequired[str]
+    """Empty: unknown, the session stands for it."""
+    cancelled: Callable[[], bool]
+    """Polled; once it is true the rest ends."""
+    waiting: Callable[[int, int], None]
+    """Called with a request's place in the queue when that changes; 0: it runs."""
+    reading: NotRequired[Callable[[int, int, int], None]]
+    """Called with how many tokens of a request's prompt are read, and of how many, once it runs and
+    when that changes, until its first token."""
+    fitting: NotRequired[Callable[[int, Fitting], None]]
+    """Called after each step of the search for a request's weights."""
 
 
 class RequestStream:
@@ -31,27 +51,25 @@ class RequestStream:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: "Engine",
         thread: Callable[[], EngineThread | None],
         asked: Sequence[Prepared],
-        *,
-        session: str,
-        address: str = "",
-        cancelled: Callable[[], bool],
-        waiting: Callable[[int, int], None],
-        fitting: Callable[[int, Fitting], None] = lambda index, how: None,
+        **caller: Unpack[Caller],
     ):
-        """`thread` gives the thread that steps the engine now, None where callers do; `fitting` is
-        told how a search stands, after each step, with its request's index."""
+        """`thread` gives the thread that steps the engine now, None where callers do."""
         self._engine, self._thread = engine, thread
         self._asked = list(asked)
-        self._session, self._cancelled, self._waiting = session, cancelled, waiting
-        self._address, self._fitting = address, fitting
+        self._session, self._address = caller.get("session", ""), caller.get("address", "")
+        self._cancelled, self._waiting = caller["cancelled"], caller["waiting"]
+        self._fitting = caller.get("fitting", lambda index, how: None)
+        self._reading = caller.get("reading", lambda index, done, of: None)
         self._news: queue.SimpleQueue[
             tuple[RequestState, Step | Generation | PairReading | Exception]
         ] = queue.SimpleQueue()
         self._open: dict[RequestState, int] = {}
         self._places: dict[int, int] = {}
+        self._done: dict[int, int] = {}
+        """Tokens of its prompt that are read, last reported, by a request's index."""
         self._next = 0
         self._unfitted: list[int] = []
         """Whose weights have to be found; the first one's search runs."""
@@ -191,6 +209,11 @@ class RequestStream:
                 self._places[index] = place
                 if known is not None or place:
                     self._waiting(index, place)
+        for state, index in self._open.items():
+            done = min(state.fed, state.prompt_length)
+            if self._places.get(index) == 0 and self._done.get(index) != done:
+                self._done[index] = done
+                self._reading(index, done, state.prompt_length)
 
     def _take(self) -> Iterator[tuple[int, Step | Generation]]:
         if self._thread() is None and self._news.empty():

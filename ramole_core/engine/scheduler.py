@@ -2,7 +2,7 @@
 
 A step admits what fits, feeds one chunk of prompts, and decodes one token of every running row, in
 one forward whatever their methods, adapters, k and decoding settings (iteration-level scheduling,
-Orca; S-LoRA, arXiv 2311.03285). It has no threads of its own: whoever calls `step` runs the model.
+Orca; S-LoRA, arXiv 2311.03285). It has no threads of its own: the caller of `step` runs the model.
 """
 
 import time
@@ -16,16 +16,15 @@ from transformers import PreTrainedTokenizerBase
 from ramole_core.engine.chunk import Share, next_chunk
 from ramole_core.engine.decoding import spell_token
 from ramole_core.engine.draft import MOST, Draft, Habits
+from ramole_core.engine.effect_reading import ReadAgain
 from ramole_core.engine.fair_share import ROW_TOKENS, FairShare
-from ramole_core.engine.faults import fault_of
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Output, Piece
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.placement import Placement
-from ramole_core.engine.read_again import ReadAgain
 from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.waiting import WaitingQueue
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, fault_of
 from ramole_core.kernels.likeliest import likeliest
 from ramole_core.layers import Layout, RowMix
 from ramole_core.request import Generation, Step
@@ -39,7 +38,7 @@ MAX_TAIL = 8
 ASIDE = 4
 """Tokens of examples (`PairReading`) that may be read for each step in which rows decode; what is
 saved up is read at once. Without it a search would slow all others as a prompt does that never
-ends; so it costs them about what one row more does. Where nobody decodes there is no limit."""
+ends; so it costs them about what one row more does. Where no row decodes there is no limit."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class Scheduler:
         return state
 
     def read_again(self, states: Sequence[RequestState]) -> None:
-        """Queue these pairs to be read beside the batch (`read_again.py`)."""
+        """Queue these pairs to be read beside the batch (`effect_reading.ReadAgain`)."""
         self._again.add(states)
 
     def cancel(self, state: RequestState) -> None:
@@ -203,7 +202,7 @@ class Scheduler:
 
     def _let_in(self, events: list[Event]) -> None:
         if any(state.mix is None for state in [*self._reading, *self._rows]):
-            return  # one that runs waits for adapters, and who comes now would pass it
+            return  # one that runs waits for adapters, and a new one would pass it
         while self.running < self.sizes.max_batch and (state := self._following()) is not None:
             traced = state.request.trace
             sequence = self._kv.open(state.content, state.length, traced=traced)
@@ -251,8 +250,8 @@ class Scheduler:
         return [s.source for s in [*self.queue.states(), *self._reading, *self._rows]]
 
     def behind(self, source: Source) -> bool:
-        """Whether others ask, or did so lately, and this source has had more than its share; for
-        any thread."""
+        """Whether this source has had more than its share, while others have requests or had some
+        lately; thread-safe."""
         asking = [source, *self._asking(), *self.shares.lately()]
         return source in self.shares.exceeding(asking)
 
@@ -435,7 +434,7 @@ class Scheduler:
     def _decode(self, events: list[Event]) -> None:
         began = time.perf_counter()
         rows = [state for state in list(self._rows) if self._mixed(state, events)]
-        if not rows:  # the adapters of what comes next have no room yet: nobody is slowed
+        if not rows:  # the adapters of what comes next have no room yet: no row is slowed
             self._saved = self.sizes.prefill_chunk
             self._again.after_step(rows=0)
             return

@@ -7,13 +7,11 @@ from dataclasses import replace
 from torch import Tensor
 
 from ramole_core.composition import Candidate
-from ramole_core.engine.faults import fault_of
-from ramole_core.engine.left_out import keep, leave_out
 from ramole_core.engine.placement import Placement, Placer
-from ramole_core.engine.prompt import Prepared, Turn
+from ramole_core.engine.prompt import Prepared, Turn, keep, leave_out
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.switches import read_switches, weighed
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, fault_of
 from ramole_core.layers import Layout
 from ramole_core.request import Request
 

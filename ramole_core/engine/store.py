@@ -21,10 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ramole_core.composition import LoraSet
+from ramole_core.kernels.threads import kernels_alone
 from ramole_core.layers import Layout, Units, pack_units
 from ramole_core.whole_file import replacing
 
-FORMAT = 4
+FORMAT = 5
 """Of the files; another one is packed again."""
 
 
@@ -43,7 +44,7 @@ class UnitStore:
     ):
         """`limit` in bytes bounds the host cache; `folder` None packs in memory only; `base`
         stands for the base on which a packed adapter's usual responses were measured; `measure`
-        gives an adapter's usual responses (`Reference.measure`), None: nobody measures."""
+        gives an adapter's usual responses (`Reference.measure`), None: none are measured."""
         self.measure = measure
         self._layout, self._dtype, self._limit = layout, dtype, limit
         self._folder = folder
@@ -52,7 +53,7 @@ class UnitStore:
         self._held: OrderedDict[Hashable, Units] = OrderedDict()
         self._lock, self._making = threading.Lock(), threading.Lock()
         self._files = threading.Lock()
-        """Held by whoever packs, or deletes what is packed: one would delete what the other
+        """Held while packing, or deleting what is packed: one would delete what the other
         writes."""
         self.nbytes = self.reads = self.packs = self.makes = 0
 
@@ -153,9 +154,10 @@ class UnitStore:
         return units
 
     def _pack(self, checksum: str, loras: LoraSet) -> Units:
-        units = pack_units(loras, self._layout, dtype=self._dtype)
-        if self.measure is not None:
-            units = replace(units, usual=self.measure(units))
+        with kernels_alone():  # requests that come meanwhile have the other cores
+            units = pack_units(loras, self._layout, dtype=self._dtype)
+            if self.measure is not None:
+                units = replace(units, usual=self.measure(units))
         self.packs += 1
         file = self._file(checksum)
         if file is None:

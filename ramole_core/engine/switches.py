@@ -16,7 +16,7 @@ from ramole_core.composition import Ask, Candidate, Decision, Signal, find_metho
 from ramole_core.composition.decision import Score, UnitScore
 from ramole_core.errors import RamoleError
 from ramole_core.layers import Layout, Units
-from ramole_core.layers.late_scores import module_signal
+from ramole_core.layers.gate_softmax import module_signal
 from ramole_core.request import Request
 from ramole_core.request_parts import TURN, read_without
 
@@ -57,7 +57,7 @@ def read_switches(
     places, found = layout.places, dict[int, Tensor]()
     where = torch.tensor([places.at[path] for path in layout.flat])
     for one in read_without(request.without):
-        if one.start == TURN:  # `left_out.py`
+        if one.start == TURN:  # `prompt.leave_out`
             continue
         rows = torch.ones(len(layout.flat), dtype=torch.bool)
         if one.layer is not None:
@@ -106,7 +106,7 @@ def weighed(turn: Request, later: Mapping[str, float], candidates: Sequence[Cand
     return replace(turn, **fixed, examples=(), mix=None)
 
 
-# --- what a method is told, and what it decides ---------------------------------------------------
+# --- a method's input, and its decision -----------------------------------------------------------
 
 
 def lacking(units: Units, off: Bool[Tensor, "module"]) -> Units:
@@ -137,7 +137,7 @@ def _score_without(score: Score, ask: Ask) -> Score:
         if signal.norms is None:  # at a block, which has no units
             return score(signal)
         here = present[at[signal.path]].tolist()
-        if not any(here):  # no method is asked of modules that nobody has
+        if not any(here):  # a method gets no modules that no adapter has
             return torch.zeros_like(signal.norms)
         u = [one if h else one[..., :0] for one, h in zip(signal.u, here, strict=True)]
         return score(module_signal(signal.path, signal.x, u))

@@ -31,7 +31,7 @@ class Gates:
     parts: list[tuple[int, Float[Tensor, "l 2 layer module k"]]] = field(default_factory=list)
     """Position of the first token, and the trace rows from there on, float16."""
     present: dict[int, Bool[np.ndarray, "layer module k"]] = field(default_factory=dict)
-    """Who has which module in each segment that was met, by the identity of its placement."""
+    """Which adapters have which module in each segment so far, by its placement's identity."""
 
     def add(
         self,

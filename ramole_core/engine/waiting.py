@@ -84,8 +84,8 @@ def in_turn(waiting: Iterable[RequestState], running: Iterable[RequestState]) ->
     """The waiting requests in the order in which they get rows.
 
     An address's n-th request (those that run counted) comes after every other address's (n-1)-th,
-    and of one address, a session's n-th after every other session's (n-1)-th: one who asks for
-    much delays nobody who asks for little. First come, first served where that says nothing.
+    and of one address, a session's n-th after every other session's (n-1)-th: many
+    requests of one delay no other source. First come, first served where that says nothing.
     """
     running = list(running)
     states: dict[Source, list[RequestState]] = defaultdict(list)

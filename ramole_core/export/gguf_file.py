@@ -30,7 +30,7 @@ def write_gguf(
 ) -> None:
     """Write the new file for the base in that folder; not to `permute` is for a check alone.
 
-    Raises RamoleError where it is there already, the disk says no, or llama.cpp's names for this
+    Raises RamoleError where it is there already, the disk fails, or llama.cpp's names for this
     base are not known here.
     """
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))

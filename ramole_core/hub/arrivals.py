@@ -1,6 +1,7 @@
 """Fetch weights on first use, checked as uploads are, within a number of bytes.
 
-Nobody waits long: where one does not come in time, the fetching goes on and the next best answers.
+No request waits long: where one is not there in time, the fetching goes on and the next best
+answers.
 What was not used longest makes room; what was used a moment ago does not.
 """
 
@@ -23,7 +24,7 @@ THREADS = 2
 MAX_WAIT_SECONDS = 20.0
 """Seconds that one request, or list of requests, waits for weights, all of them together."""
 POLL_SECONDS = 0.05
-"""Seconds between two looks at whether whoever waits still wants to."""
+"""Seconds between two looks at whether the caller still waits."""
 HELD_SECONDS = 60.0
 """Seconds for which what was used last does not make room: a request may still be reading it."""
 MAX_FETCHES = 12
@@ -45,7 +46,7 @@ class Wait:
     until: float
     """Of the clock."""
     ended: Callable[[], bool] = lambda: False
-    """Whether nobody wants the answer any more."""
+    """Whether the caller no longer waits."""
 
 
 class Arrivals:

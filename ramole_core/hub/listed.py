@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ramole_core.pool.card import VECTOR_EXAMPLES
+from ramole_core.pool.card import texts_of
 
 Verdict = Literal["fits", "checked", "refused"]
 
@@ -54,9 +54,7 @@ class Listed:
     @property
     def texts(self) -> tuple[str, ...]:
         """The texts of its vector, as of an adapter of the pool."""
-        if self.examples:
-            return self.examples[:VECTOR_EXAMPLES]
-        return (self.description or self.name.replace("_", " ").replace("-", " "),)
+        return texts_of(self.examples, self.description, self.name)
 
     @property
     def source(self) -> str:

@@ -30,7 +30,7 @@ class Fetched:
     used: float
     """Seconds since 1970."""
     ours: bool = True
-    """False: somebody had added the same before, and it is not ours to remove."""
+    """False: a user had added the same before, so it is not removed with the list."""
 
 
 class Register:

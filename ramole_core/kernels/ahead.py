@@ -42,5 +42,5 @@ def _start(part: int, quantization: str) -> subprocess.Popen:
         cwd=HERE.parents[1],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,  # what it could not compile is compiled, and told, here
+        stderr=subprocess.DEVNULL,  # what it could not compile is compiled, and reported, here
     )

@@ -1,7 +1,7 @@
 """Attention over pages: softmax(scale q K^T) V of many tokens, each over its own request's pages.
 
 A tile is a few queries that stand together, with all the heads that share one key head: each page
-is widened to float32 once and met by all of them. A query meets the pages in order from its first,
+is widened to float32 once for all of them. A query reads the pages in order from its first,
 by `outers` and `soften`, so neither the other queries of its tile nor the place of a page in memory
 changes its bits. Keys and values behind a request's last token are never used.
 """

@@ -3,13 +3,19 @@
 A call is an array of int64: sizes, and addresses of numbers.
 """
 
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from llvmlite import ir
 from numba import carray, types  # pyright: ignore[reportPrivateImportUsage]
 
 from ramole_core.kernels.compiled import instructions, kernel
+
+if TYPE_CHECKING:
+    from ramole_core.kernels.team import Kernel
 
 COUNTER, TILES = 0, 1
 """The first two words of every call: the next tile, and how many there are."""
@@ -95,3 +101,28 @@ def longs(address, rows, columns):
 def ints(address, rows, columns):
     """int32 [rows, columns] at an address."""
     return array(at(address), (rows, columns), np.int32)
+
+
+class Recorder(Protocol):
+    """The interface of a recorder."""
+
+    def call(self, kernel: "Kernel", words: np.ndarray) -> None:
+        """Record a kernel's call with these words, tiles included."""
+
+    def keep(self, *things: object) -> None:
+        """Keep alive what a kernel's words point into."""
+
+    def again(self, work: Callable[[], None]) -> None:
+        """Record a function to call at this place in every replay."""
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Pause the recording inside the block, whose work `again` does."""
+        ...
+
+
+class _Watching(threading.local):
+    one: Recorder | None = None
+
+
+WATCHING = _Watching()
+"""Of this thread."""

@@ -25,7 +25,7 @@ UNUSED_DAYS = 30
 
 
 def _roots() -> tuple[Path, ...]:
-    """The user's cache folder, and beside the source for who has none."""
+    """The user's cache folder, and one beside the source where there is none."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(home) / "ramole" / "kernels", HERE / "__pycache__"
 
@@ -87,7 +87,7 @@ def kept_here() -> Iterator[None]:
 
 
 def mark_complete(quantization: str) -> None:
-    """Say that all kernels are there, and sweep versions that nobody has used for a month."""
+    """Mark all kernels as there, and delete versions that were not used for a month."""
     if not CACHE:
         return
     with suppress(OSError):  # swept, or another user's

@@ -6,7 +6,6 @@ few.
 """
 
 from ramole_core.kernels.call_args import ask_memory
-from ramole_core.kernels.compiled import kernel
 from ramole_core.kernels.dots import Turn, products_of
 from ramole_core.kernels.outputs import BYTES, CODES, GRID, HALVES
 from ramole_core.kernels.vectors import (
@@ -90,30 +89,9 @@ def _products_of(kind: int):
     return products_of(Turn(4, step, add), many, there=kind != CODES or PERMUTES)
 
 
-_of_codes, _of_grid, _of_bytes, _of_halves = map(_products_of, (CODES, GRID, BYTES, HALVES))
-
-
-@kernel()
-def dots_of_halves(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
-    """out[:m, :4] = x [m, n] times four rows of n bfloat16 numbers; addresses (x and out: float32,
-    x in the order of `dots`), rows in numbers, n in whole pairs of vectors. What lies `ahead` bytes
-    behind each weight is prefetched."""
-    _of_halves(x, x_row, m, a, b, c, d, 0, 0, 0, 0, ahead, n, out, out_row)
-
-
-@kernel()
-def dots_of_bytes(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
-    """`dots_of_halves` for four rows of int8 numbers, without their scales."""
-    _of_bytes(x, x_row, m, a, b, c, d, 0, 0, 0, 0, ahead, n, out, out_row)
-
-
-@kernel()
-def dots_of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
-    """`dots_of_halves` for four rows of NF4 with their scales, n in whole blocks."""
-    _of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row)
-
-
-@kernel()
-def dots_of_grid(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
-    """The same for four rows of int4 with their steps and least numbers, n in whole blocks."""
-    _of_grid(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row)
+dots_of_codes, dots_of_grid, dots_of_bytes, dots_of_halves = map(
+    _products_of, (CODES, GRID, BYTES, HALVES)
+)
+"""By the kind of weights: NF4 with their scales, int4 with their steps and least numbers (n in
+whole blocks), int8 without its scales, bfloat16 (n in whole pairs of vectors); x and out are
+float32, x in the order of `dots`."""

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from numba import types
 
 from ramole_core.kernels.compiled import instructions, kernel
-from ramole_core.kernels.loops import accumulate, in_steps
 from ramole_core.kernels.vectors import (
     LANES,
     MANY,
+    accumulate,
     fma,
+    in_steps,
     load,
     moved,
     places,
@@ -25,7 +26,9 @@ from ramole_core.kernels.vectors import (
 )
 
 COLUMNS = 4
-"""Rows of w that are met at once."""
+"""Rows of w that are taken at once."""
+NONE = (0, 0, 0, 0)
+"""In place of the scales of weights without."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +64,16 @@ def sums_of(builder, vectors):
     return pairs(front, back, (0, 2, 4, 6), (1, 3, 5, 7))
 
 
-def products_of(turn: Turn, many: Sequence[int], *, there: bool = True) -> Callable[..., int]:
-    """Build out[:m, :COLUMNS] = x [m, n] times four rows of w, `many` rows of x at once.
+def products_of(turn: Turn, many: Sequence[int], *, there: bool = True) -> Callable[..., None]:
+    """Build a kernel: out[:m, :COLUMNS] = x [m, n] times four rows of w, `many` rows of x at once.
 
-    Addresses, x_row and out_row in numbers; scales of the rows of w, and how many bytes `ahead` of
-    each row is prefetched, where the turn reads them. n: whole turns. Empty, and never called, on a
-    CPU without the instructions (`there`).
+    x and out are an address and the length of a row in numbers, w and scales four addresses (NONE
+    where the turn reads no scales); what lies `ahead` bytes behind each weight is prefetched. n:
+    whole turns. Empty, and never called, on a CPU without the instructions (`there`).
     """
 
     @instructions
-    def products(context, x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
+    def built(context, x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
         def build(context, builder, signature, args):
             x, x_row, m, *both, ahead, n, out, out_row = args
             ws, scales = both[:COLUMNS], both[COLUMNS:]
@@ -96,6 +99,12 @@ def products_of(turn: Turn, many: Sequence[int], *, there: bool = True) -> Calla
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 15), build
+
+    @kernel()
+    def products(x, m, w, scales, ahead, n, out):
+        a, b, c, d = w
+        e, f, g, h = scales
+        built(x[0], x[1], m, a, b, c, d, e, f, g, h, ahead, n, out[0], out[1])
 
     return products
 
@@ -124,5 +133,4 @@ _products = products_of(Turn(4, LANES, _add), (6, 4, 2, 1) if MANY == 6 else (2,
 def dots(x, x_row, m, w, w_row, n, out, out_row):
     """out[:m, :4] = x [m, n] w[:4, n]^T; addresses of float32, rows in numbers, n in whole
     vectors."""
-    a, b, c, d = four_rows(w, 4 * w_row, COLUMNS - 1)
-    _products(x, x_row, m, a, b, c, d, 0, 0, 0, 0, 0, n, out, out_row)
+    _products((x, x_row), m, four_rows(w, 4 * w_row, COLUMNS - 1), NONE, 0, n, (out, out_row))

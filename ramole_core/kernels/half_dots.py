@@ -131,26 +131,9 @@ def _products_of(kind: int):
     return products_of(Turn(2, step, add), many, there=THERE)
 
 
-_of_halves, _of_codes, _of_grid = map(_products_of, (HALVES, CODES, GRID))
-
-
-@kernel()
-def half_dots(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
-    """out[:m, :4] = x [m, n] times four rows of n; addresses of bfloat16 (out: float32), rows in
-    numbers, n in whole vectors. What lies `ahead` bytes behind each weight is prefetched."""
-    _of_halves(x, x_row, m, a, b, c, d, 0, 0, 0, 0, ahead, n, out, out_row)
-
-
-@kernel()
-def half_dots_of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
-    """`half_dots` for four rows of NF4 with their scales, n in whole blocks."""
-    _of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row)
-
-
-@kernel()
-def half_dots_of_grid(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
-    """`half_dots` for four rows of int4 with their steps and least numbers, n in whole blocks."""
-    _of_grid(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row)
+half_dots, half_dots_of_codes, half_dots_of_grid = map(_products_of, (HALVES, CODES, GRID))
+"""By the kind of weights: bfloat16 (n in whole vectors), NF4 with their scales, int4 with their
+steps and least numbers (n in whole blocks); x is bfloat16, out float32."""
 
 
 def _narrow_block_of(kind: int):

@@ -10,7 +10,7 @@ import numpy as np
 from ramole_core.kernels.call_args import TILES, take, words_at
 from ramole_core.kernels.compiled import kernel
 from ramole_core.kernels.direct import AHEAD, MAX_DIRECT_ROWS
-from ramole_core.kernels.dots import COLUMNS, four_rows
+from ramole_core.kernels.dots import COLUMNS, NONE, four_rows
 from ramole_core.kernels.half_dots import (
     DEPTH,
     half_dots,
@@ -44,20 +44,20 @@ from ramole_core.kernels.widen import BLOCK, GRID_BYTES
 def _accumulate(words, first, count, sums):
     """sums[:, :count] of all rows of x, by the weights where they lie."""
     i, m, width, kind = words[I], words[M], sums.shape[1], words[KIND]
-    x = words[X]
+    x = (words[X], i)
     for done in range(0, count, COLUMNS):
-        row, last, out = first + done, count - 1 - done, sums.ctypes.data + 4 * done
+        row, last, out = first + done, count - 1 - done, (sums.ctypes.data + 4 * done, width)
         if kind == CODES or kind == GRID:
-            a, b, c, d = four_rows(words[W] + row * (i // 2), i // 2, last)
+            w = four_rows(words[W] + row * (i // 2), i // 2, last)
             step = (4 if kind == CODES else GRID_BYTES) * (i // BLOCK)
-            e, f, g, h = four_rows(words[SCALES] + row * step, step, last)
+            scales = four_rows(words[SCALES] + row * step, step, last)
             if kind == CODES:
-                half_dots_of_codes(x, i, m, a, b, c, d, e, f, g, h, AHEAD, i, out, width)
+                half_dots_of_codes(x, m, w, scales, AHEAD, i, out)
             else:
-                half_dots_of_grid(x, i, m, a, b, c, d, e, f, g, h, AHEAD, i, out, width)
+                half_dots_of_grid(x, m, w, scales, AHEAD, i, out)
         else:
-            a, b, c, d = four_rows(words[W] + 2 * row * i, 2 * i, last)
-            half_dots(x, i, m, a, b, c, d, AHEAD, i, out, width)
+            w = four_rows(words[W] + 2 * row * i, 2 * i, last)
+            half_dots(x, m, w, NONE, AHEAD, i, out)
 
 
 @kernel()
@@ -79,11 +79,11 @@ def _narrow_and_accumulate(words, first, count, weights, sums):
             w = weights.ctypes.data
         for start in range(0, m, ROWS):
             some, ahead = min(ROWS, m - start), 0 if codes or start else AHEAD
-            x, here = words[X] + 2 * start * i, sums.ctypes.data + 4 * start * width
+            x, here = (words[X] + 2 * start * i, i), sums.ctypes.data + 4 * start * width
             for j in range(0, step, COLUMNS):
-                out, begin = here + 4 * (done + j), min(j, rows - 1)
-                a, b, c, d = four_rows(w + 2 * begin * i, 2 * i, rows - 1 - begin)
-                half_dots(x, i, some, a, b, c, d, ahead, i, out, width)
+                out, begin = (here + 4 * (done + j), width), min(j, rows - 1)
+                four = four_rows(w + 2 * begin * i, 2 * i, rows - 1 - begin)
+                half_dots(x, some, four, NONE, ahead, i, out)
 
 
 def _multiply(pointer):

@@ -1,7 +1,7 @@
 """The product of `product` by the CPU's matrix unit, of a weight in NF4 or bfloat16.
 
 A tile is 32 outputs: their weights are laid out as bfloat16 once (or read where they lie, where
-they are that) and met by 32 rows of x at a time. A y[m, j] is one sum of the unit's.
+they are that) and multiplied with 32 rows of x at a time. A y[m, j] is one sum of the unit's.
 """
 
 import numpy as np
@@ -47,7 +47,7 @@ LINE = 64
 SQUARE = 4 * SIDE * SIDE
 """Bytes of a tile of sums."""
 HOW_LAID = layouts()
-"""For each number of columns, what the unit is told; its address is a word of the call."""
+"""For each number of columns, the unit's configuration; its address is a word of the call."""
 
 
 @kernel()
@@ -114,7 +114,7 @@ def _multiply(pointer):
         tile = take(pointer)
         if tile >= words[TILES]:
             break
-        # taken anew for each tile: memory whose array is not met again is given back at once
+        # taken anew for each tile: memory whose array is not used again is freed at once
         laid = -(-room.ctypes.data // LINE) * LINE
         found = laid + steps * STEP
         first = tile * OUTPUTS

@@ -16,10 +16,10 @@ from llvmlite import ir
 from numba import types
 
 from ramole_core.kernels.compiled import instructions
-from ramole_core.kernels.loops import accumulate
 from ramole_core.kernels.vectors import (
     LANES,
     Bfloat,
+    accumulate,
     call_llvm,
     load,
     moved,

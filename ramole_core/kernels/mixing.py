@@ -5,7 +5,7 @@
     units = alpha[owner] * u
 
 (RAMoLE, arXiv 2406.16989, eq. 6-11.) A tile is a run of tokens that are mixed alike, at one module:
-their pages are widened once and met by all of them. No adapter of another row is read (Punica's
+their pages are widened once for all of them. No adapter of another row is read (Punica's
 batched gather, arXiv 2310.18547, for a CPU).
 """
 
@@ -26,7 +26,7 @@ from ramole_core.kernels.call_args import (
 )
 from ramole_core.kernels.compiled import copy_row, fill, kernel
 from ramole_core.kernels.direct import MAX_DIRECT_ROWS, dots_of_halves
-from ramole_core.kernels.dots import COLUMNS, dots
+from ramole_core.kernels.dots import COLUMNS, NONE, dots
 from ramole_core.kernels.half_dots import half_dots
 from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.vectors import LANES
@@ -92,11 +92,12 @@ def _accumulate(words, pages, count, before, j, start, tokens, buffer, out, out_
     if half or _reads_in_place(words, tokens):
         ahead = 2 * COLUMNS * words[MODULES] * x_row  # pages of one adapter mostly lie together
         for first in range(0, count, COLUMNS):
-            a, b, c, d = _four_pages(words, pages, before, first, count - 1, j)
+            four = _four_pages(words, pages, before, first, count - 1, j)
+            found = (out + 4 * first, out_row)
             if half:
-                half_dots(x, i, tokens, a, b, c, d, ahead, i, out + 4 * first, out_row)
+                half_dots((x, i), tokens, four, NONE, ahead, i, found)
             else:
-                dots_of_halves(x, x_row, tokens, a, b, c, d, ahead, x_row, out + 4 * first, out_row)
+                dots_of_halves((x, x_row), tokens, four, NONE, ahead, x_row, found)
         return
     for first in range(0, count, COLUMNS):
         for c in range(first, min(first + COLUMNS, count)):

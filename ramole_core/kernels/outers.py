@@ -7,14 +7,15 @@ from llvmlite import ir
 from numba import types
 
 from ramole_core.kernels.compiled import instructions, kernel
-from ramole_core.kernels.loops import accumulate, in_steps
 from ramole_core.kernels.vectors import (
     FLOAT,
     LANES,
     MANY,
     VECTOR,
     WORD,
+    accumulate,
     fma,
+    in_steps,
     load,
     moved,
     places,

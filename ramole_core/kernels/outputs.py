@@ -14,7 +14,7 @@ from ramole_core.kernels.outers import columns_of, outers
 TILE = 16
 """Outputs that are written together."""
 MIN_COPIED_ROWS = 4
-"""Fewer rows than these read a page's columns where they lie; more of them meet a copy."""
+"""Fewer rows than these read a page's columns where they lie; more of them read a copy."""
 FEW_PAGES = 24
 """Units of a row up to which all are added, also those that are 0."""
 LINE = 64

@@ -16,7 +16,7 @@ ADD, MULTIPLY, NEGATE, COPY = range(4)
 DIMS = 4
 (KIND, HALF, ROWS, A, B, OUT) = range(2, 8)
 SIZES, OF_A, OF_B, OF_OUT = 8, 12, 16, 20
-"""The words of a call, of these the first of DIMS; strides in numbers, 0 where one number is met by
+"""The words of a call, of these the first of DIMS; strides in numbers, 0 where one number serves
 many."""
 MANY = 4096
 """Numbers of a tile, about."""

@@ -1,7 +1,7 @@
 """y = x W^T + bias (+ the adapters' update), of a weight in NF4, int4, int8, bfloat16 or
 float32.
 
-A tile is a few outputs: their weights are widened to float32 once and met by every row of x, or,
+A tile is a few outputs: their weights are widened to float32 once for every row of x, or,
 where rows are few, in registers. Each y[m, j] is one `dots`, so no other row and no size of tile
 changes its bits.
 """
@@ -18,7 +18,7 @@ from ramole_core.kernels.direct import (
     dots_of_grid,
     dots_of_halves,
 )
-from ramole_core.kernels.dots import COLUMNS, dots, four_rows
+from ramole_core.kernels.dots import COLUMNS, NONE, dots, four_rows
 from ramole_core.kernels.outputs import (
     BYTES,
     CODES,
@@ -53,7 +53,7 @@ from ramole_core.kernels.widen import (
 )
 
 ROWS = 96
-"""Rows of x that stay in the cache while they meet a tile."""
+"""Rows of x that stay in the cache while a tile is computed."""
 SHARES, MAX_TILES = 6, 32
 """How many tiles a thread takes, about, and of a tile, the most TILEs."""
 
@@ -92,24 +92,22 @@ def _reads_in_place(words):
 @kernel()
 def _accumulate(words, first, count, sums):
     """sums[:, :count] of all rows of x, by the weights where they lie."""
-    i, m, x_row, width, kind = words[I], words[M], words[X_ROW], sums.shape[1], words[KIND]
-    x = words[X]
+    i, m, x, width, kind = words[I], words[M], (words[X], words[X_ROW]), sums.shape[1], words[KIND]
     for done in range(0, count, COLUMNS):
-        row, last, out = first + done, count - 1 - done, sums.ctypes.data + 4 * done
+        row, last, out = first + done, count - 1 - done, (sums.ctypes.data + 4 * done, width)
         if kind == CODES or kind == GRID:
-            a, b, c, d = four_rows(words[W] + row * (i // 2), i // 2, last)
+            w = four_rows(words[W] + row * (i // 2), i // 2, last)
             step = (4 if kind == CODES else GRID_BYTES) * (i // BLOCK)
-            e, f, g, h = four_rows(words[SCALES] + row * step, step, last)
+            scales = four_rows(words[SCALES] + row * step, step, last)
             if kind == CODES:
-                dots_of_codes(x, x_row, m, a, b, c, d, e, f, g, h, AHEAD, i, out, width)
+                dots_of_codes(x, m, w, scales, AHEAD, i, out)
             else:
-                dots_of_grid(x, x_row, m, a, b, c, d, e, f, g, h, AHEAD, i, out, width)
+                dots_of_grid(x, m, w, scales, AHEAD, i, out)
         elif kind == BYTES:
-            a, b, c, d = four_rows(words[W] + row * i, i, last)
-            dots_of_bytes(x, x_row, m, a, b, c, d, AHEAD, i, out, width)
+            dots_of_bytes(x, m, four_rows(words[W] + row * i, i, last), NONE, AHEAD, i, out)
         else:
-            a, b, c, d = four_rows(words[W] + 2 * row * i, 2 * i, last)
-            dots_of_halves(x, x_row, m, a, b, c, d, AHEAD, i, out, width)
+            w = four_rows(words[W] + 2 * row * i, 2 * i, last)
+            dots_of_halves(x, m, w, NONE, AHEAD, i, out)
 
 
 @kernel()

@@ -18,10 +18,9 @@ import numpy as np
 from llvmlite import ir
 from numba import cfunc, types
 
-from ramole_core.kernels.call_args import COUNTER, TILES, WORDS, array, at
+from ramole_core.kernels.call_args import COUNTER, TILES, WATCHING, WORDS, array, at
 from ramole_core.kernels.code_cache import CACHE, kept_here
 from ramole_core.kernels.compiled import instructions, kernel
-from ramole_core.kernels.record_hook import WATCHING
 from ramole_core.kernels.threads import thread_count
 
 CALL, ENTRY, ARGUMENT, HELPING = 0, 8, 16, 24
@@ -64,7 +63,7 @@ class Kernel:
         return self._address
 
     def run(self, words: np.ndarray, tiles: int) -> None:
-        """Run the tiles; `words` is an int64 array of WORDS that nobody else uses meanwhile."""
+        """Run the tiles; `words` is an int64 array of WORDS that no other call uses meanwhile."""
         words[COUNTER], words[TILES] = 0, tiles
         if (watching := WATCHING.one) is not None:
             watching.call(self, words)

@@ -5,6 +5,8 @@ lie in one word (two bfloat16, or two NF4 codes in a byte) become a lane each wi
 Weights and inputs have the same order, so a sum has the same terms.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from llvmlite import ir
@@ -71,42 +73,10 @@ def halves_of(builder, address):
     return split_halves(builder, load(builder, address, WORDS_OF, align=2))
 
 
-@instructions
-def _widen_pair_of_halves(context, source, out):
-    """PAIR bfloat16 numbers."""
-
-    def build(context, builder, signature, args):
-        for odd, numbers in enumerate(halves_of(builder, args[0])):
-            _store(builder, numbers, args[1], odd)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), build
-
-
-@instructions
-def _widen_pair_of_floats(context, source, out):
-    """PAIR float32 numbers."""
-
-    def build(context, builder, signature, args):
-        first, second = (load(builder, moved(builder, args[0], 4 * LANES * at)) for at in (0, 1))
-        for odd in (0, 1):
-            chosen = builder.shuffle_vector(first, second, places(range(odd, PAIR, 2)))
-            _store(builder, chosen, args[1], odd)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), build
-
-
-@instructions
-def _widen_pair_of_bytes(context, source, out):
-    """PAIR int8 numbers: the low half of two bytes is the even one."""
-
-    def build(context, builder, signature, args):
-        for odd, numbers in enumerate(bytes_of(builder, args[0])):
-            _store(builder, numbers, args[1], odd)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), build
+def floats_of(builder, address):
+    """The two vectors of PAIR float32 numbers: those at even places, and those at odd ones."""
+    first, second = (load(builder, moved(builder, address, 4 * LANES * at)) for at in (0, 1))
+    return [builder.shuffle_vector(first, second, places(range(odd, PAIR, 2))) for odd in (0, 1)]
 
 
 def bytes_of(builder, address):
@@ -124,34 +94,36 @@ def _place(n):
     return n // PAIR * PAIR + n % 2 * LANES + n % PAIR // 2
 
 
-@kernel()
-def widen_halves(source, n, out):
-    """out [paired(n)] from n bfloat16 numbers; what is behind them stays."""
-    whole = n // PAIR * PAIR
-    for at in range(0, whole, PAIR):
-        _widen_pair_of_halves(source.ctypes.data + 2 * at, out.ctypes.data + 4 * at)
-    for at in range(whole, n):
-        out[_place(at)] = wide(source[at])
+def _widen_of(numbers_of: Callable, size: int, number: Callable):
+    """A kernel: out [paired(n)] from n numbers of so many bytes; what is behind them stays.
+
+    `numbers_of(builder, address)` reads PAIR of them as two vectors, `number` makes float32 of one
+    of the few at the end.
+    """
+
+    @instructions
+    def widen_pair(context, source, out):
+        def build(context, builder, signature, args):
+            for odd, numbers in enumerate(numbers_of(builder, args[0])):
+                _store(builder, numbers, args[1], odd)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), build
+
+    @kernel()
+    def widen(source, n, out):
+        whole = n // PAIR * PAIR
+        for at in range(0, whole, PAIR):
+            widen_pair(source.ctypes.data + size * at, out.ctypes.data + 4 * at)
+        for at in range(whole, n):
+            out[_place(at)] = number(source[at])
+
+    return widen
 
 
-@kernel()
-def widen_bytes(source, n, out):
-    """out [paired(n)] from n int8 numbers, without their scale; what is behind them stays."""
-    whole = n // PAIR * PAIR
-    for at in range(0, whole, PAIR):
-        _widen_pair_of_bytes(source.ctypes.data + at, out.ctypes.data + 4 * at)
-    for at in range(whole, n):
-        out[_place(at)] = np.int8(source[at])
-
-
-@kernel()
-def widen_floats(source, n, out):
-    """out [paired(n)] from n float32 numbers; what is behind them stays."""
-    whole = n // PAIR * PAIR
-    for at in range(0, whole, PAIR):
-        _widen_pair_of_floats(source.ctypes.data + 4 * at, out.ctypes.data + 4 * at)
-    for at in range(whole, n):
-        out[_place(at)] = source[at]
+widen_halves, widen_floats = _widen_of(halves_of, 2, wide), _widen_of(floats_of, 4, wide)
+widen_bytes = _widen_of(bytes_of, 1, np.int8)
+"""Of int8 numbers without their scale."""
 
 
 @instructions

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ramole_core.errors import Unsupported
+from ramole_core.kernels.call_args import WATCHING
 from ramole_core.kernels.compiled import view
-from ramole_core.kernels.record_hook import WATCHING
 
 BLOCK = 64
 """Positions whose angles are computed together."""

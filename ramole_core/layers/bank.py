@@ -1,9 +1,11 @@
 """The rank units of the adapters in use, side by side in one tensor for each kind of layer.
 
 A page is one rank unit over all modules, so adapters of any rank fit wherever pages are free
-(unified paging, S-LoRA, arXiv 2311.03285, section 4.1). The mixed layers read the first `high`
-pages as one matrix: the fewer holes, the less they compute. Adapters are pinned while a request
-uses them; one that nobody uses stays while its pages cost little, and leaves in order of last use.
+(unified paging, S-LoRA, arXiv 2311.03285, section 4.1). Adapters are pinned while a request uses
+them; an unused one stays while its pages cost nothing, and leaves in order of last use.
+Compiled kernels walk each token's own pages: pages of others cost nothing until a request needs
+them. Elsewhere the mixed layers read the first `high` pages as one matrix: the fewer pages and
+holes, the less they compute.
 A group of experts has pages only while some adapter has an expert there: they are most of a page.
 """
 
@@ -15,13 +17,12 @@ import torch
 from torch import Tensor
 
 from ramole_core.composition import Router
-from ramole_core.kernels.compiled import view
+from ramole_core.kernels.compiled import DTYPES, view
 from ramole_core.layers.layout import Layout
-from ramole_core.layers.page_room import PageRoom
-from ramole_core.layers.units import Units
+from ramole_core.layers.units import PageRoom, Units
 
 SLACK = 16
-"""Pages that adapters without a request may hold among those that the layers read."""
+"""Pages that adapters without a request may hold where the layers read every page."""
 FIRST = 32
 """Pages that are made at first; they double when more are needed."""
 
@@ -42,7 +43,7 @@ class Slot:
     """Between A and B of a bypass; empty for a LoRA."""
     pins: int = 0
     ephemeral: bool = False
-    """Nobody will ask for it again: it leaves with its last request."""
+    """It is used once: it leaves with its last request."""
 
 
 @dataclass
@@ -61,6 +62,8 @@ class Bank:
     def __init__(self, layout: Layout, *, device: torch.device, dtype: torch.dtype, limit: int):
         """`limit` in bytes; it bounds the pages, so the adapters of all running requests."""
         self.layout, self.device, self.dtype = layout, device, dtype
+        self.by_rows = device.type == "cpu" and dtype in DTYPES
+        """Whether compiled kernels walk each token's own pages."""
         self.wide = torch.promote_types(dtype, torch.float32)
         self._room = PageRoom(layout, dtype=dtype, limit=limit)
         self.asleep = self._room.experts
@@ -203,7 +206,10 @@ class Bank:
         return self.most if same else self._room.most(experts)
 
     def tidy(self) -> None:
-        """Drop unused adapters beyond SLACK pages, and close holes that cost much."""
+        """Where every page is read: drop unused adapters beyond SLACK pages, and close holes that
+        cost much."""
+        if self.by_rows:
+            return
         idle = [slot for slot in self._slots.values() if not slot.pins]
         spare = sum(len(slot.pages) for slot in idle)
         for slot in idle:
@@ -216,12 +222,15 @@ class Bank:
             self._close_holes()
 
     def _make_room(self, rank: int, experts: frozenset[int]) -> bool:
-        """Evict idle adapters until this rank fits, and give its experts pages."""
+        """Evict idle adapters until this rank fits, and give its experts pages. By rows idle ones
+        leave before pages are made for it."""
         idle = [slot for slot in self._slots.values() if not slot.pins]
         pinned = [slot for slot in self._slots.values() if slot.pins]
         if not self._has_room(pinned, rank, experts):
             return False
-        while not self._has_room(self.slots, rank, experts):
+        while not self._has_room(self.slots, rank, experts) or (
+            self.by_rows and idle and len(self._free) < rank
+        ):
             self._drop(idle.pop(0))
         self._wake(experts.union(*(slot.experts for slot in self.slots)))
         return True

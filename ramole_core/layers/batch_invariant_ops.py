@@ -5,7 +5,7 @@ number's last bit may follow from its place in the batch. Activations have a ker
 computed token by token where they have none; angles have a file of their own (`angles.py`). All
 else in a transformer of linear layers is exact operations, or
 sums along a row of its own. Not so in a mixture of experts whose router and experts are no linear
-layers: those products are PyTorch's, and a token may feel its batch there within rounding.
+layers: those products are PyTorch's, and a token may depend on its batch there within rounding.
 """
 
 from collections.abc import Mapping

@@ -20,7 +20,7 @@ from ramole_core.layers.bank import Bank, Slot
 from ramole_core.layers.score_table import form_of
 
 FIXED, MASKED, KEEPS = 0, 1, 2
-"""Who gives a row's weights: a table; a gate among those that have the module; a gate of all."""
+"""What gives a row's weights: a table; a gate among those that have the module; a gate of all."""
 PAGES = 16
 """Tables have room for a multiple of so many pages, so that those of many rows are of one size."""
 ACTIVATIONS = ("", "gelu", "relu")
@@ -34,32 +34,18 @@ class RowMix:
     slots: tuple[Slot, ...]
     """A merge is one."""
     decision: Decision
-    bypass: Slot | None = None
-    present: Bool[Tensor, "module slot"] | None = None
-    """Where each slot counts; None: in every module that it has."""
+    bypass: Slot | None
+    present: Bool[Tensor, "module slot"]
+    """Where each slot counts."""
     lacks: Bool[Tensor, "module k"] | None = None
     """Where an adapter of a merge lacks the module; None: it is no merge."""
     score_table: np.ndarray | None = None
     """What the kernel reads for its gate's own score (`score_table.py`); None: nothing."""
 
-    @cached_property
-    def here(self) -> Bool[Tensor, "module slot"]:
-        """The row's adapters in the bank."""
-        if self.present is not None:
-            return self.present
-        if not self.slots:
-            return torch.zeros(len(self.decision.weights), 0, dtype=torch.bool)
-        return torch.stack([slot.present for slot in self.slots], dim=1)
-
     @property
     def has(self) -> Bool[Tensor, "module k"]:
         """The modules of each adapter of the trace."""
-        return self.here if self.lacks is None else ~self.lacks
-
-    @property
-    def k(self) -> int:
-        """Adapters in the trace."""
-        return self.decision.weights.shape[1]
+        return self.present if self.lacks is None else ~self.lacks
 
     @property
     def gate(self) -> Gate | None:
@@ -102,7 +88,7 @@ class Rows:
     usual: np.ndarray
     """[modules, b, k, 2] float32: mean of log |v|, and one over its deviation."""
     own: np.ndarray
-    """[b] float32: on the surprise."""
+    """[b] float32: the factor of the activation z-score."""
     forms: np.ndarray
     """[b, 2] int32: the form of a score that the kernel computes, 0 for none, and its `top`."""
     form_tables: np.ndarray
@@ -186,7 +172,7 @@ class BatchMix:
             at = here.stop
         k = len(row.slots)
         made.counts[n] = at, k
-        made.present[:, n, :k] = row.here.numpy()
+        made.present[:, n, :k] = row.present.numpy()
         gate = row.gate
         if gate is None:
             made.fixed[:, n, :k] = _array(row.weights)

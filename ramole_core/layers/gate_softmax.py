@@ -1,8 +1,17 @@
-"""From scores to weights: softmax over the top n, or the scores themselves, and the bias."""
+"""A gate's scores that are computed in the forward, and its weights.
+
+Weights are a softmax over the top n, or the scores themselves, and the bias. The terms W x and a
+method's own score are computed for each request by itself, so that no request depends on another,
+and a fault in one ends that request alone.
+"""
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from ramole_core.composition import Gate, Signal
 
 NEVER = -1e30
 """The score of an adapter that may get no weight; finite, so that no row is nan."""
@@ -17,7 +26,7 @@ def weigh(
     bias: Float[Tensor, "*#b #l k"] | None = None,
 ) -> Float[Tensor, "*b l k"]:
     """Weights of k adapters: softmax over the `top` best of those `allowed` (0: over all), or the
-    scores where `raw`; then `bias` is added. Who is not allowed gets 0.
+    scores where `raw`; then `bias` is added. An adapter that is not allowed gets 0.
 
     Of equal scores the first counts as the better.
     """
@@ -30,3 +39,38 @@ def weigh(
     if isinstance(raw, Tensor) or raw:
         alpha = torch.where(torch.as_tensor(raw), scores.masked_fill(scores <= NEVER, 0.0), alpha)
     return (alpha if bias is None else alpha + bias) * allowed
+
+
+ACTIVATIONS = {"gelu": torch.nn.functional.gelu, "relu": torch.nn.functional.relu}
+
+
+def late_scores(gate: Gate, signal: Signal, k: int) -> Float[Tensor, "*l k"]:
+    """W x + f(x, u, |v|) of one request at one module or block.
+
+    Raises ValueError where the method's own score has the wrong shape or is not finite.
+    """
+    scores = signal.x.new_zeros(*signal.x.shape[:-1], k, dtype=wide_of(signal.x))
+    if gate.linear is not None and (W := gate.linear.get(signal.path)) is not None:
+        scores = scores + signal.x.to(W.dtype) @ W.to(signal.x.device).T
+    if gate.score is not None:
+        own = gate.score(signal)
+        if own.shape != scores.shape:
+            raise ValueError(f"a score of shape {tuple(own.shape)}, not {tuple(scores.shape)}")
+        scores = scores + own
+    if not bool(torch.isfinite(scores).all()):
+        raise ValueError("scores that are not finite")
+    return scores
+
+
+def module_signal(
+    path: str, x: Float[Tensor, "*l i"], u: Sequence[Float[Tensor, "*l _"]]
+) -> Signal:
+    """A score's input at a module; B's columns are orthonormal, so |v| is |u|."""
+    units = tuple(one.to(wide_of(one)) for one in u)
+    norms = torch.stack([one.square().sum(-1).clamp(min=1e-30).sqrt() for one in units], dim=-1)
+    return Signal(path, x, units, norms)
+
+
+def wide_of(x: Tensor) -> torch.dtype:
+    """float32, or what is wider."""
+    return torch.promote_types(x.dtype, torch.float32)

@@ -4,7 +4,8 @@ Projections with one input (q, k, v; gate, up) can share the first product of th
 shares is not guessed from names: one forward of one token shows which layers get the same tensor.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +15,46 @@ from torch import Tensor, nn
 
 from ramole_core.base.experts import Expert
 from ramole_core.composition import Sites
-from ramole_core.layers.places import Places, find_places
+
+
+@dataclass(frozen=True)
+class Places:
+    """The axes of a trace: layers, module names, and each module path's place among them."""
+
+    layers: tuple[int, ...]
+    modules: tuple[str, ...]
+    """Short names (`q_proj`); two with the same last part keep their parent's name before it."""
+    at: dict[str, tuple[int, int]]
+    """Module path -> (index into layers, index into modules)."""
+
+
+def find_places(paths: Iterable[str]) -> Places:
+    """Sort module paths such as `model.layers.0.self_attn.q_proj` into layers and short names."""
+    split = {path: _split(path) for path in paths}
+    tails = list(dict.fromkeys(tail for _, tail in split.values()))
+    last = [tail.rpartition(".")[2] for tail in tails]
+    short = {
+        tail: name if last.count(name) == 1 else _with_parent(tail)
+        for tail, name in zip(tails, last, strict=True)
+    }
+    layers = tuple(sorted({layer for layer, _ in split.values()}))
+    modules = tuple(dict.fromkeys(short.values()))
+    at = {
+        path: (layers.index(layer), modules.index(short[tail]))
+        for path, (layer, tail) in split.items()
+    }
+    return Places(layers, modules, at)
+
+
+def _with_parent(tail: str) -> str:
+    """`mlp.up_proj`, or `experts.3.up_proj` where the parent is one of many."""
+    parts = tail.split(".")
+    return ".".join(parts[-3:] if len(parts) > 2 and parts[-2].isdigit() else parts[-2:])
+
+
+def _split(path: str) -> tuple[int, str]:
+    found = re.search(r"\.(\d+)\.(.+)$", path)
+    return (int(found[1]), found[2]) if found else (0, path)
 
 
 @dataclass(frozen=True)
@@ -128,7 +168,7 @@ def find_layout(model: nn.Module, shapes: Mapping[str, tuple[int, int]]) -> Layo
         kinds.setdefault(kind, []).append(tuple(block))
     groups = [
         Group(
-            tuple(sorted(paths, key=lambda block: order[block[0]])),  # whoever was called or idle
+            tuple(sorted(paths, key=lambda block: order[block[0]])),  # called or not
             i=shapes[paths[0][0]][0],
             o=tuple(shapes[p][1] for p in paths[0]),
             of_experts=kind[0],

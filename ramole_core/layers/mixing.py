@@ -8,7 +8,7 @@
 (RAMoLE, arXiv 2406.16989, eq. 6-11.) The tokens of all rows stand side by side. Two ways give the
 same numbers within rounding. *By rows*: a compiled kernel walks each token's own pages, so that no
 other token changes a bit; always on a CPU. *All pages*: every token meets every page of the bank,
-and masks say whose counts; each adapter is read once whoever uses it. There all behind the first
+and masks say whose counts; each adapter is read once for all rows. There all behind the first
 product may be one launch for all layers that share the input (`fused.py`).
 """
 
@@ -24,25 +24,21 @@ from torch import Tensor
 
 from ramole_core.composition import Signal
 from ramole_core.composition.activation import MAX_Z, log_norm
-from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.mixing import UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Update
 from ramole_core.layers.batch_mix import FIXED, BatchMix
 from ramole_core.layers.fused import Draft, Fused
-from ramole_core.layers.gate_softmax import weigh
-from ramole_core.layers.late_scores import ACTIVATIONS, late_scores, module_signal
+from ramole_core.layers.gate_softmax import ACTIVATIONS, late_scores, module_signal, weigh
 from ramole_core.layers.rows_mixing import RowsMixing
 from ramole_core.layers.tiles import in_tiles
-from ramole_core.layers.traced import Traced
-from ramole_core.layers.traced_part import TracedPart
+from ramole_core.layers.traced import Traced, TracedPart
 
 Way = Literal["rows", "all"]
 
 
 def way_of(batch: BatchMix) -> Way:
     """The way of mixing: by rows wherever the kernels run."""
-    compiled = batch.bank.device.type == "cpu" and batch.bank.dtype in DTYPES
-    return "rows" if compiled else "all"
+    return "rows" if batch.bank.by_rows else "all"
 
 
 @dataclass
@@ -80,7 +76,7 @@ class Forward:
         way: Way | None = None,
         fused: Fused | None = None,
     ) -> "Forward":
-        """`trace` are the rows whose weights and contributions are told afterwards."""
+        """`trace` are the rows whose weights and contributions are recorded."""
         starts = tuple(starts or [0] * len(counts))
         forward = cls(batch, tuple(counts), starts, way or way_of(batch))
         if trace:
@@ -291,7 +287,7 @@ class Forward:
                 continue
             first = bank.layout.first(g, block)
             for j, path in enumerate(paths):
-                if not bool(row.here[first + j].any()):
+                if not bool(row.present[first + j].any()):
                     continue
                 signal = Signal(path, x[here])
                 if row.gate.score is not None:  # W x reads nothing else
@@ -306,7 +302,7 @@ class Forward:
         """x A^T of each of the row's adapters at a module; r = 0 where it lacks that."""
         row, bank = self.batch.rows[n], self.batch.bank
         first = bank.layout.first(g, block)
-        here = row.here[first + j].tolist()
+        here = row.present[first + j].tolist()
         if units is None:
             mine = x.to(bank.dtype)
             every = [mine @ bank.units_of(slot, g, block, j).T for slot in row.slots]

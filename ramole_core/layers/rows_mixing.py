@@ -1,27 +1,21 @@
 """Mixing by rows: the kernels' arguments and results for a batch."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ramole_core.kernels import mixing as words_of
-from ramole_core.kernels.call_args import WORDS
+from ramole_core.kernels.call_args import WATCHING, WORDS
 from ramole_core.kernels.dots import COLUMNS
 from ramole_core.kernels.matrix_unit import DEPTH, MATRIX
 from ramole_core.kernels.mixing import MIX, RUN, WEIGHTS_STEP
-from ramole_core.kernels.record_hook import WATCHING
 from ramole_core.kernels.vectors import paired
 from ramole_core.kernels.weight import Input, UnitRows, Update
 from ramole_core.layers.batch_mix import BatchMix
-from ramole_core.layers.traced import Traced
-from ramole_core.layers.traced_part import TracedPart
-
-TABLES = (
-    *("pages", "slots", "acts", "counts", "asks", "present", "fixed", "bias", "usual", "own"),
-    *("forms", "form_tables"),
-)
+from ramole_core.layers.traced import Traced, TracedPart
 
 
 class RowsMixing:
@@ -54,9 +48,8 @@ class RowsMixing:
         w[words_of.UNITS_ROW], w[words_of.K] = self._width, batch.k
         w[words_of.ROWS], w[words_of.PAGES_ROW] = batch.b, most
         w[words_of.TRACED] = self._told.ctypes.data
-        at = dict(zip(TABLES, _TABLE_WORDS, strict=True))
-        for name, word in at.items():
-            w[word] = getattr(tables, name).ctypes.data
+        for table in fields(tables):  # the word of a table is called as the table is
+            w[getattr(words_of, table.name.upper())] = getattr(tables, table.name).ctypes.data
 
     def run(
         self,
@@ -105,10 +98,3 @@ class RowsMixing:
     def update(self, units: np.ndarray, g: int, block: int, j: int) -> Update:
         """The update of module j to its layer's output."""
         return Update(units[j], self._rows, self._batch.bank.views(g, block)[2][j])
-
-
-_TABLE_WORDS = (
-    *(words_of.PAGES, words_of.SLOTS, words_of.ACTS, words_of.COUNTS, words_of.ASKS),
-    *(words_of.PRESENT, words_of.FIXED, words_of.BIAS, words_of.USUAL, words_of.OWN),
-    *(words_of.FORMS, words_of.FORM_TABLES),
-)

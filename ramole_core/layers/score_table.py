@@ -35,7 +35,7 @@ def score_table(
 
     Of a score by units [module, c, R] float32: T of all adapters side by side, times the scale; c
     is k where the form is `linear`, else 1. `sizes`: the rank units of each adapter in the bank, R
-    together. Of W x [module] int64: the address of each W, 0 where nobody is `here`; the gate keeps
+    together. Of W x [module] int64: the address of each W, 0 where none is `here`; the gate keeps
     what lies there.
     """
     form, score = form_of(gate), gate.score

@@ -2,10 +2,10 @@
 
     contribution_j = |alpha_j v_j| / |y|,   v_j = B_j A_j x,   y the layer's output, all added
 
-A weight says what the gate wanted, a contribution what came of it: a loud adapter of little weight
+A weight is what the gate chose, a contribution what came of it: a loud adapter of little weight
 moves the output more than a silent one of much. Where an adapter lacks the module it is 0. B's
 columns are orthonormal, so |alpha_j v_j| is the length of its weighted units. A merge is one update
-of k adapters, and nobody can say whose part is whose: it is divided by their weights, among those
+of k adapters, and its parts cannot be told apart: it is divided by their weights, among those
 that have the module.
 """
 
@@ -110,7 +110,7 @@ class Traced:
             if group.of_experts:
                 own = slice(start, start + len(group.paths) * group.m)
                 for row, part in zip(self.rows, self._parts, strict=True):
-                    here = self._batch.rows[row].here[own].numpy()
+                    here = self._batch.rows[row].present[own].numpy()
                     told[:, own, part, : here.shape[1]] *= here[:, None]
 
     def _placed(self, flat: Float[Tensor, "n 2 modules k"]) -> Float[Tensor, "n 2 layer module k"]:
@@ -130,3 +130,45 @@ class Traced:
         weights, shares = self._placed(torch.stack([weights, shares])[None])[0]
         contribution = told[:, CONTRIBUTION] * shares
         return torch.stack([weights.expand_as(contribution), contribution], dim=1)
+
+
+class TracedPart:
+    """A view of `Traced` on the forward's tokens at `tokens`, ascending."""
+
+    def __init__(self, whole: Traced, tokens: Sequence[int]):
+        self.rows = whole.rows
+        self._whole, self._tokens = whole, np.array(tokens, np.int32)
+        own = np.isin(self._tokens, whole.tokens)
+        self._at = np.flatnonzero(own)
+        self._mine = self._tokens[own]
+        self._found = np.searchsorted(whole.tokens, self._mine)
+        """Their places among the traced ones."""
+
+    @cached_property
+    def places(self) -> Int[Tensor, "n"]:
+        """Places of the traced tokens in the part, on the model's device."""
+        return torch.from_numpy(self._at).to(self._whole.places.device)
+
+    def room(self, module: int, m: int) -> np.ndarray:
+        """[2, m, N, k]: where a kernel writes."""
+        k = self._whole.told.shape[-1]
+        return np.zeros((2, m, len(self._tokens), k), np.float32)
+
+    def take(self, module: int, told: np.ndarray) -> None:
+        """Take what was written there, of the modules from `module` on."""
+        self._whole.told[:, module : module + told.shape[1], self._tokens] = told
+
+    def write(
+        self, module: int, alpha: Float[Tensor, "m n k"], lengths: Float[Tensor, "m n k"]
+    ) -> None:
+        """As `Traced.write`."""
+        self._whole.told_later.append((module, alpha, lengths, self._mine))
+
+    def see(self, g: int, block: int, j: int, y: Float[Tensor, "n o"]) -> None:
+        """As `Traced.see`."""
+        module = self._whole.layout.first(g, block) + j
+        lengths = y[self.places].float().norm(dim=-1)
+        if self._whole.compiled:
+            self._whole.lengths.found[module, self._found] = lengths.numpy()
+        else:
+            self._whole.seen_later.append((module, lengths, self._found))

@@ -6,7 +6,7 @@ lower rank, or nothing, hold zeros. Experts are many: a group of theirs in which
 nothing has no units.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +29,7 @@ class Units:
     """Which modules the adapter has, in flat order."""
     usual: Float[Tensor, "modules 2"]
     """Mean and standard deviation of log |B A x| over reference inputs, float32; (0, 1) where
-    nobody measured."""
+    not measured."""
 
     @property
     def rank(self) -> int:
@@ -87,3 +87,28 @@ class UnpackedLoras(Mapping[str, Lora]):
 
     def __len__(self) -> int:
         return int(self._units.present.sum())
+
+
+class PageRoom:
+    """The page budget of one bank; `limit` in bytes."""
+
+    def __init__(self, layout: Layout, *, dtype: torch.dtype, limit: int):
+        self._layout, self._itemsize, self._limit = layout, dtype.itemsize, limit
+        groups = enumerate(layout.groups)
+        self.experts = frozenset(g for g, group in groups if group.of_experts)
+        """All groups of experts."""
+
+    def experts_of(self, adapters: Sequence[Units]) -> frozenset[int]:
+        """Groups in which one of these has experts."""
+        return frozenset(g for g in self.experts if any(one.A[g].shape[1] for one in adapters))
+
+    def page_bytes(self, experts: frozenset[int]) -> int:
+        """Bytes of a page where these groups of experts have some."""
+        asleep = self.experts - experts
+        groups = enumerate(self._layout.groups)
+        numbers = sum(group.unit_numbers for g, group in groups if g not in asleep)
+        return max(1, numbers * self._itemsize)
+
+    def most(self, experts: frozenset[int]) -> int:
+        """Pages, at least one."""
+        return max(1, self._limit // self.page_bytes(experts))

@@ -57,7 +57,7 @@ class AdapterCard:
     ranks: dict[str, int]
     """By base module path."""
     modules: tuple[str, ...]
-    """Short names, `q_proj`, in the order they are met."""
+    """Short names, `q_proj`, in their order in the file."""
     layers: tuple[int, ...]
     scale: float
     """The largest alpha/r."""
@@ -87,9 +87,7 @@ class AdapterCard:
     def texts(self) -> tuple[str, ...]:
         """The texts of the adapter's vector: at most 20 examples, else the model card's words, else
         the name."""
-        if self.examples:
-            return self.examples[:VECTOR_EXAMPLES]
-        return (self.description or self.name.replace("_", " ").replace("-", " "),)
+        return texts_of(self.examples, self.description, self.name)
 
     @property
     def blind(self) -> bool:
@@ -112,6 +110,13 @@ class AdapterCard:
         for field in ("modules", "layers", "notes", "examples"):
             fields[field] = list(fields[field])
         return {**fields, "key": self.key, "folder": str(self.folder)}
+
+
+def texts_of(examples: tuple[str, ...], description: str, name: str) -> tuple[str, ...]:
+    """The texts that an adapter's vector is made of."""
+    if examples:
+        return examples[:VECTOR_EXAMPLES]
+    return (description or name.replace("_", " ").replace("-", " "),)
 
 
 def content_of(sha256: str, scales: Mapping[str, float]) -> str:

@@ -20,7 +20,7 @@ PEFT_DEFAULT = {"r": 8, "lora_alpha": 8}
 
 _OF_MIXTURES = re.compile(r"(.*\.)?(gate_up_proj|down_proj|(gate|router)\.weight)")
 """Parameters of experts and their router, which a base may have as linear layers
-(`expert_pairs.py`)."""
+(`pairs.py`)."""
 
 
 def _are_of_mixtures(word: object) -> bool:

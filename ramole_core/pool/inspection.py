@@ -11,8 +11,7 @@ from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Facts, Limits
 from ramole_core.pool.config import CONFIG, LoraWord, read_config
 from ramole_core.pool.header import read_header
-from ramole_core.pool.pair import Pair
-from ramole_core.pool.pairs import pair_tensors
+from ramole_core.pool.pairs import Pair, pair_tensors
 from ramole_core.pool.values import check_values
 
 WEIGHTS = "adapter_model.safetensors"
@@ -54,7 +53,7 @@ def inspect_folder(folder: Path, *, shapes: Shapes, limits: Limits) -> Facts:
 def other_base(said: str | None, base_name: str) -> list[str]:
     """A note where an adapter says another base than the one that is served.
 
-    Both must be OWNER/NAME: a path says nothing. Owners who publish a base again, packed in few
+    Both must be OWNER/NAME: a path proves nothing. Owners who publish a base again, packed in few
     bits, publish the same base.
     """
     ours, theirs = (HUB_ID.fullmatch(name or "") for name in (base_name, said))

@@ -26,7 +26,7 @@ class WriterLock:
             ) from None
 
     def close(self) -> None:
-        """Let others write; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -12,7 +12,7 @@ MAX_NAME = 64
 MAX_WANTED = 1024
 """Characters that are looked at: Unicode's normal form of n accents takes n * n steps."""
 EVERYONE = "everyone"
-"""Folder of uploads without an owner; an owner's folder is hexadecimal, so the two never meet."""
+"""Folder of uploads without an owner; an owner's folder is hexadecimal, so they never collide."""
 
 
 def clean_name(wanted: str) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ramole_core.errors import AdapterRefused, RamoleError
-from ramole_core.pool.aside import Aside
 from ramole_core.pool.card import AdapterCard, Limits
 from ramole_core.pool.disk import refused_by_disk, usable_folder
 from ramole_core.pool.examples_and_readme import EXAMPLES, check_examples, write_examples
@@ -21,7 +20,7 @@ from ramole_core.pool.manifest import MANIFEST, read_facts, record
 from ramole_core.pool.names import clean_name, free_name, near_names
 from ramole_core.pool.shelf import read_samples, read_uploads, without
 from ramole_core.pool.sources import Source
-from ramole_core.pool.store import Store
+from ramole_core.pool.store import Aside, Store
 
 if TYPE_CHECKING:
     from ramole_core.pool.tensors import AdapterTensors
@@ -77,7 +76,7 @@ class Pool:
         self.problems += problems + more
 
     def close(self) -> None:
-        """Let another process write; reading cards and tensors still works."""
+        """Release the writer's lock; reading cards and tensors still works."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None

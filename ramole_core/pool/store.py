@@ -11,8 +11,11 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from ramole_core.errors import AdapterRefused
+from ramole_core.pool.card import AdapterCard
 from ramole_core.pool.names import owner_folder
 
 _EARLIER = ".old"
@@ -215,3 +218,35 @@ def _settle(*folders: Path) -> None:
     with suppress(OSError):
         for folder in folders:
             _sync_folder(folder)
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A removed adapter."""
+
+    card: AdapterCard
+    """As it was."""
+    hidden: Path
+    store: Store
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the hidden weights."""
+        return self.card.bytes
+
+    def show(self) -> None:
+        """Put its folder back in its place; AdapterRefused where that is taken, or where there is
+        nothing to put back."""
+        if not self.hidden.is_dir() or self.card.folder.exists():
+            raise AdapterRefused(
+                f"The files of {self.card.name!r} cannot be put back; add the adapter again."
+            )
+        self.store.show(self.hidden, self.card.folder)
+
+    def hide(self) -> None:
+        """Undo `show`."""
+        self.store.show(self.card.folder, self.hidden)
+
+    def discard(self) -> None:
+        """Delete its files."""
+        self.store.discard(self.hidden)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.header import TensorInfo
-from ramole_core.pool.pair import Pair
+from ramole_core.pool.pairs import Pair
 
 LARGEST_VALUE = 1e4
 """In A or in the folded B: float16 overflows at 6.5e4."""
@@ -65,7 +65,7 @@ def _read_columns(
     if pair.experts == 1:
         return _read(file, pair.B)
     if pair.B not in stacked:
-        while len(stacked) > 1:  # both of a block's parameters are met in turn
+        while len(stacked) > 1:  # both of a block's parameters come in turn
             del stacked[next(iter(stacked))]
         stacked[pair.B] = _read(file, pair.B)
     return stacked[pair.B][:, pair.columns]

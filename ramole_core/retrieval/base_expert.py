@@ -33,7 +33,7 @@ class BaseExpert:
     """Decide whether a text is for the adapters, the base, or the turn before."""
 
     def __init__(self, retriever: Vectors, *, folder: Path, base: Callable[[], str]):
-        """`folder` may hold a calibration, `base` tells the base model's kind. Nothing is read
+        """`folder` may hold a calibration, `base` gives the base model's kind. Nothing is read
         yet."""
         self._retriever, self._folder, self._base = retriever, folder, base
 
@@ -118,7 +118,7 @@ class BaseExpert:
     def goes_on(self, text: str, nearest: Hit | None, leader: Hit) -> Evidence | None:
         """The evidence for keeping the adapters of the turn before, `leader` first; None: the text
         stands alone, or nothing was fitted. No adapter is nearest where none shows examples; a
-        leader that shows none has a score of nan, and nobody is ahead of it."""
+        leader that shows none has a score of nan, and none is ahead of it."""
         if not self.calibrated:
             return None
         line, base = self.calibration.kept, self._similarity(text, "everyday")

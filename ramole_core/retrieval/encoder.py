@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32
 
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, first_line
 from ramole_core.retrieval.gathered import Gathered
 from ramole_core.retrieval.model_files import find_model, hash_files
 from ramole_core.retrieval.tuning import Tuning, Window, read_tuning
@@ -140,7 +140,7 @@ class Encoder:
             try:
                 self._model = load_model(folder, self._find_tuning(), device=self._device)
             except Exception as error:  # a stack of third-party loaders: any type may come
-                reason = (str(error).strip() or repr(error)).splitlines()[0]
+                reason = first_line(error)
                 raise RamoleError(
                     f"The sentence encoder {self.source!r} in {folder} cannot be loaded "
                     f"({reason}); set RAMOLE_ENCODER to a sentence-transformers model."

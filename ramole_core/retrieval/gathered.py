@@ -58,7 +58,7 @@ class Gathered:
         batch = [self._waiting.popleft() for _ in range(min(MANY, len(self._waiting)))]
         try:
             self._fill(batch)
-        except BaseException:  # who reads was told to end: somebody else goes on
+        except BaseException:  # this reader was interrupted: another one goes on
             self._waiting.extendleft(one for one in reversed(batch) if not one.ended)
             raise
 

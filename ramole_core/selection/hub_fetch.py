@@ -21,44 +21,36 @@ class HubFetch:
 
     def __init__(self, hub: Hub, pool: Pool, retriever: Retriever, *, base: BaseExpert):
         """`base` says where the base answers."""
-        self._hub, self._pool, self._retriever, self._base = hub, pool, retriever, base
+        self.hub, self._pool, self._retriever, self._base = hub, pool, retriever, base
 
     def named(self, turn: Request, wait: Wait) -> Fetched:
         """The adapters that the turn names; raises RamoleError where a listed one does not come."""
         names = turn.adapters or ()
-        if not self._hub.allowed or not any(map(self._hub.is_listed, names)):
+        if not self.hub.allowed or not any(map(self.hub.is_listed, names)):
             return turn, ()
         there = {card.name for card in self._pool.cards(turn.owner)}
-        said = self._hub.bring_named(names, there=there, wait=wait)
-        here = [name if name in there else self._hub.name_in_pool(name) for name in names]
+        said = self.hub.bring_named(names, there=there, wait=wait)
+        here = [name if name in there else self.hub.name_in_pool(name) for name in names]
         return replace(turn, adapters=list(dict.fromkeys(here))), said
 
     def nearest(self, turn: Request, count: int, wait: Wait, *, abstains: bool) -> Fetched:
         """Those that are among the `count` nearest to the turn's text; `abstains`: the base answers
         where none is near enough."""
-        near = self._hub.near(turn.prompt, count + self._hub.spare, turn.exclude)
+        near = self.hub.near(turn.prompt, count + self.hub.spare, turn.exclude)
         if not near:
             return self._plain(turn), ()
         turn = self._plain(turn)
         hits = self._hits(turn, count)
         if abstains and not self._answered(turn, near[0][1], near[0][0].name, hits):
             return turn, ()
-        return turn, self._hub.bring_nearer(near, hits, count, wait)
-
-    def is_listed(self, name: str) -> bool:
-        """Whether an adapter of this name may come from the Hub."""
-        return self._hub.is_listed(name)
-
-    def used(self, names: Sequence[str]) -> None:
-        """Mark these as used."""
-        self._hub.used(names)
+        return turn, self.hub.bring_nearer(near, hits, count, wait)
 
     def _plain(self, turn: Request) -> Request:
         """The request without exclusions that the pool does not know."""
-        if not self._hub.allowed or not turn.exclude:
+        if not self.hub.allowed or not turn.exclude:
             return turn
         there = {card.name for card in self._pool.cards(turn.owner)}
-        out = [n for n in turn.exclude if n in there or not self._hub.is_listed(n)]
+        out = [n for n in turn.exclude if n in there or not self.hub.is_listed(n)]
         return replace(turn, exclude=out)
 
     def _hits(self, turn: Request, count: int) -> list[Hit]:

@@ -6,7 +6,7 @@ with w the adapter that is nearest to both together: parts are worth how much ne
 their own are. The prompt is cut where that is most, if it is more than 0, and each part again. A
 part is a run of pieces (sentences, lines). Each must fit: its similarity reaches MIN_FIT and what
 the base model asks for (`base_expert.py`); neighbours that find the same adapter are one part. A
-cut costs less where the text says that another request begins (`cues.py`, English), but in a form,
+cut costs less where the text says that another request begins (by English cues), but in a form,
 whose fields belong together. A first look takes the means of the pieces' vectors; of the places
 that come within ROUGH of a gain, the LOOKED_AT best are looked at with the vectors of both sides.
 Prices and MIN_FIT were fitted on training rows and prompts in people's own words, for the encoder
@@ -26,7 +26,54 @@ from ramole_core.methods import find_row
 from ramole_core.pool import Pool
 from ramole_core.request import Request
 from ramole_core.retrieval import BaseExpert, Hit, Retriever
-from ramole_core.selection.cues import asks, begun_anew, has_fields, joins
+
+WORDS = (
+    r"((also|and (also|then)|then|after that|i( would|'d) also like to know)(?=[\s,:]|$)|"
+    r"(next|besides|in addition|additionally|plus|another thing|one more thing|second(ly)?|"
+    r"third(ly)?|finally|lastly)(?=\s*[,:]))"
+)
+JOINING = re.compile(rf"^\W*({WORDS}|(i would|i'd|could you|can you|please) also\b)", re.IGNORECASE)
+LEADING = re.compile(rf"^\W*{WORDS}[\s,:]*", re.IGNORECASE)
+ORDERS = """
+add answer are break calculate can capitali[sz]e check choose classify combine complete compose
+compute continue convert correct could count decide delete describe did divide do does draft explain
+extract fill find finish fix format generate give guess has have help how insert is join list make
+multiply name need needs paraphrase pick please pull put read remove rename replace rewrite say
+select shorten should show simplify solve sort spell split subtract summari[sz]e tag tell translate
+turn use was were what whats when where which who whose why will would write
+""".split()
+ASKING = re.compile(
+    rf"\?|->|\b(please|pls|plz)\b|^(i need|i want|i'd|sum up|{'|'.join(ORDERS)})\b", re.IGNORECASE
+)
+FIELDS = re.compile(
+    r"^(abstract|answer|claim|context|dialogue|email|hypothesis|input|news|options|output|passage|"
+    r"premise|question( \d)?|review|sentence( \d)?|statement|text|tweet)\s*:",
+    re.IGNORECASE | re.MULTILINE,
+)
+SENTENCE = re.compile(r"[.!\n]+")
+
+
+def has_fields(text: str) -> bool:
+    """Whether the text is a form: lines that begin with `Question:`, `OPTIONS:` and the like."""
+    return FIELDS.search(text) is not None
+
+
+def joins(text: str) -> bool:
+    """Whether the text begins as one that goes on with another matter: `Also, ...`."""
+    return JOINING.match(text) is not None
+
+
+def begun_anew(text: str) -> str:
+    """The text without the joining words that it begins with; as it is where no word is left."""
+    rest = LEADING.sub("", text)
+    return rest if re.search(r"\w", rest) else text
+
+
+def asks(text: str) -> bool:
+    """Whether a sentence of the text is a question or an order."""
+    text = JOINING.sub("", text).lstrip(" ,:")
+    return any(ASKING.search(one.strip()) for one in SENTENCE.split(text))
+
 
 PLAIN, BOTH_ASK, JOINED = 0.25, 0.05, 0.03
 """The price of a cut: without a cue or in a form, where both sides ask, behind a joining word."""

@@ -33,7 +33,7 @@ AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Choice:
-    """The choice of who answers a turn."""
+    """The adapters chosen for a turn, or the base."""
 
     turn: Request
     """As it is placed: of the method `base` where the base answers."""
@@ -42,7 +42,7 @@ class Choice:
     evidence: Evidence | None = None
     """None where nothing was weighed: adapters named, or a method that always mixes."""
     notes: tuple[str, ...] = ()
-    """What came of adapters of the Hub."""
+    """A sentence for each adapter that came from the Hub, or did not."""
 
     @property
     def kept(self) -> bool:
@@ -86,7 +86,7 @@ class Selector:
         """`base` says where the base answers; `max_new_tokens`: the most that this server gives to
         one request."""
         self._pool, self._retriever, self._base = pool, retriever, base
-        self._finder, self._hub = finder, hub
+        self._finder, self._fetch = finder, hub
         self._max_new_tokens = max_new_tokens
 
     def choose(
@@ -97,13 +97,13 @@ class Selector:
         wait: Wait,
         follows: Sequence[bool] = (),
     ) -> list[Choice]:
-        """Choose who answers each turn: its adapters, best first where retrieved, as ordered where
+        """Choose what answers each turn: its adapters, best first where retrieved, as ordered where
         named, or the base where none found fits.
 
         `wait`: for adapters of the Hub, all turns together. `follows[n]`: turn n comes after turn
         n - 1 in one conversation. Prompts are embedded first. Raises RamoleError for an unknown
         method, option or adapter, and where the method cannot use those that were named, before any
-        is examined; Cancelled where nobody waits any more.
+        is examined; Cancelled where the caller no longer waits.
         """
         from ramole_core.composition import find_method
 
@@ -126,17 +126,17 @@ class Selector:
             for start in range(0, len(part), AT_ONCE):
                 go_on(start, wait)
                 self._examine(part[start : start + AT_ONCE], found, methods, examine)
-        self._hub.used([one.name for choice in found for one in choice.candidates])
+        self._fetch.hub.used([one.name for choice in found for one in choice.candidates])
         return found
 
     def _arrive(self, turn: Request, method: "Composition", wait: Wait) -> "Choice":
         """Choose, after fetching adapters of the Hub."""
         notes: tuple[str, ...] = ()
         if turn.adapters is not None:
-            turn, notes = self._hub.named(turn, wait)
+            turn, notes = self._fetch.named(turn, wait)
         elif (count := method.experts(turn.k)) and self._finder.fixed_pool(method) is None:
             abstains = self._finder.abstains(turn, method)
-            turn, notes = self._hub.nearest(turn, count, wait, abstains=abstains)
+            turn, notes = self._fetch.nearest(turn, count, wait, abstains=abstains)
         return replace(self._look(turn, method), notes=notes)
 
     def _look(self, turn: Request, method: "Composition") -> Choice:
@@ -168,10 +168,10 @@ class Selector:
             return choice
         near, leader = choice.candidates[0], self._pool.card(kept[0].name, turn.owner)
         known = self._retriever.similarities(turn.prompt, [leader])[0]
-        nobody = near.score != near.score
+        unknown = near.score != near.score
         evidence = self._base.goes_on(
             turn.prompt,
-            None if nobody else Hit(near.name, near.score),
+            None if unknown else Hit(near.name, near.score),
             Hit(leader.name, float("nan") if leader.blind else known),
         )
         return choice if evidence is None else Choice(turn, tuple(kept), evidence, choice.notes)
@@ -220,7 +220,7 @@ class Selector:
         for turn in request.turns:
             self._check(turn)
             for name in turn.adapters or ():
-                if not self._hub.is_listed(name):
+                if not self._fetch.hub.is_listed(name):
                     self._pool.card(name, turn.owner)
 
     def _check(self, request: Request) -> None:
@@ -245,6 +245,6 @@ class Selector:
 
 
 def go_on(done: int, wait: Wait) -> None:
-    """Raise Cancelled after the first of many where nobody waits any more."""
+    """Raise Cancelled after the first of many where the caller no longer waits."""
     if done and wait.ended():
         raise Cancelled("Nobody waits for the answers any more; their adapters are not looked up.")

@@ -14,7 +14,6 @@ from ramole_core.composition import Composition, Response, Trained
 from ramole_core.composition.trained import WeightsFolder
 from ramole_core.engine.build import engine_of
 from ramole_core.engine.engine import Likely
-from ramole_core.engine.local_engine import LocalEngine
 from ramole_core.engine.prompt import Prepared, Prompt
 from ramole_core.engine.reader import ModelFacts
 from ramole_core.request import Generation, Request
@@ -52,7 +51,7 @@ class EngineServer:
         )
         shapes = read_shapes(base.folder)
         self._weights_folder = WeightsFolder(s.adapters_dir, own=s.trained_dir)
-        self._engines = LocalEngine(engine_of(base, s, shapes=shapes, weights=self._weights))
+        self._engines = engine_of(base, s, shapes=shapes, weights=self._weights)
         self._store = AdapterStore(s.store)
         self._mirror = Mirror(self._store, s.data_dir / "mirror", shapes=shapes)
         self._engines.start()
@@ -105,7 +104,7 @@ class EngineServer:
 
     def forget(self, contents: Sequence[str]) -> None:
         """Delete everything of these removed adapters from this machine's disk."""
-        self._engines.engine.store.drop(contents)
+        self._engines.store.drop(contents)
         self._mirror.forget(contents)
 
     def close(self) -> None:
@@ -115,7 +114,7 @@ class EngineServer:
     def _prepared(self, job: Job) -> Prepared:
         turns = tuple(receive_turns(job, self._mirror.loras))
         asked = Prepared(job.request, turns, job.prompt, streamed_ids=job.streamed_ids)
-        return self._engines.engine.complete(asked)
+        return self._engines.complete(asked)
 
     def _weights(self, method: Composition) -> Trained | None:
         return self._weights_folder.get(method.row, needed=method.needs_weights)
@@ -135,6 +134,5 @@ class EngineServer:
             [prepared],
             cancelled=lambda: False,
             waiting=lambda index, place: None,
-            fitting=lambda index, how: None,
         )
         assert any(isinstance(item, Generation) for _, item in ended)

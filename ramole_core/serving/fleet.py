@@ -10,7 +10,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.serving.wire import Job, News
 
 Item = News | Exception
-"""What is heard of a request: what the engine tells, or why it ended without an answer."""
+"""A message about a request: the engine's, or why it ended without an answer."""
 
 
 class EngineLost(Exception):

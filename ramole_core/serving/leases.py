@@ -1,10 +1,10 @@
 """Leases of pages at an engine: when one counts as gone.
 
-A page says every two seconds that it is there; what runs for one that has not been heard of for
+A page says every two seconds that it is there; what runs for one that has been silent for
 half a minute is given up. Nothing is lost by that: a page that is there after all, and was only
-slow, hears of it as of a lost engine, and sends the request again with the tokens that it has.
+slow, gets the error of a lost engine, and sends the request again with the tokens that it has.
 
-Silence is counted in looks of the loop that also hears the pages, not by a clock: a loop that stood
+Silence is counted in turns of the loop that serves the pages, not by a clock: a loop that stood
 still, because the engine was busy or its machine was, has not looked, and counts one look for all
 of that time. Whatever a page asks is a sign of it, too.
 """
@@ -21,10 +21,10 @@ class Leases:
     """The leases of one engine; all of it runs in one event loop."""
 
     def __init__(self, gone: Callable[[str], None]):
-        """`gone` is told each page that has fallen silent."""
+        """`gone` is called with each page that has fallen silent."""
         self._gone = gone
         self._looks: dict[str, int] = {}
-        """Since each page was heard of."""
+        """Since each page last called."""
         self._watching: asyncio.Task[None] | None = None
 
     def renew(self, page: str) -> None:

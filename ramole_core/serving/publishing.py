@@ -22,7 +22,7 @@ class Publishing:
     """A listener of the pool; thread-safe."""
 
     def __init__(self, pool: Pool, store: AdapterStore, *, gone: Callable[[Sequence[str]], None]):
-        """`gone` is told which checksums have left the store."""
+        """`gone` is called with the checksums that have left the store."""
         self._pool, self._store, self._gone = pool, store, gone
         self._lock = threading.Lock()
         self._writing = threading.RLock()

@@ -20,8 +20,8 @@ GONE = {"type": "http.disconnect"}
 
 
 class NobodysResult(logging.Filter):
-    """Drops Ray's report of a result whose future was cancelled at the same moment: it looks
-    whether anybody waits, and hands it over, in two steps."""
+    """Drop Ray's report of a result whose future was cancelled at the same moment: Ray looks
+    whether it is awaited, and sets its result, in two steps."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record stays."""

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TypeVar, cast
+from typing import TypeVar, Unpack, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -21,6 +21,7 @@ from ramole_core.engine.fitting import Fit
 from ramole_core.engine.placement import Weights
 from ramole_core.engine.prompt import Prepared, Prompt, Turn
 from ramole_core.engine.reader import ModelFacts, RequestReader
+from ramole_core.engine.request_stream import Caller
 from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.serving.fleet import EngineLost, Fleet, NoEngine
 from ramole_core.serving.placing import Placing
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 STARTING = 3600.0
 """Seconds that the first engine may take to load its model."""
 FORGET_SECONDS = 5.0
-"""For all engines to delete what they have of a removed adapter; whoever removes it waits."""
+"""For all engines to delete what they have of a removed adapter; its removal waits."""
 POLL = 2.0
 """Seconds between two looks at what the engines have done."""
 GAUGES = (
@@ -118,14 +119,7 @@ class RemoteBackend:
         return nullcontext()
 
     def stream(
-        self,
-        asked: Sequence[Prepared],
-        *,
-        session: str = "",
-        address: str = "",
-        cancelled: Callable[[], bool],
-        waiting: Callable[[int, int], None],
-        fitting: Callable[[int, Fitting], None],
+        self, asked: Sequence[Prepared], **caller: Unpack[Caller]
     ) -> Iterator[tuple[int, Step | Generation]]:
         known = [self._with_fit(seeded(prepared)) for prepared in asked]
         stream = RemoteStream(
@@ -135,13 +129,9 @@ class RemoteBackend:
             hold=self._hold,
             found=self._found,
             most=self._rows * max(1, len(self._fleet.keys())),
-            session=session,
-            address=address,
-            cancelled=cancelled,
-            waiting=waiting,
-            fitting=fitting,
             moved=self._count_move,
             page=self._page,
+            **caller,
         )
         with self._lock:
             self._open += 1

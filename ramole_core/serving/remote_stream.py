@@ -1,23 +1,94 @@
 """The stream of one caller's requests over many engines, continued where one is lost.
 
 An engine that is lost in the midst of an answer takes nothing with it: the request goes to another
-one with the tokens that were told already. That one reads them as it reads a prompt, draws as many
-random numbers as they cost, and tells the last of them again, which is dropped here; so nobody sees
-a token twice, or another one.
+one with the tokens that were streamed already. That one reads them as it reads a prompt, draws as
+many random numbers as they cost, and sends the last of them again, which is dropped here; so no
+reader sees a token twice, or another one.
 """
 
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Unpack
 
-from ramole_core.engine.prompt import Prepared
+from ramole_core.engine.prompt import Prepared, leave_out
+from ramole_core.engine.request_stream import Caller
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.request import Fitting, Generation, Step
 from ramole_core.serving.fleet import EngineLost, Fleet, Item, NoEngine
 from ramole_core.serving.placing import Placing
-from ramole_core.serving.remote_request import RemoteRequest
 from ramole_core.serving.wire import Place, send_request
+
+
+@dataclass(eq=False)
+class RemoteRequest:
+    """One request at an engine."""
+
+    index: int
+    prepared: Prepared
+    held: ExitStack
+    """What is held for it: its adapters in the store."""
+    engine: str = ""
+    cancel: Callable[[], None] = lambda: None
+    streamed_ids: list[int] = field(default_factory=list)
+    """Tokens that its reader has."""
+    text: str = ""
+    """And their text."""
+    attempt: int = 0
+    """How often it was sent."""
+    drop: bool = False
+    """Whether the next token is one that its reader has."""
+    lost: set[str] = field(default_factory=set)
+    """Engines that were lost with it."""
+    began: float = field(default_factory=time.monotonic)
+    first: float | None = None
+    """When its first token came."""
+    moves: int = 0
+    """Engines that were lost after it had begun there."""
+    fruitless: int = 0
+    """Of these, since its last token."""
+    fitted: Fitting | None = None
+    retry_at: float | None = None
+    """When it is sent again; None: it is at an engine."""
+    waits: float | None = None
+    """Since when there is no engine; None: there is one."""
+    place: int = -1
+
+    def cancelled(self) -> Generation:
+        """The answer of a request cancelled at no engine: the streamed tokens."""
+        prepared, now = leave_out(self.prepared), time.monotonic()
+        return Generation(
+            text=self.text,
+            adapters=[c.name for c in prepared.candidates],
+            scores=[c.score for c in prepared.candidates],
+            trace=None,
+            finish_reason="cancelled",
+            prompt_tokens=len(prepared.prompt.ids),
+            new_tokens=len(self.streamed_ids),
+            seconds=now - self.began,
+            first_token_seconds=self._first_by(now) - self.began,
+        )
+
+    def whole(self, answer: Generation) -> Generation:
+        """The answer over all engines: the last one's, with the page's times where there were
+        more."""
+        now = time.monotonic()
+        if self.fitted is not None:
+            answer = replace(answer, fitted=answer.fitted or self.fitted)
+        if not self.moves:
+            return answer
+        return replace(
+            answer,
+            seconds=now - self.began,
+            first_token_seconds=self._first_by(now) - self.began,
+            extra={**answer.extra, "moves": float(self.moves)},
+        )
+
+    def _first_by(self, now: float) -> float:
+        return now if self.first is None else self.first
+
 
 POLL_SECONDS = 0.05
 """Seconds between two looks at whether a caller has gone, while nothing comes."""
@@ -41,21 +112,18 @@ class RemoteStream:
         hold: Callable[[Sequence[str]], AbstractContextManager[None]],
         found: Callable[[Prepared, Fitting], Prepared],
         most: int,
-        session: str,
-        address: str,
-        cancelled: Callable[[], bool],
-        waiting: Callable[[int, int], None],
-        fitting: Callable[[int, Fitting], None],
         moved: Callable[[], None] = lambda: None,
         page: str = "",
+        **caller: Unpack[Caller],
     ):
         """`hold` keeps adapters in the store; `found` remembers what a search came to, and gives
         the request with those weights; `most` requests are sent at once; `moved` is called when
-        one goes on at another engine; `page` is who asks."""
+        one goes on at another engine; `page` is the caller's id."""
         self._fleet, self._placing, self._asked = fleet, placing, list(asked)
         self._hold, self._found, self._most = hold, found, most
-        self._session, self._address = session, address
-        self._cancelled, self._waiting, self._fitting = cancelled, waiting, fitting
+        self._session, self._address = caller.get("session", ""), caller.get("address", "")
+        self._cancelled, self._waiting = caller["cancelled"], caller["waiting"]
+        self._fitting = caller.get("fitting", lambda index, how: None)
         self._moved, self._page = moved, page
         self._news = queue.SimpleQueue[tuple[RemoteRequest, int, Sequence[Item]]]()
         self._open: list[RemoteRequest] = []

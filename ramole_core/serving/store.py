@@ -1,10 +1,10 @@
 """The store: every adapter's two files under its checksum, in a folder or behind any fsspec URL.
 
     adapters/<first two letters>/<checksum>/adapter_config.json, adapter_model.safetensors
-    gone/<checksum>     the adapter is removed; its files go once nobody reads them
+    gone/<checksum>     the adapter is removed; its files go once they are not read
 
-Whoever writes is the page alone. The weights are written last, each file under a name of its own
-and then renamed, so that what has weights is whole; whoever reads checks it by its checksum. No
+Only the page writes. The weights are written last, each file under a name of its own
+and then renamed, so that what has weights is whole; readers check it by its checksum. No
 card lies there: neither names, nor owners, nor examples.
 """
 

@@ -17,7 +17,10 @@ from ramole_core.request_parts import Example, Exchange, read_example_lines, rea
 
 if TYPE_CHECKING:
     from ramole_core.request import Fitting, Generation, Step
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from ramole_core.request import Generation
 
 TOLD = 10
 """Steps of a search between two lines about it."""
@@ -121,7 +124,7 @@ def write_answer(
             for name, score in zip(answer.adapters, answer.scores, strict=True)
         ]
         if shares and answer.trace is not None:
-            from ramole_core.terminal.shares import shares_of  # numpy is not there for `--help`
+            from ramole_core.terminal.console import shares_of  # numpy is not there for `--help`
 
             parts = zip(used, shares_of(answer), strict=True)
             used = [f"{name} ({share:.0%})" for name, share in parts]
@@ -173,3 +176,25 @@ def _plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def shares_of(answer: "Generation") -> list[float]:
+    """Each adapter's share, 0 to 1, the mean over the answer's tokens: of its effects where asked
+    for, else of the contributions; empty where neither is known."""
+    if answer.parts:
+        total = sum(part.new_tokens for part in answer.parts)
+        found = dict.fromkeys(answer.adapters, 0.0)
+        for part in answer.parts:
+            for name, share in zip(part.adapters, shares_of(part), strict=False):
+                found[name] += share * part.new_tokens / total
+        return list(found.values())
+    if answer.effects is not None:
+        from ramole_core.effects import effect_shares  # numpy is not there for `--help`
+
+        return [float(share) for share in effect_shares(answer.effects).mean(0)]
+    trace = answer.trace
+    if trace is None:
+        return []
+    first = trace.prompt_length - 1  # it predicts the first token of the answer
+    shares = trace.shares[first : len(trace.tokens) - 1, : len(answer.adapters)]
+    return [float(share) for share in shares.mean(0)] if len(shares) else [0.0] * shares.shape[1]

@@ -16,7 +16,8 @@ COUNTS |= {"requests": 10_000}
 attack, ten minutes in all."""
 
 
-def main() -> int:
+def main(said: list[str] | None = None) -> int:
+    """The command; `said`: its words, unsaid those of this process."""
     words = argparse.ArgumentParser(prog="python -m tests.campaigns", description=__doc__)
     words.add_argument("name", choices=COUNTS)
     words.add_argument("--count", type=int, help="mishaps; unsaid, as many as the long form has")
@@ -27,7 +28,7 @@ def main() -> int:
     )
     words.add_argument("--kinds", help="of these alone, such as add,remove")
     words.add_argument("--out", type=Path, help="the JSON file that takes the figures")
-    asked = words.parse_args()
+    asked = words.parse_args(said)
     count = asked.count or COUNTS[asked.name]
     campaign = importlib.import_module(f"tests.campaigns.{asked.name}")
     how = {"real": False} if asked.page_alone else {}

@@ -42,7 +42,7 @@ async def ask_on(url: str, number: int, turn: Turn, over: asyncio.Event) -> None
     logs_in = bool(KEY) and number % PASSWORDS_AMONG == 0
     headers = {} if logs_in else KEY
     async with httpx.AsyncClient(
-        transport=transport, base_url=url, timeout=120, headers=headers
+        transport=transport, base_url=url, timeout=600, headers=headers
     ) as client:
         while not over.is_set():
             try:
@@ -69,7 +69,7 @@ async def _log_in(url: str, number: int, turn: Turn) -> httpx.Cookies:
     near = number // PASSWORDS_AMONG % 2 == 0
     transport = httpx.AsyncHTTPTransport(local_address=ADDRESS if near else _own(number))
     said, began = {"username": USER, "password": PASSWORD}, time.monotonic()
-    async with httpx.AsyncClient(transport=transport, base_url=url, timeout=120) as client:
+    async with httpx.AsyncClient(transport=transport, base_url=url, timeout=600) as client:
         told = await client.post("/login", data=said, headers={} if near else BEHIND)
     if told.status_code == 200:
         turn.logins.append(time.monotonic() - began)

@@ -24,7 +24,7 @@ ADAPTERS = 1100
 """So many that Chroma has a graph on disk."""
 ASKED = [f"question {n}" for n in range(12)]
 K = 7
-SECONDS = 60
+SECONDS = 300
 """More than a rebuild takes; longer is a hang."""
 DAMAGES = ("delete all", "delete one", "cut", "flip one", "flip many", "zeros", "noise")
 STATES = ("closed", "killed", "open")

@@ -42,7 +42,7 @@ PROMPTS = (
 FAULT = re.compile(r"ERROR |\w+ \(its message|  \S+:\d+ ")
 """A line of the log that is part of a fault: its name, its places."""
 LOOK = 0.5
-SETTLED = 40.0
+SETTLED = 400.0
 """Seconds in which everything that was left is gone."""
 
 

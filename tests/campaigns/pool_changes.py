@@ -8,6 +8,7 @@ from pathlib import Path
 
 import chromadb  # noqa: F401 once, for all children
 
+import ramole_core.pool.tensors  # noqa: F401 which has torch
 from ramole_core.pool import Pool
 from ramole_core.retrieval.index import AdapterIndex
 from ramole_core.retrieval.retriever import Retriever

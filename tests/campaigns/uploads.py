@@ -18,8 +18,6 @@ from pathlib import Path
 
 import httpx
 
-from ramole_core.base.fetch import fetch_base
-from ramole_core.base.shapes import read_shapes
 from ramole_core.settings import Settings
 from tests.campaigns.figures import Figures
 from tests.campaigns.judge import wrong_with
@@ -37,6 +35,7 @@ PROMISED = (
 STRANGERS = 3
 ROUND = 30
 """Uploads between two looks at what is left."""
+LEFT_SECONDS = 60.0
 HANG, SLOW_HEALTH = 5.0, 1.0
 MORE_MIB = 64.0
 """More in the second half than caches fill up with."""
@@ -62,6 +61,9 @@ def served(root: Path, *, real: bool) -> Iterator[tuple[Server, Shapes]]:
         with fake(root, **LIMITS) as server:
             yield server, SHAPES
         return
+    from ramole_core.base.fetch import fetch_base
+    from ramole_core.base.shapes import read_shapes
+
     settings = Settings()
     base = fetch_base(settings.base_model, data_dir=settings.data_dir)
     (root / "data").mkdir()
@@ -156,8 +158,9 @@ class Uploads:
             self.failed("not_one_sentence", number, kind, told)
 
     def look(self, when: str) -> None:
-        """Whatever lies there still a few seconds later was left over."""
-        for _ in range(100):
+        """Whatever lies there still after LEFT_SECONDS was left over."""
+        end = time.monotonic() + LEFT_SECONDS
+        while time.monotonic() < end:
             left = self.files() - self.known
             if not left:
                 return
@@ -208,7 +211,7 @@ class Caller:
 
     def __init__(self, server: Server):
         self.url = f"{server.url}/gradio_api"
-        self.http = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
+        self.http = httpx.Client(timeout=300, limits=httpx.Limits(max_keepalive_connections=0))
         config = self.http.get(f"{server.url}/config").json()
         self.numbers = {d["api_name"]: d["id"] for d in config["dependencies"]}
 

@@ -34,14 +34,14 @@ class Health:
     def __exit__(self, *_: object) -> None:
         os.write(self._end, b"\n")
         os.close(self._end)
-        assert awaited(self._child, seconds=90) == 0, self.said.read_text()
+        assert awaited(self._child, seconds=400) == 0, self.said.read_text()
         self.seconds, self.errors, self.late = json.loads(self.said.read_text())
 
     def _ask(self, end: int) -> tuple[list[float], list[str], float]:
         seconds: list[float] = []
         errors: list[str] = []
         late, slept = 0.0, time.perf_counter()
-        with httpx.Client(timeout=60) as http:
+        with httpx.Client(timeout=300) as http:
             while not select.select([end], [], [], PAUSE)[0]:
                 began = time.perf_counter()
                 late = max(late, began - slept - PAUSE)

@@ -17,8 +17,8 @@ import numpy as np
 from ramole_core import Hit, RamoleError, Request, Selection, Step
 
 from ..charts.run import NAMED, UNCOMPARED, Found, Run
-from ..model.loading import loaded
-from ..model.reading import Reading
+from ..model.loading import loaded, loading_of
+from ..model.reading import FINDING, Reading, progress_of
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -27,7 +27,6 @@ NEXT = 3
 """How many adapters that were not taken are shown below those that were."""
 POLL_SECONDS = 0.4
 """Seconds between two looks at a model that is being loaded."""
-FINDING = "Finding adapters…"
 STILL = "The answer is there; the bare base is still writing…"
 MEASURING = "The answer is there; measuring what each adapter changed…"
 
@@ -52,6 +51,8 @@ class Shown:
     """One picture of a running answer."""
 
     note: str = ""
+    share: float | None = None
+    """Of the work before the first token, 0 to 1; None once it is there."""
     found: tuple[Found, ...] = ()
     experts: tuple[str, ...] = ()
     pieces: tuple[str, ...] = ()
@@ -69,10 +70,11 @@ def answer(
     reading = None
     try:
         for progress in loaded(ramole, live.cancelled, pause=POLL_SECONDS):
-            yield Shown(f"{progress}; your question is answered as soon as it is there.")
+            said = f"{progress}; your question is answered as soon as it is there."
+            yield Shown(said, share=loading_of(ramole).fraction)
         if live.cancelled.is_set():
             return
-        yield Shown(FINDING)
+        yield Shown(FINDING, share=0)
         requests = [request, request_beside(request)] if beside else [request]
         reading = Reading(
             ramole,
@@ -126,8 +128,10 @@ def _draw(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> I
             if reading.ended.is_set() and live.run is not None:
                 yield Shown(run=live.run, beside=base)
                 return
+            note, share = _note(reading, count)
             yield Shown(
-                FINDING if selection is None else _note(reading, count),
+                note,
+                share,
                 found=live.found or (),
                 experts=experts,
                 pieces=tuple(step.text for step in steps[:count]),
@@ -151,24 +155,18 @@ def _shares(step: Step, experts: tuple[str, ...]) -> np.ndarray | None:
     return np.array([own.get(name, 0.0) for name in experts], row.dtype)
 
 
-def _note(reading: Reading, count: int) -> str:
-    place = reading.places.get(0, 0)
-    if place:
-        return f"Place {place} in the queue: every row of the batch is taken."
-    if not count and (how := reading.fittings.get(0)) is not None and how.step < how.steps:
-        return (
-            f"Finding weights on the examples: step {how.step} of {how.steps}, loss {how.loss:.3f} "
-            f"so far, {how.start:.3f} at the start."
-        )
-    if not count:
-        return "Reading the prompt…"
+def _note(reading: Reading, count: int) -> tuple[str, float | None]:
+    """What is done now, and before the first token the share that is done."""
     if 0 in reading.answers:
-        return STILL
+        return STILL, None
+    if not count or reading.places.get(0):
+        now = progress_of(reading, 0)
+        return now.words, None if count else now.share
     step, parts = reading.steps[0][count - 1], len(reading.selections[0].later) + 1
     if step.last:
-        return MEASURING
+        return MEASURING, None
     part = f"part {step.part + 1} of {parts}, " if parts > 1 else ""
-    return f"Answering… {part}{count} tokens"
+    return f"Answering… {part}{count} tokens", None
 
 
 def _keep(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> None:

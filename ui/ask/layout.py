@@ -12,6 +12,7 @@ from ..charts.tokens import token_view
 from ..parts.downloads import Download, download
 from ..parts.events import HELD, PLAIN, QUIET
 from ..parts.fields import k_field, length_field, method_field
+from ..parts.prompts import placeholder
 from ..parts.shared import Shared
 from ..parts.untrained import untrained_html
 from ..session.quota import quota_of
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 AGAIN = "Ask this example live"
 INSPECT = "() => window.ramoleTab?.('inspect')"
 """Opens the tab Inspect, which shows the answer in sight."""
+ON = "follow up on this answer"
 DROP = "drop oldest turns that no longer fit"
 
 
@@ -58,8 +60,8 @@ class AskInputs:
     again: gr.Button
     """Asks live what the recorded run in sight was asked."""
     stop: gr.Button
-    on: gr.Button
-    """Asks on after a first answer; in a conversation `ask` does."""
+    on: gr.Checkbox
+    """Whether the next question goes on from a first answer; in a conversation it always does."""
     new: gr.Button
     """Ends the conversation."""
     drop: gr.Checkbox
@@ -171,7 +173,7 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> As
     start = Form()
     prompt = gr.Textbox(
         label="Prompt",
-        placeholder="What to do, and with what. Fix the capital letters: i live in paris",
+        placeholder=placeholder([card.name for card in ramole.pool.cards()]),
         lines=1,
         max_lines=12,
         autofocus=True,
@@ -181,9 +183,9 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> As
         kept, others, asked = example_choices(recorded, live)
     with gr.Row(elem_id="ask-bar"):
         ask = gr.Button("Ask", variant="primary", elem_id="ask-button", min_width=110)
-        on = gr.Button("Ask on", visible=False, elem_id="on-button", min_width=90)
         stop = gr.Button("Stop", interactive=False, elem_id="stop-button", min_width=90)
         new = gr.Button("New conversation", visible=False, elem_id="new-button", min_width=150)
+        on = gr.Checkbox(False, label=ON, visible=False, elem_id="on-box", container=False)
         beside = gr.Checkbox(
             start.beside,
             label="the base's own answer beside it",

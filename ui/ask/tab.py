@@ -71,10 +71,10 @@ class AskHandlers:
         head = {entry.how: gr.Accordion(label=how(method, k)), entry.about: about}
         return {**head, **entry.options.shown(method), **entry.pairs.shown(method)}
 
-    def on_begin(self, request: gr.Request, prompt, beside, run: Run | None, turns):
-        """An empty answer, unless one is on its way; in a conversation the last one joins those
-        above."""
-        return self._begin(request, {"prompt": prompt or ""}, beside, run, turns)
+    def on_begin(self, request: gr.Request, prompt, beside, run: Run | None, turns, on=False):
+        """An empty answer, unless one is on its way; in a conversation, and with `on`, the last one
+        joins those above."""
+        return self._begin(request, {"prompt": prompt or ""}, beside, run, turns, bool(on))
 
     def on_begin_live(self, request: gr.Request, beside, event: gr.EventData):
         """As `on_begin`, for a prompt to try by the form's method; ends a conversation."""
@@ -90,11 +90,11 @@ class AskHandlers:
         turns, _ = self.talk.recorded(session_of(request), run, self.recorded)
         return self._begin(request, vars(form), form.beside, None, turns)
 
-    def _begin(self, request: gr.Request, asked: dict[str, Any], beside, run: Run | None, turns):
+    def _begin(self, request: gr.Request, asked: dict[str, Any], beside, *before):
         session = session_of(request)
         if self.sessions.busy(session):
             raise gr.Error(RUNNING, print_exception=False)  # ends the chain
-        turns = self.talk.begun(session, run, turns)
+        turns = self.talk.begun(session, *before)
         view = self.talk.view(session, turns, asked=asked["prompt"])
         return {**begun(self.ui, beside=bool(beside), turns=turns), **view, self.ui.asked: asked}
 
@@ -245,7 +245,7 @@ def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
 
     beside = entry.fields["beside"]
     begins = [*ui.answered, ui.asked]
-    typed: list[Any] = [entry.prompt, beside, ui.run, ui.turns]
+    typed: list[Any] = [entry.prompt, beside, ui.run, ui.turns, entry.on]
     asks = [
         entry.ask.click(handlers.on_begin, typed, begins, queue=False, **QUIET),
         entry.live.select(handlers.on_begin_live, beside, begins, queue=False, **QUIET),

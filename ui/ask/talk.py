@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ..charts.run import Run
-from ..parts.events import QUIET, enter_of, number_in, session_of, text_in
+from ..parts.events import QUIET, number_in, session_of, text_in
 from .conversation import Turn, recorded_talk, shortened, turn_of, view_of_conversation
 from .examples import earlier_runs
 from .layout import AskLayout
@@ -20,8 +20,8 @@ from .updates import fresh
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-ASK = "() => document.querySelector('#ask-button').click()"
-ENTER = enter_of("#ask-button", "#held", "An answer")
+ENTER = (Path(__file__).parent / "enter.js").read_text("utf-8")
+"""Enter asks; while an answer is on its way, what is typed is kept and asked next."""
 TYPE = "() => document.querySelector('#prompt textarea').focus()"
 RECORDED = re.compile(r"recorded-\d{1,3}")
 """Name of an earlier turn of a recorded run."""
@@ -34,10 +34,10 @@ class Talk:
     def __init__(self, ramole: "Ramole", ui: AskLayout, sessions: Sessions):
         self.ramole, self.ui, self.sessions = ramole, ui, sessions
 
-    def begun(self, session: str, run: Run | None, turns: Turns) -> Turns:
+    def begun(self, session: str, run: Run | None, turns: Turns, on: bool = False) -> Turns:
         """The turns before the question that is asked now: the answer in sight joins those that are
-        there; without any it is a question of its own."""
-        if turns:
+        there, or with `on` becomes the first one; else it is a question of its own."""
+        if turns or (on and run is not None and not run.title):
             return self._joined(session, run, turns)
         self.sessions.forget(session)
         return ()
@@ -57,13 +57,6 @@ class Talk:
         for place, one in earlier.items():
             self.sessions.keep(session, turns[place].name, shortened(one))
         return turns, view
-
-    def on_go_on(self, request: gr.Request, run: Run | None, turns: Turns):
-        """The answer in sight becomes the first turn of a conversation."""
-        session = session_of(request)
-        if self.sessions.busy(session):
-            return {self.ui.turns: turns}
-        return {self.ui.turns: self._joined(session, run, turns), self.ui.run: None}
 
     def on_new(self, request: gr.Request):
         """End the conversation."""
@@ -86,9 +79,6 @@ class Talk:
     def connect(self) -> None:
         """The events with their handlers."""
         ui, entry = self.ui, self.ui.entry
-        both: list[Any] = [ui.run, ui.turns]
-        first = entry.on.click(self.on_go_on, both, both, queue=False, **QUIET)
-        first.then(None, js=ASK, **QUIET)
         entry.prompt.submit(None, js=ENTER, queue=False, **QUIET)
         new = entry.new.click(self.on_new, None, ui.answered, queue=False, **QUIET)
         new.then(None, js=TYPE, **QUIET)

@@ -14,16 +14,17 @@ from ramole_core import Generation
 from ..charts.palette import places_of
 from ..charts.run import Run
 from ..charts.tokens import Growing, view_of, view_of_run
+from ..model.reading import FINDING
 from ..parts.fields import run_and_stop
 from ..parts.notice import notice_html
 from .answer import Shown
 from .conversation import EMPTY, Turn
 from .found import found_html, timing_html
-from .layout import AskLayout
+from .layout import ON, AskLayout
 from .takeaway import takeaway_of
 
 BEYOND = "A weight below 0 works against its adapter, and one above 1 makes more of it than it is."
-GO_ON = 'Type what comes next and press "Ask on" to keep this answer as the turn before it.'
+GO_ON = f'To ask about it, tick "{ON}".'
 
 
 class Drawing:
@@ -44,7 +45,7 @@ class Drawing:
         view = self._view.view(
             shown.pieces, shown.shares, shown.experts, running=True, places=places
         )
-        note = notice_html(shown.note, kind="busy")
+        note = notice_html(shown.note, kind="busy", share=shown.share)
         return note, view, shown.beside or "", self._found, gr.skip()
 
     def end(self, run: Run) -> tuple[Any, ...]:
@@ -63,7 +64,7 @@ def begun(ui: AskLayout, *, beside: bool, turns: Sequence[Turn] = ()) -> dict[An
     return {
         **_buttons(ui, running=True, talking=bool(turns)),
         ui.turns: tuple(turns),
-        out.notice: notice_html("Finding adapters…", kind="busy"),
+        out.notice: notice_html(FINDING, kind="busy", share=0),
         out.view: _nothing(running=True),
         **_beside(ui, "" if beside else None),
         out.found: found_html(()),
@@ -162,7 +163,7 @@ def _buttons(
     return {
         ui.entry.ask: gr.Button("Ask on" if talking else "Ask", interactive=not running),
         ui.entry.stop: stop,
-        ui.entry.on: gr.Button(visible=goes_on and not talking),
+        ui.entry.on: gr.Checkbox(False, visible=goes_on and not talking),
         ui.entry.again: gr.Button(visible=False),
         ui.entry.new: gr.Button(visible=talking, interactive=not running),
         ui.entry.drop: gr.Checkbox(visible=talking),

@@ -129,7 +129,7 @@ def _entry(ramole: "Ramole") -> BatchInputs:
         kind="live",
         script=enter_opens("batch-file") + NAMES,
     )
-    drop = gr.File(label="jsonl, csv or txt", height=118, elem_id="batch-file")
+    drop = gr.File(label="jsonl, csv or txt", height=132, elem_id="batch-file")
     text = gr.Code(
         label="Rows",
         language=None,

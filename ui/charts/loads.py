@@ -117,7 +117,8 @@ def loads_figure(sides: Sequence[Side], *, what: str = CONTRIBUTION) -> go.Figur
     means = [load.mean for side in sides for load in side.loads]
     low, most = min([*means, 0.0]), max(means, default=1.0)
     high = 1.45 * most if most > 0 else 1 + low
-    figure.update_xaxes(range=[1.45 * low, high], nticks=4, row=2)
+    left = low - 0.3 * (high - low) if low < 0 else 0  # room for the number beside the bar
+    figure.update_xaxes(range=[left, high], nticks=4, row=2)
     return named(figure, f"Load of each adapter{_against(sides)}")
 
 

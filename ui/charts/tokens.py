@@ -53,7 +53,7 @@ FULL = math.log(10)
 """Nats at which a colour is strongest: a token that an adapter made 10 times likelier."""
 TIMES = (1.2, 3, 10)
 """How much likelier the steps of the legend's scale are."""
-EMPTY = "The answer appears here, token by token. Ask something, or look at a recorded example."
+EMPTY = "The answer appears here, token by token."
 TEMPLATE = """
 <div class="tokens">
   <button type="button" class="copy" hidden aria-live="polite">Copy</button>

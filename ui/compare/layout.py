@@ -11,6 +11,7 @@ from ..charts.tokens import token_view
 from ..parts.copying import copy_button
 from ..parts.events import HELD, PLAIN
 from ..parts.fields import k_field, length_field, method_field
+from ..parts.prompts import placeholder
 from .columns import MAX_COLUMNS, START, Column
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def lay_out(ramole: "Ramole") -> CompareLayout:
     gr.HTML(LEAD, **PLAIN)
     prompt = gr.Textbox(
         label="Prompt",
-        placeholder="Enter compares, Shift+Enter makes a new line.",
+        placeholder=placeholder([card.name for card in ramole.pool.cards()]),
         lines=1,
         max_lines=12,
         elem_id="compare-prompt",

@@ -13,8 +13,8 @@ from ..charts.differing import differing
 from ..charts.palette import places_of
 from ..charts.run import Run
 from ..charts.tokens import Growing, view_of_run
-from ..model.loading import loaded
-from ..model.reading import Reading
+from ..model.loading import loaded, loading_of
+from ..model.reading import Reading, progress_of
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -56,6 +56,8 @@ class Look:
     """One picture: a sentence, and each column's tokens."""
 
     note: str
+    share: float | None = None
+    """Of the work before the first token, 0 to 1; None once it is there."""
     views: tuple[dict[str, Any], ...] = ()
 
 
@@ -67,7 +69,8 @@ def compared(
     reading = None
     try:
         for progress in loaded(ramole, asked.cancelled, pause=POLL_SECONDS):
-            yield Look(f"{progress}; the prompt is answered as soon as it is there.")
+            said = f"{progress}; the prompt is answered as soon as it is there."
+            yield Look(said, loading_of(ramole).fraction)
         if asked.cancelled.is_set():
             return
         reading = Reading(
@@ -82,7 +85,7 @@ def compared(
         with closing(reading.pictures()) as pictures:
             for _ in pictures:
                 over = reading.ended.is_set()
-                yield Look(_note(reading, over=over), _views(reading, growing, over=over))
+                yield Look(*_note(reading, over=over), _views(reading, growing, over=over))
     finally:
         if reading is None:
             asked.ended.set()
@@ -110,13 +113,16 @@ def _views(
     return tuple(views)
 
 
-def _note(reading: Reading, *, over: bool) -> str:
+def _note(reading: Reading, *, over: bool) -> tuple[str, float | None]:
+    """What is done now, and before the first token the share that is done, of the last column."""
     if over:
-        return "Stopped." if reading.cancelled.is_set() else ""
-    if place := max(reading.places.values(), default=0):
-        return f"Place {place} in the queue: every row of the batch is taken."
+        return "Stopped." if reading.cancelled.is_set() else "", None
     count = sum(map(len, reading.steps))
-    return f"Answering… {count} tokens" if count else "Finding adapters and reading the prompt…"
+    if count and not any(reading.places.values()):
+        return f"Answering… {count} tokens", None
+    every = [progress_of(reading, n) for n in range(len(reading.requests))]
+    last = min(every, key=lambda one: one.share)
+    return last.words, None if count else last.share
 
 
 def _keep(reading: Reading, asked: Comparison) -> None:

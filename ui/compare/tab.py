@@ -186,8 +186,8 @@ class CompareHandlers:
     def drawn(self, look: Look) -> tuple[Any, ...]:
         """A look, in the order of `CompareLayout.growing`; columns without an answer are empty."""
         empty = [nothing() for _ in self.ui.columns[len(look.views) :]]
-        kind = "busy" if look.note.endswith(("…", "tokens", "there.")) else "quiet"
-        return notice_html(look.note, kind=kind), *look.views, *empty, gr.skip()
+        kind = "busy" if look.share is not None or look.note.endswith("tokens") else "quiet"
+        return notice_html(look.note, kind=kind, share=look.share), *look.views, *empty, gr.skip()
 
     def wrong(self, sentence: str) -> tuple[Any, ...]:
         """No answers, with the reason."""

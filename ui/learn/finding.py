@@ -37,9 +37,10 @@ def pool_html(cards: "Sequence[AdapterCard]") -> str:
 
 
 def sentence(card: "AdapterCard") -> str:
-    """The first sentence of what an adapter's card says, without the heading."""
+    """The first sentence of what an adapter's card says, without the heading and its subject."""
     text = card.description.replace("\n", " ").strip().removeprefix(f"# {card.name}").strip()
-    first, dot, _ = text.partition(". ")
+    text = text.removeprefix("This adapter ")
+    first, dot, _ = f"{text[:1].upper()}{text[1:]}".partition(". ")
     return (first + "." if dot else first)[:240]
 
 

@@ -6,6 +6,7 @@ to say a place in the queue, to stop, or to notice that nobody looks any more.
 
 import threading
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ramole_core import Fitting, Generation, Request, Selection, Step
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
 BEAT = 2.0
 """Seconds after which a picture is drawn though nothing came: Gradio learns from it whether the
 reader is still there."""
+FINDING = "Finding adapters…"
+STEPS = 3
+"""Before the first token: find the adapters, read them, read the prompt."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How much of the work before a first token is done."""
+
+    words: str
+    share: float
+    """0 to 1, counted in steps, and in the last one in tokens of the prompt."""
 
 
 class Reading:
@@ -48,6 +61,9 @@ class Reading:
         """In the queue, by the request's index: 1 is next, 0 runs; missing where it is unknown."""
         self.fittings: dict[int, Fitting] = {}
         """How the search for weights stands, by the request's index, where there is one."""
+        self.read: dict[int, tuple[int, int]] = {}
+        """How many tokens of its prompt are read and how many it has, by the request's index, once
+        its adapters are read."""
         self.cancelled = cancelled or threading.Event()
         """Set it to end all of them at once."""
         self.ended = threading.Event()
@@ -88,6 +104,7 @@ class Reading:
                 session=session,
                 address=address,
                 waiting=self._place,
+                reading=self._read,
                 selected=self._select,
                 **({"fitting": self._fit} if any(one.examples for one in requests) else {}),
             )
@@ -122,3 +139,32 @@ class Reading:
     def _place(self, index: int, place: int) -> None:
         self.places[index] = place
         self._fresh.set()
+
+    def _read(self, index: int, done: int, of: int) -> None:
+        self.read[index] = (done, of)
+        self._fresh.set()
+
+
+def progress_of(reading: Reading, index: int) -> Progress:
+    """The work that is done for one request, before its first token."""
+    selection, place = reading.selections.get(index), reading.places.get(index)
+    if selection is None:
+        return Progress(FINDING, 0)
+    count = len(selection.adapters)
+    found = (1 if count else 2) / STEPS
+    if place:
+        return Progress(f"Place {place} in the queue: every row of the batch is taken.", found)
+    if (how := reading.fittings.get(index)) is not None and how.step < how.steps:
+        words = (
+            f"Finding weights on the examples: step {how.step} of {how.steps}, loss {how.loss:.3f} "
+            f"so far, {how.start:.3f} at the start."
+        )
+        return Progress(words, found + how.step / how.steps / STEPS)
+    if index not in reading.read:
+        adapters = f"{count} adapter{'s' * (count > 1)} and " if count else ""
+        return Progress(f"Reading {adapters}the prompt…", found)
+    done, of = reading.read[index]
+    share = (2 + done / max(of, 1)) / STEPS
+    if done < of:
+        return Progress(f"Reading the prompt: {done:,} of {of:,} tokens…", share)
+    return Progress(f"The prompt is read, {of:,} tokens; the first token of the answer…", share)

@@ -1,5 +1,6 @@
 """Prompts to try: one for each of many skills of the pool."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ramole_core import DEFAULT_METHOD
@@ -18,6 +19,26 @@ class Example:
     """Exactly these; none: those that are found."""
     after: str = ""
     """Title of the recorded run that this one goes on from, as the second turn of a chat."""
+
+
+GENERAL = "Say what to do, and with what."
+"""In the empty prompt, where the pool has none of the adapters below."""
+SHORT = {
+    "true_case": "Fix the capital letters: i live in paris",
+    "nl2bash": "Bash command: find all .py files here",
+    "sms_spam": "Is this text message spam? You won a free cruise, call now!",
+    "fix_punct": "Add the missing commas: bread milk and eggs",
+    "nl2regex": "Regex for lines that have a number",
+}
+"""A short prompt that each of these adapters answers, by the adapter's name."""
+IN_SIGHT = 2
+"""Short prompts in the empty field."""
+
+
+def placeholder(names: Collection[str]) -> str:
+    """What the prompt's empty field says: what adapters of these names can do."""
+    found = [prompt for name, prompt in SHORT.items() if name in names][:IN_SIGHT]
+    return f"Try: {'  ·  '.join(found)}" if found else GENERAL
 
 
 LIVE = (

@@ -175,7 +175,9 @@ def _details() -> Details:
         lines=2,
     )
     with gr.Row():
-        download = gr.Button("Download as zip", size="sm", interactive=False)
+        download = gr.Button(
+            "Download as zip", size="sm", interactive=False, elem_id="pool-download"
+        )
         remove = gr.Button("Remove", size="sm", variant="stop", visible=False)
     return Details(name, about, command, download, remove, behind("zip", "pool-zip"), _giving())
 

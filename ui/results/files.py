@@ -17,11 +17,13 @@ from .values import Raw, at, text
 RESULTS = shipped("results")
 CORE, LAB = "python -m ramole_core", "python -m lab "
 COMMANDS = {
-    "evaluation.json": f"{CORE} evaluate",
-    "evaluation_dev.json": f"{CORE} evaluate --skip 60 --rows 40",
-    "situations_dev.json": f"{CORE} evaluate --situations phrased,switch",
-    "methods_dev.json": f"{CORE} evaluate --skip 60 --rows 40 --tasks ...",
-    "methods_further_dev.json": f"{CORE} evaluate --situations switch,unseen",
+    "evaluation.json": f"{CORE} evaluate --data data --split test --rows 100",
+    "evaluation_dev.json": f"{CORE} evaluate --data data --rows 6 --skip 68 --situations iid,ood",
+    "situations_dev.json": f"{CORE} evaluate --data data --rows 6 --skip 68 --situations "
+    "phrased,follow-up,change,uploads,open,switch,composite",
+    "methods_dev.json": f"{CORE} evaluate --data data --rows 40 --skip 60",
+    "methods_further_dev.json": f"{CORE} evaluate --data data --rows 4 --skip 60 --trial 12 "
+    "--situations switch,unseen",
     "methods.json": f"{LAB}method_speed",
     "effects.json": f"{LAB}effects --data data",
     "composite_n.json": f"{LAB}composite_n --data data",
@@ -35,6 +37,9 @@ COMMANDS = {
     "speed.json": f"{CORE} benchmark",
     "many_users.json": f"{LAB}many_users",
     "budget.json": f"{LAB}budget",
+}
+COMMANDS |= {
+    name: f"{words} --out results/{name}" for name, words in COMMANDS.items() if "evaluate" in words
 }
 """What writes a file that is not there yet; a file that is there says its own."""
 FACTS = "date tasks rows_per_task skipped split k base_model quantization machine cores threads"

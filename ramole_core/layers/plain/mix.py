@@ -17,8 +17,7 @@ from torch import Tensor
 
 from ramole_core.composition import Decision, Gate, Lora, LoraSet, Signal, Sites
 from ramole_core.composition.activation import activation_z_of, log_norm
-from ramole_core.layers.gate_softmax import weigh
-from ramole_core.layers.late_scores import ACTIVATIONS, late_scores, module_signal, wide_of
+from ramole_core.layers.gate_softmax import ACTIVATIONS, late_scores, module_signal, weigh, wide_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from ramole_core.base.experts import experts_in
 from ramole_core.composition import block_of, parent_of
 from ramole_core.layers.install import Installation, watch_blocks, wrap
-from ramole_core.layers.places import Places, find_places
+from ramole_core.layers.layout import Places, find_places
 from ramole_core.layers.plain.mix import Mixed, PlainMix, mix_at
 
 

@@ -1,0 +1,50 @@
+"""What a stream's caller hears of how much of a prompt is read."""
+
+import pytest
+
+from ramole_core import Step
+from ramole_core.engine.engine import EngineSizes
+from ramole_core.engine.request_stream import RequestStream
+from ramole_core.engine.scheduler import ALONE
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
+from tests.schedules import ask
+from tests.tiny_engine import TinyEngine
+
+CHUNK = 16
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_llama):
+    made = TinyEngine(tiny_llama, EngineSizes(prefill_chunk=CHUNK))
+    yield made
+    made.engine.close()
+
+
+def test_tokens_that_are_read_are_counted_until_the_first_token(tiny):
+    """Of two prompts, one of more chunks than the other; nothing after the first token."""
+    asked = [tiny.engine.prepare(ask(words), tiny.chosen([("ant", 2)])) for words in (6, 5 * CHUNK)]
+    heard, events = {0: [], 1: []}, []
+
+    def reading(index, done, of):
+        heard[index].append((done, of))
+        events.append(("read", index, done < of))
+
+    stream = RequestStream(
+        tiny.engine,
+        lambda: None,
+        asked,
+        cancelled=lambda: False,
+        waiting=lambda *_: None,
+        reading=reading,
+    )
+    for index, item in stream:
+        if isinstance(item, Step):
+            events.append(("token", index, False))
+    sizes = [len(one.prompt.ids) for one in asked]
+    assert sizes[1] > 3 * CHUNK * ALONE > 3 * sizes[0] / 2
+    for index, size in enumerate(sizes):
+        done = [tokens for tokens, of in heard[index] if of == size]
+        assert len(done) == len(heard[index]) and done == sorted(set(done)) and done[-1] == size
+        first = events.index(("token", index, False))
+        assert not any(one == ("read", index, True) for one in events[first:])
+    assert len(heard[1]) > 3  # in pieces
