@@ -14,8 +14,8 @@ from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import ask
 from tests.tiny_engine import TinyEngine
 
-PAGES = 16
-"""Of the narrow engine's bank."""
+PAGES = 8
+"""Of the narrow engine's bank: two adapters, for four rows."""
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,6 @@ def narrow(tiny_llama, tmp_path_factory):
             units_dir=tmp_path_factory.mktemp("units"),
         ),
     )
-
-
-@pytest.fixture(autouse=True)
-def nobody_stays(monkeypatch):
-    """Adapters leave the bank as soon as nobody uses them, or the bank is never in doubt."""
-    monkeypatch.setattr("ramole_core.layers.bank.SLACK", 2)
 
 
 ADAPTERS, TURNS = 30, 90

@@ -74,12 +74,6 @@ def pair(request, tmp_path_factory):
     return make_pair(folder, request.param, tmp_path_factory.mktemp("units"))
 
 
-@pytest.fixture(autouse=True)
-def nobody_stays(monkeypatch):
-    """Adapters leave the bank as soon as nobody uses them, or the bank is never in doubt."""
-    monkeypatch.setattr("ramole_core.layers.bank.SLACK", 2)
-
-
 @examples(334)
 @given(st.lists(EVENTS, min_size=3, max_size=10))
 def test_no_bit_differs_in_any_schedule(pair, events):

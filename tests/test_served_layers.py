@@ -241,7 +241,8 @@ def test_layers_that_read_the_same_input_are_found():
 
 
 def test_pages_move_and_the_answers_do_not():
-    """Adapters come and go around one that stays; holes are closed; its numbers stay the same."""
+    """Adapters come and go around one that stays; holes are closed, where every page is read; its
+    numbers stay the same, also by rows."""
     world = World(LLAMA, lacking=False)
     ids = torch.randint(0, 61, (1, 4))
     first = world.row("mixture", ["bee", "dog"])
@@ -253,10 +254,11 @@ def test_pages_move_and_the_answers_do_not():
     import ramole_core.layers.bank as bank_module
 
     old, bank_module.SLACK = bank_module.SLACK, 0
+    world.bank.by_rows = False
     try:
         world.bank.tidy()
     finally:
-        bank_module.SLACK = old
+        bank_module.SLACK, world.bank.by_rows = old, True
     assert world.bank.evictions == 2
     assert [list(slot.pages) for slot in kept.slots] != before
     assert world.bank.high == sum(len(slot.pages) for slot in kept.slots)
