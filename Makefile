@@ -43,7 +43,7 @@ test: setup $(SERVED) browser ## the whole suite: ruff, pyright, pytest
 
 pytest: kernels ## the tests alone, after make test or make setup SERVE=1
 	@# with bytecode, whatever is set outside: the tests start half a hundred processes
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 clients: setup ## other people's clients of OpenAI's API against the page, in an environment of their own
 	@[ -x $(CLIENTS)/pip ] || $(PYTHON) -m venv .venv-clients

@@ -22,14 +22,14 @@ if "GRADIO_TEMP_DIR" not in os.environ:  # Gradio's own is one folder for all us
     os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="ramole-tests-")
     atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 LONGEST = (
-    *("test_campaigns", "test_serving_ray", "test_browser_ask", "test_recipes"),
-    *("test_browser_real", "test_browser_learn", "test_browser_pool", "test_api"),
-    *("test_browser_inspect", "test_bases_refused", "test_exact", "test_exact_real"),
-    *("test_browser_first", "test_browser_batch", "test_browser_compare", "test_bases"),
-    *("test_browser_results", "test_browser_two", "test_triton_mixing", "test_cli", "test_load"),
-    *("test_own_base_doors", "test_fake_card", "test_harm_logins"),
+    *("test_exact", "test_api", "test_engine_schedules", "test_serving_ray", "test_exact_real"),
+    *("test_campaigns", "test_api_visitors", "test_kernels", "test_segments", "test_fake_card"),
+    *("test_calibrate", "test_triton_mixing", "test_recipes", "test_load", "test_exact_models"),
+    *("test_browser_ask", "test_browser_pool", "test_browser_batch", "test_browser_two"),
+    *("test_browser_real", "test_browser_results", "test_browser_learn", "test_browser_inspect"),
+    *("test_own_base_doors", "test_bases", "test_bases_refused"),
 )
-"""Files that take twenty seconds or more."""
+"""Files that take half a minute or more."""
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")  # a busy machine makes no example wrong
 TEMPLATE = (

@@ -28,6 +28,9 @@ IMPORTED = (
     *("uvicorn.lifespan.on", "plotly.graph_objs._figure", "plotly.io"),
 )
 """What each of them would import."""
+OUTSIDE = dict(os.environ)
+"""As this module was imported: a test may change what a folder of its own is named by, and the
+processes that were forked off go on when that is gone."""
 HOLDS_FOLDER = ("gradio.route_utils", "gradio.mcp", "gradio.screen_recording_utils")
 """Modules that read GRADIO_TEMP_DIR when they are imported."""
 
@@ -68,7 +71,7 @@ def _parent() -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "tests.warm_server"],
         cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**OUTSIDE, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
