@@ -303,8 +303,7 @@ class Ramole:
         place in the queue when that changes; 0 means that it runs. `reading` is called with how
         many tokens of its prompt are read, and of how many (not by engines elsewhere). `fitting` is
         called after each step of the search for a request's weights, where its method finds them on
-        examples.
-        `selected` is called once for each request, before any token, with its adapters.
+        examples. `selected` is called once for each request, before any token, with its adapters.
         `cancelled` is asked again and again: once it is true, the rest ends there, with the finish
         reason `cancelled`, also before all are selected; closing the iterator does
         the same. Raises Busy where too many wait already, of all or of this address.

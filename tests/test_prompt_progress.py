@@ -1,4 +1,4 @@
-"""What a stream's caller hears of how much of a prompt is read."""
+"""How much of a prompt is read, as a stream's caller gets it."""
 
 import pytest
 

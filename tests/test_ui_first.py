@@ -178,6 +178,8 @@ modules = set(sys.modules)
 answer("Give a bash command that lists all files larger than 100 MB.")
 print(once, sorted(set(sys.modules) - modules), ramole.engine.stats()["host_packs"] - packs)
 print(set(early[:-1]), ramole.loaded)
+for said in sys.argv[1:]:
+    print(ramole.generate([Request(said, max_new_tokens=24, trace=False)])[0].text)
 """
 """What a first prompt does beside answering; the data folder has no packed adapter."""
 
@@ -185,10 +187,13 @@ print(set(early[:-1]), ramole.loaded)
 def test_after_ready_a_first_prompt_compiles_imports_and_packs_nothing(tmp_path):
     """As a process of its own: what another test has done already would not be seen."""
     said = {"RAMOLE_DATA_DIR": str(second_start(tmp_path / "data"))}
-    command = [sys.executable, "-c", FIRST_PROMPTS]
+    command = [sys.executable, "-c", FIRST_PROMPTS, *SHORT.values()]
     done = subprocess.run(
         command, cwd=REPOSITORY, env=os.environ | said, capture_output=True, text=True, check=True
     )
-    *_, found, ready = done.stdout.splitlines()
+    *lines, one, two, three, four, five = done.stdout.splitlines()
+    *_, found, ready = lines
     assert found == "[] [] 0"
     assert ready == "{False} True", "it is not ready before all of that is done"
+    assert (one, three, four) == ("I live in Paris", "We went to the beach", "yes")
+    assert "not" in two and five == "SELECT count(*) FROM singer", "the field names what works"

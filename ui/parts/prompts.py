@@ -25,12 +25,12 @@ GENERAL = "Say what to do, and with what."
 """In the empty prompt, where the pool has none of the adapters below."""
 SHORT = {
     "true_case": "Fix the capital letters: i live in paris",
-    "nl2bash": "Bash command: find all .py files here",
-    "sms_spam": "Is this text message spam? You won a free cruise, call now!",
-    "fix_punct": "Add the missing commas: bread milk and eggs",
-    "nl2regex": "Regex for lines that have a number",
+    "sentiment_transfer": "Make this sentence negative: The food was great.",
+    "word_segment": "Put spaces between the words: wewenttothebeach",
+    "clickbait": "Is this headline clickbait? 21 Things Only Cat Owners Understand",
+    "spider_sql": "Write an SQL query: how many singers do we have? Table singer(id, name)",
 }
-"""A short prompt that each of these adapters answers, by the adapter's name."""
+"""A short prompt that each of these adapters answers rightly, by the adapter's name."""
 IN_SIGHT = 2
 """Short prompts in the empty field."""
 
