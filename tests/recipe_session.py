@@ -1,8 +1,8 @@
 """`python -m tests.recipe_session ROOT...`: the blocks of pages of docs, one after the other.
 
 Each ROOT is where a reader is, with the blocks that he reads in `blocks.json`; all share a process
-and a Hub, those of one ROOT their names too, and a page: that of the `Ramole` which the blocks left
-open, else of one of its own. What each block printed, or how it failed, is a line of JSON.
+and a Hub, those of one ROOT their names too, a `Ramole` for each kind of settings, and the page of
+the last one. What each block printed, or how it failed, is a line of JSON.
 """
 
 import contextlib
@@ -13,13 +13,18 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+from unittest.mock import patch
 
 import httpx
 
 from tests.hub_server import HubServer, Repository, serving
 from tests.serving import REPOSITORY, free_port
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole, Settings
 
 PAGE = "http://127.0.0.1:7860"
 """What stands in the blocks; another port is taken, as this one may be in use."""
@@ -37,19 +42,34 @@ class OneAdapter(HubServer):
         return list(self.repositories.items())
 
 
+class Opened:
+    """In `Ramole`'s place in the blocks: what a block opened is open for the next that opens the
+    same."""
+
+    def __init__(self):
+        self._ramole = None
+        self._close: Callable[[], None] = lambda: None
+
+    def __call__(self, settings: "Settings") -> "Ramole":
+        from ramole_core.ramole import Ramole
+
+        if self._ramole is None or self._ramole.settings != settings:
+            self._close()
+            self._ramole = Ramole(settings)
+            self._close, self._ramole.close = self._ramole.close, lambda: None
+        return self._ramole
+
+
+OPENED = Opened()
+
+
 def page_of(names: dict) -> str:
-    """The page of the Ramole that the blocks left open, else of one that is opened here, once it
-    answers; its address."""
-    from ramole_core import Ramole, RamoleError, Settings
+    """The page of the Ramole that the blocks opened last, once it answers; its address."""
     from ui import build
     from ui.model.loading import loading_of
     from ui.serve import launch
 
     ramole = names["ramole"]
-    try:
-        ramole.load()
-    except RamoleError:  # it is closed
-        ramole = Ramole(Settings())
     url = launch(build(ramole), ramole).rstrip("/")
     while not loading_of(ramole).ready:
         time.sleep(0.05)
@@ -68,7 +88,8 @@ def run(language: str, block: str, names: dict) -> str:
             raise RuntimeError(f"exit status {done.returncode}: {done.stderr}")
         return done.stdout
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(compile(block, "recipe", "exec"), names)
+        with patch("ramole_core.Ramole", OPENED):
+            exec(compile(block, "recipe", "exec"), names)
     return printed.getvalue()
 
 

@@ -65,11 +65,9 @@ def status_html(status: Status, *, exact: bool, model: str, notes: Sequence[str]
         return notice_html(f"{status['error']} Ask to try again.", kind="wrong")
     done = f'value="{status["fraction"]}" aria-label="Loading"'
     share = f'<progress class="work" max="1" {done}></progress>'
-    said = (
-        f"Loading the model, {status['fraction']:.0%}: {status['stage']}, {model}. Recorded runs "
-        "work already."
-    )
-    return f'<div title="{escape(said)}">{share}{notice_html(said, kind="busy")}</div>'
+    said = f"Loading the model, {status['fraction']:.0%}: {status['stage']}"
+    told = f"{said}, {model}. Recorded runs work already."
+    return f'<div title="{escape(told)}">{share}{notice_html(said, kind="busy")}</div>'
 
 
 def promise(*, exact: bool) -> str:

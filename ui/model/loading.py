@@ -96,14 +96,14 @@ _guard = threading.Lock()
 
 
 def loaded(ramole: "Ramole", cancelled: threading.Event, *, pause: float) -> Iterator[str]:
-    """The progress in words, every `pause` seconds until the model is loaded or the caller cancels.
+    """The stage in words, every `pause` seconds until the model is loaded or the caller cancels.
 
     Starts the load where that has not happened. Raises RamoleError where it fails.
     """
     loading = loading_of(ramole)
     while not loading.ready and not cancelled.is_set():
         loading.start()
-        yield f"The model is loading ({loading.stage}, {loading.fraction:.0%})"
+        yield f"The model is loading ({loading.stage})"
         loading.ended.wait(pause)
         if loading.error:
             raise RamoleError(loading.error)
