@@ -12,7 +12,7 @@ from ramole_core.cli.command_line import run
 from ramole_core.terminal.console import say
 
 EVALUATION = (
-    "dev_table", "evidence_table", "router_table", "router_ablations", "retriever_table",
+    "dev_table", "evidence_table", "router_table", "retriever_table",
     "composite_n", "parts_table", "ca_lora_table", "llava_mole_table", "effects", "colours",
     "visits", "second_half",
 )  # fmt: skip
@@ -30,7 +30,7 @@ MEASUREMENTS = {
 }
 """By name: the module whose `main` is the command."""
 
-ONCE = ("few_bits",)
+ONCE = ("few_bits", "router_ablations")
 """Measured once; the file in results/ stays, its code is in git's history."""
 
 
