@@ -93,12 +93,7 @@ class Ramole:
             self.retriever,
             encoder=encoder,
             shapes=self._model.shapes,
-            data_dir=s.data_dir,
-            chroma_url=s.chroma_url,
-            base=s.hub_base or s.base_model,
-            allowed=s.hub_adapters,
-            most=s.hub_listed,
-            mb=s.hub_mb,
+            settings=s,
         )
         """The Hub's adapters of this base, that may come into the pool."""
         self._mixes = Mixes(s.data_dir)

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 
@@ -195,7 +196,7 @@ def open_hub(tmp_path):
             one.close()
         held.clear()
 
-    def make(**said):
+    def make(*, clock=time.time, **said):
         close()
         (tmp_path / "samples").mkdir(exist_ok=True)
         pool = Pool(
@@ -209,8 +210,10 @@ def open_hub(tmp_path):
             pool=pool, encoder=encoder, index=AdapterIndex(data_dir=tmp_path / "data")
         )
         pool.listeners.append(retriever)
-        words = {"base": BASE, "allowed": True, "shapes": lambda: SHAPES, **said}
-        hub = Hub(pool, retriever, encoder=encoder, data_dir=tmp_path / "data", **words)
+        words = {"hub_base": BASE, "hub_adapters": True, **said}
+        own = Settings(data_dir=tmp_path / "data", **words)
+        how = {"shapes": lambda: SHAPES, "settings": own, "clock": clock}
+        hub = Hub(pool, retriever, encoder=encoder, **how)
         held.extend([hub, retriever, pool])
         return hub
 

@@ -122,16 +122,8 @@ class FakeRamole:
         self._mixes = Mixes(s.data_dir)
         encoder = WordEncoder()
         own = Retriever(pool=self.pool, encoder=encoder, index=AdapterIndex(data_dir=s.data_dir))
-        self.hub = Hub(
-            self.pool,
-            own,
-            encoder=encoder,
-            shapes=lambda: SHAPES,
-            data_dir=s.data_dir,
-            base=s.hub_base or "made/base",
-            allowed=s.hub_adapters,
-            most=s.hub_listed,
-        )
+        named = s.model_copy(update={"hub_base": s.hub_base or "made/base"})
+        self.hub = Hub(self.pool, own, encoder=encoder, shapes=lambda: SHAPES, settings=named)
         self.loaded = False
         self.heard: Heard | None = None
         self._gate = gate

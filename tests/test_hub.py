@@ -32,7 +32,7 @@ REASONS = {
 
 def test_a_thousand_are_listed_and_judged_and_no_weight_is_fetched(hub_server, open_hub, tmp_path):
     hub_server.repositories = made(1000)
-    hub = open_hub(most=5000)
+    hub = open_hub(hub_listed=5000)
     told = []
     found = hub.search(lambda words, fraction: told.append(fraction))
     assert len(found.rows) == 1000 and found.read == 1000 and not found.unread
@@ -77,7 +77,7 @@ def test_a_list_outlives_a_restart_and_only_what_changed_is_read_again(hub_serve
     assert gone not in {one.repo for one in found.rows}
     assert hub.near("counts sheep", 1)[0][0].repo == changed
     assert hub.search(anew=True).read == 20
-    assert open_hub(base="made/other").rows() == []
+    assert open_hub(hub_base="made/other").rows() == []
     assert len(open_hub().search(most=3).rows) == 3
 
 
@@ -260,4 +260,4 @@ def test_broken_files_of_the_list_cost_the_list_and_nothing_else(hub_server, ope
 
 def test_a_base_without_a_name_on_the_hub_says_what_to_set(open_hub):
     with pytest.raises(RamoleError, match="RAMOLE_HUB_BASE"):
-        open_hub(base="/some/folder").search()
+        open_hub(hub_base="/some/folder").search()

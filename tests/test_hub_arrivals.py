@@ -293,7 +293,7 @@ def test_it_comes_when_it_is_named_or_says_in_one_sentence_why_not(hub_server, o
 
 def test_nothing_is_found_where_the_operator_does_not_allow_it(hub_server, open_hub):
     hub_server.repositories = repositories("one")
-    hub = open_hub(allowed=False)
+    hub = open_hub(hub_adapters=False)
     hub.search()
     assert hub.near("all about one", 3) == []
     assert hub.bring_named(["ada--one"], there=set()) == () and not hub.is_listed("ada--one")

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from ramole_core.base.hub_name import hub_id, hub_name
@@ -22,6 +21,7 @@ from ramole_core.pool.pool import Pool
 from ramole_core.retrieval import AdapterIndex, Hit, Retriever
 from ramole_core.retrieval.collection import COLLECTION
 from ramole_core.retrieval.kept_index import Embedder
+from ramole_core.settings import Settings
 
 MAX_TRIED = 8
 """Adapters that are fetched, or tried, for one prompt at most."""
@@ -45,30 +45,25 @@ class Hub:
         *,
         encoder: Embedder,
         shapes: Callable[[], Shapes],
-        data_dir: Path,
-        chroma_url: str | None = None,
-        base: str,
-        allowed: bool = False,
-        most: int = 1000,
-        mb: int = 1024,
+        settings: Settings,
         clock: Callable[[], float] = time.time,
     ):
-        """`base`: the base model's name on the Hub, or where it comes from; `allowed`: whether a
-        prompt may find what is listed; `most` are listed, and `mb` MiB of weights kept."""
-        self.allowed = allowed
+        s = settings
+        self.allowed = s.hub_adapters
+        """Whether a prompt may find what is listed."""
         self.spare = 4
         """Adapters that may be tried beside those that a request takes, where some do not come."""
         self._pool, self._pools, self._shapes = pool, retriever, shapes
-        self._base, self._most, self._clock = base, most, clock
-        folder = data_dir / "hub"
-        self._register = Register(folder, base=hub_name(base))
+        self._base, self._most, self._clock = s.hub_base or s.base_model, s.hub_listed, clock
+        folder = s.data_dir / "hub"
+        self._register = Register(folder, base=hub_name(self._base))
         self._retriever = Retriever(
             pool=self._register,
             encoder=encoder,
-            index=AdapterIndex(data_dir=folder, url=chroma_url and _beside(chroma_url)),
+            index=AdapterIndex(data_dir=folder, url=s.chroma_url and _beside(s.chroma_url)),
             recent=retriever.recent,
         )
-        self._arrivals = Arrivals(pool, self._register, mb=mb, clock=clock)
+        self._arrivals = Arrivals(pool, self._register, mb=s.hub_mb, clock=clock)
         self._searching = threading.Lock()
         self._stop = threading.Event()
         self.stage: Stage | None = None
