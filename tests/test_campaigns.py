@@ -84,22 +84,22 @@ def campaign_here(tmp_path, monkeypatch, capsys) -> Iterator[Callable[..., dict]
 
 
 def test_spoiled_uploads_are_refused_and_leave_nothing(tmp_path):
-    section = campaign(tmp_path, "uploads", "--count", "60", "--seed", "3", "--page-alone")
+    section = campaign(tmp_path, "uploads", "--count", "30", "--seed", "3", "--page-alone")
     happened = section["happened"]
-    assert section["count"] == 60 and happened["refused"] > 20 and happened["taken"] > 10
-    assert section["health_asked"] > 10
+    assert section["count"] == 30 and happened["refused"] > 10 and happened["taken"] > 5
+    assert section["health_asked"] > 5
 
 
 def test_one_address_that_attacks_has_nobody_refused_and_nothing_lost(campaign_here):
-    said = ["--page-alone", "--count", "1", "--kinds", "parts,recordings,sessions"]
+    said = ["--page-alone", "--count", "1", "--kinds", "parts,sessions"]
     section = campaign_here("siege", *said)
     turns = section["turns"]
-    assert set(turns) == {"parts", "recordings", "sessions", "all at once"}
+    assert set(turns) == {"parts", "sessions", "all at once"}
     assert all(turn["answers"] >= 16 for turn in turns.values())
     assert set(turns["parts"]["attacker"]) & {"413", "WriteError", "ReadError"}
-    assert turns["recordings"]["attacker"]["404"] and turns["sessions"]["attacker"]["200"]
-    played = siege.in_order(["parts", "recordings", "sessions"], 0)
-    assert [*turns] == [*played, "all at once"] and section["seconds_under_attack"] == 4
+    assert turns["sessions"]["attacker"]["200"]
+    played = siege.in_order(["parts", "sessions"], 0)
+    assert [*turns] == [*played, "all at once"] and section["seconds_under_attack"] == 3
 
 
 def test_where_passwords_are_guessed_the_right_one_opens_from_the_same_place(campaign_here):

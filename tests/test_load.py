@@ -9,7 +9,7 @@ SEVERAL = {"engines", "moves"}
 
 def test_a_crowd_and_those_who_mean_harm_change_nobodys_answer(tmp_path, tiny_llama):
     found = run(
-        tmp_path, tiny_system(tmp_path, tiny_llama), clients=32, seconds=8, seed=0, connections=300
+        tmp_path, tiny_system(tmp_path, tiny_llama), clients=32, seconds=5, seed=0, connections=300
     )
     assert not any(found["must_be_0"].values()), found["failures"]
     happened = found["happened"]
