@@ -1,13 +1,14 @@
 """Metrics against worked examples, intervals against known ones, the tables on a tiny model."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from lab.evaluation.answers import answer_rows, likeliest_options, options_of
+from lab.evaluation.answers import answer_rows, options_of
 from lab.evaluation.dev_table import (
     beats,
     chance_scores,
@@ -33,10 +34,7 @@ from ramole_core.composition import METHODS, Lora, ModuleRouter, Router, random_
 from ramole_core.methods import METHOD_LIST
 from ramole_core.pool import Pool
 from ramole_core.settings import REPOSITORY
-from ramole_core.training.adapter import train_adapter
-from ramole_core.training.loop import Run
 from ramole_core.training.mixed_model import MixedModel
-from ramole_core.training.recipe import AdapterRecipe, Schedule
 from ramole_core.training.rows import Encoded, Row, Task, render_prompt
 from tests.tiny_training import build_base
 
@@ -122,28 +120,12 @@ def test_chance_counts_the_options_and_is_absent_without_them():
     assert options_of("- a\nOPTIONS:\n- no\n- not - yes") == ["no", "not - yes"]
 
 
-def test_an_option_that_is_likelier_is_chosen_whatever_the_free_answer(tiny_base):
-    prompts = [f"say red {n}\nOPTIONS:\n- please sing 1\n- blue\n- loud 2" for n in range(5)]
-    wanted = []
-    for prompt in prompts:
-        means = {}
-        for option in ("please sing 1", "blue", "loud 2"):
-            shown = render_prompt(tiny_base.tokenizer, prompt)
-            answer = [*tiny_base.tokenizer.encode(option, add_special_tokens=False), 0]
-            logits = tiny_base.model(input_ids=torch.tensor([[*shown, *answer]])).logits[0]
-            chances = logits.log_softmax(-1)[len(shown) - 1 : -1]
-            means[option] = chances[torch.arange(len(answer)), answer].mean().item()
-        wanted.append(max(means, key=means.__getitem__))
-    assert likeliest_options(tiny_base.model, tiny_base.tokenizer, prompts) == wanted
-    assert answer_rows(tiny_base.model, tiny_base.tokenizer, prompts) != wanted
-
-
 def test_an_adapter_must_beat_every_rival():
     dev = rows(8)
     right = [row.targets for row in dev]
     answers = {"base": ["loud"] * 8, "adapter": right, "commonest": ["yes"] * 8}
     entry = {"metric": "em", "scores": compare(answers, dev, metric="em")}
-    entry |= {"lenient": entry["scores"], "verbatim": entry["scores"]}
+    entry |= {"lenient": entry["scores"]}
     gains = entry["scores"]["gain_over"]
     assert set(gains) == {"base", "chance", "commonest"}
     assert gains["commonest"]["mean"] == 25.0 and beats(entry)
@@ -151,7 +133,7 @@ def test_an_adapter_must_beat_every_rival():
     answers["adapter"] = ["yes"] * 8
     same = compare(answers, dev, metric="em")
     assert not beats({"scores": same, "lenient": same})
-    assert not beats({**entry, "likelihood": same})
+    assert not beats({**entry, "lenient": same})
 
 
 def test_answers_do_not_depend_on_the_batch(tiny_base):
@@ -174,22 +156,22 @@ def test_answers_do_not_depend_on_the_batch(tiny_base):
     assert isinstance(tiny_base.tokenizer, PreTrainedTokenizerFast)
 
 
-def test_a_trained_adapter_beats_its_base_in_the_table(tiny_base, tmp_path):
-    lines = [json.dumps({"inputs": r.inputs, "targets": "loud", "metric": "em"}) for r in rows(40)]
-    data = tmp_path / "shout.jsonl"
-    data.write_text("\n".join(lines))
-    schedule = Schedule(steps=25, batch_rows=8, learning_rate=3e-2, warmup=2)
-    out = tmp_path / "shout"
-    train_adapter(
-        AdapterRecipe("shout", schedule=schedule), data=data, run=Run(out), base=tiny_base
-    )
+class Answering:
+    """Says "loud" where it is given the adapter `shout`, else nothing."""
+
+    pool = SimpleNamespace(card=lambda name: SimpleNamespace(sha256=f"of {name}"))
+
+    def generate(self, requests):
+        said = {("selection", ("shout",)): "loud ", ("base", None): ""}
+        return [SimpleNamespace(text=said[(one.method, one.adapters)]) for one in requests]
+
+
+def test_an_entry_of_the_table_is_of_the_adapter_alone_and_the_base():
     dev = tuple(Row(row.inputs, "loud") for row in rows(5))
-    task = Task("shout", rows(9), dev, "em")
-    entry, answers = measure_adapter(out, task, base=tiny_base)
+    entry, answers = measure_adapter("shout", Task("shout", rows(9), dev, "em"), ramole=Answering())
     assert answers["adapter"] == ["loud"] * 5 and answers["commonest"] == ["yes"] * 5
     assert entry["rows"] == 5 and entry["scores"]["adapter"]["mean"] == 100.0
-    assert entry["likelihood"]["adapter"]["mean"] == 100.0 > entry["likelihood"]["chance"]["mean"]
-    assert entry["likelihood"]["commonest"]["mean"] == 0.0
+    assert entry["adapter_sha256"] == "of shout" and entry["scores"]["base"]["mean"] == 0
     assert beats(entry)
 
 

@@ -1,8 +1,5 @@
-"""Greedy answers of a plain Hugging Face model, many rows a batch, shortest prompts first.
-
-Where a prompt lists options, also the one that the model finds likeliest; and all that is measured
-on a task's dev rows, as a cell.
-"""
+"""Greedy answers of a plain Hugging Face model, many rows a batch, shortest prompts first, and all
+that is measured on a task's dev rows, as a cell."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lab.evaluation.cells import Cell
 from lab.evaluation.metrics import score
 from ramole_core.training.loss import row_losses
-from ramole_core.training.rows import Row, Task, encode_row, encode_rows, render_prompt
+from ramole_core.training.rows import Task, encode_rows, render_prompt
 
 MAX_TOKENS = 256
 """Of a row whose loss is measured, prompt and answer."""
@@ -61,21 +58,6 @@ def answer_rows(
 def options_of(prompt: str) -> list[str]:
     """The options that a prompt lists after `OPTIONS:`, without their bullets; often none."""
     return _OPTION.findall(prompt.partition("OPTIONS:")[2])
-
-
-def likeliest_options(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
-) -> list[str]:
-    """Each prompt's option of the highest mean log-likelihood a token, its end token included.
-
-    Every prompt must list options.
-    """
-    offered = [options_of(prompt) for prompt in prompts]
-    pairs = zip(prompts, offered, strict=True)
-    rows = [Row(prompt, option) for prompt, options in pairs for option in options]
-    losses = iter(row_losses(model, [encode_row(tokenizer, row) for row in rows]).tolist())
-    scored = [[(next(losses), option) for option in options] for options in offered]
-    return [min(choices)[1] for choices in scored]
 
 
 @torch.no_grad()

@@ -2,9 +2,9 @@
 
     python -m lab dev_table --data DATA [NAME ...]
 
-Greedy answers of at most 50 tokens and, where every row lists options, the likeliest option. Every
-number has a 95 % bootstrap interval over rows, and the adapter's gain over each rival is paired.
-Entries are merged into one JSON file, by adapter.
+Greedy answers of at most 50 tokens, as they are served. Every number has a 95 % bootstrap interval
+over rows, and the adapter's gain over each rival is paired. Entries are merged into one JSON file,
+by adapter.
 """
 
 import shlex
@@ -12,50 +12,45 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from peft import PeftModel
 
 from lab import harness
-from lab.evaluation.answers import answer_rows, likeliest_options, options_of
+from lab.evaluation.answers import options_of
 from lab.evaluation.intervals import bootstrap, in_words, paired_difference
 from lab.evaluation.metrics import score
-from ramole_core.base.model import BaseModel, dequantised
 from ramole_core.errors import RamoleError
+from ramole_core.request import Request
 from ramole_core.settings import load_settings
-from ramole_core.training.configured_base import load_configured_base
 from ramole_core.training.rows import Row, Task
 
-SCORINGS = ("scores", "lenient", "likelihood", "verbatim")
-"""By the task's metric, its lenient form, the likeliest option, and to the letter."""
+if TYPE_CHECKING:
+    from ramole_core.ramole import Ramole
+
+SCORINGS = ("scores", "lenient")
+"""By the task's metric, and its lenient form."""
+MAX_NEW_TOKENS = 50
 
 
 def measure_adapter(
-    folder: Path, task: Task, *, base: BaseModel
+    name: str, task: Task, *, ramole: "Ramole"
 ) -> tuple[dict, dict[str, list[str]]]:
     """One entry of the table, and the answers it was made from by system (`base`, `adapter`)."""
-    dev = task.dev
-    prompts = [row.inputs for row in dev]
-    has_options = all(options_of(prompt) for prompt in prompts)
-    answers, choices, plain = dict[str, list[str]](), dict[str, list[str]](), dequantised(base)
-    for system in ("base", "adapter"):
-        if system == "adapter":  # PEFT puts its layers into the plain model
-            PeftModel.from_pretrained(plain, str(folder), autocast_adapter_dtype=False).eval()
-        answers[system] = answer_rows(plain, base.tokenizer, prompts)
-        if has_options:
-            choices[system] = likeliest_options(plain, base.tokenizer, prompts)
-    answers["commonest"] = choices["commonest"] = [commonest_answer(task)] * len(dev)
+    systems = {"base": {"method": "base"}, "adapter": {"method": "selection", "adapters": [name]}}
+    answers: dict[str, list[str]] = {}
+    for system, how in systems.items():
+        said = {"max_new_tokens": MAX_NEW_TOKENS, "trace": False, **how}
+        asked = [Request(row.inputs, **said) for row in task.dev]
+        answers[system] = [answer.text.strip() for answer in ramole.generate(asked)]
+    answers["commonest"] = [commonest_answer(task)] * len(task.dev)
     entry = {
         "metric": task.metric,
-        "rows": len(dev),
-        "adapter_sha256": harness.checksum(folder / "adapter_model.safetensors"),
-        "scores": compare(answers, dev, metric=task.metric),
-        "lenient": compare(answers, dev, metric=task.metric, forgiving=True),
-        "verbatim": compare(answers, dev, metric="verbatim"),
+        "rows": len(task.dev),
+        "adapter_sha256": ramole.pool.card(name).sha256,
+        "scores": compare(answers, task.dev, metric=task.metric),
+        "lenient": compare(answers, task.dev, metric=task.metric, forgiving=True),
     }
-    if has_options:
-        entry["likelihood"] = compare(choices, dev, metric=task.metric)
     return entry, answers
 
 
@@ -90,18 +85,15 @@ def commonest_answer(task: Task) -> str:
 
 
 def beats(entry: dict) -> bool:
-    """Whether the adapter's mean is above every rival's, however it is scored but to the letter."""
+    """Whether the adapter's mean is above every rival's, however it is scored."""
     return all(
-        gain["mean"] > 0
-        for scoring in SCORINGS[:-1]
-        if scoring in entry
-        for gain in entry[scoring]["gain_over"].values()
+        gain["mean"] > 0 for scoring in SCORINGS for gain in entry[scoring]["gain_over"].values()
     )
 
 
 def lines_of(name: str, entry: Mapping) -> Iterator[str]:
     """The entry for the terminal, a line a scoring."""
-    for scoring in (scoring for scoring in SCORINGS if scoring in entry):
+    for scoring in SCORINGS:
         spans = {**entry[scoring], "gain over base": entry[scoring]["gain_over"]["base"]}
         del spans["gain_over"]
         told = ", ".join(f"{system} {in_words(span)}" for system, span in spans.items())
@@ -120,22 +112,28 @@ def main(
 ) -> None:
     """Measure adapters on the dev rows of the tasks they are named after."""
     pool = adapters or load_settings().adapters_dir
-    names = names or sorted(file.parent.name for file in pool.glob("*/adapter_model.safetensors"))
-    tasks = harness.read_tasks(data, names, rows=rows, skip=skip)
-    base = load_configured_base()
-    results = harness.Results(out, base=base, adapters={})
-    if not results.take_over("adapters", where=("base_checksum", "quantization")):
-        raise RamoleError(f"{out} was measured on another base model; give another file by --out.")
-    entries = results.held["adapters"]
-    assert isinstance(entries, dict)
+    files = pool.glob("[!._]*/adapter_model.safetensors")
+    tasks = harness.read_tasks(
+        data, names or sorted(file.parent.name for file in files), rows=rows, skip=skip
+    )
     asked = ["--rows", str(rows), *(["--skip", str(skip)] if skip else []), "--data", "data"]
-    for name, task in tasks.items():
-        entry, answers = measure_adapter(pool / name, task, base=base)
-        entry["command"] = shlex.join(["python", "-m", "lab", "dev_table", *asked, name])
-        entries[name] = entry
-        results.write(adapters=dict(sorted(entries.items())))
-        if answers_dir is not None:
-            harness.write_report(answers_dir / f"{name}.json", answers)
-        print(*lines_of(name, entry), sep="\n")
-        if not beats(entry):
-            print(f"{name} does not beat every rival on these rows.")
+    with harness.served(adapters_dir=pool) as ramole:
+        facts = harness.facts_of(ramole)
+        facts = {key: facts[key] for key in ("base_model", "base_checksum", "quantization")}
+        results = harness.Results(out, facts, adapters={})
+        if not results.take_over("adapters", where=("base_checksum", "quantization")):
+            raise RamoleError(
+                f"{out} was measured on another base model; give another file by --out."
+            )
+        entries = results.held["adapters"]
+        assert isinstance(entries, dict)
+        for name, task in tasks.items():
+            entry, answers = measure_adapter(name, task, ramole=ramole)
+            entry["command"] = shlex.join(["python", "-m", "lab", "dev_table", *asked, name])
+            entries[name] = entry
+            results.write(adapters=dict(sorted(entries.items())))
+            if answers_dir is not None:
+                harness.write_report(answers_dir / f"{name}.json", answers)
+            print(*lines_of(name, entry), sep="\n")
+            if not beats(entry):
+                print(f"{name} does not beat every rival on these rows.")
