@@ -52,16 +52,10 @@ def bleu(answer: str, target: str) -> float:
     return sacrebleu.sentence_bleu(answer, [target]).score
 
 
-def verbatim(answer: str, target: str) -> float:
-    """100 where the answer is the target to the letter, capitals and full stops included."""
-    return 100.0 * (answer.strip() == target.strip())
-
-
 METRICS: dict[str, Callable[[str, str], float]] = {
     "em": exact_match,
     "rouge": rouge_l,
     "bleu": bleu,
-    "verbatim": verbatim,
 }
 """By the name that a row of data gives its metric."""
 
