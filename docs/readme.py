@@ -10,7 +10,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from docs import code_tables, method_pages  # noqa: E402
+from docs import code_tables, method_pages, visit_tables  # noqa: E402
 from ui.results import adapters, answers, retrieval, router, scores, speed  # noqa: E402
 from ui.results.markdown import markdown  # noqa: E402
 
@@ -64,6 +64,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "budget": lambda: markdown(speed.costs_blocks(results())),
     },
     "docs/settings.md": {"settings": lambda: code_tables.settings(REPOSITORY)},
+    "docs/visits.md": {"visits": lambda: visit_tables.visits(results())},
     "docs/tree.md": {"tree": lambda: code_tables.tree(REPOSITORY)},
 }
 """By page: each generated part with the function that makes it."""

@@ -25,6 +25,7 @@ MEASUREMENTS = {
     **{name: f"lab.benchmarks.{name}" for name in BENCHMARKS},
     "sources": "lab.sources",
     "train_pool": "lab.train_pool",
+    "reword": "lab.reword",
     "other_base": "lab.other_base",
     "strangers": "lab.strangers",
 }

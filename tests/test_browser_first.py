@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, ask_page, serious, visits
+from tests.browser import LONG, PATIENCE, ask_page, serious, visits
 
 expect.set_options(timeout=PATIENCE)
 ASKING = "#ask-bar button:visible"
@@ -66,13 +66,17 @@ def test_a_kept_question_can_be_dropped_and_the_same_one_is_not_kept(server, vis
     expect(page.locator("#prompt textarea")).to_have_value("Whose boats?")
 
 
-def test_stop_ends_the_answer_and_the_kept_question_follows(server, visit):
-    page = visit(server.url)
-    enter(page, "Which boats?")
-    expect(page.locator("#stop-button")).to_be_visible()
-    enter(page, "Whose boats?")
-    page.locator("#stop-button").click()
-    ended(page, "Whose boats?")
+def test_stop_ends_the_answer_and_the_kept_question_follows(tmp_path: Path, visit):
+    with ask_page(tmp_path, **LONG) as server:
+        page = visit(server.url)
+        enter(page, "Which boats?")
+        expect(page.locator("#stop-button")).to_be_visible()
+        enter(page, "Whose boats?")
+        page.locator("#stop-button").click()
+        expect(page.locator("#talk .now .asked")).to_contain_text("Whose boats?")
+        expect(page.locator("#answer .token ~ .caret").first).to_be_visible()
+        page.locator("#stop-button").click()
+        ended(page, "Whose boats?")
 
 
 @pytest.mark.parametrize("width", [1280, 390])

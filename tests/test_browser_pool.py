@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Request, expect
 
 from tests.browser import PATIENCE, lost_focus, serious, visits
 from tests.pool_fakes import write_adapter, write_sample, zipped
@@ -114,6 +114,30 @@ def test_cards_search_and_details(visit):
         url for url in page.requested if not re.match(r"(http://127\.0\.0\.1|data:|blob:)", url)
     ]
     assert not outside
+
+
+def test_a_list_that_comes_late_leaves_what_was_chosen_meanwhile(visit, made):
+    page, held = visit(), []
+
+    def asks_list(sent: Request) -> bool:
+        """By the filters and what is chosen."""
+        return "/queue/join" in sent.url and len(sent.post_data_json["data"]) == 4
+
+    page.route(
+        "**/queue/join*",
+        lambda route: held.append(route) if asks_list(route.request) else route.continue_(),
+    )
+    with page.expect_request(asks_list):
+        drop(page, *sorted(made["pair"].iterdir()))
+    page.locator("#pool-name input").click()
+    page.get_by_role("option", name="squad").click()
+    expect(page.locator("#pool-name input")).to_have_value("squad")
+    (late,) = held
+    late.continue_()
+    expect(page.locator(".rm-card")).to_have_count(3, timeout=PATIENCE)
+    expect(page.locator("#pool-name input")).to_have_value("squad")
+    expect(page.locator(".rm-detail-title")).to_have_text("squad", timeout=PATIENCE)
+    assert not page.wrong
 
 
 def test_good_and_bad_uploads_get_their_verdict_at_once_and_stay_with_their_session(

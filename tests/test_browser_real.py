@@ -83,6 +83,10 @@ def test_one_prompt_is_answered_seven_ways(server, visit):
     assert page.wrong == []
 
 
+ENDLESS = "Write 'la la la' again and again for a thousand lines."
+"""The base never ends its answer to this."""
+
+
 def ask_base(page: Page, prompt: str) -> None:
     """Of the base alone, up to 6,000 tokens: 2,000 are over in fifteen seconds."""
     expect(page.locator("#status .ready")).to_be_visible(timeout=4 * PATIENCE)
@@ -104,9 +108,9 @@ def test_one_too_many_waits_until_another_stops(server, visit):
     streams = "#answer .token ~ .token ~ .caret"
     ann, ben, dot = [visit(server.url) for _ in range(3)]
     for page in (ann, ben):
-        ask_base(page, "Write the word 'boat' ten thousand times.")  # the base never ends it
+        ask_base(page, ENDLESS)
         expect(page.locator(streams).first).to_be_visible()
-    ask_base(dot, "List every whole number, one after another, without an end.")
+    ask_base(dot, ENDLESS)
     expect(dot.locator("#notice")).to_contain_text("Place 1 in the queue")
     before = ann.locator("#answer .token").count()
     expect(ann.locator("#answer .token").nth(before + 5)).to_be_visible()

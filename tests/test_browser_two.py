@@ -4,11 +4,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.ask_page import BUSY
-from tests.browser import PATIENCE, ask_page, visits
+from tests.browser import LONG, PATIENCE, ask_page, visits
 
 expect.set_options(timeout=PATIENCE)
-LONG = {"step_seconds": 0.25, "length": 4000, "endless": True}
-"""An answer takes a quarter of an hour, and nothing waits longer than a minute for its row."""
 
 
 @pytest.fixture(scope="module")

@@ -857,6 +857,16 @@ def test_where_a_gate_begins(name, settings, weights):
     torch.testing.assert_close(alpha, torch.tensor(weights).expand(1, l, k), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", [row.name for row in METHOD_LIST if row.training])
+def test_training_goes_on_from_what_a_file_keeps(name):
+    method = find_method(name)
+    recipe = {one.name: one.default for one in method.row.training}
+    torch.manual_seed(3)
+    tensors = {f"{path}.{end}": torch.rand(2, 3) for path in "pq" for end in ("W", "tau", "B_r")}
+    again = method.resume(method.finish(tensors, recipe), recipe)
+    torch.testing.assert_close(dict(again), tensors)
+
+
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [

@@ -25,6 +25,7 @@ def old(tmp_path, real_base_folder):
         adapters_dir=tmp_path / "none",
         data_dir=tmp_path / "data",
         device="cpu",
+        quantization="nf4",  # as it was then
     )
 
 

@@ -23,7 +23,7 @@ RECIPES = "docs/recipes.md"
 SESSIONS = {"recipes": (RECIPES,), "reference": ("README.md", "docs/api.md", "docs/files.md")}
 """Pages that are read one after the other, each list of them by a reader of its own."""
 SAID = {
-    "A pool": ["my-lora has rank 8", "Hit(name='true_case'", RIGHT],
+    "A pool": ["my-lora has rank 4", "Hit(name='true_case'", RIGHT],
     "An adapter of the Hub": ["your-lora cc-by"],
     "`generate` of transformers": ["live in Paris"],
     "A figure in a notebook": [],
@@ -35,7 +35,7 @@ SAID = {
 """What the blocks under each heading of the recipes print."""
 PRINTED = [
     ("README.md", [RIGHT, "true_case", ", 30, 7, 3)"]),
-    ("docs/api.md", ["my-lora 8", "Hit(name="]),
+    ("docs/api.md", ["my-lora 4", "Hit(name="]),
     ("docs/api.md", [RIGHT, "true_case", "eos", "mixture=["]),
     ("docs/api.md", ["Rome", "True"]),
     ("docs/api.md", ['"name"', '"age"']),

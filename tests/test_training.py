@@ -1,6 +1,8 @@
 """Training an adapter: only answers count, the loss falls, a killed run ends as an unbroken one."""
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from safetensors.torch import load_file
 from ramole_core.base.model import dequantised
 from ramole_core.errors import RamoleError
 from ramole_core.training.adapter import attach_lora, train_adapter, trained_parameters
-from ramole_core.training.loop import Run
+from ramole_core.training.loop import Paused, Run
 from ramole_core.training.loss import answer_loss, can_share, row_losses, token_losses
 from ramole_core.training.recipe import AdapterRecipe, Schedule
 from ramole_core.training.rows import (
@@ -179,6 +181,27 @@ def test_the_loss_falls_and_peft_reads_the_files(tiny_base, tmp_path, data):
     after = row_losses(adapted.get_base_model(), rows).mean().item()
     assert before == pytest.approx(progress.dev_losses[0]["adapter"], abs=1e-4)
     assert after == pytest.approx(progress.dev_losses[-1]["adapter"], abs=5e-2)
+
+
+def test_it_begins_with_the_weights_of_another_adapter(tiny_base, tmp_path, data):
+    """The first dev loss is the other's last; a run that goes on begins with the same weights."""
+    first = train_adapter(recipe(24), data=data, run=Run(tmp_path / "a"), base=tiny_base)
+    go_on = partial(train_adapter, recipe(4), data=data, base=tiny_base, start=tmp_path / "a")
+    second = go_on(run=Run(tmp_path / "b"))
+    kept, begun = first.dev_losses[-1]["adapter"], second.dev_losses[0]["adapter"]
+    assert begun == pytest.approx(kept, abs=5e-2)  # the file is in bfloat16
+    assert begun < 0.7 * first.dev_losses[0]["adapter"]
+    with pytest.raises(RamoleError, match="other ranks, modules or layers"):
+        train_adapter(
+            replace(recipe(4), rank=2),
+            data=data, run=Run(tmp_path / "c"), base=tiny_base, start=tmp_path / "a",
+        )  # fmt: skip
+    with pytest.raises(RamoleError, match="cannot be read as an adapter's weights"):
+        go_on(run=Run(tmp_path / "c"), start=tmp_path / "none")
+    with pytest.raises(Paused):
+        go_on(run=Run(tmp_path / "d", deadline=0.0))
+    with pytest.raises(RamoleError, match="belongs to another recipe"):
+        go_on(run=Run(tmp_path / "d"), start=tmp_path / "b")
 
 
 def test_weights_that_autocast_copies_are_seen_to_move(tmp_path, data):

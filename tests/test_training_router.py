@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from ramole_core.composition import find_method, load_router
+from ramole_core.composition.trained import load_trained
 from ramole_core.errors import RamoleError
 from ramole_core.training.gate import fresh_weights, watched
 from ramole_core.training.loop import Run
@@ -134,6 +135,19 @@ def test_the_file_gives_the_loss_that_was_measured(base, loras, tmp_path):
     assert served == pytest.approx(progress.dev_losses[-1]["ramole"], abs=1e-2)
     with model.gated_by(None, names=[model.names]):
         assert abs(row_losses(model.plain, dev).mean().item() - served) > 1e-3
+
+
+def test_it_begins_with_weights_that_are_there(base, loras, tmp_path):
+    """The first dev loss is the last of the run before, though the scale is folded in the file."""
+    last = run(base, loras, tmp_path / "r").dev_losses[-1]["ramole"]
+    start = load_trained(tmp_path / "r", find_method("ramole").row)
+    begun = run(base, loras, tmp_path / "s", start=start)
+    assert begun.dev_losses[0]["ramole"] == pytest.approx(last, abs=1e-2)
+    fresh_loss = run(base, loras, tmp_path / "t").dev_losses[0]["ramole"]
+    assert abs(begun.dev_losses[0]["ramole"] - fresh_loss) > 1e-2
+    other = replace(recipe(), settings={"rank": 3, "alpha": 10.0})
+    with pytest.raises(RamoleError, match="weights to begin with are of another base"):
+        run(base, loras, tmp_path / "u", start=start, recipe=other)
 
 
 class Killed(Exception):

@@ -196,4 +196,5 @@ def test_after_ready_a_first_prompt_compiles_imports_and_packs_nothing(tmp_path)
     assert found == "[] [] 0"
     assert ready == "{False} True", "it is not ready before all of that is done"
     assert (one, three, four) == ("I live in Paris", "We went to the beach", "yes")
-    assert "not" in two and five == "SELECT count(*) FROM singer", "the field names what works"
+    works = (two, five) == ("The food was bad.", "SELECT count(*) FROM singer")
+    assert works, "the field names what works"

@@ -19,7 +19,19 @@ from ui.learn.batch_view import batch_html
 from ui.learn.facts import facts, filled
 from ui.learn.finding import DOES, judged_html, vectors_html
 from ui.learn.guess import GUESSES, question_html, reveal_html
-from ui.learn.kept import AGREE, DIFFER, MEANING, K, alone, gated, judged, runs, vectors
+from ui.learn.kept import (
+    AGREE,
+    CLOSE,
+    DIFFER,
+    END,
+    MEANING,
+    K,
+    alone,
+    gated,
+    judged,
+    runs,
+    vectors,
+)
 from ui.learn.layout import lay_out
 from ui.learn.scores_view import LEVEL, scores_html
 from ui.learn.steps import STEPS, TITLES
@@ -168,20 +180,63 @@ def test_the_numbers_in_the_words_are_those_of_the_recorded_run():
     run, known = gated(), facts()
     assert run.request.method == "ramole" and len(run.experts) == K
     words = plain(words_html(6))
-    for index, name in ((DIFFER, "differ"), (AGREE, "agree")):
+    for index, name in ((DIFFER, "differ"), (AGREE, "agree"), (END, "end")):
         explained = run.explained[index]
         (base, p), (mixture, q) = explained.base[0], explained.mixture[0]
         assert (base == mixture) == (name == "agree")
         assert known[f"{name}_base_chance"] == f"{100 * p:.1f}" and f"{100 * q:.1f} %" in words
-        assert base.strip() in words and mixture.strip() in words
+        assert min(p, q) > 0.5, "a lesson is clear only where both are"
+        assert f"␣{base.strip()} " in words and f"{100 * p:.1f} %" in words
+        assert mixture == (run.pieces[index] or "<|im_end|>")
         if name == "differ":
-            assert base.strip() in run.request.prompt.split(), "“a word of the prompt”"
+            triples = run.request.prompt.partition(": ")[2].split("; ")
+            assert len(triples) == 4 and all(one.split()[0] == base.strip() for one in triples)
+            assert f"␣{mixture.strip()}" in words
+            assert "".join(run.pieces[index:]).count(".") == 1, "two triples, one sentence"
     assert run.pieces[-1] == "" and run.explained[len(run.pieces) - 1].mixture[0][0] == "<|im_end|>"
     assert "&lt;|im_end|&gt;" in words_html(5) and "∎" in words_html(5)
-    assert "It is not child friendly" in run.answer.text
+    assert END == len(run.pieces) - 1 and run.answer.finish_reason == "eos"
+    assert "It is child friendly and has a 5 out of 5 customer rating." in run.answer.text
     assert "familyFriendly yes" in run.request.prompt
+    assert "customer rating 5 out of 5" in run.request.prompt
     assert f"{run.gates.shape[1]} layers" in plain(words_html(5)) and run.gates.shape[2] == 7
     assert known["even"] == f"{np.log(3):.2f}"
+    assert not run.present[:, 0].any() and run.present[:, -1].all(), "“in the lowest layers”"
+
+
+def test_what_the_base_says_alone_is_what_was_recorded():
+    beside, words = gated().beside, plain(words_html(6))
+    assert beside is not None and not beside.adapters
+    sentences = beside.text.split(". ")
+    assert len(sentences) > 2 and all(one.startswith("The Copper Kettle ") for one in sentences)
+    copied, invented = "area riverside", "a luxurious and exclusive location"
+    for quoted in (copied, invented):
+        assert quoted in beside.text and f"“{quoted}”" in words
+    assert copied in gated().request.prompt and copied not in gated().answer.text
+    assert "luxurious" not in gated().request.prompt + gated().answer.text
+
+
+def test_the_near_equals_of_step_7_are_equal():
+    run, words = gated(), plain(words_html(6))
+    likeliest = run.explained[CLOSE].mixture
+    assert len({chance for _, chance in likeliest[:3]}) == 1 and likeliest[3][1] < likeliest[2][1]
+    assert {text.strip() for text, _ in likeliest[:3]} == {"child", "children", "family"}
+    assert run.pieces[CLOSE] == " child" and f"the same {100 * likeliest[0][1]:.1f} %" in words
+    for text, _ in likeliest[:3]:
+        assert f"␣{text.strip()}" in words
+    other = runs()["Facts to a sentence"]
+    assert other.request.method == "ramole_plus" and other.request.prompt == run.request.prompt
+    assert "It is family friendly" in other.answer.text and "child friendly" in run.answer.text
+
+
+def test_what_an_adapter_adds_first_and_last_is_what_was_recorded():
+    """Step 6: the two numbers of one adapter at the token that is picked at the start."""
+    run, v, words = gated(), values(), plain(words_html(5))
+    none, first, rest, every = (np.exp(v[one][DIFFER]) for one in ("", "A", "BC", "ABC"))
+    assert first / none > 2 * every / rest > 2, "the example must show a difference"
+    assert f"{run.experts[0]} raises the probability from {100 * none:.1f} %" in words
+    assert f"to {100 * first:.1f} % if it comes first" in words
+    assert f"from {100 * rest:.1f} % to {100 * every:.1f} % if it comes last" in words
 
 
 def test_similarities_are_the_products_of_the_vectors_and_those_of_the_run():
@@ -193,6 +248,8 @@ def test_similarities_are_the_products_of_the_vectors_and_those_of_the_run():
     assert f"by chance about {MEANING // 2} agree" in plain(vectors_html())
     for name, vector in kept.adapters.items():
         assert prompt @ np.array(vector) == pytest.approx(kept.similarities[name], abs=1e-3)
+    ends = [next(iter(kept.similarities)), list(kept.similarities)[-1]]
+    assert list(kept.adapters) == ends, "the nearest and the farthest"
     taken = list(kept.similarities)[:K]
     assert taken == gated().experts
     run = {found.name: found.score for found in gated().found}
@@ -207,16 +264,16 @@ def test_similarities_are_the_products_of_the_vectors_and_those_of_the_run():
 
 def test_the_sizes_of_tables_are_those_of_a_real_adapter():
     folder = REPOSITORY / "adapters" / "true_case"
-    assert json.loads((folder / "adapter_config.json").read_text())["r"] == 6
+    assert json.loads((folder / "adapter_config.json").read_text())["r"] == 4
     with safe_open(folder / "adapter_model.safetensors", "np") as file:
         name = next(n for n in file.keys() if "q_proj.lora_A" in n)  # noqa: SIM118
         (r, i), (o, _) = (
             file.get_slice(n).get_shape() for n in (name, name.replace("lora_A", "lora_B"))
         )
-    assert (i, o, r) == (576, 576, 6)
+    assert (i, o, r) == (576, 576, 4)
     assert "low-rank adaptation" in plain(words_html(3))
     words = plain(words_html(3))
-    assert f"576 · 576 = {i * o:,} numbers" in words and f"2 · 6 · 576 = {r * i + o * r:,}" in words
+    assert f"576 · 576 = {i * o:,} numbers" in words and f"2 · 4 · 576 = {r * i + o * r:,}" in words
 
 
 def test_who_answers_follows_from_the_numbers():
@@ -287,17 +344,16 @@ def test_who_has_no_adapter_has_no_letter():
 
 def test_perfect_is_called_level_only_where_it_was_measured_so(tmp_path):
     tested = result("evaluation_dev.json")
-    assert LEVEL in scores_html()
     row = next(
         one
         for one in tested["differences"]["iid"]
         if (one["method"], one["rival"]) == ("ramole_plus", "perfect")
     )
-    assert row["low"] <= 0 < row["mean"]
-    for low, mean in ((0.2, row["mean"]), (-3.0, -1.0)):
+    assert (LEVEL in scores_html()) == (row["low"] <= 0 < row["mean"])
+    for low, mean, level in ((-0.3, 1.0, True), (0.2, 1.0, False), (-3.0, -1.0, False)):
         row |= {"low": low, "mean": mean}
         (tmp_path / "evaluation_dev.json").write_text(json.dumps(tested))
-        assert LEVEL not in scores_html(tmp_path) and "Mean score" in scores_html(tmp_path)
+        assert (LEVEL in scores_html(tmp_path)) == level and "Mean score" in scores_html(tmp_path)
 
 
 def test_the_guess_is_not_given_away_above_it():
@@ -309,6 +365,21 @@ def test_the_guess_is_not_given_away_above_it():
     assert guess.answer == "spider_sql" and run.pieces[0] == "SELECT"
     assert run.effects[0][run.experts.index("ner_wnut17")] < -1
     assert run.contribution_shares[guess.first : guess.last + 1].mean(0).min() > 0
+
+
+def test_the_guess_of_step_8_shows_that_the_nearest_need_not_do_most():
+    guess, run = GUESSES[7], runs()[GUESSES[7].title]
+    other = runs()["Facts to a sentence"]
+    nearest = next(iter(vectors().similarities))
+    assert run.request.method == "meteora" and run.request.prompt == other.request.prompt
+    assert guess.text == " family friendly" and guess.answer == "e2e_nlg" != nearest
+    at = other.pieces.index(" family")
+    assert other.pieces[at : at + 2] == (" family", " friendly")
+    shares = other.shares[at : at + 2].mean(0)
+    assert other.experts[int(shares.argmax())] == nearest == "dart"
+    assert f"{nearest} is nearest" in guess.learnt and f"{guess.answer} did most" in guess.learnt
+    card = (REPOSITORY / "adapters" / "e2e_nlg" / "README.md").read_text()
+    assert "restaurant, pub or coffee shop" in card and "familyFriendly" in card
 
 
 def test_it_says_where_it_is_not_better():
@@ -398,7 +469,7 @@ def test_another_token_changes_the_pictures(handlers):
     assert twin.count("<tr>") == 1 + run.gates.shape[1] * run.gates.shape[2]
     assert "Bare base" in pick(6, 6)[ui.below] and not pick(6, 6)[ui.plot].visible
     assert pick(5, "x")[ui.picked] == DIFFER
-    assert "Token 22 of" in pick(5, 999)[ui.token] and "Token 1 of" in pick(5, -3)[ui.token]
+    assert "Token 32 of" in pick(5, 999)[ui.token] and "Token 1 of" in pick(5, -3)[ui.token]
 
 
 def test_hostile_words_are_inert(handlers):

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import pytest
 
 from tests.results_page import EVIL, FILES, METHODS, evaluation as written, write_results
 from tests.test_house import generator
-from ui.results import router, updates
+from ui.results import files, router, updates
 from ui.results.answers import blocks, by_task, differences
 from ui.results.figure import inks_of, scores_figure
 from ui.results.files import COMMANDS, RESULTS, Unmeasured, load, stamp
@@ -548,3 +549,16 @@ def test_an_interval_is_drawn_where_it_lies():
 )
 def test_a_span_is_read_from_every_form_that_files_have(raw, span):
     assert span_of(raw) == span
+
+
+def test_a_table_of_an_earlier_pool_says_so(tmp_path):
+    """By the SHA-256 of the adapters that were asked; a file that names none says nothing."""
+    manifest = tmp_path / "red" / "manifest.json"
+    manifest.parent.mkdir()
+    manifest.write_text(json.dumps({"files": {"adapter_model.safetensors": {"sha256": "a1"}}}))
+    said = partial(files.of_an_earlier_pool, pool=tmp_path)
+    assert not said({"adapters": {"red": "a1"}}) and not said({}) and not said({"adapters": 21})
+    assert said({"adapters": {"red": {"adapter_sha256": "b2"}}})
+    assert said({"adapters": {"red": "b2"}}) and said({"adapters": {"red": "a1", "blue": "c3"}})
+    told = files.made_of({"adapters": {"no such adapter": "b2"}}, "budget.json", {"k": "3"})
+    assert told.facts == {"pool": files.EARLIER, "k": "3"}

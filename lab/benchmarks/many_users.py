@@ -113,7 +113,7 @@ def main(
     users: Annotated[int, typer.Option(help="Visitors at once.")] = 16,
     repeats: Annotated[int, typer.Option(help="Turns of both ways.")] = 3,
     tokens: Annotated[int, typer.Option(help="Longest answer.")] = 64,
-    quantization: Annotated[str, typer.Option(help="How the base is held.")] = "nf4",
+    quantization: Annotated[str, typer.Option(help="How the base is held.")] = "int4",
     out: harness.Out = harness.RESULTS / "many_users.json",
 ) -> None:
     """Measure, print, and write the file."""

@@ -45,7 +45,7 @@ def evaluate(
     situations: Annotated[str, typer.Option(help=f"Of {SITUATIONS}; all that can be.")] = "",
     quantization: Annotated[
         Literal["nf4", "int4", "none"], typer.Option(help="How the base is rounded.")
-    ] = "nf4",
+    ] = "int4",
     head: Annotated[
         Literal["full", "int8"], typer.Option(help="How the output head is held.")
     ] = "full",
@@ -135,7 +135,7 @@ def evaluate(
 
 
 def shared_facts(
-    ramole: "Ramole", *, quantization: str = "nf4", head: str = "full"
+    ramole: "Ramole", *, quantization: str = "int4", head: str = "full"
 ) -> dict[str, object]:
     """Checksums of everything that decides the answers of every system."""
     from ramole_core.base.checksum import weights_checksum
@@ -178,7 +178,7 @@ def own_facts(ramole: "Ramole", system: str) -> dict[str, object]:
 
 @contextmanager
 def opened(
-    data: Path, *, seed: int, quantization: str = "nf4", head: str = "full"
+    data: Path, *, seed: int, quantization: str = "int4", head: str = "full"
 ) -> Iterator[tuple["Ramole", "Crowd"]]:
     """The sample pool and the crowd, in a data folder of their own, on the rounded base."""
     from lab.evaluation.compressed_base import write_compressed

@@ -95,7 +95,7 @@ def main(
     sets: Annotated[int, typer.Option(help="Prompts of each n.")] = 60,
     rows: harness.Rows = 100,
     tokens: Annotated[int, typer.Option(help="Longest answer to one task.")] = 48,
-    quantization: Annotated[str, typer.Option(help="How the base is held.")] = "nf4",
+    quantization: Annotated[str, typer.Option(help="How the base is held.")] = "int4",
     seed: harness.Seed = 0,
     threads: harness.Threads = 0,
     out: harness.Out = harness.RESULTS / "parts.json",

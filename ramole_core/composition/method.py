@@ -211,6 +211,12 @@ class Composition:
         """The trained tensors as `decide` reads them and the file keeps them; differentiable."""
         return tensors
 
+    def resume(
+        self, tensors: Mapping[str, Tensor], recipe: Mapping[str, Value]
+    ) -> Mapping[str, Tensor]:
+        """The tensors in training that `finish` makes these of: its inverse."""
+        return tensors
+
 
 def decide(method: Composition, ask: Ask) -> Decision:
     """The method's decision; the weights that a request gives replace the method's own."""

@@ -124,6 +124,11 @@ class MoLE(FixedPool):
         """tau, which stays above 0."""
         return {n: t.exp() if n.endswith(".tau") else t for n, t in tensors.items()}
 
+    def resume(
+        self, tensors: Mapping[str, Tensor], recipe: Mapping[str, Value]
+    ) -> Mapping[str, Tensor]:
+        return {n: t.log() if n.endswith(".tau") else t for n, t in tensors.items()}
+
     def loss(self, watched: Watched, recipe: Mapping[str, Value]) -> Tensor | float:
         q = torch.stack([a[watched.answers].mean(0) for a in watched.alpha.values()]).mean(0)
         return -recipe["balance"] * (q + TINY).log().sum()

@@ -91,6 +91,12 @@ class Ramole(Composition):
             for name, tensor in tensors.items()
         }
 
+    def resume(
+        self, tensors: Mapping[str, Tensor], recipe: Mapping[str, Value]
+    ) -> Mapping[str, Tensor]:
+        scale = recipe["alpha"] / recipe["rank"]
+        return {n: t / scale if n.endswith(".B_r") else t for n, t in tensors.items()}
+
 
 def attend_naive(
     x: Float[Tensor, "l i"], loras: Sequence[Lora], router: ModuleRouter

@@ -4,14 +4,23 @@ PEFT puts fp32 LoRA weights on the dequantised base, the products run in the bas
 the tokens of the answers are learnt. A killed run is taken up again at its last checkpoint.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from peft.helpers import disable_input_dtype_casting
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -37,17 +46,23 @@ def train_adapter(
     data: Path,
     base: BaseModel,
     run: Run,
+    start: Path | None = None,
     finish: Finish = lambda folder, task, progress: None,
 ) -> Progress:
-    """Train one adapter on `data` (a folder or a .jsonl file) and write its folder."""
+    """Train one adapter on `data` (a folder or a .jsonl file) and write its folder.
+
+    `start`: an adapter's folder, whose weights it begins with; its rank, modules and layers must be
+    the recipe's. Raises RamoleError where they are not.
+    """
     task = read_task(data, seed=recipe.schedule.seed)
     model = attach_lora(base, recipe)
+    began = "" if start is None else read_weights(model, start)
 
     def save(folder: Path, progress: Progress) -> None:
         write_adapter(model, folder, base_name=hub_name(base.name))
         finish(folder, task, progress)
 
-    return fit_lora(model, recipe, task=task, base=base, run=run, save=save)
+    return fit_lora(model, recipe, task=task, base=base, run=run, start=began, save=save)
 
 
 def attach_lora(base: BaseModel, recipe: AdapterRecipe) -> PeftModel:
@@ -77,6 +92,25 @@ def attach_lora(base: BaseModel, recipe: AdapterRecipe) -> PeftModel:
     return adapted
 
 
+def read_weights(model: PeftModel, folder: Path) -> str:
+    """Give a model from `attach_lora` the weights of the adapter in `folder`; returns their
+    SHA-256."""
+    file = folder / "adapter_model.safetensors"
+    try:
+        data = file.read_bytes()
+        tensors = load(data)
+    except (OSError, SafetensorError) as error:
+        raise RamoleError(f"{file} cannot be read as an adapter's weights: {error}.") from None
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in own.items()}:
+        raise RamoleError(
+            f"The adapter in {folder} has other ranks, modules or layers than the one to be "
+            "trained; give the same --rank, --modules and --layers."
+        )
+    set_peft_model_state_dict(model, tensors)
+    return hashlib.sha256(data).hexdigest()
+
+
 def fit_lora(
     model: PeftModel,
     recipe: AdapterRecipe,
@@ -84,9 +118,11 @@ def fit_lora(
     task: Task,
     base: BaseModel,
     run: Run,
+    start: str = "",
     save: Callable[[Path, Progress], None] | None = None,
 ) -> Progress:
-    """Run the recipe's schedule over a model from `attach_lora`."""
+    """Run the recipe's schedule over a model from `attach_lora`; `start`: the SHA-256 of the
+    weights that it was given."""
     schedule = recipe.schedule
     rows = encode_rows(base.tokenizer, task.train, max_tokens=schedule.max_tokens)
     dev = encode_rows(base.tokenizer, task.dev[: schedule.dev_rows], max_tokens=schedule.max_tokens)
@@ -99,7 +135,11 @@ def fit_lora(
         parameters=trained_parameters(model),
         loss=lambda step: answer_loss(plain, collate(order(step), share=share)),
         dev_loss=lambda: {"adapter": row_losses(plain, dev, share=share).mean().item()},
-        facts={"recipe": asdict(recipe), **identity(base, [task])},
+        facts={
+            "recipe": asdict(recipe),
+            **identity(base, [task]),
+            **({"start": start} if start else {}),
+        },
         epoch=order.epoch,
         save=save,
     )

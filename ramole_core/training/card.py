@@ -37,6 +37,8 @@ class Provenance:
     """The Hub's identifier of the licence that the data asks for."""
     description: str
     """A few sentences: what the adapter does, for whom."""
+    start: dict | None = None
+    """The record of the adapter whose weights it began with."""
 
 
 def write_record(
@@ -55,6 +57,12 @@ def write_record(
         **run_facts(progress),
     }
     write_json(folder / "train.json", record)
+
+
+def read_record(folder: Path) -> dict | None:
+    """The record of an adapter's training; None where it has none."""
+    file = folder / "train.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def write_examples(folder: Path, texts: Sequence[str]) -> None:
@@ -80,7 +88,8 @@ def read_examples(source: Path | None, task: Task, *, seed: int = 0) -> list[str
 
 def write_card(folder: Path) -> None:
     """`README.md`, a Hub model card, from `train.json` and `examples.jsonl` in the folder."""
-    record = json.loads((folder / "train.json").read_text(encoding="utf-8"))
+    record = read_record(folder)
+    assert record is not None
     (folder / "README.md").write_text(card_text(record), encoding="utf-8")
 
 
@@ -91,6 +100,9 @@ def card_text(record: dict) -> str:
     schedule, losses = record["schedule"], record["dev_losses"]
     steps = record.get("kept_step", schedule["steps"])  # older records keep the last weights
     first, last = losses[0], next((one for one in losses if one["step"] == steps), losses[-1])
+    start = record.get("start")
+    began = f", after {start['kept_step']} steps of the first command" if start else ""
+    commands = "\n".join(one["command"] for one in (start, record) if one)
     return f"""---
 base_model: {record["base_name"]}
 library_name: peft
@@ -111,7 +123,8 @@ tags:
 | modules | {", ".join(record["modules"])}; {layers} |
 | data | `{record["data"]["name"]}`, {record["data"]["train_rows"]} rows for training |
 | training | {steps} steps of {schedule["batch_rows"]} rows, peak learning rate \
-{schedule["learning_rate"]:g}, seed {schedule["seed"]}, {record["seconds"] / 60:.0f} minutes |
+{schedule["learning_rate"]:g}, seed {schedule["seed"]}, {record["seconds"] / 60:.0f} minutes\
+{began} |
 | loss on dev answers | {first["adapter"]:.3f} before, {last["adapter"]:.3f} after \
 (nats a token, {schedule["dev_rows"]} rows) |
 
@@ -119,7 +132,7 @@ Prompts follow the base model's chat template with its default system message; t
 answers only. The base was quantised before training, so these numbers are those of serving.
 
 ```
-{record["command"]}
+{commands}
 ```
 """
 

@@ -78,6 +78,9 @@ def adapter(
     pace: RowPace,
     card: CardOptions,
     name: Annotated[str | None, typer.Option(help="Its name; by default the data's.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="An adapter's folder, whose weights it begins with.")
+    ] = None,
     quantization: Annotated[
         Literal["nf4", "int4", "none"] | None,
         typer.Option(help="Of the base it is trained on; by default what the settings serve."),
@@ -93,6 +96,7 @@ def adapter(
     from ramole_core.training.card import (
         Provenance,
         read_examples,
+        read_record,
         write_card,
         write_examples,
         write_record,
@@ -111,6 +115,7 @@ def adapter(
             command=run.command,
             licence=card.licence,
             description=text or f"A LoRA adapter for {recipe.name}.",
+            start=read_record(start) if start else None,
         )
 
         def finish(folder, task, progress) -> None:
@@ -121,7 +126,7 @@ def adapter(
             write_card(folder)
             write_manifest(folder, name=recipe.name, shapes=read_shapes(base.folder))
 
-        progress = train_adapter(recipe, data=data, base=base, run=run, finish=finish)
+        progress = train_adapter(recipe, data=data, base=base, run=run, start=start, finish=finish)
     if as_json:
         answer = {"name": recipe.name, "folder": str(out), "dev_losses": progress.dev_losses}
         print(json.dumps({**answer, "seed": pace.seed, "base_checksum": base.checksum}))

@@ -10,7 +10,7 @@ dropped at random, at least two staying. In both, a gate must also make do witho
 (RAMoLE, arXiv 2406.16989, section 3.3).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -58,6 +58,8 @@ def _trainable(
 ) -> Trainable:
     schedule, base = recipe.schedule, given.base
     weights = fresh_weights(method, model, given.known, recipe)
+    if given.start is not None:
+        fill(weights, method.resume(given.start.tensors, recipe.settings))
     dev = dev_rows(base, given.tasks, recipe)
     rows = mixed_rows(base, given.tasks, recipe)
     order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
@@ -102,6 +104,7 @@ def _trainable(
             "recipe": asdict(recipe),
             "adapters": given.known,
             "near": given.near.checksum if given.near and recipe.retrieved else "",
+            **({"start": given.start.checksum} if given.start else {}),
             **identity(base, given.tasks),
         },
         epoch=order.epoch,
@@ -159,6 +162,18 @@ def fresh_weights(
     return model.drawn(
         lambda: begin(model.sites, known, recipe.settings), seed=recipe.schedule.seed
     )
+
+
+@torch.no_grad()
+def fill(weights: Mapping[str, nn.Parameter], start: Mapping[str, Tensor]) -> None:
+    """Begin with other weights. Raises RamoleError where they are of other sizes."""
+    if {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in start.items()}:
+        raise RamoleError(
+            "The weights to begin with are of another base, other settings or another number of "
+            "adapters than those to be trained; leave --start out, or train over as many adapters."
+        )
+    for name, tensor in weights.items():
+        tensor.copy_(start[name])
 
 
 def watched(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ramole_core.base.model import BaseModel
+from ramole_core.composition import Trained
 from ramole_core.errors import RamoleError
 from ramole_core.training.mixed_model import Loras, Shapes
 from ramole_core.training.recipe import MethodRecipe
@@ -26,6 +27,8 @@ class Material:
     """Of the adapters' content, by name; by default their names."""
     near: Near | None = None
     """Finds adapters for a text, where the recipe retrieves them."""
+    start: Trained | None = None
+    """Weights of the method to begin with, of a gate over as many adapters in the same order."""
 
     def __post_init__(self) -> None:
         if len({checksum for _, checksum in self.known}) < len(self.loras):

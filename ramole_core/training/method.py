@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from ramole_core.base.model import BaseModel
-from ramole_core.composition import find_method
+from ramole_core.composition import Trained, find_method
+from ramole_core.errors import RamoleError
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.gate import train_gate
 from ramole_core.training.loop import Run
@@ -33,14 +34,18 @@ def train_method(
     run: Run,
     checksums: Mapping[str, str] | None = None,
     near: Near | None = None,
+    start: Trained | None = None,
 ) -> Progress:
     """Train a method over `loras` on the rows of `tasks`, one LoRA a task, and write its folder.
 
-    `near` finds adapters for a text, where the recipe retrieves them. `checksums` of the adapters'
+    `near` finds adapters for a text, where the recipe retrieves them; `start`: weights of a gate to
+    begin with. `checksums` of the adapters'
     content go into the record, by which a method that knows a fixed pool knows it again. Raises
     RamoleError where the adapters do not suit the method, or `near` is needed and missing; Paused
     at the run's deadline.
     """
-    given = Material(loras, tasks, base, shapes, checksums or {}, near)
+    given = Material(loras, tasks, base, shapes, checksums or {}, near, start)
+    if start is not None and recipe.method in OWN:
+        raise RamoleError(f"{recipe.method} cannot begin with trained weights; leave --start out.")
     measured = write_task_table if find_method(recipe.method).measures else train_gate
     return OWN.get(recipe.method, measured)(recipe, given, run)

@@ -34,6 +34,9 @@ class Place:
     out: Annotated[
         Path | None, typer.Option(help="The weights' folder; by default DATA_DIR/trained/_NAME.")
     ] = None
+    start: Annotated[
+        Path | None, typer.Option(help="A folder of the method's weights, which it begins with.")
+    ] = None
     overwrite: Overwrite = False
 
 
@@ -108,7 +111,7 @@ def _train(
 ) -> None:
     from ramole_core.base.shapes import read_shapes
     from ramole_core.composition import find_method
-    from ramole_core.composition.trained import checksum_of
+    from ramole_core.composition.trained import checksum_of, load_trained
     from ramole_core.retrieval import Encoder
     from ramole_core.settings import load_settings
     from ramole_core.training import configured_base
@@ -150,6 +153,7 @@ def _train(
             shapes=shapes,
             run=run,
             near=near,
+            start=load_trained(place.start, row) if place.start else None,
         )
     if as_json:
         checksum = checksum_of(folder, row)

@@ -19,7 +19,13 @@ from ramole_core.terminal.recorded_command import as_typed
 from ramole_core.training.recipe import ATTENTION, MLP, Schedule
 
 COMMANDS = ("adapter", "method", "router", "retriever")
-PLACES = {"--data": "data", "--out": None, "--minutes": None, "--description": None}
+PLACES = {
+    "--data": "data",
+    "--out": None,
+    "--start": "adapters",
+    "--minutes": None,
+    "--description": None,
+}
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the trained weights that are there.")
 ]

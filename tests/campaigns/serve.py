@@ -29,7 +29,7 @@ ADDED = 12
 PLACED = 192
 SCALED = 144
 MANY = (
-    *("gsm8k", "true_case", "dart", "mbpp", "sms_spam", "e2e_nlg", "banking77", "clickbait"),
+    *("mawps_svamp", "true_case", "dart", "mbpp", "sms_spam", "e2e_nlg", "banking77", "clickbait"),
     *("clinc_intent", "common_gen"),
 )
 CACHES = {"device_cache_mb": 24, "host_cache_mb": 16}

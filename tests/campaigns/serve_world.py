@@ -21,7 +21,7 @@ GUEST = "guest"
 GUESTS = 3
 """Adapters that come and go."""
 READY_SECONDS = 600
-SAMPLES = ("gsm8k", "true_case", "dart", "mbpp", "sms_spam", "e2e_nlg")
+SAMPLES = ("mawps_svamp", "true_case", "dart", "mbpp", "sms_spam", "e2e_nlg")
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ RECORDED = (
     _live("Words to regex"),
     _live("Answer from a text"),
     _live("Missing commas"),
-    _live("Sum with working"),
+    _live("Sum in words"),
     _live("Spam?"),
     _live("Words without spaces"),
     Example(

@@ -37,16 +37,19 @@ log = logging.getLogger(__name__)
 ENTER = enter_of("#compare-button", "#compare-held", "A comparison")
 OPENED = """() => {
   const last = sessionStorage.getItem('ramole-compared') || '';
-  return [/^#compare[?]q=/.test(location.hash) ? location.hash : last];
+  const told = /^#compare[?]q=./.test(location.hash) ? location.hash : last;
+  window.ramoleCompares = { told, asks: told && location.hash.startsWith('#compare') };
+  return [];
 }"""
-"""What the address asks of this tab, or what was compared before a reload."""
+"""What the address asks of this tab as the page opens, or what was compared before a reload."""
+TOLD = "() => [window.ramoleCompares.told]"
 GO = """() => {
-  if (!location.hash.startsWith('#compare')) return;
   const field = document.querySelector('#compare-prompt textarea');
-  if (document.querySelector('#compare-notice .notice.wrong') || !field?.value) return;
+  if (!window.ramoleCompares.asks || !field?.value) return;
+  if (document.querySelector('#compare-notice .notice.wrong')) return;
   document.querySelector('#compare-button').click();
 }"""
-"""Ask it, unless it could not be read."""
+"""Ask it, unless it could not be read; what was typed meanwhile is not asked."""
 KEEP = (
     """(copied) => { if (copied?.link) sessionStorage.setItem('ramole-compared', copied.link); }"""
 )
@@ -257,8 +260,8 @@ def _connect(ui: CompareLayout, handlers: CompareHandlers, here: gr.Tab) -> None
             handlers.on_pick, ui.asked, ui.token, trigger_mode="always_last", queue=False, **QUIET
         )
     names = [part for shown in columns for part in (shown.adapters, shown.without)]
-    named = page.load(handlers.on_names, None, names, **QUIET)
+    named = page.load(handlers.on_names, None, names, js=OPENED, **QUIET)
     filled = [ui.notice, *ui.values]
-    opened = named.then(handlers.on_open, ui.told, filled, js=OPENED, **QUIET)
+    opened = named.then(handlers.on_open, ui.told, filled, js=TOLD, **QUIET)
     opened.then(None, js=GO, **QUIET)
     here.select(handlers.on_names, None, names, **QUIET)

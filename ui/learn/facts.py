@@ -1,14 +1,15 @@
 """The numbers in the textbook's sentences, each taken from a recorded run or a measured file."""
 
 from collections.abc import Iterator
-from math import log
+from math import exp, log
 from pathlib import Path
 from string import Formatter
 
 from ..charts.explained import spell
 from ..parts.markup import escaped
-from .kept import AGREE, DIFFER, MEANING, gated, judged, vectors
+from .kept import AGREE, CLOSE, DIFFER, END, MEANING, gated, judged, vectors
 from .measured import measured, read
+from .switched import ALL, NONE, values
 
 
 def facts(folder: Path | None = None) -> dict[str, str]:
@@ -45,12 +46,18 @@ def _run_facts() -> Iterator[tuple[str, str]]:
     run = gated()
     yield "layers", str(run.gates.shape[1])
     yield "even", f"{log(len(run.experts)):.2f}"
-    for name, index in (("differ", DIFFER), ("agree", AGREE)):
+    for name, index in (("differ", DIFFER), ("agree", AGREE), ("close", CLOSE), ("end", END)):
         explained = run.explained[index]
         yield f"{name}_token", word(run.pieces[index])
         for side, rows in (("base", explained.base), ("mixture", explained.mixture)):
             yield f"{name}_{side}", word(rows[0][0])
             yield f"{name}_{side}_chance", f"{100 * rows[0][1]:.1f}"
+    likeliest = run.explained[CLOSE].mixture
+    even = [word(text) for text, chance in likeliest if chance == likeliest[0][1]]
+    yield "close_each", f"{', '.join(even[:-1])} and {even[-1]}"
+    yield "first", escaped(run.experts[0])
+    for name, subset in (("none", NONE), ("alone", ALL[0]), ("without", ALL[1:]), ("all", ALL)):
+        yield f"first_{name}", f"{100 * exp(values()[subset][DIFFER]):.1f}"
     yield "margin", f"{judged()[0].margin:.3f}"
 
 

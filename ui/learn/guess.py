@@ -68,18 +68,19 @@ GUESSES: dict[int, Guess] = {
     ),
     6: Guess(
         "Capital letters",
-        5,
-        9,
-        "With ramole_plus a clear winner by similarity did nearly all of it, although all three "
-        "adapters have to do with sentences. Between the two names the base needed no help.",
+        14,
+        17,
+        "With ramole_plus the adapter that is by far the most similar did all of it: the comma "
+        "and the capital of Anna. For the words after them the base needed no help.",
     ),
     7: Guess(
         "Facts to a sentence, by MeteoRA",
-        0,
-        3,
+        6,
+        7,
         "This answer is no row of the picture above: MeteoRA wrote it, another method, whose gate "
-        "was trained for this very pool. Two adapters that make sentences of facts shared the "
-        "work, while ramole_plus left nearly all of it to one of them.",
+        "was trained for this very pool. dart is nearest to the prompt, but here e2e_nlg did most: "
+        "it was trained on places to eat and drink, and on whether they are family friendly. When "
+        "ramole_plus wrote the same two words, dart did most.",
     ),
 }
 """By the place of the step, counted from 0."""

@@ -14,8 +14,8 @@ MEANING = 384
 """Numbers of a vector that come from the sentence encoder; the others count words."""
 GATED = "Facts to a sentence, by the trained gate"
 """Title of the run that steps 6 and 7 walk through."""
-DIFFER, AGREE = 4, 3
-"""Tokens of that run where base and mixture part, and where they agree."""
+DIFFER, AGREE, CLOSE, END = 15, 7, 17, 31
+"""Tokens of that run: base and mixture part; they agree; several are as likely; the last one."""
 K = 3
 
 

@@ -52,7 +52,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "<var>A</var> makes a few numbers out of <var>x</var>, as many as its <b>rank</b>, and "
         "<var>B</var> makes a full list out of these few. That list, <var>v</var> = <var>B A "
         "x</var>, is added to <var>W x</var>. One <var>W</var> of the real base, for example, has "
-        "576 · 576 = 331,776 numbers, and an adapter of rank 6 has 2 · 6 · 576 = 6,912 for it. "
+        "576 · 576 = 331,776 numbers, and an adapter of rank 4 has 2 · 4 · 576 = 4,608 for it. "
         "(LoRA is short for low-rank adaptation.)",
         "Several adapters can be added at once, each multiplied by a number of its own, its "
         "<b>weight</b> <var>w</var>. (Here “weight” means only this, not the trained numbers of a "
@@ -100,8 +100,8 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "The base has {layers} layers, and each has seven tables like <var>W</var>, its "
         "<b>modules</b>. They are called q, k, v, o, gate, up and down, for reasons inside the "
         "base; these names have nothing to do with q, k, v and the gate of step 5. An "
-        "adapter need not change every module. Where it lacks one, its field is empty; its weight "
-        "there adds nothing.",
+        "adapter need not change every module. Where it lacks one, as all three do in the lowest "
+        "layers, its field is empty; its weight there adds nothing.",
         "A weight alone does not say who did it: a large weight times a small <var>v</var> moves "
         "little. The <b>contribution</b> comes nearer: the length of <var>w v</var> divided by the "
         "length of <var>y</var>, averaged over all layers and modules. It says how far an adapter "
@@ -110,15 +110,17 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "<b>probability</b>. How large would that of this token have been without the adapter? "
         "Prompt and answer are read again, with none of the adapters, with each of them, each two "
         "and all. Of each probability the logarithm is taken; its unit is the <b>nat</b>, and 0.7 "
-        "nats more are twice as likely. What an adapter adds depends on who is there already, so "
-        "the mean over all orders is taken in which they may come: its <b>effect</b> (its Shapley "
-        "value): positive where it made the token likelier. The effects add up: the base's "
-        "logarithm and all effects give the mixture's.",
+        "nats more are twice as likely. What an adapter adds depends on who is there already: at "
+        "{differ_token}, <code>{first}</code> raises the probability from {first_none} % to "
+        "{first_alone} % if it comes first, and from {first_without} % to {first_all} % if it "
+        "comes last. So the mean over all orders is taken in which they may come: its "
+        "<b>effect</b> (its Shapley value): positive where it made the token likelier. The effects "
+        "add up: the base's logarithm and all effects give the mixture's.",
         "The largest effect gives the token its colour, the stronger the more; a letter stands "
         "where the colour changes. <b>No colour: the base alone would have said it nearly as "
         "readily</b> (no adapter made it 1.2 times likelier). The line below a token shows what "
         "part each adapter had in that, and the percents on top are means over the answer.",
-        "Switch an adapter off below, and see the number come true. Behind the bar stand its "
+        "Switch an adapter off below, and see such a number come true. Behind the bar stand its "
         "weights, means over the modules that an adapter has, so they need not add up to 1, and "
         "the <b>entropy</b>, which says how even the weights of the gate are: 0 where one adapter "
         "has all, {even} (the logarithm of 3) where all three have the same.",
@@ -129,13 +131,20 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "asked at the same place, after the same text. The mixture here is that of "
         "<code>ramole</code>. Pick a token to see both.",
         "At {differ_token} the base alone would have gone on with {differ_base} "
-        "({differ_base_chance} %), a word of the prompt. The mixture begins a sentence: "
-        "{differ_mixture} ({differ_mixture_chance} %).",
+        "({differ_base_chance} %), as every triple of the prompt begins. The mixture says "
+        "{differ_mixture} ({differ_mixture_chance} %), and two triples become one sentence. Left "
+        "alone from the first token on, the base began every sentence with “The Copper Kettle”, "
+        "copied “area riverside” as it stands, and invented “a luxurious and exclusive location”.",
         "At {agree_token} both are sure of the same token ({agree_base_chance} % and "
         "{agree_mixture_chance} %). There the adapters were not needed.",
-        "One more thing can be seen here. The answer ends with “It is not child friendly”, "
-        "while the prompt says familyFriendly yes. The adapters taught the model the form of "
-        "the task; it is still a small model, and makes mistakes.",
+        "At {end_token} the base would have begun one more sentence: {end_base} "
+        "({end_base_chance} %). The mixture ends the answer ({end_mixture_chance} %): the adapters "
+        "taught it the form of the task, and when to stop.",
+        "One more thing can be seen here. The prompt says familyFriendly, the answer “child "
+        "friendly”. At {close_token} the mixture gave {close_each} the same "
+        "{close_mixture_chance} %, and a trifle decides between equals: with another method, "
+        "<code>ramole_plus</code>, the answer says “family friendly”. Both are right. But a small "
+        "model makes mistakes too, and step 10 says how good its answers are.",
     ),
     "Many requests, one batch": (
         "A <b>request</b> is a prompt on its way to an answer. To compute one token, all "

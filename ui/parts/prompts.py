@@ -85,8 +85,8 @@ LIVE = (
         "father opened a small bookshop",
     ),
     Example(
-        "Sum with working",
-        "Tom has 5 apples and buys 7 more. How many apples does he have?\nThink step by step.",
+        "Sum in words",
+        "Solve: Tom has 5 apples and buys 7 more. How many apples does he have?",
     ),
     Example("Words to regex", "lines which have a number, 5 or more times\n\nGive the regex."),
     Example(

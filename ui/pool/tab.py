@@ -53,15 +53,17 @@ class PoolHandlers:
         self.call = self.quota.presence.call
 
     def on_list(self, search, show, order, name, request: gr.Request):
-        """Cards, names, the room that is left, and what can be undone."""
+        """Cards, names, the room that is left, and what can be undone; the choice only where it is
+        gone, as another may have been made meanwhile."""
         with one_sentence(), self.call(request) as visitor:
             owner = visitor.owner
             names = list(dict.fromkeys(card.name for card in self.ramole.pool.cards(owner)))
-            kept = name if name in names else None
+            gone = name and name not in names
+            choice = gr.Dropdown(names, value=None) if gone else gr.Dropdown(names)
             html = listing(self.ramole, self.quota, search, show, order, owner=owner)
             room = f"<p>{self.quota.sentence(owner)}</p>"
             removed = removals_html(self.quota.removed.of(owner))
-            return html, gr.Dropdown(names, value=kept), room, removed
+            return html, choice, room, removed
 
     def on_search(self, search, show, order, request: gr.Request):
         """The cards alone."""

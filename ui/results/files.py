@@ -42,6 +42,7 @@ COMMANDS |= {
     name: f"{words} --out results/{name}" for name, words in COMMANDS.items() if "evaluate" in words
 }
 """What writes a file that is not there yet; a file that is there says its own."""
+EARLIER = "an earlier one, not the one that ships"
 FACTS = "date tasks rows_per_task skipped split k base_model quantization machine cores threads"
 FACTS = f"{FACTS} dtype system commit card clients rows_measured trained_on unseen".split()
 """Entries of a file that say what was measured, and where."""
@@ -93,8 +94,29 @@ def made_of(raw: Raw, name: str, more: Mapping[str, str] | None = None) -> Made:
             told[f"{whose[1:]}, SHA-256"] = text(value)
         elif at(value).get("checksum"):
             told[f"{key}, SHA-256"] = text(at(value).get("checksum"))
+    told["pool"] = EARLIER if of_an_earlier_pool(raw) else ""
     facts = {key: fact for key, fact in {**told, **(more or {})}.items() if fact}
     return Made(text(raw.get("command")) or COMMANDS[name], facts)
+
+
+def of_an_earlier_pool(raw: Raw, pool: Path | None = None) -> bool:
+    """Whether adapters that a file names with their SHA-256 are not, or no longer, in the sample
+    pool (unset: ours)."""
+    found = {
+        name: one if isinstance(one, str) else at(one).get("adapter_sha256")
+        for name, one in at(raw, "adapters").items()
+    }
+    ours = pool or shipped("adapters")
+    return any(one and one != checksum(name, ours) for name, one in found.items())
+
+
+def checksum(name: str, pool: Path) -> str | None:
+    """SHA-256 of an adapter's weights by its manifest; None where it is not in the pool."""
+    try:
+        manifest = json.loads((pool / name / "manifest.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return at(at(manifest, "files"), "adapter_model.safetensors").get("sha256")
 
 
 @lru_cache(maxsize=32)

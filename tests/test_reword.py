@@ -1,0 +1,102 @@
+"""Training rows under other instructions: contents are found and put elsewhere, none is lost."""
+
+import json
+import re
+
+import pytest
+
+from lab.reword import EVERY, WORDINGS, choices, inline, main, read_wordings, reword_examples
+from ramole_core.errors import RamoleError
+from ramole_core.training.rows import read_lines
+
+TOLD = {
+    "patterns": ["Say (?P<text>.+?)\\nOPTIONS:\\n(?P<options>.+)"],
+    "wordings": [
+        {"prompt": f"{n}: {{text}} ({{choices}})", "answers": {"yes": "aye"}}
+        for n in range(2 * EVERY)
+    ],
+}
+
+
+@pytest.fixture
+def wordings(tmp_path, monkeypatch):
+    folder = tmp_path / "wordings"
+    folder.mkdir()
+    (folder / "red.json").write_text(json.dumps(TOLD))
+    monkeypatch.setattr("lab.reword.WORDINGS", folder)
+    return folder
+
+
+def write(folder, rows):
+    folder.mkdir(parents=True)
+    text = "".join(json.dumps({"inputs": i, "targets": t, "task": "red"}) + "\n" for i, t in rows)
+    for split in ("train", "dev"):
+        (folder / f"{split}.jsonl").write_text(text)
+
+
+def test_a_row_gets_a_wording_and_its_answer_suits_it(tmp_path, wordings):
+    rows = [("Say {choices}\nOPTIONS:\n- no\n- yes", "yes")]
+    write(tmp_path / "red", rows)
+    task = read_wordings("red", tmp_path)
+    parts = task.contents(rows[0][0])
+    assert parts == {"text": "{choices}", "options": "- no\n- yes"}
+    made = task.reworded(
+        {"inputs": "", "targets": "yes", "x": "y"}, task.seen[0], {**parts, "text": "{a}"}
+    )
+    assert made == {"inputs": "0: {a} (no or yes)", "targets": "aye", "x": "y"}
+    assert choices("- a\n- b\n- c") == "a, b or c" and choices("- a") == "a"
+    texts = [f"Say {n}\nOPTIONS:\n- no" for n in range(5)] + ["Other"] * 2
+    found = reword_examples(task, texts, seed=4)
+    assert found[1::2] == texts[1::2] and found[6] == "Other"
+    told = [one.partition(": ") for one in found[:5:2]]
+    assert [one[2] for one in told] == ["0 (no)", "2 (no)", "4 (no)"]
+    assert len({one[0] for one in told}) == 3 and found == reword_examples(task, texts, seed=4)
+
+
+def test_within_a_sentence_only_a_common_word_loses_its_capital():
+    common = frozenset(("find", "us"))
+    assert inline("Find all files.", common) == "find all files"
+    assert inline("Berlin is where?", common) == "Berlin is where"
+    assert inline("US files", common) == "US files" and inline("", common) == ""
+
+
+def test_dev_rows_have_wordings_of_their_own_and_every_second_keeps_its_own(tmp_path, wordings):
+    rows = [(f"Say {n}\nOPTIONS:\n- no\n- yes", "yes") for n in range(60)] + [("Other", "no")]
+    write(tmp_path / "data" / "red", rows)
+    main(tmp_path / "data", tmp_path / "work")
+    found = {s: read_lines(tmp_path / "work" / "red" / f"{s}.jsonl") for s in ("train", "dev")}
+    own = {s: [r["inputs"] == i for r, (i, _) in zip(found[s], rows, strict=True)] for s in found}
+    used = {
+        s: {r["inputs"].partition(":")[0] for r in found[s] if "(" in r["inputs"]} for s in found
+    }
+    assert used["dev"] == {str(EVERY - 1), str(2 * EVERY - 1)} and not used["train"] & used["dev"]
+    assert own["dev"][::2] == [True] * 31 and not any(own["dev"][1::2])
+    assert 0 < sum(own["train"]) < 40 and own["train"][-1]
+    assert all(r["targets"] == ("aye" if "(" in r["inputs"] else t)
+               for r, (_, t) in zip(found["train"], rows, strict=True))  # fmt: skip
+    again = tmp_path / "again"
+    main(tmp_path / "data", again)
+    assert (again / "red/train.jsonl").read_bytes() == (
+        tmp_path / "work/red/train.jsonl"
+    ).read_bytes()
+
+
+def test_patterns_that_match_nothing_are_refused(tmp_path, wordings):
+    write(tmp_path / "data" / "red", [("Other", "no")])
+    with pytest.raises(RamoleError, match="matches the patterns of its wordings"):
+        main(tmp_path / "data", tmp_path / "work")
+
+
+@pytest.mark.parametrize("file", sorted(WORDINGS.glob("*.json")), ids=lambda file: file.stem)
+def test_wordings_that_ship_ask_for_what_their_patterns_find(file):
+    told = json.loads(file.read_text("utf-8"))
+    groups = [set(re.compile(one).groupindex) for one in told["patterns"]]
+    named = set.intersection(*groups)
+    usual = named | {f"{name}_inline" for name in named}
+    usual |= {"options", "choices"} if "options" in named else set()
+    assert len(told["wordings"]) >= 4 * EVERY
+    starts = [" ".join(one["prompt"].split()[:4]) for one in told["wordings"]]
+    assert len(set(starts)) == len(starts)
+    for one in told["wordings"]:
+        asked = set(re.findall(r"\{([a-z_]+)\}", one["prompt"]))
+        assert asked and asked <= usual, one["prompt"]
