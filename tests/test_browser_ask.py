@@ -544,8 +544,11 @@ def test_stop_works_at_once_and_what_came_can_be_looked_into(slow, visit):
     page.locator("#what-if > button").click()
     page.locator("#what-adapter input").click()
     page.get_by_role("option", name="bee").click()
-    page.locator("#what-go").click()
-    expect(page.locator("#branch .token ~ .token ~ .token")).not_to_have_count(0)
+    for _ in range(3):  # on a busy machine it ended once by itself; why is not known (LOG)
+        page.locator("#what-go").click()
+        expect(page.locator("#branch .token ~ .token ~ .token")).not_to_have_count(0)
+        if page.locator("#what-stop").is_visible():
+            break
     stopped_within(page, "#what-stop", "#what-notice")
     assert page.wrong == []
 
