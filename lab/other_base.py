@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from lab import harness
-from lab.train_pool import Quantization, train_plan
+from lab.train_pool import PLAN, Quantization, train_plan
 
 SYSTEMS = "base,perfect,selection,similarity,mixture,ramole,ramole_plus"
 ADAPTER = (
@@ -50,7 +50,7 @@ def main(
         folder = "_router" if method == "ramole" else f"_{method}"
         plan.append({"method": method, "folder": folder, "options": gate})
     pool.mkdir(parents=True, exist_ok=True)
-    (pool / "plan.jsonl").write_text("\n".join(map(json.dumps, plan)), "utf-8")
+    (pool / PLAN).write_text("\n".join(map(json.dumps, plan)), "utf-8")
     kept = {"RAMOLE_DATA_DIR": str(work / "data")}
     train_plan(pool, data=data, work=work / "training", quantization=quantization, env=kept)
     here = {**kept, "RAMOLE_ADAPTERS_DIR": str(pool), "RAMOLE_QUANTIZATION": quantization}

@@ -1,9 +1,10 @@
-"""Train what the next pool lacks: its adapters in the plan's order, then gates over all of them.
+"""Train a pool by its plan: adapters in the plan's order, then gates over all of them.
 
-    python -m lab train_pool --data DATA --work WORK
+    python -m lab train_pool --data DATA --work WORK --out POOL
 
-Each is trained in `--work` and copied beside `plan.jsonl` when it is complete; a run that is killed
-goes on from its last checkpoint. Several of these runs may share one `--work`.
+`POOL/plan.jsonl` is the plan, that of the shipped pool where there is none. Each is trained in
+`--work` and copied beside the plan when it is complete; a run that is killed goes on from its last
+checkpoint. Several of these runs may share one `--work`.
 """
 
 import fcntl
@@ -25,14 +26,18 @@ from lab.harness import Data, Work
 from ramole_core.settings import REPOSITORY
 
 SHIPPED = REPOSITORY / "adapters"
+PLAN = "plan.jsonl"
 Pool = Annotated[Path, typer.Option(help="Folder of the plan and of what is finished.")]
 Quantization = Annotated[
     Literal["nf4", "int4", "none"], typer.Option(help="How the base is rounded.")
 ]
 
 
-def main(data: Data, work: Work, out: Pool = Path(__file__).parent / "next_pool") -> None:
+def main(data: Data, work: Work, out: Pool) -> None:
     """Train what the plan names, in its order, until nothing is left."""
+    if not (out / PLAN).is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(__file__).with_name("pool_plan.jsonl"), out / PLAN)
     train_plan(out, data=data, work=work)
 
 
@@ -51,7 +56,7 @@ def train_plan(
         retriever.symlink_to(SHIPPED / retriever.name)
     here = {"RAMOLE_QUANTIZATION": quantization, "RAMOLE_ADAPTERS_DIR": str(pool)}
     env = {**os.environ, **here, **env}
-    plan = [json.loads(line) for line in (pool / "plan.jsonl").read_text("utf-8").splitlines()]
+    plan = [json.loads(line) for line in (pool / PLAN).read_text("utf-8").splitlines()]
     once = partial(_once, pool=pool, work=work, env=env)
     for planned in plan:
         if "name" in planned:
@@ -108,8 +113,7 @@ def _adapter(
     record = shipped / "train.json"
     known = json.loads(record.read_text("utf-8")) if record.is_file() else {}
     known.update(planned)
-    own = pool / "examples" / f"{name}.jsonl"
-    shutil.copy(own if own.is_file() else shipped / "examples.jsonl", folder / "examples.jsonl")
+    shutil.copy(shipped / "examples.jsonl", folder / "examples.jsonl")
     text = folder.with_suffix(".txt")
     text.write_text(known["description"], "utf-8")
     command = ["adapter", "--quantization", quantization]

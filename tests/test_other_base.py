@@ -6,7 +6,9 @@ import subprocess
 from pathlib import Path
 
 from lab.__main__ import main
+from lab.train_pool import SHIPPED
 from ramole_core import cli
+from ramole_core.settings import REPOSITORY
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 
 TASKS = ("true_case", "fix_punct")
@@ -50,3 +52,11 @@ def test_adapters_gate_calibration_and_table_of_a_tiny_base(tiny_nf4, tmp_path, 
     assert {path: path.stat().st_mtime_ns for path in made} == made, "what is there stays"
     again = json.loads((tmp_path / "again.json").read_text("utf-8"))
     assert again["cells"] == table["cells"]
+
+
+def test_the_plan_names_the_pool_that_ships():
+    plan = (REPOSITORY / "lab" / "pool_plan.jsonl").read_text("utf-8")
+    rows = [json.loads(line) for line in plan.splitlines()]
+    shipped = {path.parent.name for path in SHIPPED.glob("[!_]*/train.json")}
+    assert {one["name"] for one in rows if "name" in one} == shipped
+    assert {one["folder"] for one in rows if "folder" in one} <= {p.name for p in SHIPPED.iterdir()}
