@@ -111,7 +111,10 @@ def test_an_answer_arrives_with_colour_letter_and_words(quick, visit):
     line = tokens.nth(2).evaluate("n => getComputedStyle(n).backgroundImage")
     assert "rgb(86, 180, 233) 0%, rgb(86, 180, 233) 100%" in line, "it is the second expert's"
     expect(page.locator("#answer .legend li")).to_have_count(4)
-    assert page.locator("#answer .legend li").first.inner_text().split() == ["A", "ant", "38", "%"]
+    assert (
+        page.locator("#answer .legend li").first.inner_text().split()
+        == "A ant 38 % of the answer".split()
+    )
     expect(page.locator("#answer .meaning")).to_contain_text("the colour and letter of the adapter")
     expect(page.locator("#beside .plain")).to_contain_text("The boats <b>lie</b> ${here}")
     expect(page.locator("#trace-npz")).to_be_hidden()
@@ -454,7 +457,7 @@ def test_a_recorded_run_leaves_the_form_alone_and_tags_say_what_is_not_as_usual(
     expect(tag).to_be_visible()
     tag.click()
     expect(page.locator("#tags button")).to_have_count(0)
-    expect(page.locator("#more")).to_contain_text("Settings: ramole_plus, up to 3 adapters")
+    expect(page.locator("#more")).to_contain_text("Settings: the default method, up to 3 adapters")
     with answered(page):
         page.locator("#again-button").click()
     expect(page.locator("#prompt textarea")).to_have_value("Half a quest")

@@ -35,7 +35,7 @@ from ui.inspect.tab import InspectHandlers
 from ui.inspect.words import PICK
 
 VISITOR = SimpleNamespace(session_hash="me", headers={})
-FIRST = "Voice command to JSON"
+FIRST = "Words without spaces"
 MIXED = "Facts to a sentence, by the trained gate"
 START = (None, "contribution", "token", WINNER, None, None)
 """What is pinned (nothing), and the controls."""
@@ -242,7 +242,7 @@ def test_a_recorded_run_is_open_before_anything_is_asked(handlers):
     assert shown[ui.pictures["layers"].table].value["data"] == [], "a folded table is not sent"
     choices = shown[ui.source].choices
     assert len(choices) == len(recorded_files()) and choices[0] == (f"recorded: {FIRST}", 0)
-    assert shown[ui.controls[2]].choices[1] == ("A snips_json", 0)
+    assert shown[ui.controls[2]].choices[1] == ("A word_segment", 0)
     assert set(handlers.on_open(None, held, *START, *CLOSED)) == {ui.held}, "nothing is new"
     assert set(shown) <= set(ui.all)
 
@@ -277,17 +277,18 @@ def test_a_choice_draws_what_it_changes(handlers):
     one = chosen(["layer"], "contribution", "token", 1, 7.2, "up_proj")
     plot = ui.pictures["layer"].plot
     assert set(one) == {plot, ui.pictures["layer"].table}
-    assert one[plot].layout.meta["title"] == "Contribution of nl2bash, layer 7"
+    first, second, third = held.run.experts
+    assert one[plot].layout.meta["title"] == f"Contribution of {second}, layer 7"
     effect = chosen(["loads"], "effect", "token", WINNER, None, None, opens=OPEN)
     assert effect[ui.pictures["loads"].table].value["headers"][2] == "mean effect (nats a token)"
     odd = chosen(["module"], "<x>", None, 99, float("nan"), "nobody")
     title = odd[ui.pictures["module"].plot].layout.meta["title"]
-    assert title == "Largest contribution, q_proj: A snips_json, B nl2bash, C ner_wnut17"
+    assert title == f"Largest contribution, q_proj: A {first}, B {second}, C {third}"
     every = chosen([cut.name for cut in CUTS], "weight", "word", 0, 0, "v_proj", opens=OPEN)
     assert ui.marks not in every, "or a token that was picked meanwhile would be forgotten"
     assert every[ui.pictures["entropy"].plot].layout.meta["per"] == "word"
     assert every[ui.pictures["entropy"].table].value["headers"][1] == "word"
-    assert every[ui.pictures["layers"].plot].layout.meta["title"].startswith("Weight of snips_json")
+    assert every[ui.pictures["layers"].plot].layout.meta["title"].startswith(f"Weight of {first}")
     unfolded = handlers.on_fold(1)(held, *START, *CLOSED)
     assert unfolded[ui.pictures["layers"].open] is True
     assert len(unfolded[ui.pictures["layers"].table].value["data"]) == len(held.run.pieces)

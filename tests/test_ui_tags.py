@@ -1,5 +1,7 @@
 """Tags say what the next question is asked with where it is not as usual; the verdict, in words."""
 
+import re
+
 import gradio as gr
 import pytest
 
@@ -53,8 +55,11 @@ NEAR = {"nearest": "nl2bash", "similarity": 0.49, "threshold": 0.18}
 @pytest.mark.parametrize(
     ("evidence", "words"),
     [
-        (Evidence("adapters", **NEAR), "nl2bash fits: similarity 0.49, and 0.18 is enough."),
-        (Evidence("adapters", **NEAR, response=0.01), "nl2bash fits, if only just: "),
+        (
+            Evidence("adapters", **NEAR),
+            "nl2bash fits (similarity 0.49; below 0.18 the base answers alone).",
+        ),
+        (Evidence("adapters", **NEAR, response=0.01), "nl2bash fits, if only just ("),
         (Evidence("base", **NEAR), "No adapter fits; the small base model answers by itself."),
         (Evidence("kept", **NEAR, leader="ant"), "the turn before go on, ant first."),
         (Evidence("adapters", leader="mine", blind=1, response=2.0), "mine fits: it shows no ex"),
@@ -64,18 +69,17 @@ NEAR = {"nearest": "nl2bash", "similarity": 0.49, "threshold": 0.18}
 )
 def test_the_verdict_is_one_sentence_and_the_rule_s_numbers_are_folded(evidence, words):
     said = verdict(evidence, ["nl2bash", "ant"])
-    assert words in said and said.count(".") <= 3
+    assert words in said and len(re.findall("[.](?![0-9])", said)) == 1
     html = found_html([Found("nl2bash", 0.49, True)], evidence)
     assert html.index("verdict") < html.index("<details") < html.index("By these numbers")
 
 
 def test_where_the_nearest_does_not_answer_the_verdict_names_who_does():
     said = verdict(Evidence("adapters", **NEAR), ["bee", "ant"])
-    assert (
-        said == "nl2bash is the nearest (similarity 0.49, and 0.18 is enough), but bee comes first."
-    )
+    near = "(similarity 0.49; below 0.18 the base answers alone)"
+    assert said == f"nl2bash is the nearest {near}, but bee comes first."
     said = verdict(Evidence("adapters", **NEAR), ["bee", "nl2bash"])
-    assert said == "nl2bash fits: similarity 0.49, and 0.18 is enough; bee comes first."
+    assert said == f"nl2bash fits {near}; bee comes first."
 
 
 def test_of_many_adapters_the_last_are_folded_and_unknown_similarities_have_no_bar():

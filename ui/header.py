@@ -19,8 +19,8 @@ LIMITS = "It is small, errs and makes things up."
 HERO = """
 <header class="hero">
   <h1>RAMoLE</h1>
-  <p>COUNT: small add-ons to a small model, the base. Your words pick what fits: try an
-  example. <a href="#learn">How it works</a> · <a href="#pool">Add yours</a></p>
+  <p>A small model, the base, with COUNT: your words pick them, colours show
+  them. <a href="#learn">How it works</a> · <a href="#pool">Add yours</a></p>
 </header>
 """
 
@@ -49,7 +49,7 @@ def header(ramole: "Ramole") -> None:
 
 def hero_html(adapters: int) -> str:
     """The introduction, with the number of adapters that everybody has."""
-    count = f"{adapters} LoRA adapters" if adapters > 1 else "LoRA adapters"
+    count = f"{adapters} add-ons (LoRA adapters)" if adapters > 1 else "add-ons (LoRA adapters)"
     return HERO.replace("COUNT", count)
 
 

@@ -28,12 +28,13 @@ def _live(of: str, **changes: Any) -> Example:
 
 FACTS = "Facts to a sentence"
 RECORDED = (
+    _live("Words without spaces"),
+    _live("Capital letters"),
     _live("Voice command to JSON"),
     _live("Question to SQL"),
-    _live("Python function"),
     _live("Question to SQL", title="A chat: capital letters, then SQL", after="Capital letters"),
     Example("Nothing fits: who are you?", "Who are you?"),
-    _live("Capital letters"),
+    _live("Python function"),
     _live(FACTS),
     _live("One sentence into two"),
     _live("Words to regex"),
@@ -41,7 +42,6 @@ RECORDED = (
     _live("Missing commas"),
     _live("Sum in words"),
     _live("Spam?"),
-    _live("Words without spaces"),
     Example(
         "Two tasks at once, by MeteoRA: one is left out",
         "Fix the capital letters in the following text: on friday anna left oslo.\n"
@@ -56,7 +56,7 @@ RECORDED = (
           adapters=("dart", "e2e_nlg", "common_gen")),
     _live(FACTS, title="Facts to a sentence, by the trained gate", method="ramole"),
 )  # fmt: skip
-"""What `python -m ui.ask.record` runs."""
+"""What `python -m ui.ask.record` runs; the first is open when the page opens."""
 
 
 def recorded_files(folder: Path | None = None) -> list[Path]:

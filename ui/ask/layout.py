@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
+from ramole_core import DEFAULT_METHOD
+
 from ..charts.tokens import token_view
 from ..parts.downloads import Download, download
 from ..parts.events import HELD, PLAIN, QUIET
@@ -32,7 +34,7 @@ from .whole_panel import WholePanel
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-AGAIN = "Ask this example live"
+AGAIN = "Run this example now"
 INSPECT = "() => window.ramoleTab?.('inspect')"
 """Opens the tab Inspect, which shows the answer in sight."""
 ON = "follow up on this answer"
@@ -157,7 +159,8 @@ def lay_out(
 
 def how(method: str, k: float) -> str:
     """Title of the folded part of the form."""
-    return f"Settings: {method}, up to {k} adapters (k). Change method, adapters or length"
+    chosen = "the default method" if method == DEFAULT_METHOD else f"method {method}"
+    return f"Settings: {chosen}, up to {k} adapters (k), length"
 
 
 def about_html(ramole: "Ramole", name: str) -> str:

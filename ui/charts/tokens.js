@@ -26,14 +26,14 @@ function drawLegend(value) {
   const small = (expert) => value.experts.length > 1 && value.tokens.length && expert.share < 0.01;
   const first = [...value.experts].sort((a, b) => b.share - a.share).slice(0, 5);
   const rest = value.experts.filter((expert) => small(expert) || !first.includes(expert));
-  const items = (experts) => experts.map((expert) => {
+  const items = (experts) => experts.map((expert, n) => {
     const item = make('li', 'expert');
     const chip = make('span', 'chip', expert.letter);
     chip.style.background = expert.colour;
     chip.style.color = expert.ink;
     item.append(chip, make('span', 'name', expert.name));
     if (value.tokens.length) {
-      item.append(make('span', 'share', percent(expert.share)));
+      item.append(make('span', 'share', percent(expert.share) + (n ? '' : ' of the answer')));
       item.title = 'Share ' + percent(expert.share) + '; leads at ' + percent(expert.led) + ' of the tokens';
     }
     return item;

@@ -24,10 +24,9 @@ from .palette import ink_of, letter_of
 from .run import CONTRIBUTION, EFFECT, WEIGHT, Run, strongest
 
 MEANING = (
-    "A token (a piece of a word) has the colour and letter of the adapter that made it likelier; "
-    "the stronger the colour, the likelier. The line below it shares that among all adapters. No "
-    "colour: the base alone would have said it nearly as readily. Percent: an adapter's part of "
-    "the answer."
+    "Each piece of a word (a token) has the colour of the adapter that made it likelier: pale is a "
+    "little, strong a lot, none that the base would have said it too. The line below a token "
+    "shares that among all adapters."
 )
 LEFT_OUT = (
     "With more than {most} adapters each is left out once, so that their effects need not add up."

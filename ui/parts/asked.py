@@ -92,10 +92,12 @@ def verdict(evidence: Evidence, taken: Sequence[str]) -> str:
         return f"{evidence.leader} fits: it shows no examples, and responds to these words."
     if evidence.nearest is None:
         return "No adapter shows examples, so all that were asked answer."
-    near = f"similarity {evidence.similarity:.2f}, and {evidence.threshold:.2f} is enough"
+    needed = f"below {evidence.threshold:.2f} the base answers alone"
+    near = f"similarity {evidence.similarity:.2f}; {needed}"
     if taken and evidence.nearest not in taken:
         return f"{evidence.nearest} is the nearest ({near}), but {taken[0]} comes first."
     first = f"; {taken[0]} comes first" if taken and taken[0] != evidence.nearest else ""
-    if evidence.response is not None:
-        return f"{evidence.nearest} fits, if only just: {near}, and the adapters respond{first}."
-    return f"{evidence.nearest} fits: {near}{first}."
+    if evidence.response is None:
+        return f"{evidence.nearest} fits ({near}){first}."
+    near = f"similarity {evidence.similarity:.2f}, close to the line at {evidence.threshold:.2f}"
+    return f"{evidence.nearest} fits, if only just ({near}; the adapters respond){first}."
