@@ -80,6 +80,7 @@ def test_a_recorded_run_is_open_and_a_token_is_told_everywhere(server, visit):
     assert page.locator("#inspect-plot-layers .js-plotly-plot").get_attribute("role") == "img"
     assert serious(page, "#inspect-tab") == []
     assert lost_focus(page) == []
+    expect(page.locator("#inspect-token h2")).to_contain_text("Token 4 of 8")  # Tab changes nothing
 
     # a click on a picture picks its token
     plot = page.locator("#inspect-plot-layers .nsewdrag").first

@@ -258,7 +258,7 @@ def test_the_answer_in_ask_is_shown_once_it_is_new(handlers, live):
     other = handlers.on_source(1, live, held, *START, *CLOSED)[ui.held]
     assert other.run.title == read_run(recorded_files()[1]).title
     assert set(handlers.on_open(live, other, *START, *CLOSED)) == {ui.held}, "it was chosen"
-    for source in (99, -2, None, "x"):
+    for source in (99, -2, None, "x", held.source):
         assert set(handlers.on_source(source, live, held, *START, *CLOSED)) == {ui.held}
     base = handlers.on_open(asked("x", method="base"), other, *START, *CLOSED)
     assert not base[ui.body].visible and "No adapter was at work" in base[ui.notice]

@@ -91,9 +91,11 @@ def test_a_moved_weight_holds_the_others_where_they_are_at_the_token(run):
 
 def test_the_slider_begins_where_the_weight_is(ramole, run):
     what = asking(ramole).ui.token.what
-    moved = what.on_moved(run, 3, "bee")
+    moved, weighed = what.on_moved(run, 3, "bee", NOTHING)
     assert moved["value"] == weights_at(run, 3)["bee"] > 0 and "here it is" in moved["info"]
-    assert what.on_moved(run, 3, NOTHING)["value"] == what.on_moved(None, None, "bee")["value"] == 0
+    assert weighed == "bee" and what.on_moved(run, 3, "bee", weighed)[0] == gr.skip(), "Tab says so"
+    assert what.on_moved(run, 3, NOTHING, weighed)[0]["value"] == 0
+    assert what.on_moved(None, None, "bee", NOTHING)[0]["value"] == 0
 
 
 def test_the_last_token_can_be_changed_though_the_answer_was_as_long_as_it_may_be(run):

@@ -65,6 +65,8 @@ class WhatIf:
     """Index of the token that is open, or None."""
     tokens: gr.State
     """Text by number, of the tokens that can be taken."""
+    weighed: gr.State
+    """The adapter whose weight the slider was set to."""
     running: Drawer[threading.Event]
     """Ends what is on its way."""
 
@@ -104,7 +106,8 @@ class WhatIf:
             notice, view, likely,
         ]  # fmt: skip
         running = sessions.drawer(end=threading.Event.set)
-        return cls(*parts, picked=gr.State(None), tokens=gr.State({}), running=running)
+        states = {"picked": gr.State(None), "tokens": gr.State({}), "weighed": gr.State(NOTHING)}
+        return cls(*parts, **states, running=running)
 
     @property
     def all(self) -> list[Component]:
@@ -112,6 +115,7 @@ class WhatIf:
         return [
             self.adapter, self.since, self.layer, self.module, self.measured, self.moved,
             self.weight, self.token, self.notice, self.view, self.likely, self.picked, self.tokens,
+            self.weighed,
         ]  # fmt: skip
 
     def opened(self, run: Run, index: int) -> dict[Any, Any]:
@@ -128,6 +132,7 @@ class WhatIf:
             self.module: gr.update(choices=[EVERY, *modules], value=EVERY),
             self.moved: gr.update(choices=[NOTHING, *run.experts], value=NOTHING),
             self.weight: gr.update(value=0, info=""),
+            self.weighed: NOTHING,
             **self.choices(None),
             **self._emptied(""),
             self.picked: index,
@@ -174,12 +179,16 @@ class WhatIf:
             cancelled.set()
         yield self._buttons(running=False)
 
-    def on_moved(self, run: Run | None, index, name):
-        """Set the slider to the adapter's weight at the token."""
+    def on_moved(self, run: Run | None, index, name, weighed):
+        """Set the slider to the adapter's weight at the token, once: the list says its value anew
+        where Tab leaves it."""
+        if name == weighed:
+            return gr.skip(), name
         if run is None or index is None or name not in run.experts:
-            return gr.update(value=0, info="")
+            return gr.update(value=0, info=""), name
         weight = weights_at(run, index)[name]
-        return gr.update(value=min(max(weight, 0), MAX_WEIGHT), info=f"here it is {weight:.2f}")
+        info = f"here it is {weight:.2f}"
+        return gr.update(value=min(max(weight, 0), MAX_WEIGHT), info=info), name
 
     def on_off(self, run: Run | None, index, adapter, since, layer, module):
         """Say what the token would be without the adapter; a part of one goes off at the token."""
@@ -208,7 +217,8 @@ class WhatIf:
         said += [self.moved, self.weight, self.token]
         shown: list[Any] = [self.notice, self.view, self.likely, self.go, self.stop]
         self.go.click(gpu(120)(on_go), said, shown, concurrency_limit=None, **QUIET)
-        self.moved.input(self.on_moved, [run, self.picked, self.moved], self.weight, **QUIET)
+        said, shown = [run, self.picked, self.moved, self.weighed], [self.weight, self.weighed]
+        self.moved.input(self.on_moved, said, shown, **QUIET)
         self.stop.click(self.on_stop, queue=False, **QUIET)
 
     def _drawn(self, look: Look) -> dict[Any, Any]:

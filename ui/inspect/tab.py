@@ -56,8 +56,10 @@ class InspectHandlers:
     def on_source(
         self, source: int | None, asked: Run | None, held: Inspected | None, pinned, *values
     ):
-        """Show another run."""
-        if not isinstance(source, int) or self.sources.run(source, asked) is None:
+        """Show another run. A dropdown that loses the focus says its value anew, which is none."""
+        if not isinstance(source, int) or (run := self.sources.run(source, asked)) is None:
+            return {self.ui.held: held}
+        if held is not None and run is held.run:
             return {self.ui.held: held}
         return self.show(source, asked, pinned, values)
 
