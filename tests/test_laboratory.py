@@ -12,6 +12,7 @@ import typer
 from lab import harness
 from lab.__main__ import MEASUREMENTS, ONCE, command_of, main, summary_of
 from lab.evaluation.cells import Cell, Cells, fill
+from lab.evaluation.usable import judged
 from ramole_core.errors import RamoleError
 from ramole_core.settings import REPOSITORY
 from ui.results.files import COMMANDS
@@ -119,3 +120,17 @@ def test_a_table_makes_only_the_cells_that_are_missing(tmp_path, capsys):
     found = fill(cells, "own", "mixture", ["ant", "bee", "cat"], make)
     assert asked == ["ant", "bee", "cat"] and list(found) == asked
     assert "bee" in capsys.readouterr().out and found["cat"].measures == {"loss": [0.25]}
+
+
+def test_an_answer_is_of_use_where_all_readers_say_so():
+    rows = [
+        {"adapter": name, "prompt": "x", "found": [found], "answer": "y"}
+        for name, found in (("ant", "ant"), ("ant", "base"), ("bee", "bee"))
+    ]
+    said = judged(rows, [{"0": "right", "1": "usable", "2": "right"},
+                         {"0": "usable", "1": "usable", "2": "wrong"}])["judged"]  # fmt: skip
+    assert (said["answers_of_use"], said["of"], said["of_these_of_use"]) == (2, 3, 1)
+    assert (said["adapters_all_of_use"], said["adapters_any_of_use"], said["adapters"]) == (1, 1, 2)
+    for other in ({"0": "right"}, {"0": "good", "1": "right", "2": "right"}):
+        with pytest.raises(RamoleError, match="give each answer one"):
+            judged(rows, [other])
