@@ -25,6 +25,8 @@ COMMANDS = {
     "methods_further_dev.json": f"{CORE} evaluate --data data --rows 4 --skip 60 --trial 12 "
     "--situations switch,unseen",
     "methods.json": f"{LAB}method_speed",
+    "second_half.json": f"{LAB}second_half",
+    "usable.json": f"{LAB}usable",
     "effects.json": f"{LAB}effects --data data",
     "composite_n.json": f"{LAB}composite_n --data data",
     "ca_lora.json": f"{LAB}ca_lora_table --data data",

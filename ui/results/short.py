@@ -1,6 +1,7 @@
 """What most readers want: the same questions, answered by the base, with an adapter, without; each
 task; where it fails; how fast it is. Every number is read from the files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ramole_core import DEFAULT_METHOD
@@ -8,22 +9,17 @@ from ramole_core import DEFAULT_METHOD
 from ..parts.markup import escaped
 from .files import read
 from .html import html
-from .scores import FURTHER, Evaluation, evaluation
+from .scores import Evaluation, evaluation
 from .speed import rates
 from .tables import Column, Table, tables
-from .values import Raw, Span, at, span_of, spans_of, text
+from .values import Span, at, number, span_of, text
 
 FITS, HIDDEN = "iid", "ood"
 POOR, WORSE = 35, 5
 """A task with its adapter is poor below so many points; a hidden one harms from so many on."""
 NOTHING = "Nothing is measured yet. The sections below say which command measures what."
 MORE = "Every table, with the command that made it, is in docs/results.md."
-SAID = {
-    "open": "Of everyday prompts that no adapter fits, the base alone answers {left:.0f} %; in the "
-    "others an adapter that does not belong there has a say.",
-    "phrased": "Of prompts in people's own words, {right:.0f} % get the adapter that they ask for.",
-}
-"""By situation, with its measures in percent."""
+OWN_WORDS, OF_USE = "second_half.json", "usable.json"
 
 
 def short_html(folder: Path) -> str:
@@ -39,7 +35,7 @@ def short_html(folder: Path) -> str:
         "line is its 95 % interval: with other questions of the same tasks the mean would lie "
         f"there. {_tuned(found)}".strip()
     )
-    told = "".join(f"<li>{escaped(one)}</li>" for one in fails(found, read(folder, FURTHER)))
+    told = "".join(f"<li>{escaped(one)}</li>" for one in fails(found, own_words(folder)))
     failing = f"<h3>Where it fails</h3><ul>{told}</ul>" if told else ""
     speed = f"<h3>How fast</h3><p>{escaped(rates(folder))}</p>" if rates(folder) else ""
     return _whole(
@@ -92,8 +88,25 @@ def by_task(found: Evaluation) -> list[Table]:
     return tables("Each task", "task", columns, {"": rows})
 
 
-def fails(found: Evaluation, further: Raw) -> list[str]:
-    """Sentences on what goes wrong: poor tasks, harm, another method ahead, other situations."""
+def own_words(folder: Path) -> list[str]:
+    """Sentences on prompts that people wrote themselves: who is found, and what is of use."""
+    found = at(read(folder, OWN_WORDS), "phrased", DEFAULT_METHOD)
+    among, base = (span_of(found.get(name)) for name in ("among", "base"))
+    said = []
+    if among and base:
+        said.append(
+            f"Of prompts in people's own words, {among.mean:.0f} % get the adapter that they ask "
+            f"for; the base answers {base.mean:.0f} %."
+        )
+    judged = at(read(folder, OF_USE), "judged")
+    of_use, of = (number(judged.get(name)) for name in ("answers_of_use", "of"))
+    if of_use is not None and of:
+        said.append(f"Of {of:.0f} answers to such prompts, readers found {of_use:.0f} of use.")
+    return said
+
+
+def fails(found: Evaluation, further: Sequence[str] = ()) -> list[str]:
+    """Sentences on what goes wrong: poor tasks, harm, another method ahead, and `further` ones."""
     base, fits, hidden = _scores(found)
     poor = [f"{n} {s:.0f}" for n, s in sorted(fits.items(), key=lambda one: one[1]) if s < POOR]
     harm = [
@@ -109,11 +122,7 @@ def fails(found: Evaluation, further: Raw) -> list[str]:
                 f"{DEFAULT_METHOD}, with which this page begins, has "
                 f"{scores[DEFAULT_METHOD].mean:.0f}."
             )
-    for name, sentence in SAID.items():
-        spans = spans_of(at(further, "situations", name, "systems", DEFAULT_METHOD))
-        if {"right", "left"} <= spans.keys():
-            said.append(sentence.format(**{key: span.mean for key, span in spans.items()}))
-    return said
+    return [*said, *further]
 
 
 def _scores(found: Evaluation) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
