@@ -115,7 +115,7 @@ def test_an_answer_arrives_with_colour_letter_and_words(quick, visit):
         page.locator("#answer .legend li").first.inner_text().split()
         == "A ant 38 % of the answer".split()
     )
-    expect(page.locator("#answer .meaning")).to_contain_text("the colour and letter of the adapter")
+    expect(page.locator("#answer .meaning")).to_contain_text("the colour of the adapter")
     expect(page.locator("#beside .plain")).to_contain_text("The boats <b>lie</b> ${here}")
     expect(page.locator("#trace-npz")).to_be_hidden()
     page.locator("#timing summary").click()
