@@ -77,16 +77,14 @@ def judged(
                 f"A file of verdicts has other numbers or words than 0 to {len(rows) - 1} and "
                 f"{', '.join(WORDS)}; give each answer one."
             )
-    judged = [
-        {**row, "verdicts": [each[str(n)] for each in verdicts]} for n, row in enumerate(rows)
-    ]
+    read = [{**row, "verdicts": [each[str(n)] for each in verdicts]} for n, row in enumerate(rows)]
     of_use: dict[str, list[bool]] = defaultdict(list)
-    for row in judged:
+    for row in read:
         of_use[str(row["adapter"])].append("wrong" not in row["verdicts"])
-    found = [row for row in judged if row["found"][:1] == [row["adapter"]]]  # pyright: ignore
+    found = [row for row in read if row["found"][:1] == [row["adapter"]]]  # pyright: ignore
     counts = {
         "answers_of_use": sum(map(sum, of_use.values())),
-        "of": len(judged),
+        "of": len(read),
         "with_the_right_adapter_first": len(found),
         "of_these_of_use": sum("wrong" not in row["verdicts"] for row in found),
         "adapters": len(of_use),
@@ -94,4 +92,4 @@ def judged(
         "adapters_any_of_use": sum(map(any, of_use.values())),
         "by_adapter": {name: sum(each) for name, each in of_use.items()},
     }
-    return {"judged": counts, "rows": judged}
+    return {"judged": counts, "rows": read}
