@@ -28,7 +28,7 @@ ENV GRADIO_SERVER_NAME=0.0.0.0 \
     PYTHONUNBUFFERED=1
 USER 1000
 # a start on the same kind of CPU does not wait for the compiler then
-RUN python -c "from ramole_core.kernels.all import compile_kernels; compile_kernels()"
+RUN python -m ramole_core.kernels.all
 VOLUME /data
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \

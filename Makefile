@@ -7,6 +7,7 @@ STAMP := .venv/.installed
 CLIENTS := .venv-clients/bin
 SERVED := .venv/.served
 INSTALL = $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt
+COMPILER := torch numba llvmlite jaxtyping pydantic-settings safetensors threadpoolctl
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -24,7 +25,9 @@ $(RUN): pyproject.toml setup.py requirements.txt constraints.txt
 	@# without a GPU torch's build for CPUs, which spares 3 GB; where it cannot be had, the usual one
 	@[ -n "$(PIP_ARGS)" ] || [ "$$(uname -s)" != Linux ] || command -v nvidia-smi >/dev/null || $(BIN)/python -c 'import torch' 2>/dev/null || \
 	  $(INSTALL) -q --no-deps --retries 0 --timeout 10 --index-url $(TORCH_CPU) torch || echo "torch's CPU build cannot be had; the usual one comes."
-	$(INSTALL) -e .
+	$(INSTALL) $(COMPILER)
+	@# the kernels are compiled while the rest comes; what cannot be compiled yet is compiled when it is needed
+	@command -v nvidia-smi >/dev/null || $(BIN)/python -m ramole_core.kernels.all int4 >/dev/null 2>&1 & $(INSTALL) -e . && wait
 	@touch $(RUN)
 
 $(STAMP): requirements-dev.txt requirements-lab.txt $(RUN)
@@ -56,7 +59,7 @@ lint: setup $(SERVED) ## ruff and pyright, changing nothing
 	$(BIN)/pyright
 
 kernels: setup ## compile them once, and not in every process of a test
-	$(BIN)/python -c "from ramole_core.kernels.all import compile_kernels; compile_kernels()"
+	$(BIN)/python -m ramole_core.kernels.all
 
 format: setup ## ruff, changing files
 	$(BIN)/ruff check --fix .

@@ -6,7 +6,8 @@
 wordings to put them into, written for this and not taken from any data. Every row of `train.jsonl`
 but the share KEPT gets a wording. Every sixth wording is for `dev.jsonl` alone, of which every
 second row keeps its own. A row that no pattern matches keeps its own words. REWORDED has the
-folders; of a pool's adapters every second example is reworded too.
+folders; of a pool's adapters every second example is reworded too. People offer two to five labels
+where the data offers six or more: so does a reworded row.
 """
 
 import json
@@ -31,6 +32,8 @@ KEPT = 0.3
 EVERY = 6
 """Every sixth wording of a task is for dev rows alone."""
 WORD = re.compile(r"[a-z]+")
+OFFERED = (2, 5)
+"""How many labels a wording offers, at least and at most, where the data has more."""
 Pool = Annotated[Path | None, typer.Option(help="Adapters whose examples are reworded too.")]
 Out = Annotated[Path, typer.Option(help="Where the task folders are written.")]
 Wording = Mapping
@@ -95,6 +98,16 @@ def read_wordings(task: str, data: Path) -> Wordings:
     return Wordings(task, patterns, told["wordings"], read_lines(data / task / "train.jsonl"))
 
 
+def fewer(options: str, target: str, chance: random.Random) -> str:
+    """A block of options with OFFERED of its lines, the target's among them."""
+    lines = options.splitlines()
+    if len(lines) <= OFFERED[1]:
+        return options
+    others = [line for line in lines if line != f"- {target}"]
+    kept = {f"- {target}", *chance.sample(others, chance.randint(*OFFERED) - 1)}
+    return "\n".join(line for line in lines if line in kept)
+
+
 def choices(options: str) -> str:
     """`a, b or c` of a block of options."""
     names = [line.removeprefix("- ") for line in options.splitlines()]
@@ -122,7 +135,10 @@ def reword(task: Wordings, data: Path, out: Path, *, seed: int) -> int:
         for number, (row, parts) in enumerate(zip(rows[split], found[split], strict=True)):
             own = chance.random() < KEPT if split == "train" else number % 2 == 0
             if not own and parts is not None:
-                row = task.reworded(row, chance.choice(some), parts)
+                wording = chance.choice(some)
+                if "options" in parts:
+                    parts["options"] = fewer(parts["options"], row["targets"], chance)
+                row = task.reworded(row, wording, parts)
             lines.append(json.dumps(row, ensure_ascii=False) + "\n")
         (out / f"{split}.jsonl").write_text("".join(lines), "utf-8")
     return matched

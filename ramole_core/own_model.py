@@ -44,13 +44,14 @@ class OwnModel:
         weights: "Callable[[Composition], Trained | None]",
     ) -> "Backend":
         """Load base and engine, `check` in between; `weights` gives a method's."""
-        from ramole_core.base.model import load_base, pick_device
+        from ramole_core.base.model import ON_CPU, load_base, pick_device
         from ramole_core.engine.build import engine_of
         from ramole_core.kernels.ahead import PARTS, compiled_ahead
 
         s = self._settings
         on_cpu = pick_device(s.device).type == "cpu"
-        with compiled_ahead(s.quantization) if on_cpu else nullcontext() as wait_for_kernels:
+        kernels = ON_CPU if s.quantization == "auto" else s.quantization
+        with compiled_ahead(kernels) if on_cpu else nullcontext() as wait_for_kernels:
             self.base = load_base(
                 s.base_model,
                 data_dir=s.data_dir,

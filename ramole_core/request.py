@@ -236,6 +236,19 @@ belong to the door."""
 DEFAULTS: Mapping[str, object] = {one.name: one.default for one in fields(Request)} | {"prompt": ""}
 
 
+WHOLE = (
+    *("adapters", "mix", "examples", "raw", "prefix_ids", "without", "later_weights"),
+    *("messages", "prompt_logprobs"),
+)
+"""Fields that hold for all of an answer; a request with one is not answered in parts."""
+
+
+def whole_fields(request: Request) -> list[str]:
+    """Which of the fields that hold for all of an answer a request has."""
+    schema = ["json_schema"] if request.json_schema is not None else []
+    return [*(name for name in WHOLE if getattr(request, name)), *schema]
+
+
 def askable_fields() -> Mapping[str, tuple[Takes, object]]:
     """The fields of a request by name: what each takes, and its default."""
     return {name: (takes, DEFAULTS[name]) for name, takes in FIELDS.items()}
@@ -326,14 +339,7 @@ def _check(request: Request) -> None:
         not (r.abstain and r.adapters),
         "abstain=True, but adapters are named, and these answer; leave one of them out.",
     )
-    whole = [
-        name
-        for name in (
-            *("adapters", "mix", "examples", "raw", "prefix_ids", "without", "later_weights"),
-            *("messages", "json_schema", "prompt_logprobs"),
-        )
-        if getattr(r, name)
-    ]
+    whole = whole_fields(r)
     require(
         not (r.split and whole),
         f"split=True finds adapters for each part of the prompt, but {', '.join(whole)} came, "

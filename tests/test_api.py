@@ -25,7 +25,11 @@ from ui.api.answers import batched, streamed
 from ui.api.asking import ask_endpoint
 from ui.serve import drop_old, passwords
 
-SIX = {"/ask", "/ask_batch", "/retrieve", "/list_adapters", "/add_adapter", "/remove_adapter"}
+ENDPOINTS = {
+    *("/ask", "/ask_batch"),
+    *("/retrieve", "/list_adapters"),
+    *("/add_adapter", "/remove_adapter"),
+}
 
 
 def make_samples(root: Path) -> None:
@@ -58,12 +62,12 @@ def names(client) -> list[str]:
     return [card["name"] for card in client.predict(api_name="/list_adapters")]
 
 
-# The six
+# The endpoints
 
 
-def test_six_endpoints_are_public_and_described_and_no_other(client):
+def test_endpoints_are_public_and_described_and_no_other(client):
     info = client.view_api(return_format="dict", print_info=False)
-    assert set(info["named_endpoints"]) == SIX and not info["unnamed_endpoints"]
+    assert set(info["named_endpoints"]) == ENDPOINTS and not info["unnamed_endpoints"]
     asked = info["named_endpoints"]["/ask"]["parameters"]
     assert asked[0]["parameter_name"] == "prompt"
     assert [p["parameter_has_default"] for p in asked] == [False] + [True] * (len(asked) - 1)
@@ -454,7 +458,7 @@ async def speak_mcp(url: str, calls: list[tuple[str, dict]], **headers):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mcp renames its own client function
-def test_mcp_lists_the_six_with_their_words_and_calls_them(server, archive):
+def test_mcp_lists_the_endpoints_with_their_words_and_calls_them(server, archive):
     data = base64.b64encode(Path(archive).read_bytes()).decode()
     add = ("add_adapter", {"file": f"data:application/zip;base64,{data}", "name": "over_mcp"})
     calls = [
@@ -465,7 +469,7 @@ def test_mcp_lists_the_six_with_their_words_and_calls_them(server, archive):
         ("list_adapters", {}),
     ]
     tools, told = asyncio.run(speak_mcp(server.url, calls))
-    assert {f"/{tool.name}" for tool in tools} == SIX
+    assert {f"/{tool.name}" for tool in tools} == ENDPOINTS
     ask = next(tool for tool in tools if tool.name == "ask")
     assert ask.description.startswith("Answer a prompt") and ask.inputSchema["required"] == [
         "prompt"

@@ -62,6 +62,11 @@ def test_what_a_page_can_be_asked(ask, elsewhere):
     assert {"squad", "dart"} <= set(ask("list", elsewhere=elsewhere)[1].split())
 
 
+def test_a_field_that_only_changes_when_an_answer_ends_is_asked_too(ask):
+    status, out, _ = ask("generate", "a b", "--ignore-eos", "--json")
+    assert status == 0 and json.loads(out)["text"] == "a b"
+
+
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_file_of_prompts_is_asked_of_the_page_and_goes_on(ask, elsewhere, tmp_path):
     prompts = [f"row {n} of many" for n in range(20)]

@@ -15,6 +15,7 @@ import pytest
 
 from tests.pool_fakes import write_adapter, write_sample, zipped
 from tests.serving import REPOSITORY, fake
+from ui.api.mcp import TOOLS
 from ui.watch.quiet import PATTERN, Quiet, one_line
 
 SECRET = "zanzibar"
@@ -95,7 +96,7 @@ def call(server, endpoint: str, data: list) -> str:
 
 
 def test_what_was_asked_and_uploaded_is_in_no_line_whatever_comes_of_it(server, tmp_path):
-    for endpoint in ("ask", "ask_batch", "retrieve", "add_adapter", "remove_adapter"):
+    for endpoint in TOOLS:
         for data in QUEUED:
             call(server, endpoint, data)
     url = f"{server.url}/gradio_api/call/v2/ask"

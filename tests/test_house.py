@@ -294,6 +294,31 @@ def test_the_page_needs_no_tests_and_no_laboratory():
     assert "$(INSTALL) -e ." in recipe and "dev]" not in recipe and "lab" not in recipe
 
 
+def test_the_kernels_compile_before_the_rest_is_installed():
+    """`make run` does so while pip fetches the rest: nothing else may be imported."""
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    named = re.search(r"^COMPILER := (.*)$", makefile, re.MULTILINE)
+    assert named and "$(INSTALL) $(COMPILER)" in makefile
+    there = _with_what_they_need(named[1].split())
+    allowed = {
+        name
+        for name, of in metadata.packages_distributions().items()
+        if there & {*map(_normal, of)}
+    }
+    code = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top in {metadata.packages_distributions().keys() - allowed - {"ramole_core"}!r}:
+            raise ModuleNotFoundError(name, name=top)
+sys.meta_path.insert(0, Missing())
+import ramole_core.kernels.all
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-1000:]
+
+
 def test_type_checkers_know_that_settings_have_defaults():
     """Pyright takes a default that is not called so for none."""
     tree = ast.parse((REPOSITORY / "ramole_core" / "settings.py").read_text(encoding="utf-8"))
@@ -325,6 +350,22 @@ def _requirements(name: str, *, whole: bool = False):
     text = (REPOSITORY / name).read_text(encoding="utf-8")
     names = re.findall(r"^([A-Za-z0-9_.-]+)", text, re.MULTILINE)
     return text if whole else [_normal(name) for name in names]
+
+
+def _with_what_they_need(names: list[str]) -> set[str]:
+    """These distributions and all that they require here, by their normal names."""
+    found: set[str] = set()
+    while names:
+        name = _normal(names.pop())
+        if name not in found:
+            found.add(name)
+            needs = [Requirement(one) for one in metadata.requires(name) or ()]
+            names += [
+                one.name
+                for one in needs
+                if one.marker is None or one.marker.evaluate({"extra": ""})
+            ]
+    return found
 
 
 def _normal(name: str) -> str:

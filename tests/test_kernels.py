@@ -4,12 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from ramole_core.base.model import QUANTIZATIONS
 from ramole_core.kernels import ahead, code_cache, direct, weight
 from ramole_core.kernels.all import ROUNDING, compile_kernels, parts_of
 from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, TILE, activate
@@ -21,6 +23,8 @@ from ramole_core.kernels.outputs import MIN_COPIED_ROWS
 from ramole_core.kernels.product import span_of
 from ramole_core.kernels.vectors import LANES, paired
 from ramole_core.kernels.widen import PAIR, widened
+from ramole_core.own_model import OwnModel
+from ramole_core.settings import Settings
 from tests import kernel_fakes
 from tests.kernel_fakes import FLOATS, HALVES, Product
 
@@ -232,6 +236,36 @@ def test_all_are_compiled_by_other_processes_while_the_base_comes(tmp_path, monk
     with ahead.compiled_ahead("int4") as wait:
         assert wait
         wait(ahead.PARTS)
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_a_start_compiles_what_its_precision_needs(quantization, tmp_path, monkeypatch):
+    """Whatever the setting says, the processes are given a precision that they know."""
+    given = []
+
+    @contextmanager
+    def started(precision):
+        given.append(precision)
+        yield None
+
+    def stop(*said, **how):
+        raise InterruptedError
+
+    monkeypatch.setattr(ahead, "compiled_ahead", started)
+    monkeypatch.setattr("ramole_core.base.model.load_base", stop)
+    own = OwnModel(Settings(quantization=quantization, device="cpu", data_dir=tmp_path))
+    with pytest.raises(InterruptedError):
+        own.load(lambda *_: None, check=lambda _: None, weights=lambda _: None)
+    assert given == ["int4" if quantization == "auto" else quantization] and parts_of(given[0])
+
+
+def test_processes_that_compile_nothing_are_said(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(ahead, "complete", lambda quantization: tmp_path / "missing")
+    with ahead.compiled_ahead("no such precision") as wait:
+        assert wait
+        wait(ahead.PARTS)
+    assert "were not compiled ahead (exit [1, 1])" in caplog.text
+    assert not (tmp_path / "missing").exists()
 
 
 def no_room(*said, **how):

@@ -129,7 +129,7 @@ def test_the_pages_name_every_command():
 
 def test_the_pages_name_every_endpoint_and_no_other():
     source = "".join(file.read_text("utf-8") for file in (REPOSITORY / "ui").rglob("*.py"))
-    served = set(re.findall(r"\bsix\.(\w+)", source))
+    served = set(re.findall(r"\bcalls\.(\w+)", source))
     assert len(served) >= 6
     assert served == set(re.findall(r"^\| `/(\w+)` \|", PAGES["docs/api.md"], re.MULTILINE))
 

@@ -132,9 +132,17 @@ def test_a_form_has_named_fields():
     assert not has_fields("python: sort a list") and not has_fields("My question: why?")
 
 
-def test_what_holds_for_the_whole_prompt_forbids_parts(ramole):
-    with pytest.raises(RamoleError, match="each part of the prompt, but adapters came"):
-        Request(BOTH.prompt, split=True, adapters=["poems"])
+@pytest.mark.parametrize(
+    "said",
+    [{"adapters": ["poems"]}, {"json_schema": {}}, {"prefix_ids": [4]}, {"raw": True}],
+    ids=lambda said: next(iter(said)),
+)
+def test_what_holds_for_the_whole_prompt_forbids_parts(ramole, monkeypatch, said):
+    with pytest.raises(RamoleError, match=f"each part of the prompt, but {next(iter(said))} came"):
+        Request(BOTH.prompt, split=True, **said)
+    monkeypatch.setattr(type(ramole.base_expert), "calibrated", True)
+    said = {"split": None, "abstain": None, "ignore_eos": False, **said}
+    assert parts(ramole, BOTH.prompt, **said) == [BOTH.prompt]
 
 
 @given(st.text(alphabet="ab .?!\n\r\"'", max_size=80))

@@ -1,11 +1,22 @@
 """Training rows under other instructions: contents are found and put elsewhere, none is lost."""
 
 import json
+import random
 import re
 
 import pytest
 
-from lab.reword import EVERY, WORDINGS, choices, inline, main, read_wordings, reword_examples
+from lab.reword import (
+    EVERY,
+    OFFERED,
+    WORDINGS,
+    choices,
+    fewer,
+    inline,
+    main,
+    read_wordings,
+    reword_examples,
+)
 from ramole_core.errors import RamoleError
 from ramole_core.training.rows import read_lines
 
@@ -58,6 +69,21 @@ def test_within_a_sentence_only_a_common_word_loses_its_capital():
     assert inline("Find all files.", common) == "find all files"
     assert inline("Berlin is where?", common) == "Berlin is where"
     assert inline("US files", common) == "US files" and inline("", common) == ""
+
+
+def test_a_wording_offers_few_labels_and_the_right_one_among_them(tmp_path, wordings):
+    chance = random.Random(0)
+    many = [f"- {letter}" for letter in "abcdefgh"]
+    for target in "abcdefgh":
+        left = [fewer("\n".join(many), target, chance).splitlines() for _ in range(20)]
+        assert {len(one) for one in left} == set(range(OFFERED[0], OFFERED[1] + 1))
+        assert all(f"- {target}" in one and one == sorted(set(one)) for one in left)
+    assert fewer("- a\n- b", "a", chance) == "- a\n- b"
+    write(tmp_path / "data" / "red", [("Say 1\nOPTIONS:\n" + "\n".join(many), "c")] * 40)
+    main(tmp_path / "data", tmp_path / "work")
+    made = [row["inputs"] for row in read_lines(tmp_path / "work/red/train.jsonl")]
+    offered = [len(re.findall(r"\b[a-h]\b", one.partition("(")[2])) for one in made if "(" in one]
+    assert offered and set(offered) <= {2, 3, 4, 5} and all("c" in one for one in made)
 
 
 def test_dev_rows_have_wordings_of_their_own_and_every_second_keeps_its_own(tmp_path, wordings):

@@ -39,6 +39,8 @@ from ramole_core.errors import RamoleError, first_line
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUANTIZATIONS = ("auto", "nf4", "int4", "none")
+ON_CPU = "int4"
+"""What `auto` is on a CPU."""
 PACKED = {"nf4": (Nf4Linear, round_to_nf4), "int4": (Int4Linear, round_to_int4)}
 """The layers of each on a CPU, and what it makes of a weight."""
 
@@ -181,7 +183,7 @@ def pick_quantization(quantization: str, *, device: torch.device, folder: Path) 
         return quantization
     if not any(takes(path, size) for path, size in read_shapes(folder).items()):
         return "none"
-    return "int4" if device.type == "cpu" else "nf4"
+    return ON_CPU if device.type == "cpu" else "nf4"
 
 
 def pick_dtype(dtype: str) -> torch.dtype:

@@ -78,10 +78,6 @@ class Server:
     ) -> Generator[Step, None, Generation]:
         """The answer as it grows; the generator's value is the whole of it, without a trace."""
         said = {**asked_fields(request), "trace": None}
-        if said.pop("ignore_eos", None):
-            raise RamoleError(
-                f"ignore_eos cannot be asked of the server at {self.url}; leave it out."
-            )
         text, told = "", {}
         for answer in self._ask("ask", {k: v for k, v in said.items() if v is not None}):
             grown, told = answer

@@ -2,8 +2,10 @@
 
     y = W x + sum_j alpha_j B_j A_j x  (+ B act(A x), a bypass)
 
-    alpha = softmax over the top n of (<A_r x, B_r^T v> / sqrt(s) + W x + f(x, u, |v|)
+    alpha = softmax over the top n of (<A_r x, B_r^T v> / sqrt(s) + G x + f(x, u, |v|)
                                        + offset + own z) + bias               of a gate
+
+G is a table of the gate's own. The base's weights W and its output W x are not visible to a gate.
 
 A module that an adapter lacks is v = 0 and keeps its share: the adapter's responses are 0 there, so
 is what they give to its score, and the update that its weight would have bought is not made. The

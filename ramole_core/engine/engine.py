@@ -106,7 +106,7 @@ class Engine:
         """What mixes a step's tokens in one launch a group; None: PyTorch or our kernels do."""
         self._installed, serving = install_serving(base.model, self.layout, fused=self.fused)
         if base.device.type == "cpu":
-            compile_kernels()
+            compile_kernels("none")  # its weights are rounded by now
         self.graphs = Graphs() if graphs and base.device.type == "cuda" else None
         """What keeps decode steps on a GPU."""
         self._runner = ModelRunner(

@@ -1,5 +1,6 @@
 """Compile the kernels in processes of their own, while the base model is fetched and converted."""
 
+import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager, suppress
 
 from ramole_core.kernels.code_cache import CACHE, HERE, complete, mark_complete
 
+LOG = logging.getLogger(__name__)
 PARTS = 2
 """Processes; `all.py` has what each compiles."""
 
@@ -25,7 +27,10 @@ def compiled_ahead(quantization: str) -> Iterator[Callable[[int], None] | None]:
             processes.append(_start(part, quantization))
 
     def wait(parts: int) -> None:
-        if [process.wait() for process in processes[:parts]] == [0] * PARTS:
+        codes = [process.wait() for process in processes[:parts]]
+        if any(codes):
+            LOG.warning("Kernels were not compiled ahead (exit %s); they are compiled now.", codes)
+        elif len(codes) == PARTS:
             mark_complete(quantization)
 
     try:

@@ -43,13 +43,14 @@ def compile_part(part: int, quantization: str) -> None:
         kernel.compile()
 
 
-def compile_kernels() -> None:
-    """Compile the kernels of every precision, or read them from the cache."""
-    for quantization in ROUNDING:
+def compile_kernels(*quantizations: str) -> None:
+    """Compile the kernels that bases in these precisions need (all of them, where none is named),
+    or read them from the cache."""
+    for quantization in quantizations or ROUNDING:
         for part in range(PARTS):
             compile_part(part, quantization)
         mark_complete(quantization)
 
 
 if __name__ == "__main__":
-    compile_part(int(sys.argv[1]), sys.argv[2])
+    compile_part(int(sys.argv[1]), sys.argv[2]) if sys.argv[2:] else compile_kernels(*sys.argv[1:])

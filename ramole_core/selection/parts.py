@@ -24,7 +24,7 @@ from jaxtyping import Float32
 
 from ramole_core.methods import find_row
 from ramole_core.pool import Pool
-from ramole_core.request import Request
+from ramole_core.request import Request, whole_fields
 from ramole_core.retrieval import BaseExpert, Hit, Retriever
 
 WORDS = (
@@ -239,10 +239,7 @@ class Parts:
 
     def _splits(self, request: Request) -> bool:
         splits = find_row(request.method).splits and self._base.calibrated
-        given = request.adapters or request.raw or request.examples or request.messages
-        told = request.prefix_ids or request.without or request.later_weights
-        told = told or request.prompt_logprobs or request.json_schema is not None
-        return not (given or told) and (splits if request.split is None else request.split)
+        return not whole_fields(request) and (splits if request.split is None else request.split)
 
     def _nearest(self, text: str, request: Request) -> list[Hit]:
         exclude = tuple(request.exclude)

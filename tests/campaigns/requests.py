@@ -44,15 +44,6 @@ ODD = (
     [[]],
     {"a": {"b": []}},
 )
-NAMES = (
-    "ask",
-    "ask_batch",
-    "retrieve",
-    "list_adapters",
-    "add_adapter",
-    "remove_adapter",
-    "predict",
-)
 ENDPOINT = {"prompt": "hello", "k": 3, "method": "mixture", "max_new_tokens": 4}
 CHAT = {"model": "base", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
 CALL = {"data": ["hello", "mixture", 3], "session_hash": "abcdefgh", "fn_index": 1, "event_id": "x"}
@@ -68,6 +59,8 @@ TOOLS: dict[str, dict[str, object]] = {
     "remove_adapter": {"name": "mine"},
 }
 """MCP's, each with arguments."""
+NAMES = (*TOOLS, "predict")
+"""Endpoints that are called by name."""
 KINDS = ("application/json", "text/plain", "multipart/form-data; boundary=x", "x/\xff", "")
 FORM = (
     b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.zip"\r\n\r\nPK\r\n--x--\r\n'

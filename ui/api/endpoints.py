@@ -1,4 +1,4 @@
-"""The six endpoints over HTTP and MCP; clients read their docstrings.
+"""The endpoints over HTTP and MCP; clients read their docstrings.
 
 A client is a session like a browser tab is: its uploads are its own, and go when it leaves. Its
 calls are its signs of life: without one for `presence.IDLE_SECONDS` its uploads may make room for
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Endpoints:
-    """The six endpoints that Gradio calls by name; errors are one sentence.
+    """The endpoints that Gradio calls by name; errors are one sentence.
 
     A stream's return type is that of one step, since from it Gradio learns how many outputs there
     are; a type checker wants an iterator there, and is told not to look.
@@ -186,10 +186,10 @@ class Endpoints:
 
 def endpoints(ramole: "Ramole") -> None:
     """Register the endpoints in the Blocks that is open."""
-    six = Endpoints(ramole)
-    for answering in (ask_endpoint(six.ask, ramole), six.ask_batch):
+    calls = Endpoints(ramole)
+    for answering in (ask_endpoint(calls.ask, ramole), calls.ask_batch):
         api(gpu(120)(answering), concurrency_limit=None)
-    for looking in (six.retrieve, six.list_adapters):
+    for looking in (calls.retrieve, calls.list_adapters):
         api(looking, concurrency_limit=4)
-    for changing in (six.add_adapter, six.remove_adapter):
+    for changing in (calls.add_adapter, calls.remove_adapter):
         api(changing, concurrency_id="pool")
