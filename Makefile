@@ -25,9 +25,10 @@ $(RUN): pyproject.toml setup.py requirements.txt constraints.txt
 	@# without a GPU torch's build for CPUs, which spares 3 GB; where it cannot be had, the usual one
 	@[ -n "$(PIP_ARGS)" ] || [ "$$(uname -s)" != Linux ] || command -v nvidia-smi >/dev/null || $(BIN)/python -c 'import torch' 2>/dev/null || \
 	  $(INSTALL) -q --no-deps --retries 0 --timeout 10 --index-url $(TORCH_CPU) torch || echo "torch's CPU build cannot be had; the usual one comes."
-	$(INSTALL) $(COMPILER)
+	@# without bytecode: a third of the time goes into that of modules which nothing imports; Python writes the others
+	$(INSTALL) --no-compile $(COMPILER)
 	@# the kernels are compiled while the rest comes; what cannot be compiled yet is compiled when it is needed
-	@command -v nvidia-smi >/dev/null || $(BIN)/python -m ramole_core.kernels.all int4 >/dev/null 2>&1 & $(INSTALL) -e . && wait
+	@command -v nvidia-smi >/dev/null || $(BIN)/python -m ramole_core.kernels.all int4 >/dev/null 2>&1 & $(INSTALL) -e . --no-compile && wait
 	@touch $(RUN)
 
 $(STAMP): requirements-dev.txt requirements-lab.txt $(RUN)
