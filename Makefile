@@ -12,6 +12,8 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# with bytecode, whatever is set outside: pip writes none here, and the tests start half a hundred processes
+export PYTHONDONTWRITEBYTECODE :=
 .PHONY: help setup run test pytest clients lint kernels format audit browser readme constraints clean
 
 help: ## print this list
@@ -25,7 +27,7 @@ $(RUN): pyproject.toml setup.py requirements.txt constraints.txt
 	@# without a GPU torch's build for CPUs, which spares 3 GB; where it cannot be had, the usual one
 	@[ -n "$(PIP_ARGS)" ] || [ "$$(uname -s)" != Linux ] || command -v nvidia-smi >/dev/null || $(BIN)/python -c 'import torch' 2>/dev/null || \
 	  $(INSTALL) -q --no-deps --retries 0 --timeout 10 --index-url $(TORCH_CPU) torch || echo "torch's CPU build cannot be had; the usual one comes."
-	@# without bytecode: a third of the time goes into that of modules which nothing imports; Python writes the others
+	@# without bytecode: a third of the time goes into that of modules which nothing imports; Python writes what it imports
 	$(INSTALL) --no-compile $(COMPILER)
 	@# the kernels are compiled while the rest comes; what cannot be compiled yet is compiled when it is needed
 	@command -v nvidia-smi >/dev/null || $(BIN)/python -m ramole_core.kernels.all int4 >/dev/null 2>&1 & $(INSTALL) -e . --no-compile && wait
@@ -46,8 +48,7 @@ test: setup $(SERVED) browser ## the whole suite: ruff, pyright, pytest
 	$(MAKE) --no-print-directory -j 2 lint pytest  # lint ends while the tests run
 
 pytest: kernels ## the tests alone, after make test or make setup SERVE=1
-	@# with bytecode, whatever is set outside: the tests start half a hundred processes
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 clients: setup ## other people's clients of OpenAI's API against the page, in an environment of their own
 	@[ -x $(CLIENTS)/pip ] || $(PYTHON) -m venv .venv-clients

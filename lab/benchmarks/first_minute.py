@@ -25,6 +25,8 @@ from lab.benchmarks.page import free_port, has_model, running
 from ramole_core.settings import REPOSITORY
 from tests.browser import program
 
+OURS = ("RAMOLE_", "GRADIO_", "XDG_", "PYTHON")
+"""Of the environment, what a newcomer has not set."""
 FRAME_SECONDS = 5
 LIMIT_SECONDS = 900
 SIZE, STRIP_COLUMNS = (1280, 800), 4
@@ -95,7 +97,7 @@ def main(
     """Clone, start, ask, start again; write the seconds and the film strip."""
     results = harness.Results(out, unit="seconds")
     port = free_port()
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAMOLE_", "GRADIO_", "XDG_"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(OURS)}
     home = work / "home"
     home.mkdir(parents=True)
     environment = kept | {"HOME": str(home), "RAMOLE_PORT": str(port), "PIP_NO_CACHE_DIR": "1"}
