@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from ramole_core.process_memory import (
         give_back as give_back,
         keep_few_heaps as keep_few_heaps,
+        postponed_collection as postponed_collection,
         settle as settle,
     )
     from ramole_core.ramole import Ramole as Ramole
@@ -111,7 +112,7 @@ _NAMES = {
     "mixes": "Mix",
     "own_model": "MEASURED TRAINING_STEPS untrained",
     "pool": "AdapterCard",
-    "process_memory": "give_back keep_few_heaps settle",
+    "process_memory": "give_back keep_few_heaps postponed_collection settle",
     "ramole": "Ramole",
     "request": "Fitting Generation Request Step Trace askable_fields read_request",
     "request_parts": "Example read_example_lines",

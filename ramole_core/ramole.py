@@ -23,6 +23,7 @@ from ramole_core.mixes import Mix, Mixes
 from ramole_core.own_model import OwnModel, Progress
 from ramole_core.pool import Limits, Pool
 from ramole_core.prepack import Prepack
+from ramole_core.process_memory import postponed_collection
 from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.retrieval import AdapterIndex, BaseExpert, Encoder, Hit, Retriever
 from ramole_core.selection.finder import Finder
@@ -184,7 +185,7 @@ class Ramole:
         """Load encoder, index and base model now; a second call returns at once."""
         tell = progress or (lambda stage, fraction: None)
         self._refuse_closed()
-        with self._loading:
+        with self._loading, postponed_collection():
             if self._engines is None:
                 self._engines = self._make_engines(self, tell)
                 self.forget_units()

@@ -1,12 +1,13 @@
 """Threads that take turns do not hold the most that each of them ever held."""
 
+import gc
 import os
 import subprocess
 import sys
 
 import pytest
 
-from ramole_core import keep_few_heaps
+from ramole_core import keep_few_heaps, postponed_collection
 from ramole_core.process_memory import VARIABLE
 
 CODE = """
@@ -56,6 +57,29 @@ def resident(how: str, **said: str) -> int:
 def test_what_a_thread_gave_back_is_there_for_the_next():
     many, few, said = resident("many"), resident("few"), resident("many", **VARIABLE)
     assert many - max(few, said) > 50_000, (many, few, said)
+
+
+def test_garbage_is_collected_again_when_the_last_load_ends():
+    class Cycle:
+        def __init__(self):
+            self.own = self
+
+    def left() -> int:
+        return sum(isinstance(one, Cycle) for one in gc.get_objects())
+
+    assert gc.isenabled()
+    one, other = postponed_collection(), postponed_collection()
+    one.__enter__()
+    other.__enter__()
+    for _ in range(50_000):
+        Cycle()
+    assert left() == 50_000
+    one.__exit__(None, None, None)
+    assert not gc.isenabled(), "another is not over yet"
+    other.__exit__(None, None, None)
+    for _ in range(50_000):
+        Cycle()
+    assert gc.isenabled() and left() < 50_000
 
 
 def test_elsewhere_nothing_is_asked(monkeypatch):

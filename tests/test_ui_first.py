@@ -157,22 +157,29 @@ def test_tokens_that_are_read_come_from_the_model():
 
 
 FIRST_PROMPTS = """
-import sys
+import gc, sys
 from ramole_core import Ramole, Request, load_settings
-from ramole_core.kernels.code_cache import CACHE
+from ramole_core.kernels.code_cache import FOLDER
 
 def answer(words):
     for _ in ramole.stream(Request(words, max_new_tokens=12, effects=True)):
         pass
 
 def watch(event, said):
+    watched = str(FOLDER), str(ramole.settings.adapters_dir)
     if event in ("compile", "import", "ctypes.dlopen", "subprocess.Popen"):
         once.append((event, str(said[0])[:60]))
-    if event == "open" and str(said[0]).startswith((str(CACHE), str(ramole.settings.adapters_dir))):
+    if event == "open" and str(said[0]).startswith(watched):
         once.append((event, str(said[0])))
 
-ramole, once, early = Ramole(load_settings()), [], []
+def searched(phase, said):
+    if phase == "start" and said["generation"] == 2:
+        searches.append(len(early))
+
+ramole, once, early, searches = Ramole(load_settings()), [], [], []
+gc.callbacks.append(searched)
 ramole.load(lambda stage, fraction: early.append(ramole.loaded))
+print(len(searches), gc.isenabled())
 sys.addaudithook(watch)
 packs = ramole.engine.stats()["host_packs"]
 modules = set(sys.modules)
@@ -193,7 +200,8 @@ def test_after_ready_a_first_prompt_compiles_imports_and_packs_nothing(tmp_path)
         command, cwd=REPOSITORY, env=os.environ | said, capture_output=True, text=True, check=True
     )
     *lines, one, two, three, four, five = done.stdout.splitlines()
-    *_, found, ready = lines
+    *_, collected, found, ready = lines
+    assert collected == "0 True", "no garbage is looked for while it loads"
     assert found == "[] [] 0"
     assert ready == "{False} True", "it is not ready before all of that is done"
     assert (one, three, four) == ("I live in Paris", "We went to the beach", "yes")

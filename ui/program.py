@@ -9,7 +9,13 @@ import sys
 from typing import NoReturn
 
 import ui
-from ramole_core import Ramole, RamoleError, keep_few_heaps, load_settings
+from ramole_core import (
+    Ramole,
+    RamoleError,
+    keep_few_heaps,
+    load_settings,
+    postponed_collection,
+)
 
 from .gradio_home import CACHE
 
@@ -26,14 +32,17 @@ def run(*, as_json: bool = False) -> NoReturn:
 
 def main(*, as_json: bool = False) -> int:
     """Serve until the process gets a signal to end; one line and status 2 where it cannot begin."""
-    from .serve import serve
-    from .watch.quiet import quiet_logs
+    with postponed_collection():
+        from .serve import serve
+        from .watch.quiet import quiet_logs
 
     keep_few_heaps()
     quiet_logs()
     try:
         with Ramole(load_settings()) as ramole:
-            serve(ui.build(ramole), ramole, as_json=as_json)
+            with postponed_collection():
+                page = ui.build(ramole)
+            serve(page, ramole, as_json=as_json)
     except RamoleError as error:
         print(error, file=sys.stderr)
         return 2
