@@ -17,7 +17,6 @@ from ramole_core.composition import (
     Trained,
     block_of,
     find_method,
-    orthonormal,
 )
 from ramole_core.composition.dare import kept
 from ramole_core.composition.lego import assemble, balanced, cluster
@@ -34,6 +33,7 @@ from tests.tiny_methods import (
     SHARES,
     SURPRISES,
     USUAL,
+    kept_by_draw,
     made_up_means,
     make_gates,
     make_recovered,
@@ -282,7 +282,7 @@ def by_chance(x, loras, router):
 
     def left(lora):
         pairs = (("A", lora.A), ("B", lora.B))
-        return [t * kept(lora, half, t.shape, p) / (1 - p) for half, t in pairs]
+        return [t * kept_by_draw(lora, half, t.shape, p) / (1 - p) for half, t in pairs]
 
     A, B = halves(loras, left)
     return sum(B) @ (sum(A) @ x) / len(loras)
@@ -365,6 +365,19 @@ def by_mean_input(x, loras, router):
     return y
 
 
+def householder(B):
+    """Q of B = Q R column by column, with the signs of LAPACK, in which `M` was trained."""
+    R, Q = B.clone(), torch.eye(B.shape[0], dtype=B.dtype)
+    for n in range(B.shape[1]):
+        v = R[:, n].clone()
+        v[:n] = 0.0
+        v[n] += math.copysign(float(v.norm()), float(v[n]))
+        v /= v.norm()
+        R -= 2 * torch.outer(v, v @ R)
+        Q -= 2 * torch.outer(Q @ v, v)
+    return Q[:, : B.shape[1]]
+
+
 def by_outputs(x, loras, router):
     """e_ij = B_j M_ij, of size o, against all outputs side by side, which have length 1."""
     tensors, v = pool_gates()["_mole"].tensors, [update(lora, x) for lora in loras]
@@ -373,7 +386,7 @@ def by_outputs(x, loras, router):
         eps = 0.0
         for j, lora in enumerate(loras):
             if lora is not None:
-                B = orthonormal(lora).B
+                B = householder(lora.B)
                 eps += dot(B @ M[j, : B.shape[1]], v[j] / length)
         scores.append(eps / float(tensors[f"{PATH}.tau"]))
     return weighed(scores, x, loras)
@@ -606,7 +619,7 @@ def test_ties_and_dare_of_products_are_their_equations():
     full = {"products": True, "rank": i}
     y, _ = run(placed("ties", loras, density=0.4, scale=2.0, **full), x)
     torch.testing.assert_close(y, 2 * x @ elected([trimmed(t, 0.4) for t in BA]).T)
-    left = [t * kept(m, "BA", t.shape, p) / (1 - p) for t, m in zip(BA, loras, strict=True)]
+    left = [t * kept_by_draw(m, "BA", t.shape, p) / (1 - p) for t, m in zip(BA, loras, strict=True)]
     y, _ = run(placed("dare", loras, drop=p, **full), x)
     torch.testing.assert_close(y, x @ (sum(left) / k).T)
     y, _ = run(placed("dare", loras, drop=p, signs=True, **full), x)

@@ -12,10 +12,9 @@ from peft.utils import merge_utils
 
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import METHODS, Ask, Sites, decide
-from ramole_core.composition.dare import kept
 from ramole_core.methods import complete_options
 from tests.test_peft_kinds import ALL, add_to_pool, load_base
-from tests.tiny_methods import adapter_of
+from tests.tiny_methods import adapter_of, kept_by_draw
 
 SCALE = 2
 RANKS = {"ant": 5, "bee": 3, "cat": 6}
@@ -66,7 +65,7 @@ def test_the_merge_is_pefts(merged, monkeypatch, name, options, theirs, density)
             halves = {"A": lora.A, "B": lora.B / SCALE, "BA": lora.B @ lora.A}
             for half, value in halves.items():
                 if value.shape == tensor.shape and torch.allclose(value, tensor, atol=1e-6):
-                    return tensor * kept(lora, half, tensor.shape, 1 - density) / density
+                    return tensor * kept_by_draw(lora, half, tensor.shape, 1 - density) / density
         raise AssertionError("PEFT prunes a tensor that nobody has")
 
     monkeypatch.setattr(merge_utils, "random_pruning", random_pruning)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from hashlib import blake2b
 
 import torch
 
@@ -30,6 +31,14 @@ KNOWN = (*NAMES, "bee_7", "cat_4")
 """Checksums of adapters that were trained further for `ca_lora`."""
 USUAL = dict(zip(NAMES, ((0.5, 0.3), (-0.2, 0.7), (1.0, 0.2), (0.1, 1.1)), strict=True))
 SHARES = dict(zip(NAMES, (0.1, 0.4, 0.3, 0.2), strict=True))
+
+
+def kept_by_draw(lora: Lora, half: str, shape: Sequence[int], drop: float) -> torch.Tensor:
+    """DARE's mask: uniform numbers of a generator whose seed is a digest of name and weights."""
+    bits = half.encode() + b"".join(bytes(t.contiguous().numpy()) for t in (lora.A, lora.B))
+    seed = int.from_bytes(blake2b(bits, digest_size=8).digest(), "little") // 2
+    pick = torch.Generator().manual_seed(seed)
+    return torch.rand(*shape, generator=pick, dtype=torch.float32) >= drop
 
 
 def adapter_of(
