@@ -8,6 +8,10 @@ but the share KEPT gets a wording. Every sixth wording is for `dev.jsonl` alone,
 second row keeps its own. A row that no pattern matches keeps its own words. REWORDED has the
 folders; of a pool's adapters every second example is reworded too. People offer two to five labels
 where the data offers six or more: so does a reworded row.
+
+`lab/written/TASK.jsonl` has rows of plainer contents, as people would ask for them, written for
+this too: half of what is trained on, where there are any. Every eighth is for `dev.jsonl` alone,
+where they alternate with the data's.
 """
 
 import json
@@ -27,10 +31,15 @@ from ramole_core.training.card import write_examples
 from ramole_core.training.rows import read_lines
 
 WORDINGS = Path(__file__).parent / "wordings"
+WRITTEN = Path(__file__).parent / "written"
 KEPT = 0.3
 """The share of training rows that keep their own instruction."""
 EVERY = 6
 """Every sixth wording of a task is for dev rows alone."""
+ASIDE = 8
+"""Every eighth written row of a task is for dev rows alone."""
+TIMES = 2
+"""How many times a written row is trained on."""
 WORD = re.compile(r"[a-z]+")
 OFFERED = (2, 5)
 """How many labels a wording offers, at least and at most, where the data has more."""
@@ -139,9 +148,36 @@ def reword(task: Wordings, data: Path, out: Path, *, seed: int) -> int:
                 if "options" in parts:
                     parts["options"] = fewer(parts["options"], row["targets"], chance)
                 row = task.reworded(row, wording, parts)
-            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-        (out / f"{split}.jsonl").write_text("".join(lines), "utf-8")
+            lines.append(row)
+        lines = with_written(lines, read_written(task.name)[split], split, chance)
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines)
+        (out / f"{split}.jsonl").write_text(text, "utf-8")
     return matched
+
+
+def read_written(name: str) -> dict[str, list[dict[str, str]]]:
+    """The written rows of a task, apart for `train` and `dev`; none where there is no file."""
+    file = WRITTEN / f"{name}.jsonl"
+    rows = read_lines(file) if file.is_file() else []
+    dev = rows[ASIDE - 1 :: ASIDE]
+    return {"train": [row for n, row in enumerate(rows) if n % ASIDE != ASIDE - 1], "dev": dev}
+
+
+def with_written(
+    rows: list[dict[str, str]],
+    written: Sequence[Mapping[str, str]],
+    split: str,
+    chance: random.Random,
+) -> list[dict[str, str]]:
+    """Training rows of which half are written; or dev rows, every second one written while there
+    are any."""
+    written = [rows[0] | row for row in written]
+    if split == "train":
+        count = TIMES * len(written)
+        return rows if not count else chance.sample(rows, min(count, len(rows))) + written * TIMES
+    for n, row in enumerate(written[: len(rows)]):
+        rows.insert(2 * n + 1, row)
+    return rows
 
 
 def reword_examples(task: Wordings, texts: Sequence[str], *, seed: int) -> list[str]:

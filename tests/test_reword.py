@@ -7,9 +7,12 @@ import re
 import pytest
 
 from lab.reword import (
+    ASIDE,
     EVERY,
     OFFERED,
+    TIMES,
     WORDINGS,
+    WRITTEN,
     choices,
     fewer,
     inline,
@@ -105,6 +108,35 @@ def test_dev_rows_have_wordings_of_their_own_and_every_second_keeps_its_own(tmp_
     assert (again / "red/train.jsonl").read_bytes() == (
         tmp_path / "work/red/train.jsonl"
     ).read_bytes()
+
+
+def test_half_of_the_training_rows_are_written_and_every_eighth_is_for_dev(
+    tmp_path, wordings, monkeypatch
+):
+    rows = [(f"Say {n}\nOPTIONS:\n- no\n- yes", "yes") for n in range(60)]
+    write(tmp_path / "data" / "red", rows)
+    folder = tmp_path / "written"
+    folder.mkdir()
+    lines = [json.dumps({"inputs": f"own {n}", "targets": str(n)}) for n in range(2 * ASIDE + 1)]
+    (folder / "red.jsonl").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr("lab.reword.WRITTEN", folder)
+    main(tmp_path / "data", tmp_path / "work")
+    found = {s: read_lines(tmp_path / "work" / "red" / f"{s}.jsonl") for s in ("train", "dev")}
+    own = {s: [r["inputs"] for r in found[s] if r["inputs"][:4] == "own "] for s in found}
+    assert own["dev"] == [f"own {ASIDE - 1}", f"own {2 * ASIDE - 1}"]
+    assert [found["dev"][n]["inputs"] for n in (1, 3)] == own["dev"] and len(found["dev"]) == 62
+    assert len(own["train"]) == TIMES * (2 * ASIDE - 1) and not {*own["train"]} & {*own["dev"]}
+    assert len(found["train"]) == 2 * len(own["train"])
+    assert all(row["task"] == "red" for rows in found.values() for row in rows)
+
+
+@pytest.mark.parametrize("file", sorted(WRITTEN.glob("*.jsonl")), ids=lambda file: file.stem)
+def test_written_rows_that_ship_are_rows_and_each_is_there_once(file):
+    rows = read_lines(file)
+    assert (WORDINGS / f"{file.stem}.json").is_file() and len(rows) >= 10 * ASIDE
+    assert all(set(row) == {"inputs", "targets"} for row in rows)
+    assert all(isinstance(text, str) and text.strip() for row in rows for text in row.values())
+    assert len({row["inputs"] for row in rows}) == len(rows)
 
 
 def test_patterns_that_match_nothing_are_refused(tmp_path, wordings):
