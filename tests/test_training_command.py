@@ -237,6 +237,10 @@ def test_a_card_says_what_the_scale_is():
     assert "4, 6 (scale 3, rank-stabilised)" in text and "layers 7-9" in text
     assert "2.000 before, 0.500 after" in text
     assert "(scale 1.5)" in card_text({**record, "rslora": False})
+    first, second = record | {"command": "one", "kept_step": 7}, {"command": "two", "kept_step": 4}
+    text = card_text({**record, "command": "three", "start": {**second, "start": first}})
+    assert "one\ntwo\nthree\n" in text
+    assert "5 steps of 3 rows" in text and "after 11 steps of the commands above its own" in text
 
 
 def test_the_recorded_command_names_no_folder_of_this_machine(monkeypatch):

@@ -65,6 +65,8 @@ VARIANTS = (
     Variant("twice the surprise", "ramole_plus", 3, {"surprise": 4.0}),
     Variant("no more where similarities tie", "ramole_plus", 3, {"tied": 1.0}),
     Variant("twice the bandwidth", "ramole_plus", 3, {"bandwidth": 0.1}),
+    Variant("half the bandwidth", "ramole_plus", 3, {"bandwidth": 0.025}),
+    Variant("a quarter of the bandwidth", "ramole_plus", 3, {"bandwidth": 0.0125}),
     Variant("k = 1", "ramole_plus", 1),
     Variant("k = 8", "ramole_plus", 8),
 )

@@ -100,9 +100,12 @@ def card_text(record: dict) -> str:
     schedule, losses = record["schedule"], record["dev_losses"]
     steps = record.get("kept_step", schedule["steps"])  # older records keep the last weights
     first, last = losses[0], next((one for one in losses if one["step"] == steps), losses[-1])
-    start = record.get("start")
-    began = f", after {start['kept_step']} steps of the first command" if start else ""
-    commands = "\n".join(one["command"] for one in (start, record) if one)
+    trainings = [record]
+    while earlier := trainings[-1].get("start"):
+        trainings.append(earlier)
+    before = sum(one["kept_step"] for one in trainings[1:])
+    began = f", after {before} steps of the commands above its own" if before else ""
+    commands = "\n".join(one["command"] for one in reversed(trainings))
     return f"""---
 base_model: {record["base_name"]}
 library_name: peft
