@@ -123,7 +123,7 @@ def test_made_weights_are_as_large_as_a_trained_adapters(tmp_path):
     for half in ("A", "B"):
         key = f"base_model.model.{path}.lora_{half}.weight"
         sizes = [t[key].float().square().mean().sqrt().item() for t in (ours, theirs)]
-        assert 0.4 < sizes[0] / sizes[1] < 2.5
+        assert 0.35 < sizes[0] / sizes[1] < 2.8
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 40])

@@ -65,7 +65,7 @@ def test_garbage_is_collected_again_when_the_last_load_ends():
             self.own = self
 
     def left() -> int:
-        return sum(isinstance(one, Cycle) for one in gc.get_objects())
+        return sum(type(one) is Cycle for one in gc.get_objects())
 
     assert gc.isenabled()
     one, other = postponed_collection(), postponed_collection()

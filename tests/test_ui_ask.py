@@ -899,7 +899,7 @@ def test_what_a_visitor_sees_first_is_the_default_method_right_where_the_base_fa
     assert first.request.method == DEFAULT_METHOD and first.request.adapters is None
     assert first.answer.evidence.decision == "adapters"
     assert first.answer.text == "The first ferry crossed the fjord in 1887."
-    assert "ferry" not in first.beside.text, "the base invents another sentence"
+    assert "frozen" in first.beside.text, "the base invents a word"
 
 
 def test_the_explanation_and_the_list_name_the_same_nearest_adapter():
@@ -914,7 +914,7 @@ def test_the_explanation_and_the_list_name_the_same_nearest_adapter():
 
 def test_recorded_examples_are_small_and_complete():
     for path in recorded_files():
-        assert path.stat().st_size < 400_000, path.name
+        assert path.stat().st_size < 450_000, path.name
         run = read_run(path)
         assert run.title and run.beside is not None and run.found
         assert set(run.explained) == set(range(len(run.pieces)))

@@ -113,7 +113,7 @@ def test_a_grid_is_blank_where_an_adapter_has_nothing(mixed):
     everywhere = np.where(np.isnan(grid.over_modules), 0, grid.over_modules).mean(1)
     assert np.allclose(everywhere, mean_contribution(mixed.contribution), atol=1e-6)
     weights = grid_of(mixed, what="weight")
-    t, i, e = 4, 20, 2
+    t, i, e = 4, 20, mixed.experts.index("e2e_nlg")
     there = mixed.present[t, i, :, e]
     assert there.all() and not mixed.present[t, 5, :, e].any() and mixed.present[t, 5].any()
     assert weights.over_modules[t, i, e] == pytest.approx(mixed.gates[t, i, there, e].mean())
@@ -135,7 +135,7 @@ def test_words_and_sentences_are_means_over_their_tokens(mixed):
     assert evenness(mixed, words.spans)[group] == pytest.approx(each[inside].mean())
     sentences = evenness_table(mixed, per="sentence")[1]
     assert len(sentences) == 2 < max(at)
-    assert sentences[1][1] == "It is child friendly and has a 5 out of 5 customer rating."
+    assert sentences[1][1] == "It is family friendly and has a customer rating of 5 out of 5."
 
 
 def test_who_leads_is_told_from_nobody():
@@ -149,17 +149,19 @@ def test_who_leads_is_told_from_nobody():
 def test_a_map_of_one_adapter_and_its_table_hold_the_same_numbers(mixed):
     grid = grid_of(mixed)
     part = one_layer(grid, 20)
-    figure = map_figure(grid, part, 2)
-    z, (headers, rows) = figure.data[0].z, map_table(grid, part, 2)
+    e = mixed.experts.index("e2e_nlg")
+    figure = map_figure(grid, part, e)
+    z, (headers, rows) = figure.data[0].z, map_table(grid, part, e)
     assert headers[:4] == ["#", "token", "module q_proj", "module k_proj"]
-    t, j = 6, list(np.flatnonzero(mixed.present[6, 20, :, 2]))[0]
-    assert z[j][t] == rows[t][2 + j] == pytest.approx(mixed.contribution[t, 20, j, 2], abs=6e-5)
+    t, j = 6, list(np.flatnonzero(mixed.present[6, 20, :, e]))[0]
+    assert z[j][t] == rows[t][2 + j] == pytest.approx(mixed.contribution[t, 20, j, e], abs=6e-5)
     low = one_layer(grid, 5)
-    blank, (_, empty) = map_figure(grid, low, 2).data[0].z, map_table(grid, low, 2)
-    assert not mixed.present[t, 5, :, 2].any() and mixed.present[t, 5, :, 0].all()
+    blank, (_, empty) = map_figure(grid, low, e).data[0].z, map_table(grid, low, e)
+    assert not mixed.present[t, 5, :, e].any() and mixed.present[t, 5, :, 0].all()
     assert all(blank[j][t] is None and empty[t][2 + j] == "" for j in range(7))
-    assert figure.layout.meta["title"] == "Contribution of common_gen, layer 20"
-    assert ink_of(2).colour == "#009E73" and "rgba(0,158,115,1)" in str(figure.data[0].colorscale)
+    assert figure.layout.meta["title"] == "Contribution of e2e_nlg, layer 20"
+    red, green, blue = (int(ink_of(e).colour[n : n + 2], 16) for n in (1, 3, 5))
+    assert f"rgba({red},{green},{blue},1)" in str(figure.data[0].colorscale)
     tall = map_figure(grid, one_module(grid, "down_proj"), 0)
     assert tuple(tall.data[0].y) == tuple(range(30)) and len(tall.data[0].x) == 32
 
@@ -325,7 +327,7 @@ def test_a_pinned_run_stands_beside_another(handlers, live, mixed):
     assert "ramole, k = 3" in other[ui.sides] and "&lt;b&gt;boats" in other[ui.sides]
     assert "no adapter in common" in other[ui.sides] and other[ui.held].run.title == MIXED
     rows = other[ui.against.table].value["data"]
-    assert [row[0] for row in rows] == ["A dart", "B e2e_nlg", "C common_gen", "D ant", "E bee"] + [
+    assert [row[0] for row in rows] == ["A dart", "B e2e_nlg", "C wiki_split", "D ant", "E bee"] + [
         "F cat"
     ]
     gone = handlers.on_pin(other[ui.held], live, *START[1:], *CLOSED)

@@ -183,10 +183,11 @@ def test_the_numbers_in_the_words_are_those_of_the_recorded_run():
     for index, name in ((DIFFER, "differ"), (AGREE, "agree"), (END, "end")):
         explained = run.explained[index]
         (base, p), (mixture, q) = explained.base[0], explained.mixture[0]
-        assert (base == mixture) == (name == "agree")
+        assert (base == mixture) == (name != "differ")
         assert known[f"{name}_base_chance"] == f"{100 * p:.1f}" and f"{100 * q:.1f} %" in words
         assert min(p, q) > 0.5, "a lesson is clear only where both are"
-        assert f"␣{base.strip()} " in words and f"{100 * p:.1f} %" in words
+        assert name == "end" or f"␣{base.strip()} " in words
+        assert f"{100 * p:.1f} %" in words
         assert mixture == (run.pieces[index] or "<|im_end|>")
         if name == "differ":
             triples = run.request.prompt.partition(": ")[2].split("; ")
@@ -196,7 +197,9 @@ def test_the_numbers_in_the_words_are_those_of_the_recorded_run():
     assert run.pieces[-1] == "" and run.explained[len(run.pieces) - 1].mixture[0][0] == "<|im_end|>"
     assert "&lt;|im_end|&gt;" in words_html(5) and "∎" in words_html(5)
     assert END == len(run.pieces) - 1 and run.answer.finish_reason == "eos"
-    assert "It is child friendly and has a 5 out of 5 customer rating." in run.answer.text
+    assert "It is family friendly and has a customer rating of 5 out of 5." in run.answer.text
+    second, chance = run.explained[END].base[1]
+    assert f"{100 * chance:.1f} % it begins one more sentence, ␣{second.strip()}" in words
     assert "familyFriendly yes" in run.request.prompt
     assert "customer rating 5 out of 5" in run.request.prompt
     assert f"{run.gates.shape[1]} layers" in plain(words_html(5)) and run.gates.shape[2] == 7
@@ -207,26 +210,21 @@ def test_the_numbers_in_the_words_are_those_of_the_recorded_run():
 def test_what_the_base_says_alone_is_what_was_recorded():
     beside, words = gated().beside, plain(words_html(6))
     assert beside is not None and not beside.adapters
-    sentences = beside.text.split(". ")
-    assert len(sentences) > 2 and all(one.startswith("The Copper Kettle ") for one in sentences)
-    copied, invented = "area riverside", "a luxurious and exclusive location"
-    for quoted in (copied, invented):
-        assert quoted in beside.text and f"“{quoted}”" in words
-    assert copied in gated().request.prompt and copied not in gated().answer.text
-    assert "luxurious" not in gated().request.prompt + gated().answer.text
+    invented = "a type of coffee that is not only delicious"
+    assert invented in beside.text and f"“{invented}”" in words
+    assert "delicious" not in gated().request.prompt + gated().answer.text
+    for left_out in ("river", "rating"):
+        assert left_out in gated().answer.text and left_out not in beside.text
 
 
-def test_the_near_equals_of_step_7_are_equal():
+def test_the_near_equals_of_step_7_are_near():
     run, words = gated(), plain(words_html(6))
     likeliest = run.explained[CLOSE].mixture
-    assert len({chance for _, chance in likeliest[:3]}) == 1 and likeliest[3][1] < likeliest[2][1]
+    assert likeliest[0][1] < 2 * likeliest[2][1]
     assert {text.strip() for text, _ in likeliest[:3]} == {"child", "children", "family"}
-    assert run.pieces[CLOSE] == " child" and f"the same {100 * likeliest[0][1]:.1f} %" in words
-    for text, _ in likeliest[:3]:
-        assert f"␣{text.strip()}" in words
-    other = runs()["Facts to a sentence"]
-    assert other.request.method == "ramole_plus" and other.request.prompt == run.request.prompt
-    assert "It is family friendly" in other.answer.text and "child friendly" in run.answer.text
+    assert run.pieces[CLOSE] == " family" and "It is family friendly" in run.answer.text
+    for text, chance in likeliest[:3]:
+        assert f"␣{text.strip()} {100 * chance:.1f} %" in words
 
 
 def test_what_an_adapter_adds_first_and_last_is_what_was_recorded():
@@ -376,7 +374,7 @@ def test_the_guess_of_step_8_shows_that_the_nearest_need_not_do_most():
     at = other.pieces.index(" family")
     assert other.pieces[at : at + 2] == (" family", " friendly")
     shares = other.shares[at : at + 2].mean(0)
-    assert other.experts[int(shares.argmax())] == nearest == "dart"
+    assert other.experts[int(shares.argmax())] == guess.answer and nearest == "dart"
     assert f"{nearest} is nearest" in guess.learnt and f"{guess.answer} did most" in guess.learnt
     card = (REPOSITORY / "adapters" / "e2e_nlg" / "README.md").read_text()
     assert "restaurant, pub or coffee shop" in card and "familyFriendly" in card

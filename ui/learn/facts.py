@@ -53,8 +53,11 @@ def _run_facts() -> Iterator[tuple[str, str]]:
             yield f"{name}_{side}", word(rows[0][0])
             yield f"{name}_{side}_chance", f"{100 * rows[0][1]:.1f}"
     likeliest = run.explained[CLOSE].mixture
-    even = [word(text) for text, chance in likeliest if chance == likeliest[0][1]]
-    yield "close_each", f"{', '.join(even[:-1])} and {even[-1]}"
+    near = [f"{word(text)} {100 * chance:.1f} %" for text, chance in likeliest[:3]]
+    yield "close_each", f"{', '.join(near[:-1])} and {near[-1]}"
+    second, chance = run.explained[END].base[1]
+    yield "end_second", word(second)
+    yield "end_second_chance", f"{100 * chance:.1f}"
     yield "first", escaped(run.experts[0])
     for name, subset in (("none", NONE), ("alone", ALL[0]), ("without", ALL[1:]), ("all", ALL)):
         yield f"first_{name}", f"{100 * exp(values()[subset][DIFFER]):.1f}"

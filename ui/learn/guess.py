@@ -80,7 +80,7 @@ GUESSES: dict[int, Guess] = {
         "This answer is no row of the picture above: MeteoRA wrote it, another method, whose gate "
         "was trained for this very pool. dart is nearest to the prompt, but here e2e_nlg did most: "
         "it was trained on places to eat and drink, and on whether they are family friendly. When "
-        "ramole_plus wrote the same two words, dart did most.",
+        "ramole_plus wrote the same two words, e2e_nlg did most too.",
     ),
 }
 """By the place of the step, counted from 0."""

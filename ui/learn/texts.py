@@ -133,18 +133,18 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "At {differ_token} the base alone would have gone on with {differ_base} "
         "({differ_base_chance} %), as every triple of the prompt begins. The mixture says "
         "{differ_mixture} ({differ_mixture_chance} %), and two triples become one sentence. Left "
-        "alone from the first token on, the base began every sentence with “The Copper Kettle”, "
-        "copied “area riverside” as it stands, and invented “a luxurious and exclusive location”.",
+        "alone from the first token on, the base invented “a type of coffee that is not only "
+        "delicious”, and said nothing of the river and the rating.",
         "At {agree_token} both are sure of the same token ({agree_base_chance} % and "
         "{agree_mixture_chance} %). There the adapters were not needed.",
-        "At {end_token} the base would have begun one more sentence: {end_base} "
-        "({end_base_chance} %). The mixture ends the answer ({end_mixture_chance} %): the adapters "
-        "taught it the form of the task, and when to stop.",
-        "One more thing can be seen here. The prompt says familyFriendly, the answer “child "
-        "friendly”. At {close_token} the mixture gave {close_each} the same "
-        "{close_mixture_chance} %, and a trifle decides between equals: with another method, "
-        "<code>ramole_plus</code>, the answer says “family friendly”. Both are right. But a small "
-        "model makes mistakes too, and step 10 says how good its answers are.",
+        "At {end_token} the base is in doubt: it ends the answer with {end_base_chance} %, and "
+        "with {end_second_chance} % it begins one more sentence, {end_second}. The mixture ends "
+        "it ({end_mixture_chance} %): the adapters taught it the form of the task, and when to "
+        "stop.",
+        "One more thing can be seen here. The prompt says familyFriendly, the answer “family "
+        "friendly”. At {close_token} the mixture gave {close_each}: near equals, between which a "
+        "trifle decides. All of them are right. But a small model makes mistakes too, and step 10 "
+        "says how good its answers are.",
     ),
     "Many requests, one batch": (
         "A <b>request</b> is a prompt on its way to an answer. To compute one token, all "
