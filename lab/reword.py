@@ -171,7 +171,7 @@ def with_written(
 ) -> list[dict[str, str]]:
     """Training rows of which half are written; or dev rows, every second one written while there
     are any."""
-    written = [rows[0] | row for row in written]
+    written = [{**rows[0], **row} for row in written]
     if split == "train":
         count = TIMES * len(written)
         return rows if not count else chance.sample(rows, min(count, len(rows))) + written * TIMES

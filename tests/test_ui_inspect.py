@@ -35,7 +35,7 @@ from ui.inspect.tab import InspectHandlers
 from ui.inspect.words import PICK
 
 VISITOR = SimpleNamespace(session_hash="me", headers={})
-FIRST = "Words without spaces"
+FIRST = "Capital letters"
 MIXED = "Facts to a sentence, by the trained gate"
 START = (None, "contribution", "token", WINNER, None, None)
 """What is pinned (nothing), and the controls."""
@@ -244,7 +244,7 @@ def test_a_recorded_run_is_open_before_anything_is_asked(handlers):
     assert shown[ui.pictures["layers"].table].value["data"] == [], "a folded table is not sent"
     choices = shown[ui.source].choices
     assert len(choices) == len(recorded_files()) and choices[0] == (f"recorded: {FIRST}", 0)
-    assert shown[ui.controls[2]].choices[1] == ("A word_segment", 0)
+    assert shown[ui.controls[2]].choices[1] == ("A true_case", 0)
     assert set(handlers.on_open(None, held, *START, *CLOSED)) == {ui.held}, "nothing is new"
     assert set(shown) <= set(ui.all)
 

@@ -28,8 +28,8 @@ def _live(of: str, **changes: Any) -> Example:
 
 FACTS = "Facts to a sentence"
 RECORDED = (
-    _live("Words without spaces"),
     _live("Capital letters"),
+    _live("Words without spaces"),
     _live("Voice command to JSON"),
     _live("Question to SQL"),
     _live("Question to SQL", title="A chat: capital letters, then SQL", after="Capital letters"),
