@@ -142,8 +142,8 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "it ({end_mixture_chance} %): the adapters taught it the form of the task, and when to "
         "stop.",
         "One more thing can be seen here. The prompt says familyFriendly, the answer “family "
-        "friendly”. At {close_token} the mixture gave {close_each}: near equals, between which a "
-        "trifle decides. All of them are right. But a small model makes mistakes too, and step 10 "
+        "friendly”. At {close_token} the mixture gave {close_each}: none is far ahead, and all "
+        "are right. But a small model makes mistakes too, and step 10 "
         "says how good its answers are.",
     ),
     "Many requests, one batch": (
