@@ -15,7 +15,7 @@ MEANING = 384
 GATED = "Facts to a sentence, by the trained gate"
 """Title of the run that steps 6 and 7 walk through."""
 DIFFER, AGREE, CLOSE, END = 14, 7, 16, 31
-"""Tokens of that run: base and mixture part; they agree; several are nearly as likely; the last one."""
+"""Tokens of that run: base and mixture part; they agree; several are as good; the last one."""
 K = 3
 
 
