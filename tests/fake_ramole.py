@@ -47,6 +47,7 @@ OPTIONS = {
 class FakeCard:
     name: str
     owner: str | None = None
+    description: str = ""
     sha256: str = "c" * 64
     added: str = "2026-01-02T03:04:05+00:00"
 

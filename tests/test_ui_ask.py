@@ -31,6 +31,7 @@ from tests.fake_ramole import (
     MODULES,
     OPTIONS,
     WORDS,
+    FakeCard,
     FakeRamole,
     gate_of,
 )
@@ -251,7 +252,7 @@ def test_the_view_merges_neighbours_and_says_what_the_colour_means():
     assert [one["led"] for one in view["experts"]] == [0.5, 0.25, 0.25]
     means = run.shares.mean(0)
     assert [one["share"] for one in view["experts"]] == pytest.approx(list(means), abs=1e-3)
-    assert view["meaning"] == CONTRIBUTED and not view["running"] and not view["scale"]
+    assert view["meaning"] == CONTRIBUTED and not view["running"]
     assert json.loads(json.dumps(view)) == view
 
 
@@ -264,14 +265,34 @@ def test_what_was_measured_colours_the_tokens_that_an_adapter_changed():
     assert {token["s"] for token in tokens if token["e"] < 0} == {0.0}
     assert tokens[0]["n"] == [1.5, -0.12, -0.12] and tokens[0]["w"] == [1, 0, 0]
     assert view["untouched"] == 0.25 and view["meaning"] == MEANING
-    assert [times for times, _ in view["scale"]] == ["1.2", "3", "10"]
     assert sum(one["share"] for one in view["experts"]) + view["untouched"] == pytest.approx(1)
     rows = run.contribution_shares[:2]
     faint = Growing("name").view(run.pieces[:2], rows, run.experts, running=True)
     assert faint["meaning"] == GROWING and faint["measure"] == "contribution"
-    assert not faint["scale"] and not faint["untouched"]
+    assert not faint["untouched"]
     four = view_of(["a"], [np.ones(5) / 5], list("abcde"), run="", running=False, measure="effect")
     assert "left out once" in four["meaning"]
+
+
+def test_where_two_adapters_did_the_same_the_first_leads_and_the_base_did_not_say_it():
+    """Effects are read in bfloat16, so that equal ones are common."""
+    run, _, _ = ask(Request("boats?", k=3, effects=True))
+    equal = run.answer.effects.copy()
+    equal[1] = [-0.3, 0.54, 0.54]
+    run = replace(run, answer=replace(run.answer, effects=equal))
+    view = view_of_run(run, "name")
+    assert tokens_of(view)[1]["e"] == 1 == run.leaders[1] == run.did(1).leader
+    assert sum(one["share"] for one in view["experts"]) + view["untouched"] == pytest.approx(1)
+    assert "<strong>B bee</strong> made this token 1.7 times likelier." in token_html(run, 1)
+
+
+def test_each_adapter_that_is_mixed_says_what_it_does():
+    ramole = FakeRamole()
+    card = FakeCard("ant", description="This adapter carries <leaves>. It is an ant.")
+    ramole.pool.cards = lambda owner=None: [card, FakeCard("bee")]
+    found = found_by(ramole, Request("boats?"), Selection(("ant",), (0.9,)))
+    assert [one.about for one in found][:2] == ["Carries <leaves>", ""]
+    assert '<span class="about">Carries &lt;leaves&gt;</span>' in found_html(found)
 
 
 def test_the_panel_of_a_token_is_one_bar_from_base_to_mixture_in_plain_words():

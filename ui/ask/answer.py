@@ -19,10 +19,13 @@ from ramole_core import Hit, RamoleError, Request, Selection, Step
 from ..charts.run import NAMED, UNCOMPARED, Found, Run
 from ..model.loading import loaded, loading_of
 from ..model.reading import FINDING, Reading, progress_of
+from ..parts.markup import description_of
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
+ABOUT = 90
+"""Characters of what a card says, beside a name."""
 NEXT = 3
 """How many adapters that were not taken are shown below those that were."""
 POLL_SECONDS = 0.4
@@ -93,21 +96,27 @@ def answer(
 def found_by(ramole: "Ramole", request: Request, selection: Selection) -> tuple[Found, ...]:
     """The adapters that answer, in their order, and the nearest of those that were left; without
     these where they cannot be found now."""
+    cards = {card.name: card for card in ramole.pool.cards(request.owner)}
+
+    def found(name: str, score: float, taken: bool, without: str = NAMED) -> Found:
+        card = cards.get(name)
+        about = description_of(card, most=ABOUT, sentence=True) if card else ""
+        return Found(name, score, taken, without, about)
+
     taken: dict[str, Found] = {}
     for part in (selection, *selection.later):
         for name, score in zip(part.adapters, part.scores, strict=True):
             uncompared = isnan(score) and request.adapters is None
-            one = Found(name, score, True, UNCOMPARED if uncompared else NAMED)
+            one = found(name, score, True, UNCOMPARED if uncompared else NAMED)
             taken.setdefault(name, one)
-    names = {card.name for card in ramole.pool.cards(request.owner)}
-    exclude = [name for name in request.exclude if name in names]
+    exclude = [name for name in request.exclude if name in cards]
     hits: list[Hit] = []
-    if not names <= {*exclude, *taken}:
+    if not cards.keys() <= {*exclude, *taken}:
         with suppress(RamoleError):
             k = len(taken) + NEXT
             hits = ramole.retrieve(request.prompt, k=k, exclude=exclude, owner=request.owner)
     left = [hit for hit in hits if hit.name not in taken][:NEXT]
-    return (*taken.values(), *(Found(hit.name, hit.score, False) for hit in left))
+    return (*taken.values(), *(found(hit.name, hit.score, False) for hit in left))
 
 
 def _draw(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> Iterator[Shown]:

@@ -131,9 +131,10 @@ def _bars(title: str, rows: Sequence[Found], before: Sequence[str] | None = None
             f'<span class="bar" aria-hidden="true"><i style="width:{width:.1f}%;'
             f'background:{fill}"></i></span>'
         )
+        about = f'<span class="about">{escape(one.about)}</span>' if one.about and lettered else ""
         items.append(
             f'<li>{chip}<span class="name">{escape(one.name)}</span>'
-            f'<span class="score">{value}</span>{"" if unknown else bar}</li>'
+            f'<span class="score">{value}</span>{"" if unknown else bar}{about}</li>'
         )
     kind = "taken" if lettered else "others"
     rest = "".join(items[IN_SIGHT:])

@@ -9,7 +9,7 @@ from plotly.graph_objects import Figure
 
 from ..charts.palette import letter_of
 from ..charts.plots import entropy_figure, layers_figure, tokens_table
-from ..charts.run import Run, entropy, led_by, strongest
+from ..charts.run import Run, entropy, led_by
 from ..parts.events import PLAIN, QUIET
 
 ENTROPY = (
@@ -68,7 +68,7 @@ class WholePanel:
         if run is None or not run.experts or not run.gates.size:
             return self.cleared()
         gates, present, shares = run.gates, run.present, run.shares
-        led = led_by([strongest(row) for row in shares], len(run.experts))
+        led = led_by(run.leaders, len(run.experts))
         first = led.index(max(led))
         names: list[tuple[str, str | int | float]] = [
             (f"{letter_of(place)} {name}", e)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+import numpy as np
+
 from ramole_core import CHANGED, MAX_SHAPLEY
 
 from .palette import BASE, chip_html, ink_of, letter_of
@@ -45,10 +47,15 @@ class Did:
 
     @property
     def leader(self) -> int:
-        """The adapter with the largest effect; -1 where none changed anything."""
-        if not self.effects or max(self.effects) < CHANGED:
-            return -1
-        return max(range(len(self.effects)), key=lambda e: self.effects[e])
+        """As `leader_of`."""
+        return leader_of(self.effects)
+
+
+def leader_of(effects: Sequence[float] | np.ndarray) -> int:
+    """The adapter with the largest effect on a token, the first of equal ones; -1 where none
+    changed anything."""
+    found = np.asarray(effects)
+    return int(found.argmax()) if found.size and found.max() >= CHANGED else -1
 
 
 def factor(nats: float) -> str:

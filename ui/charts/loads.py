@@ -66,15 +66,16 @@ def loads_of(run: Run, *, what: str = CONTRIBUTION, before: Sequence[str] = ()) 
     names, contribution = run.experts, run.contribution
     if not names or not len(run.shares):
         return ()
+    leaders: list[int] = []
     if what == EFFECT and run.effects is not None:
-        means, shares = run.effects, run.shares
+        means, shares, leaders = run.effects, run.shares, run.leaders
     elif contribution is None or what == "weight":
         means = mean_weights(run.gates, run.present)
         total = np.abs(means).sum(-1, keepdims=True)
         shares = np.divide(np.abs(means), total, out=np.zeros_like(means), where=total > 0)
     else:
         means, shares = mean_contribution(contribution), run.contribution_shares
-    led = led_by([strongest(row) for row in shares], len(names))
+    led = led_by(leaders or [strongest(row) for row in shares], len(names))
     places = places_of(names, before) if before else run.places
     rows = zip(names, places, led, means.mean(0), shares.mean(0), strict=True)
     return tuple(Load(n, place, led, float(m), float(s)) for n, place, led, m, s in rows)

@@ -82,10 +82,9 @@ def read_run(path: Path) -> Run:
 
 
 def _found(one: Found) -> list[object]:
-    """Its fields; the last only where there is no similarity."""
-    if math.isnan(one.score):
-        return [one.name, None, one.taken, one.without]
-    return [one.name, round(one.score, 4), one.taken]
+    """Its fields, in their order."""
+    score = None if math.isnan(one.score) else round(one.score, 4)
+    return [one.name, score, one.taken, one.without, one.about]
 
 
 def _packed(array: np.ndarray) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ramole_core import effect_shares
 
-from .did import Did
+from .did import Did, leader_of
 from .palette import places_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ class Found:
     taken: bool
     without: str = NAMED
     """Why there is no score, where it is nan."""
+    about: str = ""
+    """What its card says that it does, in short."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,13 @@ class Run:
     def _did(self, effects: np.ndarray, base: float, mixture: float) -> Did:
         named = tuple(zip(self.experts, self.places, strict=True))
         return Did(named, float(base), tuple(map(float, effects)), float(mixture))
+
+    @property
+    def leaders(self) -> list[int]:
+        """The adapter that leads each token, by the measure of `shares`; -1 where none does."""
+        if self.effects is not None:
+            return [leader_of(row) for row in self.effects]
+        return [strongest(row) for row in self.shares]
 
     @property
     def measure(self) -> str:

@@ -3,7 +3,6 @@
 const root = element.querySelector('.tokens');
 const copy = root.querySelector('.copy');
 const legend = root.querySelector('.legend');
-const scale = root.querySelector('.scale');
 const meaning = root.querySelector('.meaning');
 const text = root.querySelector('.text');
 let shown = { run: null, tokens: [] };
@@ -52,12 +51,6 @@ function drawLegend(value) {
     item.append(make('span', 'chip', '–'), make('span', 'name', 'the base would have said it'), make('span', 'share', percent(value.untouched)));
     legend.append(item);
   }
-  scale.replaceChildren(...(value.scale || []).flatMap(([times, strength], n) => {
-    const step = make('i', 'step', times + '×');
-    step.style.setProperty('--strength', strongly(strength));
-    return n ? [step] : ['likelier with it: ', step];
-  }));
-  scale.hidden = !value.scale?.length;
   legend.hidden = !value.experts.length;
   copy.hidden = value.running || !value.tokens.length;
   meaning.textContent = value.meaning;
@@ -103,9 +96,10 @@ function drawToken(value, index) {
   const token = value.tokens[index];
   const node = make('span', 'token');
   // A line break must stay one, and yet be something to click.
-  const glyph = ending(value, index) ? '∎' : token.t === '' ? '·' : /^\n+$/.test(token.t) ? token.t.replace(/\n/g, '↵\n') : token.t;
+  const glyph = ending(value, index) ? 'end' : token.t === '' ? '·' : /^\n+$/.test(token.t) ? token.t.replace(/\n/g, '↵\n') : token.t;
   node.textContent = glyph;
   if (token.t === '' || /^\n+$/.test(token.t)) node.classList.add('faint');
+  if (ending(value, index)) node.classList.add('ending');
   const words = describe(value, token, index);
   node.setAttribute('role', 'button');
   node.setAttribute('aria-label', words.label);

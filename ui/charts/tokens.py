@@ -20,13 +20,14 @@ import numpy as np
 from ramole_core import MAX_SHAPLEY
 
 from ..parts.events import PLAIN
+from .did import leader_of
 from .palette import ink_of, letter_of
 from .run import CONTRIBUTION, EFFECT, WEIGHT, Run, strongest
 
 MEANING = (
-    "Each piece of a word (a token) has the colour of the adapter that made it likelier: pale is a "
-    "little, strong a lot, none that the base would have said it too. The line below a token "
-    "shares that among all adapters."
+    "Each piece of a word (a token) has the colour of the adapter that did most to make it "
+    "likelier: the palest means 1.2 times, the strongest 10 times or more, no colour that the base "
+    "would have said it too. The line below a token shares that among all adapters."
 )
 LEFT_OUT = (
     "With more than {most} adapters each is left out once, so that their effects need not add up."
@@ -50,14 +51,11 @@ WEIGHTS_MEANING = (
 BASE_MEANING = "No adapter was used: this is the base model alone, so there is nothing to colour."
 FULL = math.log(10)
 """Nats at which a colour is strongest: a token that an adapter made 10 times likelier."""
-TIMES = (1.2, 3, 10)
-"""How much likelier the steps of the legend's scale are."""
 EMPTY = "The answer appears here, token by token."
 TEMPLATE = """
 <div class="tokens">
   <button type="button" class="copy" hidden aria-live="polite">Copy</button>
   <ul class="legend" hidden aria-label="Adapters in this answer"></ul>
-  <p class="scale" hidden></p>
   <div class="text" role="group" aria-label="Answer, token by token: arrow keys move, Enter opens">
   </div>
   <p class="meaning"></p>
@@ -112,7 +110,6 @@ class Growing:
         return {
             "measure": self._measure,
             "untouched": round(self._led[-1] / total, 4) if measured else 0,
-            "scale": [[f"{t:g}", _of_full(math.log(t))] for t in TIMES] if measured else [],
             "run": self.run,
             "running": running,
             "tokens": self._lines,
@@ -135,7 +132,7 @@ class Growing:
         self, piece: str, shares: Sequence[float] | np.ndarray, effects: np.ndarray | None
     ) -> None:
         row = [round(float(share), 3) for share in shares]
-        leader = strongest(shares if effects is None else np.where(shares, effects, 0))
+        leader = strongest(shares) if effects is None else leader_of(effects)
         token: dict[str, Any] = {"t": piece, "e": leader, "w": row, "s": _strength(row, leader)}
         if effects is not None:
             token["n"] = [round(float(effect), 2) for effect in effects]

@@ -1,7 +1,6 @@
 """Step 8 as a picture: recorded answers as the rows of a batch, a column a step."""
 
 from ..charts.palette import chip_html, ink_of, letter_of, places_of
-from ..charts.run import strongest
 from ..parts.markup import escaped
 from .facts import legible, word
 from .frames import box, figure, table
@@ -19,8 +18,7 @@ def batch_html() -> str:
         places = places_of(run.experts, met)
         met += run.experts
         cells = []
-        for piece, shares in list(zip(run.pieces, run.shares, strict=True))[:STEPS]:
-            leader = strongest(shares)
+        for piece, leader in list(zip(run.pieces, run.leaders, strict=True))[:STEPS]:
             place = places[leader] if leader >= 0 else -1
             ink = ink_of(place)
             nobody = "the base would have said it" if run.experts else "the base alone"

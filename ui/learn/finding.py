@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..charts.palette import NOBODY, chip_html, ink_of
-from ..parts.markup import escaped
+from ..parts.markup import description_of, escaped
 from .frames import ABOVE, BELOW, bar, figure, table
 from .kept import MEANING, K, Vectors, judged, vectors
 
@@ -25,7 +25,11 @@ DOES = {"dart": "turns facts into sentences", "clickbait": "judges headlines"}
 def pool_html(cards: "Sequence[AdapterCard]") -> str:
     """Every adapter of the sample pool: name, purpose, size."""
     rows = [
-        (f"<code>{escaped(card.name)}</code>", escaped(sentence(card)), f"{card.parameters:,}")
+        (
+            f"<code>{escaped(card.name)}</code>",
+            escaped(description_of(card, most=240, sentence=True)),
+            f"{card.parameters:,}",
+        )
         for card in sorted(cards, key=lambda card: card.name)
     ]
     drawn = table("The pool", ("adapter", "what its author says it does", "numbers"), rows)
@@ -34,14 +38,6 @@ def pool_html(cards: "Sequence[AdapterCard]") -> str:
         f"The {len(rows)} adapters of the pool. “Numbers” says how many an adapter holds; the base "
         "of the recorded runs, SmolLM2-135M-Instruct, has about 135 million.",
     )
-
-
-def sentence(card: "AdapterCard") -> str:
-    """The first sentence of what an adapter's card says, without the heading and its subject."""
-    text = card.description.replace("\n", " ").strip().removeprefix(f"# {card.name}").strip()
-    text = text.removeprefix("This adapter ")
-    first, dot, _ = f"{text[:1].upper()}{text[1:]}".partition(". ")
-    return (first + "." if dot else first)[:240]
 
 
 def vectors_html() -> str:

@@ -6,7 +6,7 @@ Every word of an adapter comes from a file that somebody made, so each passes `e
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
-from ..parts.markup import escaped
+from ..parts.markup import description_of, escaped
 
 if TYPE_CHECKING:
     from ramole_core import AdapterCard
@@ -102,7 +102,7 @@ def cards_html(cards: Sequence["AdapterCard"], *, yours: Collection[str], total:
     articles = "".join(
         f'<article class="rm-card" aria-label="{escaped(card.name)}">'
         f"<h3>{escaped(card.name)}</h3>"
-        f'<p title="{escaped(card.description)}">{escaped(_short(card.description))}</p>'
+        f'<p title="{escaped(card.description)}">{escaped(_described(card))}</p>'
         f'<ul class="rm-badges">{badges_html(card, yours=card.key in yours)}</ul>'
         f'<button type="button" class="rm-open" data-name="{escaped(card.name)}">'
         f'Details<span class="rm-hidden"> of {escaped(card.name)}</span></button></article>'
@@ -112,11 +112,8 @@ def cards_html(cards: Sequence["AdapterCard"], *, yours: Collection[str], total:
     return f'<p class="rm-count" role="status">{shown}</p><div class="rm-cards">{articles}</div>'
 
 
-def _short(text: str, most: int = 180) -> str:
-    """One line; what every card of the pool begins with is left out."""
-    words = " ".join(text.split()).removeprefix("This adapter ") or "No description."
-    words = words[:1].upper() + words[1:]
-    return words if len(words) <= most else words[:most].rsplit(" ", 1)[0] + " …"
+def _described(card: "AdapterCard") -> str:
+    return description_of(card, most=180) or "No description."
 
 
 def matching(
