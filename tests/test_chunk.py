@@ -64,6 +64,16 @@ def test_who_needs_the_same_tokens_waits():
     assert counts(next_chunk([prompt(0, 4000), prompt(1, 60, like=0)], 256)) == {0: 256}
 
 
+@pytest.mark.parametrize("known", [0, 1, 20, 40])
+def test_a_request_is_compared_by_what_is_known_of_it(known):
+    """Nothing of one whose prompt is rated, the prompt alone of one that is read again."""
+    first, second = prompt(0, 60), prompt(1, 90, like=0)
+    first.content = first.content[:known]
+    waits = known >= 8
+    assert counts(next_chunk([first, second], 256)) == ({0: 60} if waits else {0: 60, 1: 90})
+    assert counts(next_chunk([second, first], 256))[1] == 90
+
+
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.lists(st.integers(1, 900), min_size=1, max_size=9), st.sampled_from([7, 64, 256]))
 def test_the_first_has_half_and_nothing_is_left_over(lengths, budget):

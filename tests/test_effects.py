@@ -223,6 +223,17 @@ def test_the_bits_are_the_same_in_any_batch_given_or_made_traced_or_not(world):
     np.testing.assert_array_equal(again.effects, alone[0].effects)
 
 
+def test_answers_of_any_length_are_read_again_together(world):
+    """A reading is told apart by its prompt alone, which ends before what it reads."""
+    requests = [Request("Count " + "on and " * n, method="mixture", **GIVEN) for n in (0, 1, 3, 9)]
+    alone = [ask(world, request) for request in requests]
+    world.engine.forget_prefixes()
+    for order in (requests, requests[::-1]):
+        together = stream(world, [world.prepare(request, NAMES) for request in order])
+        for one, other in zip(alone, together if order is requests else together[::-1], strict=True):
+            np.testing.assert_array_equal(one.effects, other.effects)
+
+
 def test_what_is_read_is_the_answer_alone_and_nothing_where_nobody_asks(world):
     world.engine.forget_prefixes()
     before = world.engine.stats()["effect_tokens"]

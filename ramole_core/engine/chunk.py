@@ -55,7 +55,7 @@ def _waits_for(state: RequestState, share: Share) -> bool:
     other = share.state
     if state.request.trace and not other.request.trace and state.segments.mixed:
         return False  # it needs the trace rows
-    end = min(other.fed + share.count, len(state.content) - 1)
+    end = max(0, min(other.fed + share.count, len(state.content) - 1, len(other.content)))
     mine, its = state.content[:end], other.content[:end]
     differ = np.flatnonzero((mine != its).any(1))
     common = int(differ[0]) if len(differ) else end
