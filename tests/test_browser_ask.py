@@ -104,7 +104,7 @@ def test_an_answer_arrives_with_colour_letter_and_words(quick, visit):
     assert (
         tokens.nth(4).get_attribute("aria-label") == "line break: expert C, cat, 4.5 times likelier"
     )
-    assert tokens.nth(3).get_attribute("aria-label") == "${here}: the base would have said it"
+    assert tokens.nth(3).get_attribute("aria-label") == "${here}: no adapter needed"
     assert "B bee 4.5 times likelier" in tokens.nth(2).get_attribute("title")
     colour = "n => getComputedStyle(n).backgroundColor"
     assert len({tokens.nth(i).evaluate(colour) for i in (0, 2, 3, 4)}) == 4
@@ -115,7 +115,7 @@ def test_an_answer_arrives_with_colour_letter_and_words(quick, visit):
         page.locator("#answer .legend li").first.inner_text().split()
         == "A ant 38 % of the answer".split()
     )
-    expect(page.locator("#answer .meaning")).to_contain_text("the colour of the adapter")
+    expect(page.locator("#answer .meaning")).to_contain_text("Coloured: an adapter made")
     expect(page.locator("#beside .plain")).to_contain_text("The boats <b>lie</b> ${here}")
     expect(page.locator("#trace-npz")).to_be_hidden()
     page.locator("#timing summary").click()
@@ -507,7 +507,7 @@ def test_a_recorded_run_is_there_before_the_model_and_a_question_waits_for_it(sl
     assert head_lines(page) == [1, 1]
     page.locator("#examples-recorded button").first.click()
     expect(page.locator("#answer .token")).to_have_count(len(WORDS))
-    expect(page.locator("#notice")).to_have_text("Recorded run: A made-up run.")
+    expect(page.locator("#notice")).to_have_text("Recorded earlier: A made-up run.")
     expect(page.locator("#talk .asked")).to_contain_text("Which boats?")
     expect(page.locator("#prompt textarea")).to_have_value("")
     page.locator("#answer .token").nth(2).click()

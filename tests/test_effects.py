@@ -228,9 +228,10 @@ def test_answers_of_any_length_are_read_again_together(world):
     requests = [Request("Count " + "on and " * n, method="mixture", **GIVEN) for n in (0, 1, 3, 9)]
     alone = [ask(world, request) for request in requests]
     world.engine.forget_prefixes()
-    for order in (requests, requests[::-1]):
-        together = stream(world, [world.prepare(request, NAMES) for request in order])
-        for one, other in zip(alone, together if order is requests else together[::-1], strict=True):
+    for step in (1, -1):
+        asked = [world.prepare(request, NAMES) for request in requests[::step]]
+        together = stream(world, asked)[::step]
+        for one, other in zip(alone, together, strict=True):
             np.testing.assert_array_equal(one.effects, other.effects)
 
 

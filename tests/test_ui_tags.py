@@ -57,7 +57,7 @@ NEAR = {"nearest": "nl2bash", "similarity": 0.49, "threshold": 0.18}
     [
         (
             Evidence("adapters", **NEAR),
-            "nl2bash fits (similarity 0.49; below about 0.18 the base answers alone).",
+            "nl2bash fits (similarity 0.49; the most similar one needs about 0.18).",
         ),
         (Evidence("adapters", **NEAR, response=0.01), "nl2bash fits, if only just ("),
         (Evidence("base", **NEAR), "No adapter fits; the small base model answers by itself."),
@@ -76,7 +76,7 @@ def test_the_verdict_is_one_sentence_and_the_rule_s_numbers_are_folded(evidence,
 
 def test_where_the_nearest_does_not_answer_the_verdict_names_who_does():
     said = verdict(Evidence("adapters", **NEAR), ["bee", "ant"])
-    near = "(similarity 0.49; below about 0.18 the base answers alone)"
+    near = "(similarity 0.49; the most similar one needs about 0.18)"
     assert said == f"nl2bash is the nearest {near}, but bee comes first."
     said = verdict(Evidence("adapters", **NEAR), ["bee", "nl2bash"])
     assert said == f"nl2bash fits {near}; bee comes first."

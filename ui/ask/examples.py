@@ -80,8 +80,8 @@ def example_choices(
 ) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
     """Recorded runs, as many as fit into a line or two; folded, the others, and the live prompts
     that are not recorded."""
-    runs = {i: ("example", title) for i, title in enumerate(recorded)}
-    asked = {i: ("live", title) for i, title in enumerate(live) if title not in recorded}
+    runs = {i: ("examples", title) for i, title in enumerate(recorded)}
+    asked = {i: ("asked now", title) for i, title in enumerate(live) if title not in recorded}
     first = {i: run for i, run in runs.items() if i < IN_SIGHT}
     label = "Recorded runs, shown without the model"
     kept = choices(first, label, elem_id="examples-recorded", kind="recorded")

@@ -97,7 +97,7 @@ def done(
 
     `recorded`: the file of a recorded run.
     """
-    said = f"Recorded run: {run.title}." if run.title else ""
+    said = f"Recorded earlier: {run.title}." if run.title else ""
     if run.answer.finish_reason == "cancelled":
         said = "Stopped."
     if dropped := run.answer.extra.get("dropped_turns"):

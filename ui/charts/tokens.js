@@ -20,8 +20,18 @@ function percent(share) {
   return Math.round(100 * share) + ' %';
 }
 
+// Whole percents whose sum is that of the shares: what rounding down lost goes to the largest rests.
+function percents(shares) {
+  const down = shares.map((share) => Math.floor(100 * share + 1e-6));
+  const left = Math.round(100 * shares.reduce((a, b) => a + b, 0)) - down.reduce((a, b) => a + b, 0);
+  const order = shares.map((share, n) => n).sort((a, b) => 100 * (shares[b] - shares[a]) - down[b] + down[a]);
+  for (const n of order.slice(0, left)) down[n] += 1;
+  return down.map((whole) => whole + ' %');
+}
+
 // Adapters with less than a hundredth, and those beyond the first five by their share, stand in a fold.
 function drawLegend(value) {
+  const whole = percents([...value.experts.map((expert) => expert.share), value.untouched || 0]);
   const small = (expert) => value.experts.length > 1 && value.tokens.length && expert.share < 0.01;
   const first = [...value.experts].sort((a, b) => b.share - a.share).slice(0, 5);
   const rest = value.experts.filter((expert) => small(expert) || !first.includes(expert));
@@ -32,7 +42,7 @@ function drawLegend(value) {
     chip.style.color = expert.ink;
     item.append(chip, make('span', 'name', expert.name));
     if (value.tokens.length) {
-      item.append(make('span', 'share', percent(expert.share) + (n ? '' : ' of the answer')));
+      item.append(make('span', 'share', whole[value.experts.indexOf(expert)] + (n ? '' : ' of the answer')));
       item.title = 'Share ' + percent(expert.share) + '; leads at ' + percent(expert.led) + ' of the tokens';
     }
     return item;
@@ -48,7 +58,7 @@ function drawLegend(value) {
   }
   if (value.untouched) {
     const item = make('li', 'expert untouched');
-    item.append(make('span', 'chip', '–'), make('span', 'name', 'the base would have said it'), make('span', 'share', percent(value.untouched)));
+    item.append(make('span', 'chip', '–'), make('span', 'name', 'no adapter needed'), make('span', 'share', whole.at(-1)));
     legend.append(item);
   }
   legend.hidden = !value.experts.length;
@@ -69,7 +79,7 @@ function times(nats) {
 
 function describe(value, token, index) {
   const named = token.w.map((w, e) => value.experts[e].letter + ' ' + value.experts[e].name + ' ' + (token.n ? times(token.n[e]) : percent(w)));
-  const nobody = token.n ? 'the base would have said it' : 'no expert stands out';
+  const nobody = token.n ? 'no adapter needed' : 'no expert stands out';
   const leader = token.e < 0 ? nobody : 'expert ' + value.experts[token.e].letter + ', ' + value.experts[token.e].name + (token.n ? ', ' + times(token.n[token.e]) : '');
   const said = token.t.trim() || (token.t.includes('\n') ? 'line break' : token.t ? 'space' : ending(value, index) ? 'end of the answer' : 'no text');
   return { label: said + ': ' + (value.experts.length ? leader : 'base model'), title: ['Token ' + (index + 1), ...named].join('\n') };

@@ -25,9 +25,9 @@ from .palette import ink_of, letter_of
 from .run import CONTRIBUTION, EFFECT, WEIGHT, Run, strongest
 
 MEANING = (
-    "Each piece of a word (a token) has the colour of the adapter that did most to make it "
-    "likelier: the palest means 1.2 times, the strongest 10 times or more, no colour that the base "
-    "would have said it too. The line below a token shares that among all adapters."
+    "Coloured: an adapter made this piece of a word (a token) likelier than the base alone, pale "
+    "1.2 times, strong 10 times or more. Not coloured: after the same words the base would have "
+    "gone on in the same way. The line below a token shows each adapter's part."
 )
 LEFT_OUT = (
     "With more than {most} adapters each is left out once, so that their effects need not add up."

@@ -21,7 +21,7 @@ def batch_html() -> str:
         for piece, leader in list(zip(run.pieces, run.leaders, strict=True))[:STEPS]:
             place = places[leader] if leader >= 0 else -1
             ink = ink_of(place)
-            nobody = "the base would have said it" if run.experts else "the base alone"
+            nobody = "no adapter needed" if run.experts else "the base alone"
             name = run.experts[leader] if leader >= 0 else nobody
             cells.append(
                 f'<td style="background:{ink.colour};color:{ink.text}" '
@@ -48,7 +48,7 @@ def batch_html() -> str:
         f"The first {STEPS} steps of {len(rows)} recorded answers, drawn as if they shared a "
         "batch. A column is one step: every row that still runs gets one token. The letter is the "
         "adapter that made it likelier; letters and colours are given out anew here. Grey without "
-        "a letter: the base would have said it, or answers alone. An empty cell: the answer has "
+        "a letter: no adapter needed, or answers alone. An empty cell: the answer has "
         "ended, and its place is free. All were made with <code>ramole_plus</code>, so the answer "
         "to step 2's prompt differs from step 6's.",
         twin=table("The tokens of each row", ("request", "its tokens, in order"), told),

@@ -68,10 +68,10 @@ GUESSES: dict[int, Guess] = {
     ),
     6: Guess(
         "Capital letters",
-        14,
-        17,
-        "With ramole_plus the adapter that is by far the most similar did all of it: the comma "
-        "and the capital of Anna. For the words after them the base needed no help.",
+        0,
+        2,
+        "With ramole_plus the adapter that is by far the most similar did all of it: the capitals "
+        "of Every and July. For the words after them the base needed no help.",
     ),
     7: Guess(
         "Facts to a sentence, by MeteoRA",

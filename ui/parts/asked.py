@@ -92,7 +92,7 @@ def verdict(evidence: Evidence, taken: Sequence[str]) -> str:
         return f"{evidence.leader} fits: it shows no examples, and responds to these words."
     if evidence.nearest is None:
         return "No adapter shows examples, so all that were asked answer."
-    needed = f"below about {evidence.threshold:.2f} the base answers alone"
+    needed = f"the most similar one needs about {evidence.threshold:.2f}"
     near = f"similarity {evidence.similarity:.2f}; {needed}"
     if taken and evidence.nearest not in taken:
         return f"{evidence.nearest} is the nearest ({near}), but {taken[0]} comes first."

@@ -24,7 +24,8 @@ def choices(
     script: str = "",
 ) -> gr.HTML:
     """A button for each (badge, title), by the index that a press sends, in order where none is
-    given; not seen where there is none. `kind` colours the badges.
+    given; not seen where there is none. `kind` colours the badges; one that all share stands once,
+    before the buttons.
 
     `script` runs beside the buttons' own when the component is mounted.
     """
@@ -42,9 +43,13 @@ def choices(
 
 def choices_html(titles: Mapping[int, tuple[str, str]], label: str, *, kind: str) -> str:
     """What such a row holds; also its value where it changes."""
+    badges = {
+        badge: f'<span class="badge {kind}">{escape(badge)}</span>' for badge, _ in titles.values()
+    }
+    once = "".join(badges.values()) if kind != "tag" and len(badges) == 1 else ""
     buttons = "".join(
-        f'<button type="button" data-index="{i}"><span class="badge {kind}">{escape(badge)}</span>'
+        f'<button type="button" data-index="{i}">{"" if once else badges[badge]}'
         f"{escape(title)}</button>"
         for i, (badge, title) in titles.items()
     )
-    return f'<div class="choices" role="group" aria-label="{escape(label)}">{buttons}</div>'
+    return f'<div class="choices" role="group" aria-label="{escape(label)}">{once}{buttons}</div>'

@@ -54,8 +54,8 @@ LIVE = (
     ),
     Example(
         "Capital letters",
-        "Fix the capital letters in the following text: on friday the night train from oslo to "
-        "bergen was two hours late, said anna berg of the railway.",
+        "Fix the capital letters in the following text: every july thousands of people visit the "
+        "beaches of spain and italy.",
     ),
     Example(
         "Question to SQL",
