@@ -244,6 +244,19 @@ def test_clear_ones_and_those_of_another_base_are_not_doubted(tmp_path):
     assert not clear.doubts(clear.judge("a", []))
 
 
+def test_one_s_own_adapter_need_only_be_nearer_than_the_base(tmp_path):
+    """Who uploads an adapter asks for it more often than for one of a pool."""
+    judge = expert(tmp_path, {"a": (0.2, 0.0)})
+    own, other = Hit("x", 0.25, owner="me"), Hit("y", 0.24)
+    found = judge.judge("a", [own, other])
+    assert found.decision == "adapters" and found.own and found.threshold == pytest.approx(0.2)
+    assert not judge.doubts(found), "responses were fitted for the line of the pool"
+    assert judge.judge("a", [other, replace(own, score=0.23)]).decision == "base"
+    assert judge.judge("a", [replace(own, score=0.19)]).decision == "base"
+    low = expert(tmp_path, {"a": (0.2, 0.0)}, replace(LINES, alone=Alone(1.0, -0.05, 0.01)))
+    assert low.judge("a", [own]).threshold == pytest.approx(0.15)
+
+
 def test_a_message_goes_on_unless_another_adapter_is_far_ahead_or_it_is_everyday(tmp_path):
     near = {"go": (0.1, 0.3), "chat": (0.4, 0.2)}
     goes_on = expert(tmp_path, near).goes_on

@@ -68,14 +68,15 @@ class BaseExpert:
             return Evidence(
                 "adapters", base_similarity=base, blind=blind, calibrated=self.calibrated
             )
-        needed = line.threshold + line.slope * base
-        best = hits[0].score
+        own, best = hits[0].owner is not None, hits[0].score
+        needed = line.slope * base + (min(line.threshold, 0) if own else line.threshold)
         return Evidence(
             "adapters" if best >= needed else "base",
             nearest=hits[0].name,
             similarity=best,
             base_similarity=base,
             threshold=needed,
+            own=own,
             blind=blind,
             calibrated=self.calibrated,
         )
@@ -113,7 +114,8 @@ class BaseExpert:
 
     def _is_near(self, evidence: Evidence) -> bool:
         distance = abs(evidence.similarity - evidence.threshold)
-        return evidence.nearest is not None and distance < self.calibration.alone.doubt
+        known = evidence.nearest is not None and not evidence.own
+        return known and distance < self.calibration.alone.doubt
 
     def goes_on(self, text: str, nearest: Hit | None, leader: Hit) -> Evidence | None:
         """The evidence for keeping the adapters of the turn before, `leader` first; None: the text

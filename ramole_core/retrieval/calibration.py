@@ -1,6 +1,7 @@
 """Fitted thresholds: when the base answers in place of adapters, when a follow-up keeps them.
 
     the adapters answer    where  best - slope base                        >= threshold
+      an upload of one's own:     best - slope base                        >= min(threshold, 0)
       in doubt (within `doubt` of it), where they were heard:
                                   best - slope base + own z + all mean z   >= threshold
     where some show no examples    all mean z - slope base                  >= threshold
