@@ -302,3 +302,16 @@ def test_nothing_past_a_stop_string_is_ever_streamed(tiny_llama):
 def test_contradictions_are_refused_on_construction(options, message):
     with pytest.raises(RamoleError, match=message):
         Request(**{"prompt": "hello", **options})
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_weights_that_overflow_end_their_own_request_with_a_sentence(parts, temperature):
+    huge = ask("one", "mixture", weights=[1e30], adapters=["ant"], temperature=temperature, seed=1)
+    other = ask("two words", "base")
+    (alone,) = run(parts, [(other, [])])
+    states, found = submit(parts, [(huge, ["ant"]), (other, [])]), {}
+    while not parts.engine.scheduler.idle:
+        found |= {state: item for state, item in parts.engine.step() if not isinstance(item, Step)}
+    assert isinstance(found[states[0]], RamoleError)
+    assert "too large for the model's precision" in str(found[states[0]])
+    assert found[states[1]].text == alone.text

@@ -7,6 +7,7 @@ from hypothesis import given, strategies as st
 
 from ramole_core import Generation, RamoleError, Request, Step
 from ramole_core.answer import parts_record
+from ramole_core.base.shapes import read_shapes
 from ramole_core.selection.part_stream import join, stream_parts
 from ramole_core.selection.parts import (
     BOTH_ASK,
@@ -20,7 +21,7 @@ from ramole_core.selection.parts import (
     price_of,
 )
 from ramole_core.terminal.console import shares_of
-from tests.test_ramole import ASK, ramole as ramole  # noqa: F401  the fixture
+from tests.test_ramole import ASK, ramole as ramole, write_lora  # noqa: F401  a fixture
 from ui.ask.answer import Live, answer
 
 EGG, SUM, RAIN = "How long do I boil an egg?", "Multiply 12 by 7.", "Will it rain in Oslo?"
@@ -46,6 +47,27 @@ def test_each_part_is_a_turn_with_its_own_adapters(ramole):
     assert first.trace and second.trace and alone.trace and then.trace
     assert first.trace.token_ids == alone.trace.token_ids
     assert second.trace.token_ids == then.trace.token_ids
+
+
+def test_a_later_part_has_its_adapters_when_they_are_removed_meanwhile(
+    ramole, tiny_llama, tmp_path
+):
+    folder = write_lora(tmp_path / "a", read_shapes(tiny_llama), rank=2, seed=5)
+    ramole.pool.add(folder, name="mine", examples=["zebra stripes"], owner="me")
+    asked = replace(BOTH, prompt=f"{EGG}\n\nzebra stripes", method="mixture", owner="me")
+    expected = ramole.generate([asked])[0]
+    assert expected.parts[1].adapters == ["mine"]
+    found = []
+    for _, item in ramole.stream_batch([asked]):
+        if isinstance(item, Step) and len(found) == 0:
+            ramole.pool.remove("mine", "me")
+        found.append(item)
+    assert found[-1].text == expected.text
+
+
+def test_no_prompt_is_cut_into_more_parts_than_tokens(ramole):
+    answer = ramole.generate([replace(BOTH, max_new_tokens=1)])[0]
+    assert answer.new_tokens == 1 and not answer.parts
 
 
 def test_steps_say_their_part_and_one_selection_says_all(ramole):

@@ -1,5 +1,6 @@
 """The state of one request in the engine, from the queue to its last token."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -28,10 +29,16 @@ from ramole_core.engine.logits import changed_logits, log_probability
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.trace import Gates
+from ramole_core.errors import RamoleError
 from ramole_core.kernels.logprob import token_logprobs
 from ramole_core.layers import Layout, RowMix
 from ramole_core.request import Generation, Request, Step
 from ramole_core.turns import Source, source_of
+
+NO_NUMBER = (
+    "The model's output is no number: an adapter, or the weight that it was given, is too large "
+    "for the model's precision; give it a smaller weight, or leave it out."
+)
 
 
 @dataclass(eq=False)
@@ -144,6 +151,9 @@ class RequestState:
             skip_draws(self.generator, request, 1)
         elif token is None:
             token = self._choose(logits.float())
+        # on a GPU each look waits for the device, so only the first token is looked at
+        if (logits.is_cpu or self.first is None) and not math.isfinite(logits[token].item()):
+            raise RamoleError(NO_NUMBER)
         self.first = time.perf_counter() if self.first is None else self.first
         if request.effects:
             self.logprobs += token_logprobs(logits[None], [token])

@@ -96,7 +96,8 @@ class Traced:
         for module, lengths, at in self.seen_later:
             outputs[module, at] = lengths.cpu().numpy()
         told = self.told[:, :, self.tokens]
-        told[CONTRIBUTION] /= np.maximum(outputs, TINY)[..., None]
+        with np.errstate(invalid="ignore"):  # of a request that ends because of it
+            told[CONTRIBUTION] /= np.maximum(outputs, TINY)[..., None]
         np.minimum(told[CONTRIBUTION], MAX_CONTRIBUTION, out=told[CONTRIBUTION])
         self._leave_experts_out(told)
         whole = self._placed(torch.from_numpy(told).permute(2, 0, 1, 3))

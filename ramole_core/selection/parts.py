@@ -214,7 +214,7 @@ class Parts:
 
     def of(self, request: Request) -> tuple[str, ...]:
         """The parts of the request's prompt, in order; the prompt alone where it is answered as a
-        whole."""
+        whole, or where there is not a token for each part."""
         whole = (request.prompt,)
         if not self._splits(request) or len(pieces := pieces_of(request.prompt)) < 2:
             return whole
@@ -235,7 +235,9 @@ class Parts:
         adapters = np.stack(self._retriever.card_vectors([cards[name] for name in known]))
         cutter = Cutter(pieces, vectors, adapters, embed=self._retriever.vectors, base=self._base)
         runs = cutter.cut((0, len(pieces)))
-        return tuple(map(cutter.text_of, runs)) if len(runs) > 1 else whole
+        return (
+            tuple(map(cutter.text_of, runs)) if 1 < len(runs) <= request.max_new_tokens else whole
+        )
 
     def _splits(self, request: Request) -> bool:
         splits = find_row(request.method).splits and self._base.calibrated

@@ -102,7 +102,9 @@ class Preparation:
             if later:
                 others = tuple(_selection(choice) for choice in later)
                 selection = replace(selection, text=request.prompt, later=others)
-            turns_to_come = tuple(Turn(choice.turn, choice.candidates) for choice in later)
+            turns_to_come = tuple(
+                Turn(choice.turn, tuple(map(_held, choice.candidates))) for choice in later
+            )
             prepared.append(replace(one, selection=selection, later=turns_to_come))
         return prepared
 
@@ -136,6 +138,12 @@ class Preparation:
         cards = {card.name: card for card in self._pool.cards(request.owner)}
         held = [cards[name] for name in mix.adapters if name in cards]
         return mix.request(request, {card.name: card.content for card in held})
+
+
+def _held(candidate: "Candidate") -> "Candidate":
+    """The candidate with its LoRAs read now, so that its adapter may be removed meanwhile."""
+    loras = candidate.load()
+    return replace(candidate, load=lambda: loras)
 
 
 def _selection(choice: Choice) -> Selection:
