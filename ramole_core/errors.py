@@ -33,6 +33,13 @@ class AdapterRefused(RamoleError):
     """An adapter, or a change to the pool, that cannot be accepted."""
 
 
+def removed_meanwhile(name: str) -> RamoleError:
+    """The error for an adapter that is gone before it could be read."""
+    return RamoleError(
+        f"The adapter {name} was removed while it was asked for; ask again, and others are found."
+    )
+
+
 class Busy(RamoleError):
     """The queue, the data folder or the engine is taken; try again."""
 

@@ -65,6 +65,16 @@ def test_a_later_part_has_its_adapters_when_they_are_removed_meanwhile(
     assert found[-1].text == expected.text
 
 
+def test_one_that_is_removed_before_it_is_read_is_said_to_be(ramole, tiny_llama, tmp_path):
+    folder = write_lora(tmp_path / "a", read_shapes(tiny_llama), rank=2, seed=6)
+    card = ramole.pool.add(folder, name="gone", examples=["zebra stripes"], owner="me")
+    named = {"adapters": ["gone"], "method": "mixture", "owner": "me"}
+    (found,) = ramole.candidates([Request("zebra", **named, **ASK)])
+    ramole.pool.remove("gone", "me")
+    with pytest.raises(RamoleError, match=f"adapter {card.name} was removed while it was asked"):
+        found[0].load()
+
+
 def test_no_prompt_is_cut_into_more_parts_than_tokens(ramole):
     answer = ramole.generate([replace(BOTH, max_new_tokens=1)])[0]
     assert answer.new_tokens == 1 and not answer.parts

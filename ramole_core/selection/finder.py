@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, removed_meanwhile
 from ramole_core.methods import complete_options
 from ramole_core.pool import AdapterCard, Pool
 from ramole_core.request import Request
@@ -163,5 +163,10 @@ class Finder:
     def _loras(self, card: AdapterCard) -> "LoraSet":
         from ramole_core.composition import Lora
 
-        tensors = self._pool.tensors(card)
+        try:
+            tensors = self._pool.tensors(card)
+        except RamoleError as error:
+            if any(one.content == card.content for one in self._pool.all_cards()):
+                raise
+            raise removed_meanwhile(card.name) from error
         return {path: Lora(A=A, B=B) for path, (A, B) in tensors.modules.items()}

@@ -16,7 +16,7 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, removed_meanwhile
 from ramole_core.pool.config import CONFIG
 from ramole_core.pool.inspection import WEIGHTS
 from ramole_core.whole_file import replacing
@@ -135,7 +135,4 @@ class AdapterStore:
 
 def not_there(content: str) -> RamoleError:
     """The error for an adapter that is gone from the store."""
-    return RamoleError(
-        f"The adapter with the checksum {content[:12]}... was removed while it was asked for; ask "
-        "again, and others are found."
-    )
+    return removed_meanwhile(f"with the checksum {content[:12]}...")
