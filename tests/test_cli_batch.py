@@ -48,6 +48,12 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def standard_input(monkeypatch, data: bytes) -> None:
+    """Standard input of these bytes, opened as Python opens it in a locale of UTF-8."""
+    opened = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="surrogateescape")
+    monkeypatch.setattr("sys.stdin", opened)
+
+
 def lines(text: str | Path) -> list[dict]:
     text = text.read_text("utf-8") if isinstance(text, Path) else text
     return [json.loads(line) for line in text.splitlines()]
@@ -84,7 +90,7 @@ def test_earlier_turns_are_asked_with_and_stand_in_the_line_of_the_answer(
 
 
 def test_csv_and_standard_input(door, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO("prompt,max_new_tokens\na,2\n"))
+    standard_input(monkeypatch, b"prompt,max_new_tokens\na,2\n")
     assert main(["batch", "-"]) == 0
     (line,) = lines(capsys.readouterr().out)
     assert line["new_tokens"] == 2
@@ -92,6 +98,21 @@ def test_csv_and_standard_input(door, tmp_path, capsys, monkeypatch):
     assert main(["batch", str(tmp_path / "rows.csv")]) == 0
     (line,) = lines(capsys.readouterr().out)
     assert line["adapters"] == ["dog", "ant"]
+
+
+@pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16"])
+def test_standard_input_is_decoded_as_a_file_is(coding, door, monkeypatch, capsys):
+    standard_input(monkeypatch, "prompt,max_new_tokens\nblå,2\n".encode(coding))
+    assert main(["batch", "-"]) == 0
+    (line,) = lines(capsys.readouterr().out)
+    assert (line["prompt"], line["new_tokens"]) == ("blå", 2)
+
+
+def test_standard_input_that_is_no_text_is_one_sentence(door, monkeypatch, capsys):
+    standard_input(monkeypatch, b"prompt\nbl\xe5\n")
+    assert main(["batch", "-"]) == 2
+    assert "Standard input is not UTF-8 text at line 2" in capsys.readouterr().err
+    assert not door.batches
 
 
 def test_json_is_all_of_stdout(door, file, tmp_path, capsys):

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ramole_core.batch.prompt_file import read_batch, read_batch_file
+from ramole_core.batch.prompt_file import decode, read_batch, read_batch_file
 from ramole_core.batch.record import (
     Written,
     added_to,
@@ -72,8 +72,10 @@ def batch(
         raise RamoleError(f"{out} is there already; add --resume to go on, or name another file.")
     with reached(owner) as system:
         how = {"defaults": asked, "owner": owner}
-        text = sys.stdin.read() if file == "-" else ""
-        rows = read_batch(text, **how) if file == "-" else read_batch_file(Path(file), **how)
+        if file == "-":
+            rows = read_batch(decode(sys.stdin.buffer.read(), "Standard input"), **how)
+        else:
+            rows = read_batch_file(Path(file), **how)
         if not isinstance(system, Server):
             rows = refuse_unfit(system, rows, owner=owner)
         if out is not None:
