@@ -122,6 +122,17 @@ def test_csv_with_any_usual_delimiter_quotes_and_blank_lines(between: str):
     assert (first.line, second.line) == (3, 5) and (first.index, second.index) == (0, 1)
 
 
+def test_a_csv_cell_of_any_length_leaves_the_rows_after_it_readable():
+    long = "x" * 140_000  # Python's own limit of a cell is 131,072
+    text = f"prompt\nfirst\n{long}\nlast\n"
+    assert [row.request.prompt for row in read_batch(text).rows] == ["first", long, "last"]
+    batch = read_batch(text, limits=BatchLimits(characters=100_000))
+    assert [row.line for row in batch.rows] == [2, 4]
+    assert [row.sentence for row in batch.bad] == [
+        "The prompt has 140000 characters, and 100000 is the most."
+    ]
+
+
 def test_other_columns_are_carried_along_and_never_applied():
     text = '{"prompt": "a", "label": {"x": 1}, "owner": "somebody", "trace": true, "id": "r1"}'
     batch = read_batch(text)

@@ -39,6 +39,7 @@ def known_column(name: str) -> bool:
 Read = Iterator[tuple[int, Mapping[str, object] | BadRow]]
 """Line numbers from 1, each with its row."""
 DELIMITERS = ",;\t|"
+csv.field_size_limit(2**31 - 1)  # what a C long holds anywhere; a prompt may be long
 
 
 def kind_of(text: str) -> Kind:
