@@ -133,6 +133,22 @@ def test_a_csv_cell_of_any_length_leaves_the_rows_after_it_readable():
     ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "question,text\nq1,c1\n,c2\n",
+        "text,question\nc1,q1\nc2\n",
+        "input,prompt,text\ni1,q1,c1\ni2, ,c2\n",
+    ],
+)
+def test_the_header_says_which_column_of_csv_is_the_prompt_also_where_its_cell_is_empty(text):
+    batch = read_batch(text, kind="csv")
+    assert [row.request.prompt for row in batch.rows] == ["q1"]
+    assert [(row.line, row.sentence) for row in batch.bad] == [
+        (3, "The prompt is empty; type one.")
+    ]
+
+
 def test_other_columns_are_carried_along_and_never_applied():
     text = '{"prompt": "a", "label": {"x": 1}, "owner": "somebody", "trace": true, "id": "r1"}'
     batch = read_batch(text)

@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import zip_longest
 
 from ramole_core.batch.rows import BadRow, Kind, beginning
 from ramole_core.errors import RamoleError
@@ -105,8 +106,9 @@ def _csv_rows(text: str) -> Read:
             sentence = f"{len(cells)} cells, but the header names {len(header)} columns."
             yield line, BadRow(0, line, sentence, beginning(delimiter.join(cells)))
         else:
-            named = [(name, cell) for name, cell in zip(header, cells, strict=False) if name]
-            yield line, {name: cell for name, cell in named if cell.strip() or name == "prompt"}
+            asked = prompt_column(header)  # kept where its cell is empty: no other column is asked
+            named = [pair for pair in zip_longest(header, cells, fillvalue="") if pair[0]]
+            yield line, {name: cell for name, cell in named if cell.strip() or name == asked}
 
 
 def _header(cells: list[str]) -> list[str]:
