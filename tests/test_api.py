@@ -661,6 +661,70 @@ def test_a_batch_says_the_answers_so_far_in_order():
     assert [row["text"] for row in last] == ["a", "b"]
 
 
+class Prepares(FakeRamole):
+    """Refuses a call for a prompt that is known to be bad only once it is prepared."""
+
+    def _check(self, request: Request) -> None:
+        if "long" in request.prompt:
+            raise RamoleError(f"The prompt {request.prompt!r} is too long.")
+
+
+@pytest.mark.parametrize("bad", [(), (0,), (3,), (1, 4), (2, 3), range(5)])
+def test_a_prompt_that_is_refused_once_it_is_prepared_has_its_sentence_in_its_place(bad):
+    rows = [f"long {n}" if n in bad else f"short {n}" for n in range(5)]
+    *_, told = batched(Prepares(length=2), [*rows, 7], {}, owner=None)
+    for n, one in enumerate(told[:5]):
+        refused = {"error": f"The prompt 'long {n}' is too long."}
+        assert one == refused if n in bad else one["text"] == "The boats "
+    assert told[5] == {"error": "prompt=7; give a text."}
+
+
+class Breaks(FakeRamole):
+    """Answers its first request, and breaks off in the middle of the others."""
+
+    def stream_batch(self, requests, **how):
+        self.requests += requests
+        yield from ((n, said(request.prompt)) for n, request in enumerate(requests))
+        yield 0, answer_of(requests[0].prompt)
+        if len(requests) > 1:
+            raise RamoleError("No number.")
+
+
+def test_what_was_answered_before_a_call_broke_is_not_asked_again():
+    system = Breaks()
+    *_, told = batched(system, ["a", "b", "c"], {}, owner=None)
+    assert [one["text"] for one in told] == ["a", "b", "c"]
+    assert [one["token_ids"] for one in told] == [[1]] * 3, "no token of the calls before"
+    assert [request.prompt for request in system.requests] == ["a", "b", "c", "b", "c"]
+
+
+class Fills(Prepares):
+    """Is busy from its `free`th call on."""
+
+    free = 0
+
+    def stream_batch(self, requests, **how):
+        if self.batches == self.free:
+            raise Busy("128 requests wait already.")
+        yield from super().stream_batch(requests, **how)
+
+
+def test_a_batch_that_finds_no_place_is_told_so_and_keeps_what_it_has():
+    with pytest.raises(Busy, match="128 requests wait"):
+        list(batched(Fills(), ["a", "b"], {}, owner=None))
+    system = Fills(length=2)
+    system.free = 2
+    *_, (one, two) = batched(system, ["a", "long"], {}, owner=None)
+    assert one["text"] == "The boats " and two == {"error": "128 requests wait already."}
+
+
+@pytest.mark.parametrize("name", ["kind", "self"])
+def test_a_field_of_any_name_is_refused_in_its_place(name):
+    *_, told = batched(FakeRamole(length=2), ["a", {"prompt": "b", name: 1}], {}, owner=None)
+    assert told[0]["text"] == "The boats "
+    assert told[1] == {"error": f"{name}=1; a request has no such field."}
+
+
 def up_to(stream, before) -> list:
     """What comes up to the first item for which `before` is false, this one too."""
     seen = []

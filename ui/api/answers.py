@@ -2,11 +2,12 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ramole_core import (
+    Busy,
     Fitting,
     Generation,
     RamoleError,
@@ -60,8 +61,8 @@ def batched(
         raise RamoleError(
             f"{len(prompts)} prompts came, and {MAX_PROMPTS} is the most; split them."
         )
-    bad: dict[int, RamoleError] = {}
     good: dict[int, Request] = {}
+    told: dict[int, dict] = {}
     for place, row in enumerate(prompts):
         said = row if isinstance(row, dict) else {"prompt": row}
         try:
@@ -71,35 +72,57 @@ def batched(
             ramole.check(request)
             good[place] = request
         except RamoleError as error:
-            bad[place] = error
-    if not good:
-        yield [{"error": str(error)} for error in bad.values()]
-        return
-    requests, places = list(good.values()), {place: n for n, place in enumerate(good)}
-    reading = Reading(ramole, requests, session=owner, address=address)
+            told[place] = {"error": str(error)}
     count, said = -1, time.monotonic()
-    with closing(reading.pictures()) as pictures:
-        for _ in pictures:
-            if len(reading.answers) != count or time.monotonic() - said > BEAT:
-                count, said = len(reading.answers), time.monotonic()
-                yield [
-                    {"error": str(bad[place])}
-                    if place in bad
-                    else _part(reading, places[place], good[place])
-                    for place in range(len(prompts))
-                ]
+    for _ in _answer(ramole, good, told, owner=owner, address=address):
+        if len(told) != count or time.monotonic() - said > BEAT:
+            count, said = len(told), time.monotonic()
+            yield [told.get(place) for place in range(len(prompts))]
 
 
-def _part(reading: Reading, index: int, request: Request) -> dict | None:
-    answer = reading.answers.get(index)
-    return (
-        None
-        if answer is None
-        else {
-            "text": answer.text,
-            **how_of(answer, request, reading.steps[index]),
-        }
-    )
+def _answer(
+    ramole: "Ramole",
+    good: Mapping[int, Request],
+    told: dict[int, dict],
+    *,
+    owner: str | None,
+    address: str,
+) -> Iterator[None]:
+    """Put what each request is told into `told`; yields whenever it is time to look.
+
+    `stream_batch` refuses all requests of a call for one that cannot run: such a call is halved
+    until that one is found, as in a file of prompts.
+    """
+    parts = [list(good)] if good else []
+    while parts:
+        places = parts.pop()
+        requests = [good[place] for place in places]
+        reading = Reading(ramole, requests, session=owner, address=address)
+        try:
+            with closing(reading.pictures()) as pictures:
+                for _ in pictures:
+                    told.update(_ended(reading, places))
+                    yield
+        except RamoleError as error:
+            told.update(_ended(reading, places))
+            left = [place for place in places if place not in told]
+            half, busy = len(left) // 2, isinstance(error, Busy)
+            if busy and left == list(good):
+                raise
+            if half and not busy:
+                parts += [left[half:], left[:half]]
+            else:
+                told.update(dict.fromkeys(left, {"error": str(error)}))
+    yield
+
+
+def _ended(reading: Reading, places: Sequence[int]) -> dict[int, dict]:
+    """What has been answered, by the places of its requests."""
+    return {
+        place: {"text": answer.text, **how_of(answer, request, reading.steps[n])}
+        for n, (place, request) in enumerate(zip(places, reading.requests, strict=True))
+        if (answer := reading.answers.get(n)) is not None
+    }
 
 
 def how_of(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:

@@ -32,7 +32,7 @@ Fields = TypeVar("Fields")
 class Ask:
     """One question: the fields of `Request` that were given, within what a call may send."""
 
-    def __init__(self, **said: object):
+    def __init__(self, /, **said: object):
         """Raises RamoleError (WrongField where one field is wrong)."""
         for name, value in said.items():
             _bounded(name, value)
@@ -74,7 +74,7 @@ class StoredFile(BaseModel):
     meta: dict[Literal["_type"], Literal["gradio.FileData"]]
 
 
-def checked(kind: type[Fields], **said: object) -> Fields:
+def checked(kind: type[Fields], /, **said: object) -> Fields:
     """The fields, or RamoleError with one sentence that names the wrong one."""
     try:
         return kind(**said)
