@@ -308,7 +308,7 @@ def test_owners_see_the_shared_and_their_own(tmp_path):
         sample = pool.card("chess")
         assert sample.sample and len({mine.folder, theirs.folder, sample.folder}) == 3
         assert pool.card("chess", "ada") == mine and pool.card("chess", "bob") == theirs
-        assert pool.cards() == [sample] and pool.cards("ada") == [sample, mine]
+        assert pool.cards() == [sample] and pool.cards("ada") == [mine]
         pool.remove("chess", "ada")
         assert pool.card("chess", "ada") == sample and pool.card("chess", "bob") == theirs
         for owner in ("ada", None):
@@ -317,6 +317,19 @@ def test_owners_see_the_shared_and_their_own(tmp_path):
         with pytest.raises(AdapterRefused, match="already another adapter named 'chess'"):
             pool.add(write_adapter(tmp_path / "c", seed=4), name="chess")
         assert sample.folder.is_dir()
+
+
+def test_each_name_is_one_card_and_it_is_the_one_that_is_found_by_it(tmp_path):
+    add_sample(tmp_path, "chess", seed=1)
+    with open_pool(tmp_path) as pool:
+        for seed, (name, owner) in enumerate([("go", "ada"), ("go", None), ("chess", "bob")], 2):
+            pool.add(write_adapter(tmp_path / f"{seed}", seed=seed), name=name, owner=owner)
+    add_sample(tmp_path, "go", seed=9)
+    with open_pool(tmp_path) as pool:
+        assert len(pool.all_cards()) == 5
+        for owner in ("ada", "bob", None):
+            found = [pool.card(name, owner) for name in ("chess", "go")]
+            assert sorted(pool.cards(owner), key=lambda card: card.name) == found
 
 
 def test_another_owners_upload_is_unknown(pool, tmp_path):

@@ -56,6 +56,17 @@ def test_add_change_and_remove(
     assert retriever.check().removed == ()
 
 
+def test_ones_own_hides_the_shared_one_of_its_name(
+    pool: Pool, retriever: Retriever, tmp_path: Path
+) -> None:
+    source = write_adapter(tmp_path / "mine", seed=7, examples=["join two tables"])
+    pool.add(source, name="sql", owner="zoe")
+    hits = retriever.retrieve("join two tables", k=9, owner="zoe")
+    assert [(hit.name, hit.owner) for hit in hits] == [("sql", "zoe"), ("mood", None)]
+    hits = retriever.retrieve("join two tables", k=9)
+    assert [(hit.name, hit.owner) for hit in hits] == [("sql", None), ("mood", None)]
+
+
 def test_the_index_is_rebuilt_from_the_pool_on_disk(
     pool: Pool, retriever: Retriever, tmp_path: Path
 ) -> None:

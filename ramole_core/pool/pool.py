@@ -94,8 +94,12 @@ class Pool:
         return [*self._samples.values(), *self._uploads.values()]
 
     def cards(self, owner: str | None = None) -> list[AdapterCard]:
-        """The cards that `owner` may use: the shared ones and their own."""
-        return [card for card in self.all_cards() if card.owner in (None, owner)]
+        """The cards that `owner` may use, one a name, as `card` finds it: their own hides the
+        shared one."""
+        cards = self.all_cards()
+        shared = {card.name: card for card in cards if card.owner is None}
+        own = {card.name: card for card in cards if card.owner == owner}
+        return list({**shared, **own}.values())
 
     def card(self, name: str, owner: str | None = None) -> AdapterCard:
         """The owner's adapter of that name, else the shared one; raises RamoleError."""
