@@ -64,7 +64,7 @@ def write_trace(
         _write_npz(generation, generation.trace, path, _said(request, facts))
     elif path.suffix == ".json":
         told = _fields(generation, generation.trace, request, facts)
-        path.write_bytes(orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY))
+        path.write_bytes(orjson.dumps(told, default=list, option=orjson.OPT_SERIALIZE_NUMPY))
     else:
         raise RamoleError(f"A trace is written as .npz or .json, not {path.name!r}; rename it.")
     return path

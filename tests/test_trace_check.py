@@ -30,7 +30,7 @@ def test_what_is_written_is_a_trace_in_both_formats(files):
     assert facts[0].adapters == ("ant", "bee", "cat")
 
 
-@pytest.mark.parametrize("path", recorded_files()[::6], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", recorded_files()[::4], ids=lambda path: path.stem)
 def test_the_recorded_runs_make_traces(path, tmp_path):
     run = read_run(path)
     written = write_trace(run.answer, tmp_path / "trace.json", request=run.request)

@@ -12,6 +12,7 @@ import pytest
 from ramole_core import Evidence, RamoleError, Request
 from tests.fake_ramole import WORDS, FakeRamole
 from ui.charts.differing import differing
+from ui.charts.explained import token_html
 from ui.compare.columns import START, Column
 from ui.compare.layout import lay_out
 from ui.compare.link import ComparisonLink, link_to, read_link
@@ -78,13 +79,17 @@ def test_columns_grow_in_one_batch_and_share_letters():
     ramole, asked = FakeRamole(), Comparison()
     requests = [
         Request("boats?", adapters=["cat", "ant"], method="mixture"),
-        Request("boats?", adapters=["ant", "dog"], method="ramole", max_new_tokens=3),
+        Request("boats?", adapters=["ant", "dog"], method="ramole", max_new_tokens=3, effects=True),
         Request("boats?", method="base"),
     ]
     looks = list(compared(ramole, requests, asked))
     assert ramole.batches == 1 and asked.ended.is_set() and looks[-1].note == ""
     letters = [[e["letter"] + e["name"] for e in view["experts"]] for view in looks[-1].views]
     assert letters == [["Acat", "Bant"], ["Bant", "Cdog"], []]
+    assert asked.runs[1].did_all.experts == (("ant", 1), ("dog", 2)), "in its bar and sum too"
+    assert "B</span>" in token_html(asked.runs[1], 0) and "A</span>" not in token_html(
+        asked.runs[1], 0
+    )
     assert [view["running"] for view in looks[-1].views] == [False] * 3
     assert [len(run.pieces) for run in asked.runs] == [len(WORDS), 3, len(WORDS)]
     assert "differs" not in looks[-1].views[0] and looks[-1].views[2]["differs"] == []

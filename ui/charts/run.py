@@ -54,6 +54,8 @@ class Run:
     """The likeliest tokens by index of the generated token, where they were recorded."""
     title: str = ""
     """Of a recorded example; empty for a live run."""
+    beside_columns: tuple[str, ...] = ()
+    """Adapters of the columns before this one, in a comparison."""
     before: tuple[int, ...] = ()
     """Token ids of the prompt that were cut off the trace, to keep an earlier turn small."""
 
@@ -69,8 +71,9 @@ class Run:
 
     @property
     def met(self) -> list[str]:
-        """The adapters of earlier turns, in their order."""
-        return [name for turn in self.request.history for name in turn[2] or ()]
+        """The adapters of the columns before, and of earlier turns, in their order."""
+        turns = [name for turn in self.request.history for name in turn[2] or ()]
+        return [*self.beside_columns, *turns]
 
     @property
     def gates(self) -> np.ndarray:

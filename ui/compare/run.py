@@ -105,7 +105,7 @@ def _views(
         running = answer is None and not over
         view = drawn.view(pieces, shares, names, running=running, places=places)
         if answer is not None and answer.effects is not None:
-            view = view_of_run(_run(answer, reading, n), drawn.run, places=places)
+            view = view_of_run(_run(answer, reading, n, tuple(met)), drawn.run)
         if over and n:
             view["differs"] = differing(pieces, first)
         views.append(view)
@@ -126,12 +126,15 @@ def _note(reading: Reading, *, over: bool) -> tuple[str, float | None]:
 
 
 def _keep(reading: Reading, asked: Comparison) -> None:
-    asked.runs = [
-        None if (answer := reading.answers.get(n)) is None else _run(answer, reading, n)
-        for n in range(len(reading.requests))
-    ]
+    met: tuple[str, ...] = ()
+    for n in range(len(reading.requests)):
+        answer = reading.answers.get(n)
+        asked.runs.append(None if answer is None else _run(answer, reading, n, met))
+        met += () if answer is None else tuple(answer.adapters)
     asked.ended.set()
 
 
-def _run(answer: Generation, reading: Reading, n: int) -> Run:
-    return Run(reading.requests[n], answer, tuple(step.text for step in reading.steps[n]))
+def _run(answer: Generation, reading: Reading, n: int, met: tuple[str, ...]) -> Run:
+    """A column's answer; `met`: the adapters of the columns before it."""
+    pieces = tuple(step.text for step in reading.steps[n])
+    return Run(reading.requests[n], answer, pieces, beside_columns=met)
