@@ -185,6 +185,7 @@ def test_bad_rows_stand_beside_the_good_with_line_and_sentence():
             '{"prompt": "x", "drop_turns": 1}',
             '{"prompt": "x", "prefix_ids": ["1"]}',
             '{"prompt": "x", "without": [["ant"]]}',
+            '{"prompt": "x", "score": {"of": [-1e999]}}',
         ]
     )
     batch = read_batch(text)
@@ -211,6 +212,7 @@ def test_bad_rows_stand_beside_the_good_with_line_and_sentence():
         22: "drop_turns=1; give true or false.",
         23: "prefix_ids has '1'; give a list of token ids",
         24: "without has ['ant']; give (adapter, layer, module)",
+        25: "-1e999 is beyond 1.8e308, the largest number; write a smaller one, or a text.",
     }
     told = {row.line: row.sentence for row in batch.bad}
     assert told.keys() == wanted.keys()

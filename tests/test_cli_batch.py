@@ -145,6 +145,18 @@ def test_bad_rows_are_told_and_the_others_run(door, file, tmp_path, capsys):
     assert "4 rows refused." in err.splitlines()[-1]
 
 
+def test_every_line_is_json_whatever_number_a_column_has(door, file, capsys):
+    file.write_text('{"prompt": "a", "label": 1e308}\n{"prompt": "b", "label": 1e309}\n')
+    assert main(["batch", str(file)]) == 2
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON.")
+
+    out = capsys.readouterr().out.splitlines()
+    refused, answered = (json.loads(line, parse_constant=refuse) for line in out)
+    assert answered["extra"] == {"label": 1e308} and refused["error"].startswith("1e309 is beyond")
+
+
 def test_many_bad_rows_do_not_flood_the_terminal(door, file, capsys):
     file.write_text("{}\n" * 50 + ROWS)
     assert main(["batch", str(file)]) == 2

@@ -124,6 +124,7 @@ def test_three_kinds_of_text_are_rows(text, kind, prompts):
         ('{"prompt": "a", "k": 33}', "33 adapters are asked for, and 32 is the most."),
         ('{"prompt": "a"', "This is not JSON of one row;"),
         ('{"prompt": "a", "weights": [1]}', "weights"),
+        ('{"prompt": "a", "score": 1e999}', "1e999 is beyond 1.8e308, the largest number;"),
     ],
 )
 def test_a_bad_row_is_told_in_one_sentence_and_the_others_run(row, sentence):

@@ -7,6 +7,7 @@ A row is a mapping from column to value, not yet checked; one that the format it
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import zip_longest
@@ -62,7 +63,9 @@ def _plain_lines(text: str) -> Read:
 def _json_lines(text: str) -> Read:
     for line, words in _lines(text):
         try:
-            said = json.loads(words, object_pairs_hook=_pairs, parse_constant=_not_json)
+            said = json.loads(
+                words, object_pairs_hook=_pairs, parse_constant=_not_json, parse_float=_number
+            )
         except RamoleError as error:
             yield line, BadRow(0, line, str(error), beginning(words))
             continue
@@ -160,6 +163,16 @@ def _pairs(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
 
 def _not_json(name: str) -> object:
     raise RamoleError(f"{name} is not a number in JSON; leave it out.")
+
+
+def _number(words: str) -> float:
+    number = float(words)
+    if math.isinf(number):  # what the results could not be written with
+        raise RamoleError(
+            f"{beginning(words)} is beyond 1.8e308, the largest number; write a smaller one, or a "
+            "text."
+        )
+    return number
 
 
 READERS: dict[Kind, Callable[[str], Read]] = {
