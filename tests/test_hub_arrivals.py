@@ -1,7 +1,10 @@
 """Weights of listed adapters: fetched when they are to answer, checked whole, within a bound."""
 
+import json
 import math
 import threading
+from datetime import datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -261,6 +264,49 @@ def test_what_somebody_added_by_hand_is_not_ours_to_remove(hub_server, open_hub,
     clock.now += HELD_SECONDS + 1
     assert "was fetched" in ask(hub, "about two")[0]
     assert {card.name for card in hub._pool.cards()} == {"mine", "ada--two"}
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_another_of_its_name_is_neither_removed_nor_served_in_its_place(
+    hub_server, open_hub, clock, tmp_path, monkeypatch, same
+):
+    hub_server.repositories = repositories("sums", "poems")
+    hub = open_hub(clock=clock)
+    hub.search()
+    ask(hub, "all about sums")
+    hub._pool.remove("ada--sums")
+    later = SimpleNamespace(now=lambda zone: datetime(2222, 2, 2, tzinfo=zone))
+    monkeypatch.setattr("ramole_core.pool.manifest.datetime", later)
+    own = "hf:ada/sums" if same else write_adapter(tmp_path / "own", seed=91)
+    mine = hub._pool.add(own, name="ada--sums")
+    assert not hub.fetched()
+    clock.now += HELD_SECONDS + 1
+    hub._arrivals._limit = len(hub_server.repositories["ada/poems"].files[WEIGHTS])
+    assert "was fetched" in ask(hub, "all about poems")[0]
+    assert {card.name for card in hub._pool.cards()} == {"ada--sums", "ada--poems"}
+    assert hub.name_in_pool("hf:ada/sums") == "hf:ada/sums"
+    clock.now += HELD_SECONDS + 1
+    assert hub.bring_named(["hf:ada/sums"], there=())
+    assert hub._pool.card("ada--sums") == mine
+    assert hub.name_in_pool("hf:ada/sums") == ("ada--sums" if same else "ada--sums-2")
+
+
+def test_a_register_of_an_earlier_version_knows_its_own_by_their_notes(
+    hub_server, open_hub, tmp_path
+):
+    hub_server.repositories = repositories("sums")
+    hub = open_hub()
+    hub.search()
+    ask(hub, "all about sums")
+    file = tmp_path / "data/hub/fetched.json"
+    (row,) = json.loads(file.read_text())["fetched"]
+    assert row.pop("mark")
+    file.write_text(json.dumps({"fetched": [row]}))
+    hub = open_hub()
+    assert hub.fetched() == {"ada/sums"} and hub.name_in_pool("hf:ada/sums") == "ada--sums"
+    hub._pool.remove("ada--sums")
+    hub._pool.add(write_adapter(tmp_path / "own", seed=91), name="ada--sums")
+    assert not hub.fetched() and hub.name_in_pool("hf:ada/sums") == "hf:ada/sums"
 
 
 def test_private_uploads_are_untouched_and_a_taken_name_is_gone_round(

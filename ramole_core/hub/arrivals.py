@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ramole_core.errors import AdapterRefused, RamoleError
 from ramole_core.hub.listed import Listed
-from ramole_core.hub.register import Fetched, Register
+from ramole_core.hub.register import Fetched, Register, mark_of
 from ramole_core.pool.card import AdapterCard
 from ramole_core.pool.hub import HubSilent
 from ramole_core.pool.names import free_name
@@ -69,7 +69,7 @@ class Arrivals:
         """Its card, if it is in the pool."""
         for came in self._register.fetched():
             if came.repo == one.repo and came.sha == one.sha:
-                card = self._card(came.name)
+                card = self._card(came)
                 if card is None:
                     self._register.forget(came.name)
                 return card
@@ -77,8 +77,9 @@ class Arrivals:
 
     def there(self) -> set[str]:
         """The repositories that are in the pool now."""
-        names = {card.name for card in self._pool.cards()}
-        return {came.repo for came in self._register.fetched() if came.name in names}
+        cards = {card.name: card for card in self._pool.cards()}
+        fetched = self._register.fetched()
+        return {came.repo for came in fetched if came.made(cards.get(came.name))}
 
     def bring(self, one: Listed, wait: Wait) -> AdapterCard:
         """Its card, fetched if needed. Raises NotHere with the reason."""
@@ -139,7 +140,8 @@ class Arrivals:
             name = free_name(one.name, taken) if one.name in taken else one.name
             card = self._pool.add(one.source, name, list(one.examples) or None, login=False)
             ours = card.name not in taken
-            came = Fetched(one.repo, one.sha, card.name, card.bytes, self._clock(), ours)
+            now, mark = self._clock(), mark_of(card)
+            came = Fetched(one.repo, one.sha, card.name, card.bytes, now, ours, mark)
             self._register.note(came)
             self._register.judge(one)
             return card
@@ -165,7 +167,7 @@ class Arrivals:
 
     def _make_room(self, one: Listed) -> None:
         """Remove what was not used longest until its bytes fit; raises NotHere if they cannot."""
-        held = [came for came in self._register.fetched() if came.ours and self._card(came.name)]
+        held = [came for came in self._register.fetched() if came.ours and self._card(came)]
         free = self._limit - sum(came.bytes for came in held) - sum(self._sizes.values())
         if one.bytes > self._limit:
             raise NotHere(
@@ -188,5 +190,5 @@ class Arrivals:
                 "room for one more; raise RAMOLE_HUB_MB."
             )
 
-    def _card(self, name: str) -> AdapterCard | None:
-        return next((card for card in self._pool.cards() if card.name == name), None)
+    def _card(self, came: Fetched) -> AdapterCard | None:
+        return next((card for card in self._pool.cards() if came.made(card)), None)

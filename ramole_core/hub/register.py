@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ramole_core.hub.listed import Listed, read_listed
+from ramole_core.pool.card import AdapterCard
 from ramole_core.pool.manifest import write_json
 
 SCHEMA = 1
@@ -31,6 +32,21 @@ class Fetched:
     """Seconds since 1970."""
     ours: bool = True
     """False: a user had added the same before, so it is not removed with the list."""
+    mark: str = ""
+    """Of its card (`mark_of`); '' in a file of an earlier version."""
+
+    def made(self, card: AdapterCard | None) -> bool:
+        """Whether this is its card, and not of another that has its name now."""
+        if card is None or card.name != self.name:
+            return False
+        if not self.mark:
+            return any(self.sha in note for note in card.notes)
+        return self.mark == mark_of(card)
+
+
+def mark_of(card: AdapterCard) -> str:
+    """Its content and time, which another adapter, or the same added anew, does not have."""
+    return f"{card.content} {card.added}"
 
 
 class Register:
