@@ -270,7 +270,8 @@ def read_request(
     for name, value in said.items():
         if name not in FIELDS:
             near = did_you_mean(name, FIELDS)
-            raise WrongField(name, f"={short(value)}; a request has no such field.{near}")
+            shown = name if name.isprintable() and len(name) <= 60 else short(name)
+            raise WrongField(shown, f"={short(value)}; a request has no such field.{near}")
         if not is_unsaid(name, value):
             value = FIELDS[name].parse(name, value) if isinstance(value, str) else value
             asked[name] = FIELDS[name].read(name, value)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from ramole_core.errors import WrongField
 from ramole_core.methods import range_words, read_values
+from ramole_core.request_parts import has_half
 
 Kind = Literal["text", "word", "whole", "number", "truth", "words", "texts", "numbers", "options"]
 WANTED: Mapping[str, str] = {
@@ -95,6 +96,9 @@ class Takes:
     def _one(self, kind: str, name: str, value: object) -> object:
         wrong = f"={short(value)}; give {WANTED[kind]}"
         if kind in ("text", "word") and isinstance(value, str):
+            if has_half(value):
+                what = "has half a character in it; send whole ones"
+                raise WrongField(name, f"={short(value)} {what}.")
             if value or "." not in name:
                 return value
             wrong = "='' is empty; leave it out"

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, SupportsIndex
 
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, WrongField
 
 MAX_QUOTED = 80
 """Characters of what was given that a refusal repeats."""
@@ -67,6 +67,7 @@ def _exchange(n: int, one: object) -> Exchange:
         )
     if not user.strip():
         raise RamoleError(f"Turn {n} of history has an empty user's text; leave the turn out.")
+    _refuse_halves("history", f"turn {n}", user, assistant)
     if adapters is None:
         return Exchange(user, assistant)
     what = f"The list of adapters of turn {n} of history"
@@ -76,6 +77,7 @@ def _exchange(n: int, one: object) -> Exchange:
         raise RamoleError(f"{what} is {_short(adapters)}; give their names.")
     if len(set(named)) < len(named):
         raise RamoleError(f"{what} names one twice: {_short(list(named))}.")
+    _refuse_halves("history", f"turn {n}", *named)
     return Exchange(user, assistant, named)
 
 
@@ -136,6 +138,7 @@ def _example(n: int, one: object) -> Example:
             )
     text, target = parts
     assert isinstance(text, str) and isinstance(target, str)
+    _refuse_halves("examples", f"pair {n}", text, target)
     return Example(text, target)
 
 
@@ -162,6 +165,7 @@ def read_messages(given: object) -> tuple[tuple[str, str], ...]:
     for n, one in enumerate(_listed("messages", given, wanted), 1):
         match _parts(one):
             case (str() as role, str() as text):
+                _refuse_halves("messages", f"message {n}", role, text)
                 found.append((role, text))
             case _:
                 raise RamoleError(f"Message {n} of messages is {_short(one)}; give (role, text).")
@@ -224,6 +228,20 @@ def read_whole(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         return None
     return value.__index__()
+
+
+def has_half(text: str) -> bool:
+    """Whether a text has half a character (a surrogate) in it, which UTF-8 has no bytes for."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _refuse_halves(name: str, where: str, *texts: str) -> None:
+    if any(map(has_half, texts)):
+        raise WrongField(name, f" has half a character in {where}; send whole ones.")
 
 
 def _parts(one: object) -> tuple[object, ...]:
