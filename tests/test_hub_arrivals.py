@@ -323,6 +323,26 @@ def test_private_uploads_are_untouched_and_a_taken_name_is_gone_round(
     assert hub._pool.card("ada--one-2").description == "All about one."
 
 
+def test_a_name_that_is_taken_meanwhile_is_gone_round_the_next_time(
+    hub_server, open_hub, tmp_path, monkeypatch
+):
+    hub_server.repositories = repositories("sums")
+    hub = open_hub()
+    hub.search()
+    add = hub._pool.add
+
+    def late(source, name, *more, **said):
+        add(write_adapter(tmp_path / "own", seed=91), name=name)
+        return add(source, name, *more, **said)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hub._pool, "add", late)
+        assert "already another adapter named 'ada--sums'" in ask(hub, "all about sums")[0]
+    assert [one.verdict for one in hub.rows()] == ["fits"]
+    assert "was fetched" in ask(hub, "all about sums")[0]
+    assert hub.name_in_pool("hf:ada/sums") == "ada--sums-2"
+
+
 def test_it_comes_when_it_is_named_or_says_in_one_sentence_why_not(hub_server, open_hub):
     hub_server.repositories = repositories("one", "two")
     hub = open_hub()

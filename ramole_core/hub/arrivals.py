@@ -18,7 +18,7 @@ from ramole_core.hub.register import Fetched, Register, mark_of
 from ramole_core.pool.card import AdapterCard
 from ramole_core.pool.hub import HubSilent
 from ramole_core.pool.names import free_name
-from ramole_core.pool.pool import Pool
+from ramole_core.pool.pool import NameTaken, Pool
 
 THREADS = 2
 MAX_WAIT_SECONDS = 20.0
@@ -155,14 +155,15 @@ class Arrivals:
                 self._sizes.pop(one.repo, None)
 
     def _refuse(self, one: Listed, refusal: RamoleError) -> None:
-        """Refuse an invalid adapter for good, others for a while (Hub, disk or room)."""
+        """Refuse an invalid adapter for good, others for a while (Hub, disk or room), and one
+        whose name was taken meanwhile not at all: the next time it gets another."""
         full = len(self._pool.all_cards()) >= self._pool.limits.max_adapters
         disk = isinstance(refusal.__cause__, OSError)
         if isinstance(refusal, HubSilent):
             self._silent_until = self._clock() + SILENCE
         elif disk or full or not isinstance(refusal, AdapterRefused):
             self._later[one.repo] = (self._clock() + LATER, str(refusal))
-        else:
+        elif not isinstance(refusal, NameTaken):
             self._register.judge(one, reason=str(refusal))
 
     def _make_room(self, one: Listed) -> None:

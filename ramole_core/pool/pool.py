@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from ramole_core.pool.tensors import AdapterTensors
 
 
+class NameTaken(AdapterRefused):
+    """Another adapter has the name; under a free one it may be added."""
+
+
 @runtime_checkable
 class Listener(Protocol):
     """A listener, notified after a change is on disk; an error in `added` undoes the addition."""
@@ -277,7 +281,7 @@ class Pool:
         """Raise AdapterRefused where the card's name is taken, or the pool is full."""
         key = (card.owner, card.name)
         if key in self._uploads or key in self._samples:
-            raise AdapterRefused(f"There is already another adapter named {card.name!r}; {advice}.")
+            raise NameTaken(f"There is already another adapter named {card.name!r}; {advice}.")
         self._check_room()
 
     def _put(
