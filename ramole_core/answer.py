@@ -1,6 +1,7 @@
 """The results of a request: its adapters, each streamed token, the finished answer."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -111,6 +112,14 @@ class Step:
         if self.weights is None:
             return None
         return shares_of(self.weights, self.contribution, self.present)
+
+    def placed(self, row: Float[np.ndarray, "k"], names: Sequence[str]) -> Float[np.ndarray, "n"]:
+        """A row over this step's adapters in the order of `names`, 0 for one that it has not: those
+        of an answer in parts are all parts'."""
+        if self.adapters == tuple(names):
+            return row
+        own = dict(zip(self.adapters, row, strict=True))
+        return np.array([own.get(name, 0.0) for name in names], row.dtype)
 
 
 @dataclass(frozen=True)

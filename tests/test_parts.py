@@ -8,6 +8,7 @@ from hypothesis import given, strategies as st
 from ramole_core import Generation, RamoleError, Request, Step
 from ramole_core.answer import parts_record
 from ramole_core.base.shapes import read_shapes
+from ramole_core.batch.rows import BatchRow
 from ramole_core.selection.part_stream import join, stream_parts
 from ramole_core.selection.parts import (
     BOTH_ASK,
@@ -23,6 +24,8 @@ from ramole_core.selection.parts import (
 from ramole_core.terminal.console import shares_of
 from tests.test_ramole import ASK, ramole as ramole, write_lora  # noqa: F401  a fixture
 from ui.ask.answer import Live, answer
+from ui.batch.run import BatchRun, RowRun, _take
+from ui.openai.completion import Answered, about
 
 EGG, SUM, RAIN = "How long do I boil an egg?", "Multiply 12 by 7.", "Will it rain in Oslo?"
 BOTH = Request(f"{EGG}\n\n{SUM}", k=1, abstain=False, split=True, **(ASK | {"max_new_tokens": 12}))
@@ -73,6 +76,23 @@ def test_one_that_is_removed_before_it_is_read_is_said_to_be(ramole, tiny_llama,
     ramole.pool.remove("gone", "me")
     with pytest.raises(RamoleError, match=f"adapter {card.name} was removed while it was asked"):
         found[0].load()
+
+
+def test_every_door_puts_a_part_s_numbers_under_its_own_adapters(ramole):
+    """Adapters of all parts stand in an answer, those of its part in a token."""
+    for k in (1, 3):
+        items = [item for _, item in ramole.stream_batch([replace(BOTH, k=k, method="similarity")])]
+        steps, answer = [one for one in items if isinstance(one, Step)], items[-1]
+        sums = dict.fromkeys(answer.adapters, 0.0)
+        for step in steps:
+            for name, share in zip(step.adapters, step.shares, strict=True):
+                sums[name] += float(share) / len(steps)
+        told = about(Answered(answer, BOTH, steps))["adapters"]
+        assert {one["name"]: one["share"] for one in told} == pytest.approx(sums, abs=1e-3)
+        row = RowRun(BatchRow(0, 1, BOTH))
+        for item in items:
+            _take(BatchRun([row]), row, item)
+        assert dict(zip(row.experts, row.shares, strict=True)) == pytest.approx(sums, abs=1e-3)
 
 
 def test_no_prompt_is_cut_into_more_parts_than_tokens(ramole):

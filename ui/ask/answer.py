@@ -128,8 +128,10 @@ def _draw(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> I
             count = len(steps)  # the thread may append behind it
             selection = reading.selections.get(0)
             experts = () if selection is None else _experts(selection)
-            new = [_shares(step, experts) for step in steps[len(shares) : count]]
-            shares += [row for row in new if row is not None]
+            new = steps[len(shares) : count]
+            shares += [
+                step.placed(row, experts) for step in new if (row := step.shares) is not None
+            ]
             if selection is not None and live.found is None:
                 live.found = found_by(ramole, request, selection)
             if beside:
@@ -153,15 +155,6 @@ def _experts(selection: Selection) -> tuple[str, ...]:
     """The adapters of all parts of a prompt, in the order in which they answer."""
     parts = (selection, *selection.later)
     return tuple(dict.fromkeys(name for part in parts for name in part.adapters))
-
-
-def _shares(step: Step, experts: tuple[str, ...]) -> np.ndarray | None:
-    """[k] of these experts, where the step has those of its own part."""
-    row = step.shares
-    if row is None or step.adapters == experts:
-        return row
-    own = dict(zip(step.adapters, row, strict=True))
-    return np.array([own.get(name, 0.0) for name in experts], row.dtype)
 
 
 def _note(reading: Reading, count: int) -> tuple[str, float | None]:

@@ -59,9 +59,9 @@ class RowRun:
     """Their similarities; nan where there is none."""
     pieces: list[str] = field(default_factory=list)
     """The text of each token so far."""
-    told: np.ndarray | None = None
-    """[2, k], the sums over its tokens of each adapter's share of the contributions, and of its
-    mean weight in the modules that it has."""
+    told: dict[str, np.ndarray] = field(default_factory=dict)
+    """Of each adapter, the sums over its tokens of its share of the contributions, and of its mean
+    weight in the modules that it has."""
     traced: int = 0
     """Tokens in those sums."""
     place: int = 0
@@ -94,10 +94,10 @@ class RowRun:
         return self._mean(1)
 
     def _mean(self, which: int) -> list[float] | None:
-        told, traced = self.told, self.traced
-        if told is None or told.shape[1] != len(self.experts):
+        if not self.traced:
             return None
-        return [float(value) for value in told[which] / traced]
+        told = [self.told.get(name, np.zeros(2))[which] for name in self.experts]
+        return [float(value) for value in np.array(told) / self.traced]
 
     @property
     def done(self) -> float:
@@ -251,12 +251,10 @@ def _take(run: BatchRun, item: RowRun, came: object) -> None:
         if came.weights is not None and came.weights.size:
             present = came.weights != 0 if came.present is None else came.present
             weights = mean_weights(came.weights, present)
-            told = np.array([came.shares, weights], np.float64)
-            before = item.told
-            if before is None or before.shape != told.shape:
-                item.traced, item.told = 1, told
-            else:
-                item.traced, item.told = item.traced + 1, before + told
+            pairs = np.array([came.shares, weights], np.float64).T
+            item.traced += 1
+            for name, pair in zip(came.adapters, pairs, strict=True):
+                item.told[name] = item.told.get(name, 0) + pair
     elif isinstance(came, Generation):
         item.experts, item.scores = tuple(came.adapters), tuple(came.scores)
         item.answer = replace(came, trace=None)

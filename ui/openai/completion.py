@@ -140,13 +140,13 @@ def about(one: Answered) -> dict:
     answer, steps = one.answer, one.steps
     told = how_of(answer, one.request, steps)
     how = {name: value for name, value in told.items() if name not in OPENAI_HAS}
+    names, count = answer.adapters, len(answer.adapters)
     gates = [
-        mean_weights(step.weights, step.present)
+        step.placed(mean_weights(step.weights, step.present), names)
         for step in steps
         if step.weights is not None and step.present is not None
     ]
-    shares = [share for step in steps if (share := step.shares) is not None]
-    count = len(answer.adapters)
+    shares = [step.placed(row, names) for step in steps if (row := step.shares) is not None]
     told = zip(how["adapters"], _means(gates, count), _means(shares, count), strict=True)
     return {**how, "adapters": [{**a, "weight": w, "share": s} for a, w, s in told]}
 
