@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -127,6 +127,14 @@ class Settings(BaseSettings):
     """Address to listen on; unset: Gradio's own variable, then 127.0.0.1."""
     port: int = Field(default=7860, gt=0, lt=65536)
     """Port of the page."""
+
+    @field_validator("adapters_dir", "data_dir", "keys_file")
+    @classmethod
+    def _expanded(cls, path: Path | None) -> Path | None:
+        try:
+            return path and path.expanduser()
+        except RuntimeError:
+            raise ValueError("nobody has that home; write the whole path") from None
 
     @classmethod
     def settings_customise_sources(

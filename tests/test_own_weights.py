@@ -138,3 +138,17 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     save_file(tensors, tmp_path / "meteora.safetensors")
     with pytest.raises(RamoleError, match=r"not finite \(q.W\); restore them, or train meteora"):
         load_trained(tmp_path, find_row("meteora"))
+
+
+def test_a_folder_in_the_home_may_be_written_with_a_tilde(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    names = ("data_dir", "adapters_dir", "keys_file")
+    said = "".join(f"RAMOLE_{name.upper()}=~/{name}\n" for name in names)
+    Path(".env").write_text(said, encoding="utf-8")
+    settings = load_settings()
+    for name in names:
+        assert getattr(settings, name) == tmp_path / "home" / name
+    monkeypatch.setenv("RAMOLE_DATA_DIR", "~nobody-here/data")
+    with pytest.raises(RamoleError, match="RAMOLE_DATA_DIR='~nobody-here/data': .*home"):
+        load_settings()
