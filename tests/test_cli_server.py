@@ -87,6 +87,19 @@ def test_a_file_of_prompts_is_asked_of_the_page_and_goes_on(ask, elsewhere, tmp_
     assert len(out.read_text().splitlines()) == 21
 
 
+@pytest.mark.parametrize("text", ["[1]", "null", "5", '"ab"', "{", "[" * 9999, '{"URL": 5}'])
+def test_a_broken_file_of_secrets_is_written_anew(ask, server, tmp_path, text):
+    file = tmp_path / "sessions.json"
+    file.write_text(text.replace("URL", server[0].url))
+    assert ask("list", elsewhere=True)[0] == 0
+    (secret,) = json.loads(file.read_text()).values()
+    assert isinstance(secret, str) and len(secret) == 32
+    file.write_text(json.dumps({"http://other": "kept", "http://bad": None}))
+    assert ask("list", elsewhere=True)[0] == 0
+    known = json.loads(file.read_text())
+    assert known["http://other"] == "kept" and "http://bad" not in known and len(known) == 2
+
+
 def test_chat_keeps_its_turns(ask, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("a b\n/help\nc d\n"))
     status, out, err = ask("chat", "--json")

@@ -222,8 +222,10 @@ def _secret(data_dir: Path, url: str) -> str:
     """This user's secret at a server, kept for the next command."""
     file = data_dir / SESSIONS
     known: dict[str, str] = {}
-    with suppress(OSError, ValueError):
-        known = dict(json.loads(file.read_text(encoding="utf-8")))
+    with suppress(OSError, ValueError, RecursionError):
+        said = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(said, dict):
+            known = {place: secret for place, secret in said.items() if isinstance(secret, str)}
     if url not in known:
         known[url] = secrets.token_urlsafe(24)
         with suppress(OSError), replacing(file) as part:
