@@ -62,13 +62,19 @@ def add_key(
     path: Path, user: str, *, today: date, days: int | None = None, operator: bool = False
 ) -> str:
     """Make a key for a user and write its hash into the file; the key is returned, and nowhere
-    else. A user may have several. Raises RamoleError for a name that is none."""
+    else. A user may have several. Raises RamoleError for a name that is none, or too many days."""
     if not USER.fullmatch(user):
         raise RamoleError(
             f"{user[:80]!r} is no name for a user; take up to 64 letters, digits and . _ @ -."
         )
     key = PREFIX + secrets.token_urlsafe(32)
-    until = None if days is None else str(today + timedelta(days=days))
+    try:
+        until = None if days is None else str(today + timedelta(days=days))
+    except OverflowError:
+        raise RamoleError(
+            f"A key that is good for {days} days ends after the year 9999; give fewer days, or "
+            "none for a key that does not expire."
+        ) from None
     there = read_keys(path) if path.exists() else []
     _write(path, [*there, ApiKey(user, hash_of(key), str(today), until, operator)])
     return key

@@ -192,3 +192,11 @@ def test_the_command_makes_lists_and_removes_keys(tmp_path, capsys):
     assert "there are keys of ann" in capsys.readouterr().err
     assert main(["keys", "remove", "ann", *file]) == 0 and main(["keys", "add", *file]) == 2
     assert read_keys(tmp_path / "made" / "keys") == []
+
+
+@pytest.mark.parametrize("days", [3_000_000, 10**10, 10**20])
+def test_a_key_with_more_days_than_the_calendar_is_one_sentence(days, tmp_path, capsys):
+    file = tmp_path / "keys"
+    assert main(["keys", "add", "ann", "--days", str(days), "--file", str(file)]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"A key that is good for {days} days ends after") and not file.exists()
