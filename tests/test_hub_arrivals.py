@@ -1,5 +1,6 @@
 """Weights of listed adapters: fetched when they are to answer, checked whole, within a bound."""
 
+import errno
 import json
 import math
 import threading
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from ramole_core.errors import RamoleError
-from ramole_core.hub.arrivals import HELD_SECONDS, SILENCE, Wait
+from ramole_core.hub.arrivals import HELD_SECONDS, LATER, SILENCE, Wait
 from ramole_core.retrieval import Hit
 from tests.adapter_files import WEIGHTS, tree_of, write_adapter
 from tests.hub_server import HOURS, Repository, adapter, broken
@@ -208,6 +209,39 @@ def test_one_that_the_disk_does_not_let_go_is_passed_over(hub_server, open_hub, 
     monkeypatch.setattr(hub._pool, "remove", stuck)
     assert "was fetched" in ask(hub, "about three")[0]
     assert hub.fetched() == {"ada/one", "ada/three"}
+
+
+def test_what_a_full_disk_does_not_register_does_not_stay(hub_server, open_hub, clock, monkeypatch):
+    hub_server.repositories = repositories("one", "two")
+    hub = open_hub(clock=clock)
+    hub._pool.add("hf:ada/two", name="mine")
+    hub.search()
+    with monkeypatch.context() as patched:
+        patched.setattr(hub._register, "_write_fetched", full_disk)
+        for name in ("one", "two"):
+            assert "The pool's disk is full" in ask(hub, f"about {name}")[0]
+    assert [card.name for card in hub._pool.cards()] == ["mine"], "what a user added stays"
+    assert not hub._register.fetched() and {one.verdict for one in hub.rows()} == {"fits"}
+    clock.now += LATER
+    assert "was fetched" in ask(hub, "about one")[0]
+    assert [came.ours for came in hub._register.fetched()] == [True]
+
+
+def test_a_verdict_that_a_full_disk_does_not_take_holds_until_the_next_start(
+    hub_server, open_hub, monkeypatch
+):
+    hub_server.repositories = repositories("sums") | {"ada/nan": broken(1)["nan"]}
+    hub = open_hub()
+    hub.search()
+    monkeypatch.setattr(hub._register, "_write", full_disk)
+    said = " ".join(ask(hub, "all about sums", k=2))
+    assert "ada/sums was fetched" in said and ("finite" in said or "NaN" in said)
+    verdicts = {one.repo: one.verdict for one in hub.rows()}
+    assert verdicts == {"ada/sums": "checked", "ada/nan": "refused"}
+
+
+def full_disk() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_to_close_waits_for_no_weights_and_they_do_not_come_later(

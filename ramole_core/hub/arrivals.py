@@ -16,6 +16,7 @@ from ramole_core.errors import AdapterRefused, RamoleError
 from ramole_core.hub.listed import Listed
 from ramole_core.hub.register import Fetched, Register, mark_of
 from ramole_core.pool.card import AdapterCard
+from ramole_core.pool.disk import refused_by_disk
 from ramole_core.pool.hub import HubSilent
 from ramole_core.pool.names import free_name
 from ramole_core.pool.pool import NameTaken, Pool
@@ -139,11 +140,7 @@ class Arrivals:
             taken = {card.name for card in self._pool.cards()}
             name = free_name(one.name, taken) if one.name in taken else one.name
             card = self._pool.add(one.source, name, list(one.examples) or None, login=False)
-            ours = card.name not in taken
-            now, mark = self._clock(), mark_of(card)
-            came = Fetched(one.repo, one.sha, card.name, card.bytes, now, ours, mark)
-            self._register.note(came)
-            self._register.judge(one)
+            self._note(one, card, ours=card.name not in taken)
             return card
         except RamoleError as refusal:
             with self._lock:
@@ -153,6 +150,20 @@ class Arrivals:
             with self._lock:
                 self._coming.pop(one.repo, None)
                 self._sizes.pop(one.repo, None)
+
+    def _note(self, one: Listed, card: AdapterCard, *, ours: bool) -> None:
+        """Register what came; where the disk does not take that, it goes again."""
+        now, mark = self._clock(), mark_of(card)
+        came = Fetched(one.repo, one.sha, card.name, card.bytes, now, ours, mark)
+        try:
+            with refused_by_disk("added"):
+                self._register.note(came)
+        except AdapterRefused:
+            if ours:
+                self._pool.remove(card.name)
+            self._register.forget(card.name)
+            raise
+        self._register.judge(one)
 
     def _refuse(self, one: Listed, refusal: RamoleError) -> None:
         """Refuse an invalid adapter for good, others for a while (Hub, disk or room), and one

@@ -10,6 +10,7 @@ where a file is broken or gone what was fetched is everyone's like any other ada
 import json
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -93,9 +94,11 @@ class Register:
             self._write()
 
     def judge(self, one: Listed, *, reason: str = "") -> None:
-        """Note the verdict on its weights: checked, or the reason of their refusal."""
+        """Note the verdict on its weights: checked, or the reason of their refusal; where the file
+        cannot be written, until the next start."""
         verdict = "refused" if reason else "checked"
-        self.put([replace(one, verdict=verdict, reason=reason)])
+        with suppress(OSError):
+            self.put([replace(one, verdict=verdict, reason=reason)])
 
     def fetched(self) -> list[Fetched]:
         """The fetched adapters, in no order."""
@@ -118,8 +121,8 @@ class Register:
                     self._fetched[name] = replace(self._fetched[name], used=now)
 
     def forget(self, name: str) -> None:
-        """Note that it has left the pool."""
-        with self._lock:
+        """Note that it has left the pool; a file that cannot be written need not say it."""
+        with self._lock, suppress(OSError):
             self._read()
             if self._fetched.pop(name, None) is not None:
                 self._write_fetched()
