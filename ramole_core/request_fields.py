@@ -14,7 +14,7 @@ from typing import Literal
 
 from ramole_core.errors import WrongField
 from ramole_core.methods import range_words, read_values
-from ramole_core.request_parts import has_half
+from ramole_core.request_parts import finite, has_half
 
 Kind = Literal["text", "word", "whole", "number", "truth", "words", "texts", "numbers", "options"]
 WANTED: Mapping[str, str] = {
@@ -132,7 +132,7 @@ def short(value: object, most: int = 60) -> str:
 
 def _is_option(pair: tuple[object, object]) -> bool:
     name, value = pair
-    return isinstance(name, str) and isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(name, str) and isinstance(value, int | float) and finite(value)
 
 
 def _number(word: str, kind: type[int] | type[float]) -> object:

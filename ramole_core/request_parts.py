@@ -215,7 +215,7 @@ def read_later_weights(given: object) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, weight in given.items():
         number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not isinstance(name, str) or not number or not math.isfinite(weight):
+        if not isinstance(name, str) or not number or not finite(weight):
             raise RamoleError(
                 f"later_weights has {_short(name)}: {_short(weight)}; pass {wanted}, all finite."
             )
@@ -228,6 +228,14 @@ def read_whole(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         return None
     return value.__index__()
+
+
+def finite(number: float) -> bool:
+    """Whether a number is finite as a float, whose range a whole number may exceed."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def has_half(text: str) -> bool:

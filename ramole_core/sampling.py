@@ -8,12 +8,14 @@ from typing import Annotated
 
 from ramole_core.errors import WrongField
 from ramole_core.request_fields import Takes, short
-from ramole_core.request_parts import read_whole
+from ramole_core.request_parts import finite, read_whole
 
 MAX_LOGPROBS = 20
 """Likeliest tokens that a step names at most."""
 MAX_BIASED = 1024
 """Tokens of one `logit_bias`."""
+MAX_DIGITS = 20
+"""Of a token that is written as a text."""
 MAX_SCHEMA = 32_768
 """Characters of a JSON schema."""
 MAX_OF_KEYWORD = {
@@ -98,7 +100,8 @@ def _read_bias(given: object) -> dict[int, float]:
         raise WrongField("logit_bias", f" has {len(given)} tokens, and {MAX_BIASED} is the most.")
     found: dict[int, float] = {}
     for token, bias in given.items():
-        known = int(token) if isinstance(token, str) and token.isdecimal() else read_whole(token)
+        digits = isinstance(token, str) and token.isdecimal() and len(token) <= MAX_DIGITS
+        known = int(token) if digits else read_whole(token)
         if known is None or known < 0 or not _is_number(bias):
             raise WrongField("logit_bias", f" has {short(token)}: {short(bias)}; pass {wanted}.")
         found[known] = float(bias)
@@ -120,7 +123,7 @@ def _read_schema(given: object) -> dict[str, object]:
     read = json.loads(text)
     for name, number in _numbers(read):
         if number > (most := MAX_OF_KEYWORD.get(name, math.inf)):
-            raise wrong(f" has {name}={number}, and {most} is the most; lower it.")
+            raise wrong(f" has {name}={short(number)}, and {most} is the most; lower it.")
     return read
 
 
@@ -130,11 +133,11 @@ def _numbers(schema: object) -> Iterator[tuple[str, int | float]]:
     while left:
         part = left.pop()
         if isinstance(part, dict):
-            yield from ((name, value) for name, value in part.items() if _is_number(value))
+            yield from ((n, value) for n, value in part.items() if isinstance(value, int | float))
             left += part.values()
         elif isinstance(part, list):
             left += part
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and finite(value)

@@ -113,6 +113,7 @@ def test_every_door_has_every_field(name: str):
         ({"exclude": 3}, "exclude=3; give a list."),
         ({"stop": ["a", ""]}, "stop.1='' is empty; leave it out."),
         ({"options": {"a": "b"}}, 'give an object, such as {"top": 2}.'),
+        ({"options": {"a": 10**400}}, 'give an object, such as {"top": 2}.'),
         ({"temprature": 1}, "a request has no such field. Did you mean 'temperature'?"),
         ({"owner": "me"}, "owner='me'; a request has no such field."),
         ({"\ud800": 1}, r"'\ud800'=1; a request has no such field."),

@@ -65,6 +65,7 @@ READERS = {
         ("later_weights", [("ant", 1)], "pass a mapping from adapters' names to weights"),
         ("later_weights", {"ant": True}, "later_weights has 'ant': True"),
         ("later_weights", {3: 0.5}, "later_weights has 3: 0.5"),
+        ("later_weights", {"ant": 10**400}, "later_weights has 'ant': 10000"),
         ("without", "ant", "without='ant' is a string"),
         ("without", ["ant"], "without has 'ant'; give"),
         ("without", [("ant", 1)], "give .adapter, layer, module"),

@@ -182,6 +182,10 @@ def test_an_answer_of_a_schema_that_is_cut_is_the_beginning_of_one(tiny):
     [
         ({"json_schema": {"type": "nothing"}}, "json_schema cannot be followed"),
         ({"json_schema": {"pattern": "(", "type": "string"}}, "json_schema cannot be followed"),
+        (
+            {"json_schema": {"type": "integer", "maximum": 10**400}},
+            "json_schema cannot be followed",
+        ),
         ({"json_schema": SCHEMA, "prefix_ids": [65]}, "prefix_ids is no beginning of JSON"),
         (
             {"logit_bias": {VOCABULARY: 1}},
@@ -262,6 +266,8 @@ def test_a_prompt_s_log_probabilities_are_those_of_reading_it_token_by_token(tin
         ({"frequency_penalty": "x"}, "frequency_penalty='x'"),
         ({"logit_bias": {"a": 1}}, "logit_bias has 'a': 1; pass a mapping"),
         ({"logit_bias": {1: math.inf}}, "logit_bias has 1: inf"),
+        ({"logit_bias": {1: 10**400}}, "logit_bias has 1: 10000"),
+        ({"logit_bias": {"1" * 5000: 1}}, "logit_bias has '11111.*…: 1; pass a mapping"),
         ({"logit_bias": [1]}, r"logit_bias=\[1\]; pass a mapping"),
         ({"logprobs": 21}, "logprobs=21; give a whole number"),
         ({"prompt_logprobs": True}, "prompt_logprobs needs logprobs"),
@@ -271,6 +277,8 @@ def test_a_prompt_s_log_probabilities_are_those_of_reading_it_token_by_token(tin
             {"json_schema": {"a": [{"maxItems": 10**6}]}},
             "has maxItems=1000000, and 1000 is the most",
         ),
+        ({"json_schema": {"maxItems": 10**400}}, "has maxItems=10000.*…, and 1000 is the most"),
+        ({"json_schema": {"maxItems": math.inf}}, "has maxItems=inf, and 1000 is the most"),
         ({"json_schema": {}, "ignore_eos": True}, "ends with the JSON"),
         ({"seed": "a"}, "seed='a'; give a whole number"),
         ({"seed": 2**70}, f"seed={2**70}; give a whole number of 64 bits"),
