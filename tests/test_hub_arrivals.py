@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import threading
+import time
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -110,7 +111,8 @@ def test_one_that_does_not_fit_is_told_and_the_next_best_answers(hub_server, ope
 
 def test_a_hub_that_is_gone_costs_one_try_and_comes_back(hub_server, open_hub, clock):
     hub_server.repositories = repositories("sums", "poems")
-    hub = open_hub(clock=clock)
+    hub = open_hub()
+    hub._arrivals._steady = clock
     hub.search()
     hub_server.status = 503
     said = ask(hub, "all about sums", k=2)
@@ -130,13 +132,13 @@ def test_nobody_waits_for_slow_weights_and_they_answer_once_they_are_here(hub_se
     hub_server.slow = threading.Event()
     ((one, _),) = hub.near("all about sums", 1)
     with pytest.raises(RamoleError, match="still on its way"):
-        hub._arrivals.bring(one, Wait(hub._clock() + 0.1))
+        hub._arrivals.bring(one, Wait(time.monotonic() + 0.1))
     wait_until(hub_server.weights_asked)  # its tree comes first
     with pytest.raises(RamoleError, match="still on its way"):
-        hub._arrivals.bring(one, Wait(hub._clock() + 0.1))
+        hub._arrivals.bring(one, Wait(time.monotonic() + 0.1))
     assert len(hub_server.weights_asked()) == 1, "it is fetched once"
     hub_server.slow.set()
-    assert hub._arrivals.bring(one, Wait(hub._clock() + 20)).name == "ada--sums"
+    assert hub._arrivals.bring(one, Wait(time.monotonic() + 20)).name == "ada--sums"
 
 
 def test_many_who_want_the_same_fetch_it_once(hub_server, open_hub):
@@ -190,6 +192,33 @@ def test_what_was_unused_longest_makes_room(hub_server, open_hub, clock, tmp_pat
     assert "are kept in all; raise RAMOLE_HUB_MB" in ask(hub, "about two")[0]
 
 
+def test_a_clock_that_is_set_back_stops_no_eviction(hub_server, open_hub, clock):
+    hub_server.repositories = repositories("one", "two", "three")
+    hub = open_hub(clock=clock)
+    hub._arrivals._limit = 2 * len(hub_server.repositories["ada/one"].files[WEIGHTS]) + 10
+    hub.search()
+    ask(hub, "about one")
+    clock.now -= 24 * 3600
+    ask(hub, "about two")
+    assert "was fetched" in ask(hub, "about three")[0]
+    assert hub.fetched() == {"ada/two", "ada/three"}
+
+
+def test_a_clock_that_is_set_back_makes_no_pause_longer(hub_server, open_hub, clock):
+    hub_server.repositories = repositories("one")
+    steady = Clock()
+    hub = open_hub(clock=clock)
+    hub._arrivals._steady = steady
+    hub.search()
+    hub_server.status = 503
+    assert "could not be fetched" in ask(hub, "about one")[0]
+    hub_server.status = None
+    clock.now -= 24 * 3600
+    assert "a moment ago" in ask(hub, "about one")[0]
+    steady.now += SILENCE + 1
+    assert "was fetched" in ask(hub, "about one")[0]
+
+
 def test_one_that_the_disk_does_not_let_go_is_passed_over(hub_server, open_hub, clock, monkeypatch):
     hub_server.repositories = repositories("one", "two", "three")
     hub = open_hub(clock=clock)
@@ -213,7 +242,8 @@ def test_one_that_the_disk_does_not_let_go_is_passed_over(hub_server, open_hub, 
 
 def test_what_a_full_disk_does_not_register_does_not_stay(hub_server, open_hub, clock, monkeypatch):
     hub_server.repositories = repositories("one", "two")
-    hub = open_hub(clock=clock)
+    hub = open_hub()
+    hub._arrivals._steady = clock
     hub._pool.add("hf:ada/two", name="mine")
     hub.search()
     with monkeypatch.context() as patched:

@@ -45,7 +45,7 @@ class Wait:
     """A deadline for weights, shared by all that is requested together."""
 
     until: float
-    """Of the clock."""
+    """Of `time.monotonic`."""
     ended: Callable[[], bool] = lambda: False
     """Whether the caller no longer waits."""
 
@@ -56,7 +56,9 @@ class Arrivals:
     def __init__(
         self, pool: Pool, register: Register, *, mb: int, clock: Callable[[], float] = time.time
     ):
-        """`mb`: most MiB of weights that are kept."""
+        """`mb`: most MiB of weights that are kept. `clock` dates what outlives the process."""
+        self._steady = time.monotonic
+        """Never set back; it counts the pauses."""
         self._pool, self._register, self._limit, self._clock = pool, register, mb * 2**20, clock
         self._lock = threading.RLock()
         self._coming: dict[str, Future[AdapterCard]] = {}
@@ -91,7 +93,7 @@ class Arrivals:
                 return card
             if self._closed or wait.ended():
                 raise NotHere("Nobody waits for it any more.")
-            now = self._clock()
+            now = self._steady()
             when, why = self._later.get(one.repo, (-math.inf, ""))
             if one.verdict == "refused" or now < when:
                 raise NotHere(one.reason or why)
@@ -108,9 +110,8 @@ class Arrivals:
         return self._result(coming, wait)
 
     def _result(self, coming: Future[AdapterCard], wait: Wait) -> AdapterCard:
-        end = time.monotonic() + wait.until - self._clock()
         while True:
-            left = end - time.monotonic()
+            left = wait.until - time.monotonic()
             try:
                 return coming.result(timeout=max(0.0, min(left, POLL_SECONDS)))
             except TimeoutError:
@@ -171,9 +172,9 @@ class Arrivals:
         full = len(self._pool.all_cards()) >= self._pool.limits.max_adapters
         disk = isinstance(refusal.__cause__, OSError)
         if isinstance(refusal, HubSilent):
-            self._silent_until = self._clock() + SILENCE
+            self._silent_until = self._steady() + SILENCE
         elif disk or full or not isinstance(refusal, AdapterRefused):
-            self._later[one.repo] = (self._clock() + LATER, str(refusal))
+            self._later[one.repo] = (self._steady() + LATER, str(refusal))
         elif not isinstance(refusal, NameTaken):
             self._register.judge(one, reason=str(refusal))
 
@@ -187,8 +188,9 @@ class Arrivals:
                 "in all; raise RAMOLE_HUB_MB."
             )
         now = self._clock()
-        for came in sorted(held, key=lambda came: came.used):
-            if free >= one.bytes or now - came.used < HELD_SECONDS:
+        idle = [came for came in held if abs(now - came.used) >= HELD_SECONDS]
+        for came in sorted(idle, key=lambda came: came.used):
+            if free >= one.bytes:
                 break
             try:
                 self._pool.remove(came.name)

@@ -54,7 +54,7 @@ class Hub:
         self.spare = 4
         """Adapters that may be tried beside those that a request takes, where some do not come."""
         self._pool, self._pools, self._shapes = pool, retriever, shapes
-        self._base, self._most, self._clock = s.hub_base or s.base_model, s.hub_listed, clock
+        self._base, self._most = s.hub_base or s.base_model, s.hub_listed
         folder = s.data_dir / "hub"
         self._register = Register(folder, base=hub_name(self._base))
         self._retriever = Retriever(
@@ -143,7 +143,7 @@ class Hub:
 
     def wait(self, ended: Callable[[], bool] = lambda: False) -> Wait:
         """A deadline for weights from now on; `ended` is polled."""
-        return Wait(self._clock() + MAX_WAIT_SECONDS, ended)
+        return Wait(time.monotonic() + MAX_WAIT_SECONDS, ended)
 
     def bring_nearer(
         self,
