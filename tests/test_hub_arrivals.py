@@ -373,6 +373,23 @@ def test_a_register_of_an_earlier_version_knows_its_own_by_their_notes(
     assert not hub.fetched() and hub.name_in_pool("hf:ada/sums") == "hf:ada/sums"
 
 
+def test_what_somebody_added_while_it_was_fetched_is_not_ours_to_remove(
+    hub_server, open_hub, monkeypatch
+):
+    hub_server.repositories = repositories("one")
+    hub = open_hub()
+    hub.search()
+    add = hub._pool.add
+
+    def late(source, *more, **said):
+        add(source, "mine")
+        return add(source, *more, **said)
+
+    monkeypatch.setattr(hub._pool, "add", late)
+    assert "was fetched" in ask(hub, "about one")[0]
+    assert [(came.name, came.ours) for came in hub._register.fetched()] == [("mine", False)]
+
+
 def test_private_uploads_are_untouched_and_a_taken_name_is_gone_round(
     hub_server, open_hub, tmp_path
 ):

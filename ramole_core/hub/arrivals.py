@@ -141,7 +141,7 @@ class Arrivals:
             taken = {card.name for card in self._pool.cards()}
             name = free_name(one.name, taken) if one.name in taken else one.name
             card = self._pool.add(one.source, name, list(one.examples) or None, login=False)
-            self._note(one, card, ours=card.name not in taken)
+            self._note(one, card, ours=card.name == name)
             return card
         except RamoleError as refusal:
             with self._lock:
