@@ -122,6 +122,24 @@ def test_csv_with_any_usual_delimiter_quotes_and_blank_lines(between: str):
     assert (first.line, second.line) == (3, 5) and (first.index, second.index) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("options", '{"top": HUGE}'),
+        ("logit_bias", '{"5": HUGE}'),
+        ("later_weights", '{"ant": HUGE}'),
+        ("temperature", "HUGE"),
+        ("seed", "HUGE"),
+    ],
+)
+def test_a_whole_number_beyond_a_float_s_range_refuses_its_row_alone(name: str, value: str):
+    value = value.replace("HUGE", "1" + "0" * 400)
+    batch = read_batch(f'{{"prompt": "a"}}\n{{"prompt": "x", "{name}": {value}}}\n"b"')
+    assert [row.line for row in batch.rows] == [1, 3]
+    ((line, sentence),) = [(row.line, row.sentence) for row in batch.bad]
+    assert line == 2 and name in sentence and len(sentence) < 300
+
+
 def test_a_csv_cell_of_any_length_leaves_the_rows_after_it_readable():
     long = "x" * 140_000  # Python's own limit of a cell is 131,072
     text = f"prompt\nfirst\n{long}\nlast\n"
