@@ -17,6 +17,7 @@ from gradio.utils import get_upload_folder
 
 from ramole_core import AdapterRefused, RamoleError
 from tests.pool_fakes import FakeRamole, write_adapter, write_sample, zipped
+from ui.api.endpoints import Endpoints
 from ui.model import spaces
 from ui.parts.errors import UNEXPECTED, one_sentence
 from ui.parts.markup import escaped
@@ -30,7 +31,7 @@ from ui.pool.tab import PoolHandlers
 from ui.pool.undo import removals_html
 from ui.pool.updates import added, detail, listing, replace_examples
 from ui.session.leaving import forget, sweep
-from ui.session.owner import owner_of
+from ui.session.owner import OPERATOR_HEADER, OPERATOR_KEY, owner_of
 from ui.session.presence import Presence, heartbeat
 from ui.session.quota import MIB, Quota, quota_of
 from ui.session.removed import MAX_REMOVED, SECONDS, Removed
@@ -353,6 +354,24 @@ def test_shared_uploads_are_everyones_to_use_and_their_uploaders_to_remove(tmp_p
     assert forget(system, ANN) == 0 and sweep(system) == 0
     quota.remove("made", ANN)
     assert [card.name for card in system.pool.cards()] == ["operators"]
+    system.close()
+
+
+def test_what_the_operator_puts_in_the_place_of_a_shared_upload_is_no_sessions(
+    tmp_path, monkeypatch, archive
+):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
+    (tmp_path / "adapters").mkdir(exist_ok=True)
+    system = FakeRamole(tmp_path, shared_uploads=True)
+    quota = quota_of(system)
+    list(judge(system, quota, [archive("made", seed=51)], owner=ANN))
+    assert quota.owns(system.pool.card("made"), ANN)
+    operator = SimpleNamespace(headers={OPERATOR_HEADER: OPERATOR_KEY}, session_hash=None)
+    assert Endpoints(system).remove_adapter("made", operator) == {"removed": "made"}
+    card = system.pool.add(write_adapter(tmp_path / "theirs", seed=52), name="made")
+    assert not quota.owns(card, ANN) and quota.used(ANN) == (0, 0)
+    with pytest.raises(AdapterRefused, match="not this session's"):
+        quota.remove("made", ANN)
     system.close()
 
 

@@ -178,7 +178,7 @@ class Endpoints:
         with one_sentence(markup=False), self.call(request) as visitor:
             said = checked(Named, name=name)
             if visitor.operator:
-                self.ramole.pool.remove(said.name, owner=None)
+                self.quota.remove_shared(said.name)
             else:
                 self.quota.remove(said.name, visitor.owner)
             return {"removed": said.name}

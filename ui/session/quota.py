@@ -129,6 +129,13 @@ class Quota:
         elif aside is not None:
             aside.discard()
 
+    def remove_shared(self, name: str) -> None:
+        """Remove an upload of everyone's for the operator, whoever uploaded it; raises as
+        `Pool.remove` does."""
+        with self._lock:
+            self.pool.remove(name, owner=None)
+            self._uploaders.pop(f"pool/{name}", None)  # as `AdapterCard.key` says it
+
     def undo(self, token: str, owner: str | None) -> "AdapterCard":
         """Bring back what this session removed; AdapterRefused, in one sentence, where it cannot
         be."""
