@@ -277,6 +277,11 @@ def test_fields_of_messages_that_change_nothing_are_said():
     assert call(messages=said).ignored == ("messages.reasoning_content",)
 
 
+def test_a_name_with_half_a_character_is_ignored_by_a_name_that_can_be_said():
+    asked = call(**{"a\ud800": 1, "messages": [message(**{"b\ud800": 1})]})
+    assert asked.ignored == ("a?", "messages.b?")
+
+
 @pytest.mark.parametrize("content", ["x" * 100_001, " "])
 def test_a_prompt_that_is_too_long_or_empty_is_refused(content):
     with pytest.raises((Refused, RamoleError), match="at most 100000|prompt is empty"):

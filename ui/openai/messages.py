@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from ..api.fields import MAX_PROMPT
 from .errors import Refused
-from .parameters import has_half
+from .parameters import has_half, shown
 
 SYSTEM = ("system", "developer")
 ROLES = (*SYSTEM, "user", "assistant")
@@ -82,7 +82,7 @@ def _message(n: int, one: object, ignored: dict[str, None]) -> Message:
             continue
         if name in TOOLS:
             raise _refused(f"Message {n} has {_short(name)}, which is not used here; leave it out")
-        ignored[f"messages.{name[:100]}"] = None
+        ignored[f"messages.{shown(name)}"] = None
     role = "system" if role in SYSTEM else role
     content = one.get("content")
     text = "" if content is None and role == "assistant" else _text(n, content)

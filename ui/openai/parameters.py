@@ -91,7 +91,7 @@ def read_body(body: object, known: Collection[str]) -> tuple[dict[str, Any], tup
             if not any(value == one and type(value) is type(one) for one in fine):
                 raise Refused(f"{name}={short(value)}, but {why}.", param=name)
         elif name not in LABELS:
-            ignored.append(name[:100])
+            ignored.append(shown(name))
     if not isinstance(said.get("model"), str):
         raise Refused("No model is named; give one that /v1/models lists.", param="model")
     return said, tuple(ignored)
@@ -234,6 +234,11 @@ def read_likeliest(said: Mapping[str, Any], name: str) -> int:
 def has_half(text: str) -> bool:
     """Whether a text has half a character in it, which no encoding has."""
     return not text.isascii() and text.encode("utf-8", "replace").decode() != text
+
+
+def shown(name: str) -> str:
+    """The name of a parameter that is ignored, as the answer says it."""
+    return name[:100].encode("utf-8", "replace").decode()
 
 
 def short(value: object) -> str:
