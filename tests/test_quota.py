@@ -36,8 +36,9 @@ class Cards:
         self.cards = [c for c in self.cards if (c.name, c.owner) != (name, owner)]
 
     def set_aside(self, name, owner):
+        gone = self.card(name, owner)
         self.remove(name, owner)
-        return SimpleNamespace(discard=lambda: None)
+        return SimpleNamespace(card=gone, bytes=gone.bytes, discard=lambda: None)
 
 
 def card(name, owner, size, *, sample=False):
@@ -76,6 +77,16 @@ class Place:
             new = card(f"a{self.count}", None if self.quota.shared else owner, size)
             self.pool.cards.append(new)
             self.quota.added(new, owner)
+
+    def undoable(self, *who: str) -> list[str]:
+        """Those of these who can undo a removal."""
+        return [one for one in who if self.quota.removed.of(f"session-{one}")]
+
+    def removes(self, who: str) -> None:
+        """A session's last upload is removed, and can be brought back."""
+        owner = f"session-{who}"
+        last = [c for c in self.pool.cards if self.quota.owns(c, owner)][-1]
+        self.quota.remove(last.name, owner, keep=True)
 
     def held(self) -> dict[str, int]:
         """Adapters of each session that has some."""
@@ -162,6 +173,49 @@ def test_nobody_is_evicted_where_it_would_not_help():
     with pytest.raises(AdapterRefused, match="no room left for uploads"):
         place.upload("eve", mb=3)
     assert place.held() == {"ann": 1, "ben": 1}
+
+
+def test_who_may_have_no_more_adapters_costs_nobody_an_undo():
+    place = Place(adapters=2)
+    for who in ("ann", "ben"):
+        place.upload(who)
+        place.removes(who)
+    place.upload("ben")
+    place.upload("ben")
+    with pytest.raises(AdapterRefused, match="has 2 adapters, the most"):
+        place.upload("ben")
+    assert place.undoable("ann", "ben") == ["ann", "ben"]
+
+
+def test_removals_go_only_where_that_makes_room_and_those_of_others_last():
+    place = Place(mb=4, all_mb=6, address_mb=5)
+    for who, address in (("ann", HOME), ("ben", WORK)):
+        place.upload(who, address, mb=2)
+        place.removes(who)
+    with pytest.raises(AdapterRefused, match="5.0 MB, and 2.0 of the session's 4 MB are left"):
+        place.upload("ben", WORK, mb=5)
+    assert place.undoable("ann", "ben") == ["ann", "ben"]
+    place.upload("ben", WORK, mb=3)
+    assert place.undoable("ann", "ben") == ["ann"], "its own made the room"
+    place.upload("cid", EVIL, mb=1)
+    assert place.undoable("ann") == ["ann"], "there is room beside it"
+    place.upload("dot", EVIL, mb=2)
+    assert place.undoable("ann") == [] and place.held() == {"ben": 1, "cid": 1, "dot": 1}
+    for who in ("cid", "dot"):
+        place.removes(who)
+    with pytest.raises(AdapterRefused, match="no room left"):
+        place.upload("eve", HOME, mb=4)
+    assert place.undoable("cid", "dot") == ["cid", "dot"]
+
+
+def test_a_removal_goes_before_a_silent_session_does():
+    place = Place(mb=4, all_mb=4)
+    for who in ("ann", "ben"):
+        place.upload(who, mb=2)
+    place.removes("ann")
+    place.now += IDLE_SECONDS
+    place.upload("cid", mb=2)
+    assert place.undoable("ann") == [] and place.held() == {"ben": 1, "cid": 1}
 
 
 def full(place: Place) -> None:

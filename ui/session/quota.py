@@ -5,9 +5,10 @@ longest go, of the same address or of all; nobody's who is active, and none that
 """
 
 import logging
+import math
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 MIB = 2**20
 SESSIONS = 4
 """An address may upload as much as so many sessions."""
+Kept = Sequence[tuple[str, int]]
+"""Owner and bytes of removals that can be undone."""
 FULL = "The server has no room left for uploads; try again later."
 
 
@@ -193,9 +196,12 @@ class Quota:
             f"this session are used{more}."
         )
 
-    def _check(self, owner: str, size: int) -> None:
+    def _check(self, owner: str, size: int, kept: Kept | None = None) -> None:
+        """Raise AdapterRefused where the session's own limits leave no room. `kept`: the removals
+        that count; None, all of them."""
         count, used = self.used(owner)
-        used += sum(bytes for whose, bytes in self.removed.sizes() if whose == owner)
+        kept = self.removed.sizes() if kept is None else kept
+        used += sum(bytes for whose, bytes in kept if whose == owner)
         coming = self._coming.get(owner, [])
         if count + len(coming) >= self.adapters:
             raise AdapterRefused(
@@ -209,9 +215,9 @@ class Quota:
                 "are left; remove an adapter first."
             )
 
-    def _leavers(self, owner: str, size: int, address: str) -> list[str]:
+    def _leavers(self, owner: str, size: int, address: str, kept: Kept | None = None) -> list[str]:
         """Silent sessions that must go for this upload; AdapterRefused where that is no help."""
-        uses, near = self._uses(staying=owner), []
+        uses, near = self._uses(kept, staying=owner), []
         if address:
             near = leavers(
                 [use for use in uses if use.owner == owner or use.address == address],
@@ -235,7 +241,7 @@ class Quota:
             raise AdapterRefused(FULL)
         return [*near, *others]
 
-    def _uses(self, *, staying: str | None = None) -> list[Use]:
+    def _uses(self, removed: Kept | None = None, *, staying: str | None = None) -> list[Use]:
         """Each owner's use; `staying` may not be evicted."""
         sizes: dict[str | None, list[int]] = defaultdict(list)
         for card in self.pool.all_cards():
@@ -244,7 +250,7 @@ class Quota:
         for owner, coming in self._coming.items():
             sizes[owner] += coming
         kept: dict[str | None, int] = defaultdict(int)
-        for owner, size in self.removed.sizes():
+        for owner, size in self.removed.sizes() if removed is None else removed:
             kept[owner] += size
         return [
             Use(
@@ -259,15 +265,27 @@ class Quota:
         ]
 
     def _forget_removed(self, owner: str, size: int, address: str) -> None:
-        """Drop undoable removals where their room is needed: first this session's."""
-        for whose in (owner, None):
-            try:
-                self._check(owner, size)
-                if not self._leavers(owner, size, address):
-                    return
-            except AdapterRefused:
-                pass
-            self.removed.drop_all(whose)
+        """Drop undoable removals where that makes room: first this session's, then the oldest."""
+        held, kept = self.removed.sizes(), []
+        least = self._must_leave(owner, size, address, [])
+        if self._must_leave(owner, size, address, held) <= least:
+            return
+        latest_first = dict.fromkeys(whose for whose, _ in reversed(held))
+        for whose in sorted(latest_first, key=lambda whose: whose == owner):
+            more = [*kept, *(one for one in held if one[0] == whose)]
+            if self._must_leave(owner, size, address, more) <= least:
+                kept = more
+            else:
+                self.removed.drop_all(whose)
+
+    def _must_leave(self, owner: str, size: int, address: str, kept: Kept) -> float:
+        """How many sessions must go for this upload beside these removals; infinitely many where
+        it is refused."""
+        try:
+            self._check(owner, size, kept)
+            return len(self._leavers(owner, size, address, kept))
+        except AdapterRefused:
+            return math.inf
 
     def _silence(self, owner: str | None) -> float | None:
         """Seconds, where its uploads may be removed for that."""
