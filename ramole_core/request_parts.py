@@ -15,6 +15,8 @@ MAX_QUOTED = 80
 MAX_EXAMPLES = 32
 MAX_EXAMPLE = 8000
 """Characters of an input, and of a target."""
+TOKENS = 2**31
+"""More than any vocabulary has; of larger numbers a tokenizer overflows."""
 TURN: Final = "turn"
 """In place of a position: the whole turn that is answered."""
 
@@ -153,7 +155,7 @@ def read_tokens(name: str, given: object) -> tuple[int, ...]:
     ids = _listed(name, given, wanted)
     found = [read_whole(one) for one in ids]
     for one, token in zip(ids, found, strict=True):
-        if token is None or token < 0:
+        if token is None or not 0 <= token < TOKENS:
             raise RamoleError(f"{name} has {_short(one)}; give {wanted}.")
     return tuple(token for token in found if token is not None)
 

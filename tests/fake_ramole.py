@@ -103,7 +103,7 @@ class FakeRamole:
         """Loading ends once this file is there."""
         self.pool = FakePool()
         self.retriever = FakeRetriever()
-        self.model_facts = SimpleNamespace(context=2048, quantization="nf4")
+        self.model_facts = SimpleNamespace(context=2048, quantization="nf4", vocabulary=5000)
         self.exact = True
         self.loaded, self.pause, self.length = loaded, pause, length
         self.forwards, self.explained, self.batches = 0, 0, 0

@@ -434,6 +434,8 @@ def test_a_text_s_answer_has_the_prompt_before_it_with_all_log_probabilities():
         ({"prompt": None}, "prompt", "prompt=None; give a text"),
         ({"prompt": [[]]}, "prompt", "give a text, a list of texts"),
         ({"prompt": [1, True]}, "prompt", "give a text"),
+        ({"prompt": [3, 5000]}, "prompt", "has token 5000, but the base .* are 0 to 4999; give"),
+        ({"prompt": [[3], [10**30, 4]]}, "prompt", "has token 10{30}, but the base model's tokens"),
         ({"prompt": ["a"] * 9, "n": 9}, "prompt", "more than 64 answers"),
         ({"max_tokens": 0}, "max_tokens", "max_tokens=0"),
         ({"logprobs": 21}, "logprobs", "from 0 to 20"),

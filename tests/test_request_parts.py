@@ -62,6 +62,7 @@ READERS = {
         ("prefix_ids", [1, 2.5], "prefix_ids has 2.5"),
         ("prefix_ids", [True], "prefix_ids has True"),
         ("prefix_ids", [-1], "prefix_ids has -1"),
+        ("prefix_ids", [2**31 - 1, 2**31], "prefix_ids has 2147483648; give a list of token ids"),
         ("later_weights", [("ant", 1)], "pass a mapping from adapters' names to weights"),
         ("later_weights", {"ant": True}, "later_weights has 'ant': True"),
         ("later_weights", {3: 0.5}, "later_weights has 3: 0.5"),

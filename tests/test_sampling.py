@@ -187,6 +187,7 @@ def test_an_answer_of_a_schema_that_is_cut_is_the_beginning_of_one(tiny):
             "json_schema cannot be followed",
         ),
         ({"json_schema": SCHEMA, "prefix_ids": [65]}, "prefix_ids is no beginning of JSON"),
+        ({"prompt_ids": [2**31 - 1], "raw": True}, "the base model has tokens 0 to 257"),
         (
             {"logit_bias": {VOCABULARY: 1}},
             "has token 258, but the base model's tokens are 0 to 257",
@@ -285,6 +286,7 @@ def test_a_prompt_s_log_probabilities_are_those_of_reading_it_token_by_token(tin
         ({"seed": 1.5}, "seed=1.5"),
         ({"prompt_ids": [1]}, "pass raw=True with them"),
         ({"prompt_ids": [-1], "raw": True}, "prompt_ids has -1"),
+        ({"prompt_ids": [10**30], "raw": True}, "prompt_ids has 10000.*; give a list of token ids"),
         ({"messages": [("user",)]}, "Message 1 of messages is"),
         ({"messages": [("user", "a")], "system": "b"}, "whole conversation, but system came"),
     ],

@@ -1,5 +1,6 @@
 """A call of `/v1/completions`: texts, or tokens of the base, that are continued as they are."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from .errors import Refused
@@ -49,6 +50,7 @@ def read_prompts(body: object, ramole: "Ramole", owner: str | None) -> Call:
     requests = []
     for prompt in prompts:
         ids = () if isinstance(prompt, str) else tuple(prompt)
+        _check_tokens(ids, ramole)
         requests += requests_of(
             said,
             ramole,
@@ -79,6 +81,16 @@ def _prompts(given: object) -> list[str | list[int]]:
     if not found or not all(isinstance(one, str) or _is_tokens(one) for one in found):
         raise Refused(f"prompt={short(given)}; give {WANTED}.", param="prompt")
     return cast(list[str | list[int]], found)
+
+
+def _check_tokens(ids: Sequence[int], ramole: "Ramole") -> None:
+    facts, largest = ramole.model_facts, max(ids, default=0)
+    if facts is not None and largest >= facts.vocabulary:
+        raise Refused(
+            f"prompt has token {short(largest)}, but the base model's tokens are 0 to "
+            f"{facts.vocabulary - 1}; give tokens of this base.",
+            param="prompt",
+        )
 
 
 def _is_tokens(given: object) -> bool:
