@@ -1,6 +1,5 @@
 """A call of `/v1/completions`: texts, or tokens of the base, that are continued as they are."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from .errors import Refused
@@ -49,8 +48,7 @@ def read_prompts(body: object, ramole: "Ramole", owner: str | None) -> Call:
     bare = echo and length[1] == 0 and not isinstance(length[1], bool)
     requests = []
     for prompt in prompts:
-        ids = () if isinstance(prompt, str) else tuple(prompt)
-        _check_tokens(ids, ramole)
+        ids = () if isinstance(prompt, str) else _known(tuple(prompt), ramole)
         requests += requests_of(
             said,
             ramole,
@@ -83,14 +81,16 @@ def _prompts(given: object) -> list[str | list[int]]:
     return cast(list[str | list[int]], found)
 
 
-def _check_tokens(ids: Sequence[int], ramole: "Ramole") -> None:
-    facts, largest = ramole.model_facts, max(ids, default=0)
+def _known(ids: tuple[int, ...], ramole: "Ramole") -> tuple[int, ...]:
+    """The tokens; raises Refused where the base model lacks one."""
+    facts, largest = ramole.model_facts, max(ids)
     if facts is not None and largest >= facts.vocabulary:
         raise Refused(
             f"prompt has token {short(largest)}, but the base model's tokens are 0 to "
             f"{facts.vocabulary - 1}; give tokens of this base.",
             param="prompt",
         )
+    return ids
 
 
 def _is_tokens(given: object) -> bool:
