@@ -65,6 +65,33 @@ def test_places_are_given_back():
         places.give_back()
 
 
+def test_places_are_given_back_where_nothing_runs(monkeypatch):
+    places = Places(2)
+
+    async def run() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            running.Running(None, [Request("hi")] * 2, address="", places=places)
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with pytest.raises(RuntimeError, match="new thread"):
+        asyncio.run(run())
+    places.take(2)
+
+
+def test_more_answers_than_all_places_are_refused_for_good():
+    ramole = FakeRamole()
+    ramole.settings = ramole.settings.model_copy(update={"max_batch": 2, "max_queue": 1})
+    (told,) = ask(ramole, n=4)
+    assert told.status_code == 400 and "retry-after" not in told.headers
+    assert told.json()["error"]["message"] == (
+        "4 answers are asked for at once, and this server has 3 places; ask for fewer."
+    )
+    assert ask(ramole, n=3)[0].status_code == 200
+
+
 class Ended(FakeRamole):
     """Ends its one answer after a token, as a server does that was told to end."""
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING
 
-from ramole_core import Busy, Generation, Request, Step
+from ramole_core import Busy, Generation, RamoleError, Request, Step
 
 from ..model.pace import PACE
 from ..model.reading import Reading
@@ -22,7 +22,13 @@ class Places:
         self._left, self._most, self._lock = most, most, threading.Lock()
 
     def take(self, count: int = 1) -> None:
-        """Take places; raises Busy where there are too few."""
+        """Take places; raises Busy where there are too few, RamoleError where there never are as
+        many."""
+        if count > self._most:
+            raise RamoleError(
+                f"{count} answers are asked for at once, and this server has {self._most} places; "
+                "ask for fewer."
+            )
         with self._lock:
             if self._left < count:
                 raise Busy(
@@ -43,7 +49,7 @@ class Running:
     def __init__(
         self, ramole: "Ramole", requests: Sequence[Request], *, address: str, places: Places
     ):
-        """Raises Busy where `places` has too few."""
+        """Raises Busy or RamoleError where `places` has too few."""
         places.take(len(requests))
         self.requests = requests
         self._news, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -58,14 +64,18 @@ class Running:
             self._over = True
             tell()
 
-        self._reading = Reading(
-            ramole,
-            requests,
-            session=requests[0].owner,
-            address=address,
-            begun=tell,
-            after=after,
-        )
+        try:
+            self._reading = Reading(
+                ramole,
+                requests,
+                session=requests[0].owner,
+                address=address,
+                begun=tell,
+                after=after,
+            )
+        except Exception:  # such as no thread: nothing runs
+            places.give_back(len(requests))
+            raise
 
     @property
     def steps(self) -> list[list[Step]]:
