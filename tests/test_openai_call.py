@@ -428,6 +428,21 @@ def test_a_text_s_answer_has_the_prompt_before_it_with_all_log_probabilities():
     assert bare["text"] == "${here}\n" and bare["logprobs"]["tokens"] == ["${here}", "\n"]
 
 
+def test_the_parts_of_a_stream_count_a_token_s_place_from_the_answer_s_beginning():
+    told = text_call(prompt=["a", "b"], max_tokens=5, logprobs=0, stream=True)
+    ramole = FakeRamole()
+    frame, seen = TextCompletion(told, ramole.spell), {0: [], 1: []}
+    found = {n: [item for at, item in ramole.stream_batch(told.requests) if at == n] for n in seen}
+    for start, end in ((0, 2), (2, 3), (3, 5)):
+        for n, (*steps, _) in found.items():
+            part = steps[start:end]
+            (choice,) = frame.chunk(n, "".join(one.text for one in part), part)["choices"]
+            seen[n] += choice["logprobs"]["text_offset"]
+    answers = [Answered(items[-1], Request("a"), items[:-1]) for items in found.values()]
+    whole = [one["logprobs"]["text_offset"] for one in frame.whole(answers)["choices"]]
+    assert list(seen.values()) == whole == [[0, 4, 10, 21, 28]] * 2
+
+
 @pytest.mark.parametrize(
     ("said", "param", "reason"),
     [

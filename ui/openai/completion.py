@@ -103,13 +103,20 @@ class TextCompletion(Completion):
 
     PREFIX, WHOLE, PART = "cmpl-", "text_completion", "text_completion"
 
+    def __init__(self, call: Call, spell: Spell):
+        super().__init__(call, spell)
+        self._ends: dict[int, int] = {}
+        """Characters of the tokens that were streamed, by answer."""
+
     def begin(self, index: int) -> dict | None:
         if not self.call.echo:
             return None
         return self._chunk([self._part(index, self.call.requests[index].prompt, None)])
 
     def chunk(self, index: int, text: str, steps: Sequence[Step]) -> dict:
-        logprobs = text_logprobs(steps, (), self.spell)
+        logprobs = text_logprobs(steps, (), self.spell, start=self._ends.get(index, 0))
+        if logprobs is not None:
+            self._ends[index] = logprobs["text_offset"][-1] + len(logprobs["tokens"][-1])
         return self._chunk([self._part(index, text, logprobs)])
 
     def end(self, index: int, one: Answered) -> dict:

@@ -32,15 +32,15 @@ def _token(token: int, logprob: float | None, spell: Spell) -> dict:
 
 
 def text_logprobs(
-    steps: Sequence[Step], prompt: Sequence[TokenLogprob], spell: Spell
+    steps: Sequence[Step], prompt: Sequence[TokenLogprob], spell: Spell, *, start: int = 0
 ) -> dict | None:
     """Log probabilities of the prompt's tokens, if echoed, and of the answer's; None where they
-    were not asked for."""
+    were not asked for. `start`: the characters of the tokens before these."""
     found = [*prompt, *(step.likelihood for step in steps if step.likelihood is not None)]
     if not found:
         return None
     texts = spell([one.token for one in found])
-    offsets = [0]
+    offsets = [start]
     for text in texts[:-1]:
         offsets.append(offsets[-1] + len(text))
     return {
