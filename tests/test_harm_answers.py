@@ -12,6 +12,7 @@ from pathlib import Path
 import brotli
 import httpx
 import pytest
+from gradio.brotli_middleware import BrotliMiddleware
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
@@ -84,6 +85,43 @@ def test_the_page_is_made_and_packed_once_for_each_name_and_encoding(app, made):
     for _ in range(2):
         assert get(served, "/?deep_link=x").status_code == 200
     assert len(made) == 5, "a link opens a state of its own"
+
+
+@pytest.mark.parametrize(
+    ("said", "packed"),
+    [
+        ("gzip, br", "br"),
+        ("GZIP;q=0.5", "gzip"),
+        ("gzip, br;q=0", "gzip"),
+        ("br ; q=0.0, gzip;q=0", None),
+        ("br;q=0.1, gzip;q=0.9", "gzip"),
+        ("*", "br"),
+        ("*;q=0.5, br;q=0", "gzip"),
+        ("br;q=many", None),
+        ("identity", None),
+        ("abracadabra, gzipped", None),
+        ("", None),
+    ],
+)
+def test_an_answer_is_packed_as_it_may_be(app, said, packed):
+    served = app()
+    for _ in range(2):
+        told = get(served, "/", **{"accept-encoding": said})
+        assert told.headers.get("content-encoding") == packed
+        assert told.text == "<p>here</p>" * 100
+
+
+def test_what_lies_behind_packs_nothing_that_the_reader_cannot_unpack(made):
+    def script(request: Request):
+        made.append(request.headers["accept-encoding"])
+        return PlainTextResponse("x" * 5000)
+
+    behind = Starlette(routes=[Route("/assets/{name}", script)])
+    served = Routes(Kept(BrotliMiddleware(behind), pages=True), table=RULES)
+    for said, packed in (("gzip, br;q=0", "gzip"), ("gzip", "gzip"), ("abracadabra", None)):
+        told = get(served, "/assets/a.js", **{"accept-encoding": said})
+        assert told.headers.get("content-encoding") == packed and told.text == "x" * 5000
+    assert made == ["gzip", "identity"]
 
 
 def test_brotli_and_gzip_unpack_to_what_was_made(app):

@@ -5,6 +5,7 @@ time, on the event loop. Both are the same for all who call the server by the sa
 """
 
 import gzip
+import re
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -40,6 +41,8 @@ ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
     "br": lambda body: brotli.compress(body, quality=5),
     "gzip": lambda body: gzip.compress(body, 6),
 }
+ACCEPTED = re.compile(r"(?:^|(?<=,))\s*([^\s;,]+)\s*(?:;\s*q=([01](?:\.\d*)?))?\s*(?:,|$)")
+"""An encoding of Accept-Encoding, and its weight."""
 TEXT = ("text/", "application/json", "application/javascript", "image/svg+xml")
 Answer = tuple[list[tuple[bytes, bytes]], bytes]
 
@@ -57,6 +60,8 @@ class Kept:
         self._named = AddressRates(rate=NAMES_PER_SECOND, burst=NAMES_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            _say_encoding(scope)
         key = self._key(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
         answer = None if key is None else self._kept.get(key)
         if key is not None and answer is not None:
@@ -96,10 +101,9 @@ class Kept:
 
     def _key(self, scope: Scope) -> tuple | None:
         """The cache key of the response, its encoding first; None where it is not cached."""
-        rule, said = rule_of(scope), header(scope, "accept-encoding") or ""
+        rule, encoding = rule_of(scope), header(scope, "accept-encoding")
         if any(header(scope, name) for name in ("range", "if-none-match", "if-modified-since")):
             return None
-        encoding = next((one for one in ENCODINGS if one in said), "")
         if rule.path in FILES:
             return encoding, scope["path"]
         own = any(word in scope["query_string"] for word in OWN)
@@ -117,12 +121,25 @@ class Kept:
             self._bytes -= _size(self._kept.popitem(last=False)[1])
 
 
+def _say_encoding(scope: Scope) -> None:
+    """Leave the one encoding that is sent in Accept-Encoding: Gradio's own reader of it takes no
+    notice of weights, and what it packs is cached for others."""
+    said = (header(scope, "accept-encoding") or "").lower()
+    weights = {name: float(weight or 1) for name, weight in ACCEPTED.findall(said)}
+    ours = {one: weights.get(one, weights.get("*", 0)) for one in ENCODINGS}
+    best = max(ours, key=ours.__getitem__)
+    encoding = best if ours[best] else "identity"
+    others = [one for one in scope["headers"] if one[0].lower() != b"accept-encoding"]
+    scope["headers"] = [*others, (b"accept-encoding", encoding.encode())]
+
+
 def _packed(headers: list[tuple[bytes, bytes]], body: bytes, encoding: str) -> Answer:
     """The response with its compressed body."""
     kind = next((value for key, value in headers if key.lower() == b"content-type"), b"")
     done = any(key.lower() == b"content-encoding" for key, _ in headers)
     kept = [one for one in headers if one[0].lower() != b"content-length"]
-    if encoding and not done and len(body) >= SMALL and kind.decode("latin-1").startswith(TEXT):
+    worth = len(body) >= SMALL and kind.decode("latin-1").startswith(TEXT)
+    if encoding in ENCODINGS and worth and not done:
         body = ENCODINGS[encoding](body)
         kept += [(b"content-encoding", encoding.encode()), (b"vary", b"Accept-Encoding")]
     return [*kept, (b"content-length", str(len(body)).encode())], body
