@@ -111,4 +111,5 @@ def effects_record(answer: "Generation") -> dict[str, object]:
         "base_logprob": answer.base_logprob,
     }
     numbers = {name: np.round(one.astype(np.float64), 4).tolist() for name, one in told.items()}
-    return {**numbers, "effects_by": rule_of(answer.effects.shape[1])}
+    most = max((len(part.adapters) for part in answer.parts), default=answer.effects.shape[1])
+    return {**numbers, "effects_by": rule_of(most)}

@@ -89,6 +89,11 @@ class Explaining:
     def _found(self, request: Request) -> "Prepared":
         ramole = self._ramole
         prepared = ramole.prepare([request])[0]
+        if prepared.later:
+            raise RamoleError(
+                "This prompt is answered part by part; explain one part by its own prompt, with "
+                "the parts before it as history, and split=False."
+            )
         fit = ramole.engines.fit(prepared)
         if fit is not None and not fit.done:
             fit.close()

@@ -2,6 +2,7 @@
 
 import math
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -373,3 +374,51 @@ def test_earlier_turns_have_the_weights_where_they_have_the_adapters(tiny):
 def test_a_stream_has_tokens_and_the_answer(tiny):
     items = [item for _, item in stream(tiny, [hub()])]
     assert [isinstance(item, Step) for item in items] == [True] * 5 + [False]
+
+
+def test_an_example_without_room_waits_and_ends_nobody(tiny_llama):
+    """Two equal searches share pages; what one gives back the other still holds, and a third
+    request has taken the rest."""
+    page = TinyEngine(tiny_llama).engine._kv.page_bytes
+    sizes = EngineSizes(max_batch=6, prefill_chunk=32, kv_cache_bytes=page * 14)
+    tiny = TinyEngine(tiny_llama, sizes)
+    pairs, told = [("a" * 400, "b"), ("short", "c" * 380)], []
+    for n in range(2):
+        tiny.engine._reader._known_fits = KnownFits()
+        fit = tiny.engine.fit(tiny.engine.prepare(hub(examples=pairs), tiny.chosen(NAMES)))
+        who = {"session": f"s{n}", "address": f"10.0.0.{n}"}
+        tiny.engine.submit_step(fit, **who, deliver=lambda state, item: told.append(item))
+    other = Request("x" * 90, method="base", max_new_tokens=40, ignore_eos=True)
+    third = tiny.submit(other, [], session="o", address="10.0.0.9")
+    tiny.finish()
+    assert len(told) == 2 and not any(isinstance(one, Exception) for one in told)
+    assert isinstance(tiny.heard[third].end, Generation) and held(tiny) == NOTHING
+    tiny.engine.close()
+
+
+def test_second_readings_take_nothing_of_what_an_example_may_read(tiny_llama):
+    steps = []
+    for effects in (False, True):
+        tiny = TinyEngine(tiny_llama, EngineSizes(max_batch=16))
+        engine, asked, heard = tiny.engine, [], []
+        row = {"max_new_tokens": 450, "ignore_eos": True, "trace": False}
+        tiny.submit(Request("go", method="base", **row), [], session="l")
+        for n in range(6):
+            said = row | {"max_new_tokens": 20, "effects": effects}
+            one = Request(f"Count {'x' * 60}{n}", method="mixture", **said)
+            asked.append(engine.prepare(one, tiny.chosen(NAMES)))
+        fit = engine.fit(engine.prepare(hub(examples=[("a" * 80, "b")]), tiny.chosen(NAMES)))
+        how = {"session": "", "cancelled": lambda: False, "waiting": lambda *_: None}
+        for n, _ in enumerate(RequestStream(engine, lambda: None, asked, **how), 1):
+            if n == 100:
+                start = engine.stats()["decode_forwards"]
+                engine.submit_step(fit, session="f", deliver=partial(_count, engine, heard))
+        while not heard:
+            engine.step()
+        steps.append(heard[0] - start)
+        engine.close()
+    assert steps[1] <= steps[0] + 10
+
+
+def _count(engine, into, *_):
+    into.append(engine.stats()["decode_forwards"])

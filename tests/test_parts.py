@@ -9,6 +9,8 @@ from ramole_core import Generation, RamoleError, Request, Step
 from ramole_core.answer import parts_record
 from ramole_core.base.shapes import read_shapes
 from ramole_core.batch.rows import BatchRow
+from ramole_core.effects import effects_record
+from ramole_core.engine import new_state, reader
 from ramole_core.selection.part_stream import join, stream_parts
 from ramole_core.selection.parts import (
     BOTH_ASK,
@@ -95,9 +97,49 @@ def test_every_door_puts_a_part_s_numbers_under_its_own_adapters(ramole):
         assert dict(zip(row.experts, row.shares, strict=True)) == pytest.approx(sums, abs=1e-3)
 
 
+def test_a_part_that_ends_as_a_turn_does_is_no_stop_of_the_caller(ramole, monkeypatch):
+    """Of a base without a chat template, whose turns end where the user's next one begins."""
+    asked = replace(BOTH, logit_bias={64: 50.0})
+    for module in (reader, new_state):
+        monkeypatch.setattr(module, "turn_end_of", lambda tokenizer, raw: "aaa")
+    answer = ramole.generate([asked])[0]
+    assert len(answer.parts) == 2 and answer.finish_reason == "eos"
+    stopped = ramole.generate([replace(asked, stop=("aa",))])[0]
+    assert len(stopped.parts) == 1 and stopped.finish_reason == "stop"
+
+
+def test_what_is_removed_meanwhile_is_still_searched_and_measured(ramole, tiny_llama, tmp_path):
+    named = {"adapters": ["late", "poems"], "effects": True}
+    for n, method in enumerate(("mixture", "lorahub")):
+        folder = write_lora(tmp_path / method, read_shapes(tiny_llama), rank=2, seed=70 + n)
+        ramole.pool.add(folder, name="late", examples=["late"])
+        fits = {"examples": [("one", "two")], "options": {"steps": 4}}
+        asked = Request(SUM, method=method, **named, **ASK, **(fits if method == "lorahub" else {}))
+        gone = []
+
+        def remove(*_, gone=gone):
+            if not gone:
+                gone.append(ramole.pool.remove("late"))
+
+        for _, found in ramole.stream_batch([asked], fitting=remove):
+            remove()
+            item = found
+        assert item.adapters == ["late", "poems"] and item.effects is not None, method
+
+
 def test_no_prompt_is_cut_into_more_parts_than_tokens(ramole):
     answer = ramole.generate([replace(BOTH, max_new_tokens=1)])[0]
     assert answer.new_tokens == 1 and not answer.parts
+    five = ramole.generate([replace(BOTH, max_new_tokens=5)])[0]
+    assert [part.new_tokens for part in five.parts] == [3, 2]
+
+
+def test_an_answer_in_parts_is_explained_part_by_part(ramole):
+    answer = ramole.generate([BOTH])[0]
+    with pytest.raises(RamoleError, match="explain one part by its own prompt"):
+        ramole.explain(BOTH, answer.trace.prompt_length, token_ids=answer.trace.token_ids)
+    measured = ramole.generate([replace(BOTH, effects=True, k=3)])[0]
+    assert effects_record(measured)["effects_by"] == "shapley" and len(measured.adapters) > 3
 
 
 def test_steps_say_their_part_and_one_selection_says_all(ramole):

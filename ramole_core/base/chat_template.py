@@ -84,6 +84,12 @@ def ends_turns_itself(tokenizer: PreTrainedTokenizerBase) -> bool:
     return not str(tokenizer.chat_template or "").startswith(MARK)
 
 
+def turn_end_of(tokenizer: PreTrainedTokenizerBase, *, raw: bool) -> str:
+    """The text that ends an answer in place of an end token; empty where the model has one, or the
+    prompt is `raw`."""
+    return "" if raw or ends_turns_itself(tokenizer) else NEXT_TURN
+
+
 def check_marks(source: str, tokenizer: PreTrainedTokenizerBase, *, vocabulary: int) -> None:
     """Raise RamoleError where the model's `vocabulary` lacks tokens of plain English or of the
     template."""

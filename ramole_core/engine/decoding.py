@@ -73,7 +73,8 @@ class TextStream:
         self._start = 0  # decoding begins here, so that its cost does not grow with the answer
         self._held = ""  # text that may turn out to be the beginning of a stop string
         self.text = ""
-        self.stopped = False
+        self.stopped = ""
+        """The stop string that ended it; empty: none did."""
 
     def push(self, token: int) -> str:
         """The text that becomes final with this token."""
@@ -106,11 +107,11 @@ class TextStream:
 
     def _release(self, new: str) -> str:
         text = self._held + new
-        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        found = [(at, stop) for stop in self._stop if (at := text.find(stop)) >= 0]
         if found:
-            self.stopped, self._held = True, ""
-            self.text += text[: min(found)]
-            return text[: min(found)]
+            (at, self.stopped), self._held = min(found), ""
+            self.text += text[:at]
+            return text[:at]
         keep = max((_overlap(text, stop) for stop in self._stop), default=0)
         self._held = text[len(text) - keep :]
         sure = text[: len(text) - keep]

@@ -172,11 +172,15 @@ class Fit:
         """The request with the weights that were found, in each turn that has its adapters."""
         assert self._known is not None
         weights = self._known.best.weights
+        once = {one.checksum: one.load for one in self.candidates}
 
         def placed(turn: Turn) -> Turn:
             if not (turn.candidates and turn.request.examples):
                 return turn
-            return Turn(weighted(turn.request, self._names, weights), turn.candidates)
+            read = tuple(
+                replace(one, load=once.get(one.checksum, one.load)) for one in turn.candidates
+            )
+            return Turn(weighted(turn.request, self._names, weights), read)
 
         return replace(self._prepared, turns=tuple(map(placed, self._prepared.turns)))
 

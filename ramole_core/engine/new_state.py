@@ -4,6 +4,7 @@ import math
 
 from transformers import PreTrainedTokenizerBase
 
+from ramole_core.base.chat_template import turn_end_of
 from ramole_core.composition import Candidate
 from ramole_core.engine.answer_format import format_of
 from ramole_core.engine.decoding import TextStream, make_generator, skip_draws
@@ -36,6 +37,7 @@ def new_request_state(
         prompt_length=len(prompt.ids),
         segments=segments,
         candidates=candidates,
+        turn_end=turn_end_of(tokenizer, raw=request.raw),
         room=prompt.room,
         text=TextStream(tokenizer, stop=request.stop),
         generator=make_generator(request),
@@ -71,6 +73,7 @@ def new_pair_state(
         prompt_length=reading.longest,
         segments=segments,
         candidates=candidates,
+        turn_end="",
         room=0,
         text=TextStream(tokenizer, stop=()),
         generator=make_generator(request),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ramole_core.answer import Selection
-from ramole_core.base.chat_template import NEXT_TURN, check_known, ends_turns_itself
+from ramole_core.base.chat_template import check_known, turn_end_of
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, find_method
 from ramole_core.engine.answer_format import format_of
@@ -111,9 +111,10 @@ class RequestReader:
         check_known(ids, self.tokenizer, vocabulary=self.facts.vocabulary)
 
     def _within_its_turn(self, request: Request) -> Request:
-        if request.raw or NEXT_TURN in request.stop or ends_turns_itself(self.tokenizer):
+        end = turn_end_of(self.tokenizer, raw=request.raw)
+        if not end or end in request.stop:
             return request
-        return replace(request, stop=(*request.stop, NEXT_TURN))
+        return replace(request, stop=(*request.stop, end))
 
     def _with_own(self, turn: Turn) -> Turn:
         """The turn with the adapters that its method brings."""

@@ -53,6 +53,8 @@ class RequestState:
     segments: Segments
     candidates: tuple[Candidate, ...]
     """The answer's adapters."""
+    turn_end: str
+    """The stop string that stands for the end of a turn, where the model has none; else empty."""
     room: int
     """Most tokens that the answer may have: the request's wish, or what the context leaves."""
     text: TextStream
@@ -209,7 +211,7 @@ class RequestState:
         if self.form is not None and not ended:
             self.form.push(token)
         if self.text.stopped:
-            self.end("stop")
+            self.end("eos" if self.text.stopped == self.turn_end else "stop")
         elif ended or (self.form is not None and self.form.complete):
             text += self.text.finish()
             self.end("eos")

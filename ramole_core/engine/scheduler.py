@@ -361,7 +361,8 @@ class Scheduler:
             if not self._commit(state, count, row, output, events):
                 continue
             if state.reading is not None:
-                self._saved = max(0, self._saved - count)
+                if state in self._reading:  # a second reading has tokens of its own
+                    self._saved = max(0, self._saved - count)
                 self._add_example(state, count, row, output, events)
                 continue
             if state.request.prompt_logprobs:
@@ -406,9 +407,14 @@ class Scheduler:
         state.take_pair()
         self._kv.close(state.sequence, keep=False)
         state.sequence = self._kv.open(state.content, state.length)
-        assert state.sequence is not None, "it gave back as many pages as it takes"
         self._reading.remove(state)
-        self._reading.append(state)
+        if state.sequence is None:  # others still hold what it shared with them
+            assert state.mix is not None
+            self._release(state.mix)
+            state.mix = None
+            self.queue.put_back(state)
+        else:
+            self._reading.append(state)
 
     def _commit(
         self, state: RequestState, count: int, row: int, output: Output, events: list[Event]

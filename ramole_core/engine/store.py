@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -51,6 +52,8 @@ class UnitStore:
         what = repr((FORMAT, base, dtype, layout.flat, [(g.i, g.o) for g in layout.groups]))
         self._layout_name = hashlib.sha256(what.encode()).hexdigest()[:12]
         self._held: OrderedDict[Hashable, Units] = OrderedDict()
+        self._alive: WeakValueDictionary[str, Units] = WeakValueDictionary()
+        """Adapters that a request holds, also after they were removed."""
         self._lock, self._making = threading.Lock(), threading.Lock()
         self._files = threading.Lock()
         """Held while packing, or deleting what is packed: one would delete what the other
@@ -87,12 +90,15 @@ class UnitStore:
         with self._lock:
             if key in self._held:
                 self._held.move_to_end(key)
-            return self._held.get(key)
+            alive = self._alive.get(key) if isinstance(key, str) else None
+            return self._held.get(key, alive)
 
     def _keep(self, key: Hashable, units: Units) -> Units:
         with self._lock:
             if key not in self._held:
                 self._held[key] = units
+                if isinstance(key, str):
+                    self._alive[key] = units
                 self.nbytes += units.nbytes
             self._held.move_to_end(key)
             while self.nbytes > self._limit and len(self._held) > 1:

@@ -37,6 +37,12 @@ class WaitingQueue:
             self._waiting.append(state)
             self._known = None
 
+    def put_back(self, state: RequestState) -> None:
+        """Put in one that ran, with the number that it has; there is always a place for it."""
+        with self._lock:
+            self._waiting.append(state)
+            self._known = None
+
     def remove(self, state: RequestState) -> None:
         """Take one request out."""
         with self._lock:

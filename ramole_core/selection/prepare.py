@@ -49,9 +49,13 @@ class Preparation:
         for n, request in enumerate(requests):
             go_on(n, wait)
             texts.append(self._parts.of(request))
+        rests = [len(parts) - 1 for parts in texts]
+        shares = [
+            one.max_new_tokens // len(parts) for one, parts in zip(requests, texts, strict=True)
+        ]
         requests = [
-            replace(one, prompt=parts[0], max_new_tokens=max(1, one.max_new_tokens // len(parts)))
-            for one, parts in zip(requests, texts, strict=True)
+            replace(one, prompt=parts[0], max_new_tokens=one.max_new_tokens - share * rest)
+            for one, parts, share, rest in zip(requests, texts, shares, rests, strict=True)
         ]
         read: dict[int, Prompt] = {}
 
@@ -65,7 +69,8 @@ class Preparation:
         for n, request in enumerate(requests):
             dropped = prompt_of(n).dropped if request.drop_turns and request.history else 0
             asked = request.turns[dropped:]
-            asked += tuple(replace(asked[-1], prompt=text) for text in texts[n][1:])
+            later = replace(asked[-1], max_new_tokens=shares[n])
+            asked += tuple(replace(later, prompt=text) for text in texts[n][1:])
             turns += [(n, turn) for turn in asked]
             follows += [place > 0 for place in range(len(asked))]
 
