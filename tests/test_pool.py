@@ -385,6 +385,16 @@ def test_same_content_is_the_same_adapter_for_the_same_owner(pool, tmp_path):
     torch.testing.assert_close(twice, torch.full_like(twice, 2))
 
 
+def test_the_same_content_again_brings_its_new_examples(pool, tmp_path):
+    folder = write_adapter(tmp_path / "a")
+    first = pool.add(folder, name="mine", owner="ada")
+    again = pool.add(folder, name="second", examples=["one", "two"], owner="ada")
+    assert (again.name, again.added, again.content) == ("mine", first.added, first.content)
+    assert again.examples == ("one", "two") and not any("No examples" in n for n in again.notes)
+    assert [card.name for card in pool.cards("ada")] == ["mine"]
+    assert pool.add(folder, owner="ada") == again == pool.card("mine", "ada"), "none: as they were"
+
+
 # Changes and the disk
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -139,7 +140,8 @@ class Pool:
     ) -> AdapterCard:
         """Add the adapter at `path`, whole or not at all.
 
-        The same content again returns the card that is there. `owner`: whose session it belongs
+        The same content again returns the card that is there, with the new examples where there are
+        some. `owner`: whose session it belongs
         to; None, or with `shared_uploads`, everyone. `login`: whether what is for everyone may be
         fetched with the operator's Hub login. Raises AdapterRefused with the reason.
         """
@@ -159,17 +161,19 @@ class Pool:
             notes = [*staged.notes, *other_base(facts.base_model, self._base_name)]
             if name is not None and wanted != name:
                 notes.append(f"The name {name[:80]!r} was written as {wanted!r}.")
-            card = record(
-                stage,
-                facts,
-                name=wanted or staged.name,
-                owner=owner,
-                notes=notes,
-                example_notes=staged.example_notes,
+            recorded = partial(
+                record, stage, facts, owner=owner, notes=notes, example_notes=staged.example_notes
             )
+            card = recorded(name=wanted or staged.name)
             with self._change:
                 self._check_writable()  # it may have been closed while this was fetched
-                return self._same_content(card) or self._publish(stage, card)
+                there = self._same_content(card)
+                if there is None:
+                    return self._publish(stage, card)
+                if there.sample or card.examples in ((), there.examples):
+                    return there
+                card = recorded(name=there.name, added=there.added)
+                return self._put(stage, card, earlier=there)
 
     def remove(self, name: str, owner: str | None = None) -> None:
         """Remove an upload of `owner`'s; raises AdapterRefused for any other adapter, and where
