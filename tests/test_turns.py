@@ -34,6 +34,12 @@ def test_every_turn_has_the_adapters_that_it_would_get_alone(ramole):
     assert [c.name for c in ramole.candidates([request])[0]] == names(last)
 
 
+def test_a_chat_says_which_turn_has_lost_its_adapter(ramole):
+    talk = [CHAT[0], ("And here?", "No.", ["was-removed"])]
+    with pytest.raises(RamoleError, match="Turn 2 .* answered by 'was-removed', which is not in"):
+        ramole.generate([Request("Then?", history=talk, **ASK)])
+
+
 def test_named_adapters_and_weights_are_those_of_the_turns_that_say_nothing(ramole):
     request = Request("hello", adapters=["sums", "poems"], weights=[1.0, 2.0], history=CHAT, **ASK)
     turns = ramole.prepare([request])[0].turns

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ramole_core.answer import Selection
+from ramole_core.errors import RamoleError, did_you_mean
 from ramole_core.hub import Hub, Wait
 from ramole_core.mixes import Mixes
 from ramole_core.pool import Pool
@@ -69,6 +70,7 @@ class Preparation:
         for n, request in enumerate(requests):
             dropped = prompt_of(n).dropped if request.drop_turns and request.history else 0
             asked = request.turns[dropped:]
+            self._check_earlier(asked[:-1], dropped)
             later = replace(asked[-1], max_new_tokens=shares[n])
             asked += tuple(replace(later, prompt=text) for text in texts[n][1:])
             turns += [(n, turn) for turn in asked]
@@ -132,6 +134,21 @@ class Preparation:
         one = engines.prepare(asked, turn.candidates, prompt, earlier=earlier)
         selection, *others = prepared.selection.later
         return replace(one, selection=replace(selection, later=tuple(others)), later=tuple(later))
+
+    def _check_earlier(self, turns: Sequence[Request], dropped: int) -> None:
+        """Raise RamoleError where an earlier turn has an adapter that is not there any more."""
+        for number, turn in enumerate(turns, dropped + 1):
+            there = {card.name for card in self._pool.cards(turn.owner)}
+            known = there | {name for name in turn.adapters or () if self._is_of_hub(name)}
+            if gone := [name for name in turn.adapters or () if name not in known]:
+                raise RamoleError(
+                    f"Turn {number} of this conversation was answered by {gone[0][:80]!r}, which "
+                    "is not in the pool now; bring it back (Undo on the page), or begin a new "
+                    f"conversation.{did_you_mean(gone[0][:80], there)}"
+                )
+
+    def _is_of_hub(self, name: str) -> bool:
+        return name.startswith("hf:") or self._hub.is_listed(name)
 
     def _mixed(self, request: Request, wait: Wait) -> Request:
         """The request with the mix that it names, if any."""
