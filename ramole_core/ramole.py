@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ramole_core.answer import Selection, cancelled_answer
 from ramole_core.base.hub_name import hub_name
-from ramole_core.errors import Cancelled, RamoleError
+from ramole_core.errors import Cancelled, RamoleError, WrongField
 from ramole_core.explaining import Explaining, Explanation
 from ramole_core.hub import Hub
 from ramole_core.methods import Method, find_row
@@ -25,6 +25,7 @@ from ramole_core.pool import Limits, Pool
 from ramole_core.prepack import Prepack
 from ramole_core.process_memory import postponed_collection
 from ramole_core.request import Fitting, Generation, Request, Step
+from ramole_core.request_parts import has_half
 from ramole_core.retrieval import AdapterIndex, BaseExpert, Encoder, Hit, Retriever
 from ramole_core.selection.finder import Finder
 from ramole_core.selection.hub_fetch import HubFetch
@@ -248,6 +249,8 @@ class Ramole:
     ) -> list[Hit]:
         """The k adapters whose vectors are nearest to the text's, best first (cosine)."""
         self._refuse_closed()
+        if has_half(text):
+            raise WrongField("text", f"={text[:60]!r} has half a character in it; send whole ones.")
         return self.retriever.retrieve(text, k=k, exclude=tuple(exclude), owner=owner)
 
     def neighbours(self, name: str, k: int = 3, owner: str | None = None) -> list[Hit]:

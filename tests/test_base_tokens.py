@@ -56,7 +56,7 @@ def test_a_token_that_the_model_lacks_is_refused_where_a_text_has_it(tiny_llama,
     base.tokenizer.add_tokens(["<extra>"])
     reader = RequestReader(base.tokenizer, facts_of(base), weights=lambda method: None)
     assert reader.read(Request("ordinary", raw=raw)).ids
-    wanted = "has '<extra>', token 258 .*tokens 0 to 257; leave it out"
+    wanted = "has token 258 .'<extra>' of the tokenizer.,.*tokens 0 to 257; leave it out"
     with pytest.raises(RamoleError, match=wanted):
         reader.read(Request("an <extra> word", raw=raw))
     fitted = Request("a", method="lorahub", examples=[("a", "b <extra>")], raw=raw)

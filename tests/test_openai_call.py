@@ -177,6 +177,7 @@ def test_what_would_be_another_answer_is_refused_by_name(name):
         ({"top_k": -5}, "top_k", "top_k=-5; give a whole number"),
         ({"min_p": "x"}, "min_p", "min_p='x'"),
         ({"logit_bias": {"x": 1}}, "logit_bias", "logit_bias has .x."),
+        ({"logit_bias": {"7": 101}}, "logit_bias", "logit_bias has 101; give numbers from -100"),
         ({"logprobs": 3}, "logprobs", "logprobs=3; give true or false"),
         ({"top_logprobs": 3}, "top_logprobs", "needs logprobs=true"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "from 0 to 20"),

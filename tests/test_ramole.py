@@ -96,6 +96,11 @@ def write_recovered(folder, pool, shapes):
     (folder / "ca_lora_config.json").write_text(json.dumps(trained.config))
 
 
+def test_half_a_character_finds_no_adapter(ramole):
+    with pytest.raises(RamoleError, match="half a character in it; send whole ones"):
+        ramole.retrieve("rain \ud800")
+
+
 def test_opening_loads_no_model_and_using_it_does(tiny_llama, tmp_path):
     settings = tiny_settings(tiny_llama, tmp_path)
     stages = []

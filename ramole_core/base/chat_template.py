@@ -105,9 +105,11 @@ def check_marks(source: str, tokenizer: PreTrainedTokenizerBase, *, vocabulary: 
 def check_known(ids: Iterable[int], tokenizer: PreTrainedTokenizerBase, *, vocabulary: int) -> None:
     """Raise RamoleError where the model, which has `vocabulary` tokens, lacks one of a text's."""
     if (largest := max(ids, default=0)) >= vocabulary:
+        text = tokenizer.convert_ids_to_tokens(largest)
+        spelled = "" if text is None else f" ({text!r} of the tokenizer)"
         raise RamoleError(
-            f"The text has {tokenizer.convert_ids_to_tokens(largest)!r}, token {largest} of the "
-            f"tokenizer, but the base model has tokens 0 to {vocabulary - 1}; leave it out."
+            f"The text has token {largest}{spelled}, but the base model has tokens 0 to "
+            f"{vocabulary - 1}; leave it out."
         )
 
 

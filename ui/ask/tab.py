@@ -164,7 +164,7 @@ class AskHandlers:
         is on its way."""
         place = _index(event, len(self.recorded))
         if self.sessions.busy(session_of(request)):
-            return {self.ui.outcome.notice: notice_html(RUNNING, kind="wrong")}
+            raise gr.Error(RUNNING, print_exception=False)
         self.sessions.forget(session_of(request))
         return self.recorded_run(request, place, whole)
 

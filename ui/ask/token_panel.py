@@ -33,9 +33,12 @@ const close = () => {
   document.querySelector('#ask-tab .token[aria-pressed="true"]')?.focus();
 };
 element.addEventListener('click', (event) => { if (event.target.closest('.close')) close(); });
+// before a list of choices sees the key: it closes itself alone
 document.addEventListener('keydown', (event) => {
-  if (event.key === 'Escape' && panel()?.contains(document.activeElement)) close();
-});
+  const at = document.activeElement;
+  const listed = at?.getAttribute('aria-expanded') === 'true';
+  if (event.key === 'Escape' && !listed && panel()?.contains(at)) close();
+}, true);
 watch('value', () => panel()?.classList.remove('away'));
 """
 """The panel goes away until another token is picked."""

@@ -82,7 +82,8 @@ def caption(run: BatchRun) -> str:
     return (
         f"{asked} requests, {_adapters(len(uses))}; most used: {most}, by {count}. The fuller a "
         "square, the larger the adapter's share of what all adapters contributed to that answer "
-        "(how far each moved the outputs of the model's layers). By this map the requests share "
+        "(how far each moved the outputs of the model's layers; of a row with effects, its share "
+        "of what made the answer likelier). By this map the requests share "
         "every pass through the model, and yet each is answered by its own adapters alone. Pick a "
         "line for its answer; the table below says the same in numbers."
     )

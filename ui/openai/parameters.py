@@ -23,6 +23,8 @@ OURS = (
 """What the object `ramole` of a call may say; `method` only where the model is adapters."""
 BOUNDS = {"temperature": (0, 2), "presence_penalty": (-2, 2), "frequency_penalty": (-2, 2)}
 """OpenAI's, where ours are wider."""
+BIAS = 100
+"""The same, of `logit_bias`, up and down."""
 SAMPLING = (*BOUNDS, "top_p", "top_k", "min_p", "repetition_penalty", "logit_bias")
 COMMON = ("model", "stream", "stream_options", "ramole", "n", "seed", "stop", *SAMPLING)
 NAMES = {
@@ -139,6 +141,11 @@ def _check_bounds(said: Mapping[str, Any]) -> None:
         value = said.get(name, 0)
         if isinstance(value, int | float) and not low <= value <= high:
             raise Refused(f"{name}={short(value)}; give a number from {low} to {high}.", param=name)
+    biases = said.get("logit_bias")
+    for bias in biases.values() if isinstance(biases, dict) else ():
+        if isinstance(bias, int | float) and not -BIAS <= bias <= BIAS:
+            wanted = f"give numbers from {-BIAS} to {BIAS}"
+            raise Refused(f"logit_bias has {short(bias)}; {wanted}.", param="logit_bias")
 
 
 def _answer(request: Request, number: int) -> Request:
