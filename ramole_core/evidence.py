@@ -20,9 +20,6 @@ class Evidence:
     """That of the base model's own card, everyday prompts."""
     threshold: float = 0.0
     """The least similarity at which adapters answer this text."""
-    own: bool = False
-    """Whether the nearest is an upload of the one who asks, which need only be nearer than the base
-    model's card."""
     response: float | None = None
     """Where the adapters' responses decided: by how much they were above (or below) what was
     needed, in units of similarity (in logits where one without examples was examined)."""
@@ -35,6 +32,9 @@ class Evidence:
     """Its cosine to the text."""
     calibrated: bool = True
     """False: no threshold was fitted for this encoder, and the nearest card wins."""
+    own: bool = False
+    """Whether the nearest is an upload of the one who asks, which need only be nearer than the base
+    model's card."""
 
     @property
     def sentence(self) -> str:

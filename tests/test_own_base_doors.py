@@ -109,7 +109,7 @@ def test_the_command_line_answers_and_tells_it_once(home, capsys, monkeypatch):
     assert main(["chat", "--max-new-tokens", "3"]) == 0
     said = capsys.readouterr()
     assert said.err.count(NOTE) == 1 and "no adapter; " in said.err
-    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Hello\n")))
     assert main(["batch", "-", "--max-new-tokens", "3"]) == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["text"] and said.err.count(NOTE) == 1

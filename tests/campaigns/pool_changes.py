@@ -67,9 +67,6 @@ def change_on(root: Path, kind: str, dice: random.Random, tell: int) -> None:
             examples = [f"{name} of {source}", f"{dice.random()}"]
             told("begin", "add", name, source, examples)
             world.pool.add(root / f"s{source}", name=name, examples=examples)
-            card = world.pool.cards()
-            if name not in [c.name for c in card]:  # the same content had another name
-                told("begin", "none")
         elif now == "remove":
             name = dice.choice(there)
             told("begin", "remove", name)
@@ -89,9 +86,8 @@ def replayed(held: Held, lines: Sequence[str]) -> list[Held]:
         if word == "begin":
             ahead = dict(now)
             if what[0] == "add":
-                same = [n for n, (source, _) in now.items() if source == what[2]]
-                if not same:
-                    ahead[what[1]] = (what[2], tuple(what[3]))
+                there = [n for n, (source, _) in now.items() if source == what[2]]
+                ahead[(there or what[1:2])[0]] = (what[2], tuple(what[3]))
             elif what[0] == "remove":
                 del ahead[what[1]]
             elif what[0] == "set examples":
