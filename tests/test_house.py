@@ -87,7 +87,7 @@ def test_the_generated_parts_say_what_they_should():
     makers = {name: make for parts in generator().PAGES.values() for name, make in parts.items()}
     assert "| [`ramole`](../ramole_core/composition/ramole.py) |" in makers["methods"]()
     assert "| `RAMOLE_PORT` | `7860` |" in makers["settings"]()
-    assert makers["measured"]().count("| `ramole` |") == 2, "test and held-out table have ramole"
+    assert makers["measured"]().count("| `ramole` |") >= 2, "test and held-out table have ramole"
     assert "| `ramole` |" in makers["results"]()
     assert "- `ramole_core/pool/` - " in makers["rooms"]()
     assert "| `--temperature` | `0.0` |" in makers["commands"]()
