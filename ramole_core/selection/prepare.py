@@ -138,9 +138,11 @@ class Preparation:
     def _check_earlier(self, turns: Sequence[Request], dropped: int) -> None:
         """Raise RamoleError where an earlier turn has an adapter that is not there any more."""
         for number, turn in enumerate(turns, dropped + 1):
+            if not turn.adapters:
+                continue
             there = {card.name for card in self._pool.cards(turn.owner)}
-            known = there | {name for name in turn.adapters or () if self._is_of_hub(name)}
-            if gone := [name for name in turn.adapters or () if name not in known]:
+            known = there | {name for name in turn.adapters if self._is_of_hub(name)}
+            if gone := [name for name in turn.adapters if name not in known]:
                 raise RamoleError(
                     f"Turn {number} of this conversation was answered by {gone[0][:80]!r}, which "
                     "is not in the pool now; bring it back (Undo on the page), or begin a new "
