@@ -43,7 +43,7 @@ from ui.ask.found import found_html, timing_html
 from ui.ask.layout import how, lay_out
 from ui.ask.pairs import text_of
 from ui.ask.tab import AskHandlers
-from ui.ask.updates import done
+from ui.ask.updates import beside_text, done
 from ui.ask.whole_panel import ENTROPY
 from ui.charts.did import whole_html
 from ui.charts.explained import PICK, explanation_html, spell, token_html
@@ -486,7 +486,7 @@ def test_similarities_stand_in_bars_and_in_numbers():
         (Found("ant", 0.9, True), Found("bee", math.nan, True), Found("dog", 0.3, False))
     )
     assert "0.900" in said and "width:90.0%" in said and "named" in said
-    assert said.index("ant") < said.index("not taken") < said.index("dog")
+    assert said.index("ant") < said.index("Left out") < said.index("dog")
 
 
 def test_plots_hold_the_numbers_of_their_tables():
@@ -737,13 +737,25 @@ def test_an_answer_says_how_it_was_asked_whatever_the_form_says_by_then():
     )
 
 
-def test_nearer_ones_that_were_not_taken_are_not_called_next_in_line():
+def test_those_left_out_are_folded_and_nearer_ones_say_so():
     taken, other = Found("ant", 0.3, True), Found("bee", 0.2, False)
-    assert "Next in line, not taken" in found_html([taken, other])
+    folded = "<details><summary>Left out{}</summary><ol"
+    assert folded.format(": the next most similar") in found_html([taken, other])
     nearer = found_html([taken, replace(other, score=0.4)])
-    assert "Next in line" not in nearer and "Left out, though some are more similar" in nearer
+    assert folded.format(", though some are more similar") in nearer
+    alone = found_html([other])
+    assert "<h2>Most similar, not taken</h2><ol" in alone and "<details><summary>Left" not in alone
     evidence = Evidence("adapters", nearest="ant", similarity=0.3, threshold=0.2)
     assert "Adapters answer: ant, the nearest adapter" in found_html([taken], evidence)
+
+
+def test_the_base_beside_its_own_answer_is_not_said_twice():
+    run, _, _ = ask(Request("boats?", method="base"), beside=True)
+    assert beside_text(run) == "The same answer: no adapter was used above."
+    assert beside_text(replace(run, beside=replace(run.beside, text="else"))) == "else"
+    mixed, _, _ = ask(Request("boats?"), beside=True)
+    assert beside_text(mixed) == mixed.beside.text
+    assert beside_text(replace(mixed, beside=None)) is None
 
 
 def test_weights_that_were_found_are_told_with_their_signs():

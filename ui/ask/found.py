@@ -22,6 +22,7 @@ NOTABLE = 0.005
 """Seconds in the queue that are worth a line."""
 IN_SIGHT = 5
 """Adapters of a list that are not folded away."""
+LEFT, NEXT = "Left out: the next most similar", "Most similar, not taken"
 NEARER = "Left out, though some are more similar"
 RESPONDS = "How an adapter responds to the words counts too, not similarity alone."
 """Where the method asked the adapters themselves."""
@@ -66,10 +67,13 @@ def found_html(
         parts += [_bars("Mixed into this answer, and how similar to the prompt", taken, before)]
     else:
         parts += [f'<p class="quiet">{NO_RETRIEVAL}</p>']
-    if others:
-        parts += [_bars(NEARER if nearer else "Next in line, not taken", others)]
-        if nearer and evidence is not None:
-            parts += [f'<p class="quiet">{RESPONDS}</p>']
+    if others and taken:
+        why = f'<p class="quiet">{RESPONDS}</p>' if nearer and evidence is not None else ""
+        title = NEARER if nearer else LEFT
+        bars = _list(others)
+        parts += [f"<details><summary>{title}</summary>{bars}{why}</details>"]
+    elif others:
+        parts += [_bars(NEXT, others)]
     return (
         '<div class="found">' + "".join(parts) + '<p class="quiet">Similarity: the cosine between '
         "the prompt and up to 20 example inputs of each adapter.</p></div>"
@@ -118,6 +122,11 @@ def beside_view(**options: Any) -> gr.HTML:
 
 
 def _bars(title: str, rows: Sequence[Found], before: Sequence[str] | None = None) -> str:
+    """A heading and its list."""
+    return f"<h2>{escape(title)}</h2>{_list(rows, before)}"
+
+
+def _list(rows: Sequence[Found], before: Sequence[str] | None = None) -> str:
     """With letters and colours unless `before` is None."""
     items, lettered = [], before is not None
     for place, one in zip(places_of([one.name for one in rows], before or ()), rows, strict=True):
@@ -141,7 +150,7 @@ def _bars(title: str, rows: Sequence[Found], before: Sequence[str] | None = None
     if rest:
         more = f"{len(items) - IN_SIGHT} more"
         rest = f'<details><summary>{more}</summary><ol class="{kind}">{rest}</ol></details>'
-    return f'<h2>{escape(title)}</h2><ol class="{kind}">{"".join(items[:IN_SIGHT])}</ol>{rest}'
+    return f'<ol class="{kind}">{"".join(items[:IN_SIGHT])}</ol>{rest}'
 
 
 def _seconds(value: float) -> str:

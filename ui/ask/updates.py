@@ -24,6 +24,7 @@ from .layout import ON, AskLayout
 from .takeaway import takeaway_of
 
 BEYOND = "A weight below 0 works against its adapter, and one above 1 makes more of it than it is."
+SAME = "The same answer: no adapter was used above."
 GO_ON = f'To ask about it, tick "{ON}".'
 
 
@@ -113,7 +114,7 @@ def done(
         **ended(ui, said, talking=talking, goes_on=live),
         **again,
         out.view: view_of_run(run, name),
-        **_beside(ui, None if run.beside is None else whole_text(run.beside)),
+        **_beside(ui, beside_text(run)),
         out.found: found_html(
             run.found,
             run.answer.evidence,
@@ -129,6 +130,14 @@ def done(
         **ui.token.closed(),
         **(ui.whole.drawn(run) if whole else ui.whole.cleared()),
     }
+
+
+def beside_text(run: Run) -> str | None:
+    """What the bare base said; where it is the answer itself, only that; None: it was not asked."""
+    if run.beside is None:
+        return None
+    same = not run.answer.adapters and run.beside.text == run.answer.text
+    return SAME if same else whole_text(run.beside)
 
 
 def whole_text(answer: Generation) -> str:
