@@ -59,7 +59,7 @@ def test_who_is_asked(tmp_path, known, blind, asked, count):
 
 
 def test_an_unknown_similarity_counts_as_the_option_says():
-    options = complete_options(PLUS, {"surprise": 1.0, "tied": 1.0, "bandwidth": 0.1})
+    options = complete_options(PLUS, {"surprise": 1.0, "tied": 0.0, "bandwidth": 0.1})
     nan = float("nan")
     assert evidence([0.5, nan], [0.0, 0.0], options=options) == pytest.approx([0.0, -2.0])
     assert evidence([nan, nan], [1.0, 2.0], options=options) == pytest.approx([1.0, 2.0])

@@ -88,15 +88,15 @@ def test_the_best_are_those_of_most_evidence() -> None:
         return Candidate(name, score, name, dict, response)
 
     pool = [one("near", 0.50, 0.0), one("loud", 0.49, 1.0), one("far", 0.10, 3.0)]
-    once = {"surprise": 1.0, "tied": 1.0}
+    once = {"surprise": 1.0, "tied": 0.0}
     assert [c.name for c in best(pool, 2, options=once)] == ["loud", "near"]
     assert [c.name for c in best(pool, 1, options={"surprise": 0.0})] == ["near"]
     assert [c.name for c in best(pool, 1, options={"bandwidth": 1e6})] == ["far"]
-    tied = [one("a", 0.50, 0.5), one("b", 0.4, 1.6)]
-    assert [c.name for c in best(tied, 1, options={"surprise": 1.0})] == ["a"]
-    tied += [one("c", 0.50, 0.4)]
-    assert [c.name for c in best(tied, 1, options={"surprise": 1.0, "tied": 2.0})] == ["b"]
-    assert [c.name for c in best(tied, 1, options={"surprise": 1.0, "tied": 1.0})] == ["a"]
+    fit = [one("a", 0.50, 0.5), one("b", 0.2, 1.6)]  # one fits, and is not overruled
+    assert [c.name for c in best(fit, 1, options={"surprise": 1.0})] == ["a"]
+    fit += [one("c", 0.45, 1.1)]  # two do, and the louder of them is taken
+    assert [c.name for c in best(fit, 1, options={"surprise": 1.0, "tied": 2.0})] == ["c"]
+    assert [c.name for c in best(fit, 1, options={"surprise": 1.0, "tied": 0.0})] == ["a"]
 
 
 def test_variants_have_one_name_each_and_the_first_is_the_rival() -> None:

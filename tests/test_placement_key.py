@@ -86,7 +86,7 @@ def other_value(option: Option):
 
 
 ELSEWHERE = {
-    "ramole_plus": ("unknown", "tied"),  # adapters without examples, or as similar as another
+    "ramole_plus": ("unknown", "tied"),  # adapters without examples, or where two fit
     "lorauter": ("temperature", "masked_tasks"),  # they count where adapters are chosen
 }
 """Options that say what happens where nothing happens here, so the decision, and its key, is the
