@@ -107,7 +107,7 @@ LIVE = (
         "the waiter was rude and the food was cold .",
     ),
     Example(
-        "Words without spaces", "Segment this text into words: Thefirstferrycrossedthefjordin1887."
+        "Words without spaces", "Segment this text into words: Mysisterplaysthepianoinasmallband."
     ),
     Example(
         "Spam?",
