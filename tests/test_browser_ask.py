@@ -535,12 +535,15 @@ def test_stop_works_at_once_and_what_came_can_be_looked_into(slow, visit):
     page.locator("#prompt textarea").fill("Which boats?")
     page.locator("#prompt textarea").press("Enter")
     expect(page.locator("#answer .token ~ .token ~ .caret").first).to_be_visible()
+    for button in ("#watch", "#inspect-run"):  # no run is there yet, and the earlier one is gone
+        expect(page.locator(button)).to_be_hidden()
     page.locator("#prompt textarea").press("Enter")  # asks nothing while an answer is on its way
     expect(page.locator("#held")).to_have_text(re.compile("wait for its end, or press Stop"))
     expect(page.locator("#ask-bar button:visible")).to_have_text(["Stop"])
     stopped_within(page, "#stop-button", "#notice")
     expect(page.locator("#ask-button")).to_be_visible()
     expect(page.locator("#timing")).to_contain_text("stopped by you")
+    expect(page.locator("#inspect-run")).to_be_visible()
     count = page.locator("#answer .token").count()
     assert count >= 2
     page.locator("#answer .token").nth(1).click()
