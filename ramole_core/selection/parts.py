@@ -75,9 +75,9 @@ def asks(text: str) -> bool:
     return any(ASKING.search(one.strip()) for one in SENTENCE.split(text))
 
 
-PLAIN, BOTH_ASK, JOINED = 0.25, 0.05, 0.03
+PLAIN, BOTH_ASK, JOINED = 0.2, 0.05, 0.03
 """The price of a cut: without a cue or in a form, where both sides ask, behind a joining word."""
-PLACES = 0.02
+PLACES = 0.01
 """More for each natural logarithm of the places where the prompt could be cut."""
 MIN_FIT = 0.20
 ROUGH = 0.2
