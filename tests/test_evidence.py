@@ -94,7 +94,9 @@ def test_the_best_are_those_of_most_evidence() -> None:
     assert [c.name for c in best(pool, 1, options={"bandwidth": 1e6})] == ["far"]
     fit = [one("a", 0.50, 0.5), one("b", 0.2, 1.6)]  # one fits, and is not overruled
     assert [c.name for c in best(fit, 1, options={"surprise": 1.0})] == ["a"]
-    fit += [one("c", 0.45, 1.1)]  # two do, and the louder of them is taken
+    far = [*fit, one("c", 0.30, 1.1)]  # nor where another fits, and far less well
+    assert [c.name for c in best(far, 1, options={"surprise": 1.0})] == ["a"]
+    fit += [one("c", 0.45, 1.1)]  # two fit alike, and the louder of them is taken
     assert [c.name for c in best(fit, 1, options={"surprise": 1.0, "tied": 2.0})] == ["c"]
     assert [c.name for c in best(fit, 1, options={"surprise": 1.0, "tied": 0.0})] == ["a"]
 

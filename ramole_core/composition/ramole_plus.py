@@ -1,7 +1,7 @@
 """RAMoLE with evidence: a gate for each token over similarity and activation z-score.
 
     e_j     = s z_j - (sim_1 - sim_j) / h                           of the prompt, before any token
-    s       = surprise (1 + tied max(0, sim_2 - FITS) / TENTH)
+    s       = surprise (1 + tied max(0, sim_2 - FITS) / TENTH exp(-(sim_1 - sim_2) / TENTH))
     alpha   = softmax_j(e_j + own z_jm(t))
     y       = W x + sum_j alpha_j v_j,   v_j = B_j A_j x
 
@@ -13,8 +13,9 @@ adapters with the largest e are taken from the EXAMINED nearest.
 
 Where the retriever is sure, the others are five h behind and its first answers nearly alone; where
 nothing fits, all are within an h or so and the adapters' own responses count as well; where two or
-more fit, their cards are of one kind of prompt, and which is the nearer hangs on how their examples
-are worded, so the responses count more, and the more the better the second one fits.
+more fit about as well, their cards are of one kind of prompt, and which is the nearer hangs on how
+their examples are worded, so the responses count more, and the more the better the second one fits.
+FITS is a similarity of the encoder that ships: with another one set tied = 0, or try what is right.
 An adapter that shows no examples has an unknown similarity, and is found by its response. With
 surprise = own = 0 the weights are softmax(sim / h). Nothing is trained, so an adapter that comes
 later is weighed like any other. An adapter that lacks a module has no z_jm there, keeps the share
@@ -37,6 +38,7 @@ cannot tell adapters apart it has most of the right adapter's score, and where n
 the answer to the base, neither of which this table asks.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -47,7 +49,8 @@ from ramole_core.methods import Method, Option, Value
 
 EXAMINED = 32
 FITS, TENTH = 0.25, 0.1
-"""Similarities: that from which a second adapter fits as well, and the unit of what is above it."""
+"""Similarities: that from which a second adapter fits as well, and the unit of what is above it and
+of how far it is behind the first."""
 
 
 @register
@@ -67,7 +70,7 @@ class RamolePlus(Composition):
             Option("surprise", 2.0, 0.0, 10.0, "how much the response to the whole prompt counts"),
             Option(
                 "tied",
-                2.0,
+                3.0,
                 0.0,
                 10.0,
                 "how much more that counts, for each 0.1 by which the second adapter fits as well",
@@ -117,7 +120,8 @@ def evidence(
     known = [options["unknown"] if score != score else score for score in scores]
     heard = [0.0 if surprise != surprise else surprise for surprise in surprises]
     first, second = sorted([*known, -1.0, -1.0], reverse=True)[:2]
-    s = options["surprise"] * (1 + options["tied"] * max(0.0, second - FITS) / TENTH)
+    alike = max(0.0, second - FITS) / TENTH * math.exp(-(first - second) / TENTH)
+    s = options["surprise"] * (1 + options["tied"] * alike)
     return [
         s * z - (first - score) / options["bandwidth"]
         for score, z in zip(known, heard, strict=True)
