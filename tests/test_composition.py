@@ -188,7 +188,8 @@ def by_evidence(x, loras, router):
     names, e = NAMES[: len(v)], []
     best = max(SCORES[name] for name in names)
     second = max([SCORES[name] for name in names if SCORES[name] < best], default=-1.0)
-    alike = max(0.0, second - 0.25) / 0.1 * math.exp((second - best) / 0.1)  # no two are equal
+    near = math.exp(-(((best - second) / 0.1) ** 2))  # no two are equal
+    alike = max(0.0, second - 0.25) / 0.1 * near
     s = n["surprise"] * (1 + n["tied"] * alike)
     for name, lora, vj in zip(names, loras, v, strict=True):
         mean, deviation = USUAL[name]

@@ -164,7 +164,7 @@ def own_facts(ramole: "Ramole", system: str) -> dict[str, object]:
     """What decides the answers of one system beside what all share: the options of its method and
     its trained weights; nothing where neither is there."""
     from lab.evaluation.systems import BOUNDS, RANDOM, read_way
-    from ramole_core.composition.ramole_plus import EXAMINED, FITS
+    from ramole_core.composition.ramole_plus import EXAMINED, FITS, TENTH
 
     if system in (*BOUNDS, RANDOM):
         return {}
@@ -173,7 +173,7 @@ def own_facts(ramole: "Ramole", system: str) -> dict[str, object]:
     weights = ramole.weights_checksums().get(way.method)
     found: dict[str, object] = {"options": options} if options else {}
     found |= {"weights": weights} if weights else {}
-    numbers = {"examined": EXAMINED, "fits": FITS} if way.method == "ramole_plus" else {}
+    numbers = {"examined": EXAMINED, "fits": (FITS, TENTH)} if way.method == "ramole_plus" else {}
     return found | numbers
 
 

@@ -1,7 +1,7 @@
 """RAMoLE with evidence: a gate for each token over similarity and activation z-score.
 
     e_j     = s z_j - (sim_1 - sim_j) / h                           of the prompt, before any token
-    s       = surprise (1 + tied max(0, sim_2 - FITS) / TENTH exp(-(sim_1 - sim_2) / TENTH))
+    s       = surprise (1 + tied max(0, sim_2 - FITS) / TENTH exp(-((sim_1 - sim_2) / TENTH)^2))
     alpha   = softmax_j(e_j + own z_jm(t))
     y       = W x + sum_j alpha_j v_j,   v_j = B_j A_j x
 
@@ -120,7 +120,7 @@ def evidence(
     known = [options["unknown"] if score != score else score for score in scores]
     heard = [0.0 if surprise != surprise else surprise for surprise in surprises]
     first, second = sorted([*known, -1.0, -1.0], reverse=True)[:2]
-    alike = max(0.0, second - FITS) / TENTH * math.exp(-(first - second) / TENTH)
+    alike = max(0.0, second - FITS) / TENTH * math.exp(-(((first - second) / TENTH) ** 2))
     s = options["surprise"] * (1 + options["tied"] * alike)
     return [
         s * z - (first - score) / options["bandwidth"]
