@@ -15,6 +15,7 @@ from ramole_core.selection.part_stream import join, stream_parts
 from ramole_core.selection.parts import (
     BOTH_ASK,
     JOINED,
+    LISTED,
     MAX_PIECES,
     PLAIN,
     begun_anew,
@@ -318,3 +319,23 @@ def test_effects_of_the_parts_stand_under_the_names_of_all(ramole):
     told = parts_record(whole)
     assert [one["prompt"] for one in told] == [EGG, SUM]
     assert sum(shares_of(whole)) <= 1.001
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A lake in the hills\nIs this clickbait?\nOPTIONS:\n- no\n- yes",
+        "Which one fits?\n- one\n- another",
+        "Is this spam?\nCongratulations, you have won a cruise",
+    ],
+)
+def test_options_and_what_a_question_announces_are_no_piece_of_their_own(text):
+    pieces = pieces_of(text)
+    assert "".join(pieces) == text
+    assert not any(LISTED.match(piece) for piece in pieces)
+    assert "?" in pieces[0] or len(pieces) == 2
+
+
+def test_orders_in_a_list_are_pieces():
+    text = "- Fix the capital letters: i live here\n- Translate into Spanish: the sea"
+    assert len(pieces_of(text)) == 2

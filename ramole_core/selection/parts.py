@@ -50,6 +50,8 @@ FIELDS = re.compile(
     r"premise|question( \d)?|review|sentence( \d)?|statement|text|tweet)\s*:",
     re.IGNORECASE | re.MULTILINE,
 )
+LISTED = re.compile(r"\s*(options\s*:|[-*•] )", re.IGNORECASE)
+ANNOUNCING = re.compile(r"[^.!?:]*\b(this|these|following)\b[^.!?:]*[?:]?\s*$", re.IGNORECASE)
 SENTENCE = re.compile(r"[.!\n]+")
 
 
@@ -75,7 +77,7 @@ def asks(text: str) -> bool:
     return any(ASKING.search(one.strip()) for one in SENTENCE.split(text))
 
 
-PLAIN, BOTH_ASK, JOINED = 0.2, 0.05, 0.03
+PLAIN, BOTH_ASK, JOINED = 0.25, 0.05, 0.03
 """The price of a cut: without a cue or in a form, where both sides ask, behind a joining word."""
 PLACES = 0.01
 """More for each natural logarithm of the places where the prompt could be cut."""
@@ -101,7 +103,8 @@ def pieces_of(text: str, most: int = MAX_PIECES) -> list[str]:
     ends = [0, *(match.end() for match in END.finditer(text.rstrip())), len(text)]
     found: list[str] = []
     for start, end in pairwise(ends):
-        if found and not (found[-1].strip() and text[start:end].strip()):  # blanks are no piece
+        blank = found and not (found[-1].strip() and text[start:end].strip())  # is no piece
+        if blank or (found and belongs(found, text[start:end])):
             found[-1] += text[start:end]
         elif start < end:
             found.append(text[start:end])
@@ -112,6 +115,14 @@ def pieces_of(text: str, most: int = MAX_PIECES) -> list[str]:
         n = min(range(len(found) - 1), key=lambda n: len(found[n]) + len(found[n + 1]))
         found[n : n + 2] = [found[n] + found[n + 1]]
     return found
+
+
+def belongs(pieces: Sequence[str], after: str) -> bool:
+    """Whether a piece goes on with what stands before it: a list of options, or what a question at
+    the very beginning announces (`Is this spam?`)."""
+    if LISTED.match(after) and not asks(after.strip(" -*•\n")):
+        return True
+    return len(pieces) == 1 and ANNOUNCING.match(pieces[0]) is not None
 
 
 def price_of(before: str, after: str, *, form: bool) -> float:
