@@ -165,6 +165,7 @@ def own_facts(ramole: "Ramole", system: str) -> dict[str, object]:
     its trained weights; nothing where neither is there."""
     from lab.evaluation.systems import BOUNDS, RANDOM, read_way
     from ramole_core.composition.ramole_plus import EXAMINED, FITS, TENTH
+    from ramole_core.selection import parts
 
     if system in (*BOUNDS, RANDOM):
         return {}
@@ -173,8 +174,10 @@ def own_facts(ramole: "Ramole", system: str) -> dict[str, object]:
     weights = ramole.weights_checksums().get(way.method)
     found: dict[str, object] = {"options": options} if options else {}
     found |= {"weights": weights} if weights else {}
-    numbers = {"examined": EXAMINED, "fits": (FITS, TENTH)} if way.method == "ramole_plus" else {}
-    return found | numbers
+    if way.method == "ramole_plus":
+        cuts = (parts.PLAIN, parts.BOTH_ASK, parts.JOINED, parts.PLACES, parts.MIN_FIT)
+        found |= {"examined": EXAMINED, "fits": (FITS, TENTH), "cuts": cuts}
+    return found
 
 
 @contextmanager
