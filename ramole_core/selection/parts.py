@@ -4,14 +4,15 @@
 
 with w the adapter that is nearest to both together: parts are worth how much nearer adapters of
 their own are. The prompt is cut where that is most, if it is more than 0, and each part again. A
-part is a run of pieces (sentences, lines). Each must fit: its similarity reaches MIN_FIT and what
-the base model asks for (`base_expert.py`); neighbours that find the same adapter are one part. A
-cut costs less where the text says that another request begins (by English cues), but in a form,
-whose fields belong together. A first look takes the means of the pieces' vectors; of the places
-that come within ROUGH of a gain, the LOOKED_AT best are looked at with the vectors of both sides.
-Prices and MIN_FIT were fitted on training rows and prompts in people's own words, for the encoder
-that the calibration is of (LOG); with another encoder only `split=True` cuts. `python -m lab
-parts_table` and `second_half` measure what comes of it.
+part is a run of pieces (sentences, lines; a list of options stays with the line before it, and what
+a question at the very beginning announces with the question). Each must fit: its similarity reaches
+MIN_FIT and what the base model asks for (`base_expert.py`); neighbours that find the same adapter
+are one part. A cut costs less where the text says that another request begins (by English cues),
+but in a form, whose fields belong together. A first look takes the means of the pieces' vectors; of
+the places that come within ROUGH of a gain, the LOOKED_AT best are looked at with the vectors of
+both sides. Prices and MIN_FIT were fitted on training rows and prompts in people's own words, for
+the encoder that the calibration is of (LOG); with another encoder only `split=True` cuts. `python
+-m lab parts_table` and `second_half` measure what comes of it.
 """
 
 import re
