@@ -15,7 +15,6 @@ from ramole_core.selection.part_stream import join, stream_parts
 from ramole_core.selection.parts import (
     BOTH_ASK,
     JOINED,
-    LISTED,
     MAX_PIECES,
     PLAIN,
     begun_anew,
@@ -322,18 +321,15 @@ def test_effects_of_the_parts_stand_under_the_names_of_all(ramole):
 
 
 @pytest.mark.parametrize(
-    "text",
+    "pieces",
     [
-        "A lake in the hills\nIs this clickbait?\nOPTIONS:\n- no\n- yes",
-        "Which one fits?\n- one\n- another",
-        "Is this spam?\nCongratulations, you have won a cruise",
+        ["A lake in the hills\n", "Is this clickbait?\nOPTIONS:\n- no\n- yes"],
+        ["Which one fits?\n- one\n- another\n\n", "Fix the capital letters: i live here"],
+        ["Is this spam?\nCongratulations, you have won a cruise"],
     ],
 )
-def test_options_and_what_a_question_announces_are_no_piece_of_their_own(text):
-    pieces = pieces_of(text)
-    assert "".join(pieces) == text
-    assert not any(LISTED.match(piece) for piece in pieces)
-    assert "?" in pieces[0] or len(pieces) == 2
+def test_options_and_what_a_question_announces_are_no_piece_of_their_own(pieces):
+    assert pieces_of("".join(pieces)) == pieces
 
 
 def test_orders_in_a_list_are_pieces():
