@@ -18,6 +18,7 @@ from ramole_core.layers.plain import place
 from ramole_core.layers.plain.mix import mix_at
 from ramole_core.methods import complete_options
 from ramole_core.training.loop import Run
+from ramole_core.training.material import Material
 from ramole_core.training.method import train_method
 from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.recovery import Recovery, distance
@@ -56,15 +57,9 @@ def base(tmp_path):
 def run(base, out, names=("red", "blue"), changed=None, command="", **changes):
     whole, compressed = base
     loras = two_loras()
-    return train_method(
-        changed or recipe(),
-        loras={name: loras[name] for name in names},
-        tasks=[make_task(name) for name in names],
-        base=compressed,
-        shapes=SHAPES,
-        run=Run(out, command),
-        **changes,
-    )
+    tasks = [make_task(name) for name in names]
+    given = Material({name: loras[name] for name in names}, tasks, compressed, SHAPES, **changes)
+    return train_method(changed or recipe(), given, Run(out, command))
 
 
 # --- the equation at its start --------------------------------------------------------------------

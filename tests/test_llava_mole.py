@@ -17,6 +17,7 @@ from ramole_core.layers.plain import install, place
 from ramole_core.request import Request
 from ramole_core.training import command, configured_base
 from ramole_core.training.loop import Run
+from ramole_core.training.material import Material
 from ramole_core.training.method import train_method
 from ramole_core.training.mole import MoleModel
 from ramole_core.training.recipe import MethodRecipe, Schedule
@@ -43,14 +44,8 @@ def base(tmp_path):
 
 
 def run(base, out, changed=None, command=""):
-    return train_method(
-        changed or recipe(),
-        loras={},
-        tasks=TASKS,
-        base=base,
-        shapes=read_shapes(base.folder),
-        run=Run(out, command),
-    )
+    given = Material({}, TASKS, base, read_shapes(base.folder))
+    return train_method(changed or recipe(), given, Run(out, command))
 
 
 # --- the choice -----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from ramole_core.composition import METHODS, Known, Lora, Trained
 from ramole_core.errors import RamoleError
 from ramole_core.methods import complete_options
 from ramole_core.training.loop import Run
+from ramole_core.training.material import Material
 from ramole_core.training.method import train_method
 from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.rows import Row, Task, encode_row
@@ -123,15 +124,8 @@ def parts(tmp_path_factory):
 
 def measure(parts, folder, recipe=RECIPE, report=lambda progress, steps: None):
     base, shapes, loras, tasks = parts
-    train_method(
-        recipe,
-        loras=loras,
-        tasks=tasks,
-        base=base,
-        shapes=shapes,
-        checksums={name: f"{name}!" for name in loras},
-        run=Run(folder, report=report),
-    )
+    given = Material(loras, tasks, base, shapes, {name: f"{name}!" for name in loras})
+    train_method(recipe, given, Run(folder, report=report))
     return load_file(folder / "lorauter.safetensors")["losses"]
 
 

@@ -21,6 +21,7 @@ from ramole_core.training.adapter import train_adapter
 from ramole_core.training.card import Provenance, write_record
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.loop import Paused, Run, Trainable, train
+from ramole_core.training.material import Material
 from ramole_core.training.method import train_method
 from ramole_core.training.recipe import AdapterRecipe, MethodRecipe, Schedule
 from ramole_core.training.retriever import measure_tasks, train_retriever
@@ -70,15 +71,15 @@ class World:
 
     def method(self, name: str, schedule: Schedule, run: Run, **changes) -> Progress:
         names = changes.pop("names", NAMES)
-        return train_method(
-            MethodRecipe(name, changes.pop("settings", {}), schedule=schedule, **changes),
-            loras={one: self.loras[one] for one in names},
-            tasks=[task for task in self.tasks if task.name in names],
-            base=self.base,
-            shapes=read_shapes(self.base.folder) if name == "llava_mole" else SHAPES,
-            run=run,
+        given = Material(
+            {one: self.loras[one] for one in names},
+            [task for task in self.tasks if task.name in names],
+            self.base,
+            read_shapes(self.base.folder) if name == "llava_mole" else SHAPES,
             near=Near(lambda texts: [sorted(NAMES, key=lambda n: n not in t) for t in texts], "n"),
         )
+        recipe = MethodRecipe(name, changes.pop("settings", {}), schedule=schedule, **changes)
+        return train_method(recipe, given, run)
 
     def retriever(self, schedule: Schedule, run: Run) -> Progress:
         return train_retriever(

@@ -13,7 +13,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.training.gate import fresh_weights, watched
 from ramole_core.training.loop import Run
 from ramole_core.training.loss import mean_by_row, row_losses, token_losses
-from ramole_core.training.material import dev_rows, mixed_rows
+from ramole_core.training.material import Material, dev_rows, mixed_rows
 from ramole_core.training.method import train_method
 from ramole_core.training.mixed_model import MixedModel
 from ramole_core.training.recipe import MethodRecipe, Schedule
@@ -50,15 +50,9 @@ def recipe(steps=8, **changes):
 
 
 def run(base, loras, out, command="", report=lambda progress, steps: None, **changes):
-    return train_method(
-        changes.pop("recipe", recipe()),
-        loras=loras,
-        tasks=TASKS,
-        base=base,
-        shapes=SHAPES,
-        run=Run(out, command, report),
-        **changes,
-    )
+    learning = changes.pop("recipe", recipe())
+    given = Material(loras, TASKS, base, SHAPES, **changes)
+    return train_method(learning, given, Run(out, command, report))
 
 
 def fresh(base, loras, recipe):

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from ramole_core.training.method_command import method, router
-from ramole_core.training.options import Json, RowPace, read_layers, read_modules, spread
+from ramole_core.training.options import RowPace, read_layers, read_modules, spread
 from ramole_core.training.recipe import AdapterRecipe, Schedule
 from ramole_core.training.retriever_command import retriever
 
@@ -85,7 +85,6 @@ def adapter(
         Literal["nf4", "int4", "none"] | None,
         typer.Option(help="Of the base it is trained on; by default what the settings serve."),
     ] = None,
-    as_json: Json = False,
 ) -> None:
     """Train a LoRA adapter on the base as it is served; write a folder that the pool accepts."""
     from ramole_core.base.hub_name import hub_name
@@ -106,7 +105,7 @@ def adapter(
     recipe = lora.recipe(name or data.stem, pace.schedule(Schedule()))
     text = card.description.read_text(encoding="utf-8") if card.description else ""
     base = configured_base.load_configured_base(quantization)
-    with shown_run(recipe.name, out, pace, as_json=as_json) as run:
+    with shown_run(recipe.name, out, pace) as run:
         origin = Provenance(
             base_name=hub_name(base.name),
             base_checksum=base.checksum,
@@ -127,7 +126,7 @@ def adapter(
             write_manifest(folder, name=recipe.name, shapes=read_shapes(base.folder))
 
         progress = train_adapter(recipe, data=data, base=base, run=run, start=start, finish=finish)
-    if as_json:
+    if pace.as_json:
         answer = {"name": recipe.name, "folder": str(out), "dev_losses": progress.dev_losses}
         print(json.dumps({**answer, "seed": pace.seed, "base_checksum": base.checksum}))
 

@@ -9,7 +9,6 @@ import typer
 
 from ramole_core.methods import METHOD_LIST, Value, find_row, read_values
 from ramole_core.training.options import (
-    Json,
     Overwrite,
     RowPace,
     output_folder,
@@ -79,11 +78,10 @@ def method(
         typer.Option("--set", help=f"NAME=VALUE of the method's own. {trainable()}."),
     ] = None,
     pace: RowPace = PACE,
-    as_json: Json = False,
 ) -> None:
     """Train a method's own weights over adapters of the pool, which stay as they are; or measure
     the table that it reads."""
-    _train(name, read_values(setting or []), place, mixing, pace, as_json=as_json)
+    _train(name, read_values(setting or []), place, mixing, pace)
 
 
 @spread
@@ -93,11 +91,10 @@ def router(
     rank: Annotated[int, typer.Option(help="s of the router.")] = 6,
     alpha: Annotated[float, typer.Option(help="alpha of the router.")] = 12.0,
     pace: RowPace = PACE,
-    as_json: Json = False,
 ) -> None:
     """Train the router of `ramole` over adapters of the pool, which stay as they are."""
     values: dict[str, Value] = {"rank": rank, "alpha": alpha}
-    _train("ramole", values, place, mixing, pace, as_json=as_json)
+    _train("ramole", values, place, mixing, pace)
 
 
 def _train(
@@ -106,8 +103,6 @@ def _train(
     place: Place,
     mixing: Mixing,
     pace: RowPace,
-    *,
-    as_json: bool,
 ) -> None:
     from ramole_core.base.shapes import read_shapes
     from ramole_core.composition import find_method
@@ -115,6 +110,7 @@ def _train(
     from ramole_core.retrieval import Encoder
     from ramole_core.settings import load_settings
     from ramole_core.training import configured_base
+    from ramole_core.training.material import Material
     from ramole_core.training.method import train_method
     from ramole_core.training.pool_loras import PoolLoras, read_loras
     from ramole_core.training.progress import shown_run
@@ -143,19 +139,11 @@ def _train(
         tuned = settings.trained("_retriever")
         encoder = Encoder(settings.encoder, data_dir=settings.data_dir, adapter=tuned)
         near = nearest_of(found.cards, encoder)
-    with shown_run(recipe.method, folder, pace, as_json=as_json) as run:
-        progress = train_method(
-            recipe,
-            loras=found.loras,
-            checksums=found.checksums,
-            tasks=tasks,
-            base=base,
-            shapes=shapes,
-            run=run,
-            near=near,
-            start=load_trained(place.start, row) if place.start else None,
-        )
-    if as_json:
+    with shown_run(recipe.method, folder, pace) as run:
+        start = load_trained(place.start, row) if place.start else None
+        given = Material(found.loras, tasks, base, shapes, found.checksums, near, start)
+        progress = train_method(recipe, given, run)
+    if pace.as_json:
         checksum = checksum_of(folder, row)
         answer = {
             "method": name,

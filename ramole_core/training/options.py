@@ -29,12 +29,11 @@ PLACES = {
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the trained weights that are there.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")]
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Length and learning rate of a run; each field is an option."""
+    """Length, learning rate and output of a run; each field is an option."""
 
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 80
     batch_rows: Annotated[int, typer.Option(help="Rows a step.")] = 16
@@ -56,6 +55,9 @@ class Pace:
         float | None,
         typer.Option(help="Pause after so many minutes; the same command goes on from there."),
     ] = None
+    as_json: Annotated[
+        bool, typer.Option("--json", help="End with one JSON object on standard output.")
+    ] = False
     started: float = field(default_factory=time.monotonic, init=False)
     """When the command began, of `time.monotonic`."""
 

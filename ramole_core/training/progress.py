@@ -21,12 +21,12 @@ from ramole_core.training.options import Pace, command_line
 
 
 @contextmanager
-def shown_run(name: str, out_dir: Path, pace: Pace, *, as_json: bool) -> Iterator[Run]:
-    """A `Run` of a command, shown on standard error when `as_json`, so that JSON stays alone.
+def shown_run(name: str, out_dir: Path, pace: Pace) -> Iterator[Run]:
+    """A `Run` of a command, shown on standard error where it ends with JSON, which stays alone.
 
     Where it pauses at its deadline, the command ends there, with exit status 0.
     """
-    console = Console(stderr=as_json)
+    console = Console(stderr=pace.as_json)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -52,7 +52,7 @@ def shown_run(name: str, out_dir: Path, pace: Pace, *, as_json: bool) -> Iterato
         except Paused:
             pass
     console.print(f"Paused after step {step} of {steps}; resume with the same command.")
-    if as_json:
+    if pace.as_json:
         print(json.dumps({"paused": True, "step": step, "steps": steps}))
     raise typer.Exit
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ramole_core.training.options import Json, Overwrite, Pace, output_folder, spread
+from ramole_core.training.options import Overwrite, Pace, output_folder, spread
 from ramole_core.training.retriever_recipe import RetrieverRecipe
 
 RETRIEVER = RetrieverRecipe()
@@ -67,7 +67,6 @@ def retriever(
     overwrite: Overwrite = False,
     rows: Annotated[int, typer.Option(help="Training inputs of each task.")] = 200,
     pace: Pace = PACE,
-    as_json: Json = False,
 ) -> None:
     """Tune the sentence encoder, so that a prompt lies near its own adapter: a LoRA, a metric."""
     from ramole_core.settings import load_settings
@@ -79,7 +78,7 @@ def retriever(
     folder = output_folder(out or settings.trained_dir / "_retriever", overwrite=overwrite)
     learnt = read_texts(data, tasks, rows=rows, seed=pace.seed)
     others = read_texts(data, unseen, rows=rows, seed=pace.seed)
-    with shown_run("retriever", folder, pace, as_json=as_json) as run:
+    with shown_run("retriever", folder, pace) as run:
         progress = train_retriever(
             recipe,
             texts=learnt.train,
@@ -94,6 +93,6 @@ def retriever(
             source=settings.encoder,
             data_dir=settings.data_dir,
         )
-    if as_json:
+    if pace.as_json:
         answer = {"folder": str(folder), "tasks": list(learnt.train), "dev": progress.dev_losses}
         print(json.dumps({**answer, "seed": pace.seed}))
