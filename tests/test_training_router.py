@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from ramole_core.composition import find_method, load_router
 from ramole_core.composition.trained import load_trained
 from ramole_core.errors import RamoleError
-from ramole_core.training.gate import fresh_weights, watched
+from ramole_core.training.gate import fill, fresh_weights, watched
 from ramole_core.training.loop import Run
 from ramole_core.training.loss import mean_by_row, row_losses, token_losses
 from ramole_core.training.material import Material, dev_rows, mixed_rows
@@ -142,6 +142,26 @@ def test_it_begins_with_weights_that_are_there(base, loras, tmp_path):
     other = replace(recipe(), settings={"rank": 3, "alpha": 10.0})
     with pytest.raises(RamoleError, match="weights to begin with are of another base"):
         run(base, loras, tmp_path / "u", start=start, recipe=other)
+
+
+def test_a_gate_over_more_adapters_takes_the_places_of_those_it_knows():
+    names, known = ("blue", "loud", "red"), ("red", "blue")
+    fresh = {"W": torch.full((3, 2), -1.0), "M": torch.full((3, 3, 3), -1.0), "tau": torch.ones(())}
+    start = {"W": torch.rand(2, 2), "M": torch.rand(2, 2, 3), "tau": torch.tensor(5.0)}
+    weights = {name: torch.nn.Parameter(one.clone()) for name, one in fresh.items()}
+    fill(weights, start, names, known)
+    assert weights["tau"] == 5.0
+    for n, one in enumerate(names):
+        was = start["W"][known.index(one)] if one in known else fresh["W"][n]
+        assert torch.equal(weights["W"][n], was)
+        for m, other in enumerate(names):
+            both = one in known and other in known
+            was = start["M"][known.index(one), known.index(other)] if both else fresh["M"][n, m]
+            assert torch.equal(weights["M"][n, m], was)
+    with pytest.raises(RamoleError, match="weights to begin with are of another base"):
+        fill(weights, start | {"M": torch.rand(2, 2, 4)}, names, known)
+    with pytest.raises(RamoleError, match="weights to begin with are of another base"):
+        fill(weights, start)
 
 
 class Killed(Exception):

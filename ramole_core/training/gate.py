@@ -13,8 +13,10 @@ dropped at random, at least two staying. In both, a gate must also make do witho
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +39,10 @@ from ramole_core.training.rows import Batch, BatchOrder, TaskRow, collate
 from ramole_core.training.sampled_adapters import SampledAdapters
 from ramole_core.training.weights_folder import write_weights
 
+OTHER_START = (
+    "The weights to begin with are of another base or other settings than those to be trained; "
+    "leave --start out."
+)
 CONTROL_RANK = 6
 """Of the random router beside a method that has no rank of its own and weighs any adapters."""
 
@@ -59,7 +65,9 @@ def _trainable(
     schedule, base = recipe.schedule, given.base
     weights = fresh_weights(method, model, given.known, recipe)
     if given.start is not None:
-        fill(weights, method.resume(given.start.tensors, recipe.settings))
+        start = method.resume(given.start.tensors, recipe.settings)
+        pools = (tuple(given.loras), tuple(given.start.adapters.values()))
+        fill(weights, start, *pools if method.fixed else ())
     dev = dev_rows(base, given.tasks, recipe)
     rows = mixed_rows(base, given.tasks, recipe)
     order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
@@ -165,15 +173,31 @@ def fresh_weights(
 
 
 @torch.no_grad()
-def fill(weights: Mapping[str, nn.Parameter], start: Mapping[str, Tensor]) -> None:
-    """Begin with other weights. Raises RamoleError where they are of other sizes."""
-    if {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in start.items()}:
-        raise RamoleError(
-            "The weights to begin with are of another base, other settings or another number of "
-            "adapters than those to be trained; leave --start out, or train over as many adapters."
-        )
+def fill(
+    weights: Mapping[str, nn.Parameter],
+    start: Mapping[str, Tensor],
+    names: Sequence[str] = (),
+    known: Sequence[str] = (),
+) -> None:
+    """Begin with weights that were trained over as many adapters in the same order, or over others.
+
+    A tensor of a gate over `names` that has a place for each of them takes the places of those
+    that are `known` to the weights; the others stay as they are. Raises RamoleError where other
+    sizes differ.
+    """
+    counts = len(names), len(known)
+    both = [name for name in names if name in known]
+    if weights.keys() != start.keys():
+        raise RamoleError(OTHER_START)
     for name, tensor in weights.items():
-        tensor.copy_(start[name])
+        into, of = [], []
+        for size, was in zip_longest(tensor.shape, start[name].shape):
+            grown = size != was and (size, was) == counts
+            if size != was and not grown:
+                raise RamoleError(OTHER_START)
+            into.append([names.index(one) for one in both] if grown else range(size))
+            of.append([known.index(one) for one in both] if grown else range(size))
+        tensor[np.ix_(*into)] = start[name][np.ix_(*of)].to(tensor)
 
 
 def watched(

@@ -28,7 +28,7 @@ class Material:
     near: Near | None = None
     """Finds adapters for a text, where the recipe retrieves them."""
     start: Trained | None = None
-    """Weights of the method to begin with, of a gate over as many adapters in the same order."""
+    """Weights of the method to begin with; of a gate over other adapters, by name."""
 
     def __post_init__(self) -> None:
         if len({checksum for _, checksum in self.known}) < len(self.loras):
