@@ -34,7 +34,8 @@ class Place:
         Path | None, typer.Option(help="The weights' folder; by default DATA_DIR/trained/_NAME.")
     ] = None
     start: Annotated[
-        Path | None, typer.Option(help="A folder of the method's weights to begin with; adapters may be added.")
+        Path | None,
+        typer.Option(help="The method's weights to begin with; adapters may have been added."),
     ] = None
     overwrite: Overwrite = False
 
