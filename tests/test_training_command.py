@@ -87,10 +87,15 @@ def test_own_examples_and_a_description_take_the_place_of_the_datas(
     about.write_text("Names colours.")
     out = tmp_path / "a"
     words = ("adapter", "--data", str(data), "--out", str(out), *WORDS)
-    call(*words, "--examples", str(own), "--description", str(about), monkeypatch=monkeypatch)
-    texts = example_texts(out)
-    assert texts == [f"paint it {n}" for n in range(20)]
-    assert "Names colours." in (out / "README.md").read_text()
+    given = ("--examples", str(own), "--description", str(about), "--licence", "mit")
+    call(*words, *given, monkeypatch=monkeypatch)
+    further = ("adapter", "--data", str(data), "--out", str(tmp_path / "b"), *WORDS)
+    result = call(*further, "--start", str(out), monkeypatch=monkeypatch)
+    assert result.exit_code == 0, result.output
+    for folder in (out, tmp_path / "b"):  # a training that goes on from it keeps its card
+        assert example_texts(folder) == [f"paint it {n}" for n in range(20)]
+        licence, description, _ = parse_readme((folder / "README.md").read_bytes())
+        assert licence == "mit" and "Names colours." in description
 
 
 def test_a_run_pauses_resumes_and_ends_by_patience(base, data, tmp_path, monkeypatch):

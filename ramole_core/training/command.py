@@ -59,12 +59,17 @@ class CardOptions:
 
     examples: Annotated[
         Path | None,
-        typer.Option(help='Example inputs, {"text": ...} a line; else those there, or data.'),
+        typer.Option(
+            help='Example inputs, {"text": ...} a line; else those there, of --start, or data.'
+        ),
     ] = None
     description: Annotated[
-        Path | None, typer.Option(help="A text file for the model card: what the adapter does.")
+        Path | None,
+        typer.Option(help="A text file for the model card: what the adapter does; else --start's."),
     ] = None
-    licence: Annotated[str, typer.Option(help="The licence that the data asks for.")] = "other"
+    licence: Annotated[
+        str | None, typer.Option(help="The licence that the data asks for; else --start's.")
+    ] = None
 
 
 @train_app.command()
@@ -104,6 +109,8 @@ def adapter(
 
     recipe = lora.recipe(name or data.stem, pace.schedule(Schedule()))
     text = card.description.read_text(encoding="utf-8") if card.description else ""
+    began = read_record(start) if start else None
+    earlier = began or {}
     base = configured_base.load_configured_base(quantization)
     with shown_run(recipe.name, out, pace) as run:
         origin = Provenance(
@@ -112,15 +119,15 @@ def adapter(
             quantization=base.quantization,
             dtype=str(base.dtype).removeprefix("torch."),
             command=run.command,
-            licence=card.licence,
-            description=text or f"A LoRA adapter for {recipe.name}.",
-            start=read_record(start) if start else None,
+            licence=card.licence or earlier.get("licence", "other"),
+            description=text or earlier.get("description", f"A LoRA adapter for {recipe.name}."),
+            start=began,
         )
 
         def finish(folder, task, progress) -> None:
             write_record(folder, recipe, task, progress, origin=origin)
-            kept = out / "examples.jsonl"
-            source = card.examples or (kept if kept.is_file() else None)
+            there = [one / "examples.jsonl" for one in (out, start) if one]
+            source = card.examples or next((one for one in there if one.is_file()), None)
             write_examples(folder, read_examples(source, task, seed=pace.seed))
             write_card(folder)
             write_manifest(folder, name=recipe.name, shapes=read_shapes(base.folder))
