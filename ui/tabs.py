@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .ask.downloads import write_files
 from .ask.examples import recorded_files
 from .ask.tab import tab as ask
+from .ask.takeaway import write_files
 from .batch.tab import tab as batch
 from .charts.recorded import read_run
 from .compare.tab import tab as compare

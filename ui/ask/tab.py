@@ -25,12 +25,12 @@ from ..watch.events import refused
 from . import tags
 from .answer import answer
 from .conversation import continued
-from .downloads import write_files
 from .examples import recorded_files
 from .form import FIELDS, Form, form_of
 from .layout import AskLayout, about_html, how, lay_out
 from .opening import Opening
 from .sessions import Sessions
+from .takeaway import write_files
 from .talk import Talk
 from .updates import Drawing, begun, done, emptied, ended
 
