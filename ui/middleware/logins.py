@@ -22,7 +22,6 @@ from ..session.owner import OPERATOR_HEADER, OPERATOR_KEY, is_operator
 from .refusal import Refused, header
 from .routes import rule_of
 
-LOGIN = "/login"
 BEGIN = "/gradio_api/startup-events"
 """Called once by the server itself, before anybody can log in."""
 TOKEN_SECONDS = 7 * 24 * 3600.0
