@@ -345,7 +345,7 @@ HEAVY = [
 
 LIGHT = (
     "ramole_core.base.fetch",
-    "ramole_core.base.checksum",
+    "ramole_core.base.files",
     "ramole_core.cli",
     "ui",
     "app",
