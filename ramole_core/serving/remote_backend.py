@@ -26,8 +26,7 @@ from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.serving.fleet import EngineLost, Fleet, NoEngine
 from ramole_core.serving.placing import Placing
 from ramole_core.serving.remote_stream import MAX_WAIT_SECONDS, RETRY_SECONDS, RemoteStream
-from ramole_core.serving.seeds import seeded
-from ramole_core.serving.wire import send_adapter, send_request
+from ramole_core.serving.wire import seeded, send_adapter, send_request
 from ramole_core.turns import Source, never
 
 log = logging.getLogger(__name__)
