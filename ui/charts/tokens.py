@@ -21,7 +21,7 @@ from ramole_core import MAX_SHAPLEY
 
 from ..parts.events import PLAIN
 from .did import leader_of
-from .palette import ink_of, letter_of
+from .palette import entry_of
 from .run import CONTRIBUTION, EFFECT, WEIGHT, Run, strongest
 
 MEANING = (
@@ -115,10 +115,7 @@ class Growing:
             "tokens": self._lines,
             "experts": [
                 {
-                    "letter": letter_of(place),
-                    "name": name,
-                    "colour": ink_of(place).colour,
-                    "ink": ink_of(place).text,
+                    **entry_of(name, place),
                     "share": round(self._shared[e] / total, 4),
                     "led": round(self._led[e] / total, 4),
                 }
