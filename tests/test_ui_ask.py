@@ -73,7 +73,7 @@ from ui.charts.tokens import (
 from ui.header import hero_html
 from ui.parts.downloads import sweep
 from ui.parts.fields import TOKENS, USUAL, method_choices
-from ui.parts.notice import notice_html
+from ui.parts.markup import notice_html
 from ui.parts.prompts import LIVE
 from ui.session import leaving
 from ui.session.owner import owner_of

@@ -16,7 +16,7 @@ from ..charts.run import Run
 from ..charts.tokens import Growing, view_of, view_of_run
 from ..model.reading import FINDING
 from ..parts.fields import run_and_stop
-from ..parts.notice import notice_html
+from ..parts.markup import notice_html
 from .answer import Shown
 from .conversation import EMPTY, Turn
 from .found import found_html, timing_html

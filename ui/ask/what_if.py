@@ -18,7 +18,7 @@ from ..charts.tokens import token_view, view_of
 from ..model.spaces import gpu
 from ..parts.errors import UNEXPECTED
 from ..parts.events import PLAIN, QUIET, session_of
-from ..parts.notice import notice_html
+from ..parts.markup import notice_html
 from ..session.quota import quota_of
 from ..session.store import Drawer, SessionStore
 from ..watch.events import refused

@@ -15,13 +15,12 @@ from ..charts.explained import token_html
 from ..charts.run import Run, weight_of
 from ..charts.tokens import view_of
 from ..model.spaces import ELSEWHERE, gpu
-from ..parts.asked import mixed_words, verdict_html
-from ..parts.copying import copies
+from ..parts.asked import ending, mixed_words, verdict_html
 from ..parts.errors import UNEXPECTED
 from ..parts.events import QUIET, enter_of, number_in, open_page, session_of
 from ..parts.fields import run_and_stop
-from ..parts.markup import escaped
-from ..parts.notice import ending, notice_html
+from ..parts.link import copies
+from ..parts.markup import escaped, notice_html
 from ..session.quota import quota_of
 from ..session.store import Drawer
 from ..watch.events import refused

@@ -13,8 +13,8 @@ from ..charts.palette import letter_of
 from ..charts.plots import SHORT, Table
 from ..charts.run import CONTRIBUTION, EFFECT, MEASURES, WEIGHT, Run
 from ..charts.tokens import view_of, view_of_run
-from ..parts.copying import copies
-from ..parts.notice import notice_html
+from ..parts.link import copies
+from ..parts.markup import notice_html
 from .cuts import CUTS, Choice, Seen, seen
 from .layout import WHOEVER, InspectLayout
 from .marks import marks_of
