@@ -246,9 +246,7 @@ def change_of(chosen: Sequence[Any], tokens: Any, run: Run | None) -> Change:
     adapter, since, layer, module, moved, weight, token = chosen
     experts = [] if run is None else run.experts
     off = adapter != NOTHING
-    if off and adapter != ALL and adapter not in experts:
-        raise RamoleError("That adapter is not in this answer; choose one of the list.")
-    if moved != NOTHING and moved not in experts:
+    if (off and adapter not in (ALL, *experts)) or moved not in (NOTHING, *experts):
         raise RamoleError("That adapter is not in this answer; choose one of the list.")
     known = tokens if isinstance(tokens, dict) else {}
     if token not in (None, -1) and token not in known:

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from ..parts.events import PLAIN
-from ..parts.markup import shortened
+from ..parts.markup import clipped
 from .run import BatchRun, RowRun
 
 LABEL = 90
@@ -103,7 +103,7 @@ def _line(item: RowRun, place: dict[str, int]) -> dict[str, Any]:
     return {
         "n": item.row.index + 1,
         "s": item.state,
-        "t": shortened(" ".join(item.prompt.split()), LABEL),
+        "t": clipped(" ".join(item.prompt.split()), LABEL),
         "c": cells,
     }
 

@@ -6,7 +6,7 @@ from ramole_core import BadRow, BatchRow
 
 from ..charts.run import NAMED, UNCOMPARED
 from ..parts.asked import ending
-from ..parts.markup import notice_html, shortened
+from ..parts.markup import clipped, notice_html
 from .picture import finite, shared
 from .run import BatchRun, RowRun
 
@@ -130,8 +130,8 @@ def _cells(item: RowRun) -> list[str | int | float | None]:
     return [
         row.index + 1,
         "" if bad or row.id is None else str(row.id),
-        shortened(item.prompt, CUT),
-        shortened(item.text, CUT),
+        clipped(item.prompt, CUT),
+        clipped(item.text, CUT),
         "" if bad else row.request.method,
         shared(item),
         answer.new_tokens if answer else None,

@@ -9,7 +9,7 @@ from html import escape
 
 import plotly.graph_objects as go
 
-from ..parts.markup import shortened
+from ..parts.markup import clipped
 
 MAX_LABEL = 18
 """Characters of a label."""
@@ -22,7 +22,7 @@ def inert(text: str) -> str:
 
 def labels_of(texts: Sequence[str]) -> list[str]:
     """`3 boats`: number and text of each token, word or sentence."""
-    return [f"{n} {inert(shortened(text, MAX_LABEL))}" for n, text in enumerate(texts, 1)]
+    return [f"{n} {inert(clipped(text, MAX_LABEL))}" for n, text in enumerate(texts, 1)]
 
 
 def along(figure: go.Figure, *, title: str, count: int, per: str) -> go.Figure:

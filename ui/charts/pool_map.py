@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from ..parts.markup import shortened
+from ..parts.markup import clipped
 from .along import inert
 from .palette import INKS
 from .plots import dress
@@ -176,7 +176,7 @@ def likeness_figure(names: Sequence[str], likeness: np.ndarray) -> go.Figure:
 
 def label_of(name: str) -> str:
     """A name that plotly shows as it is written, cut where it is long."""
-    return inert(shortened(name, MAX_LABEL))
+    return inert(clipped(name, MAX_LABEL))
 
 
 def _sides(

@@ -4,7 +4,7 @@ from html import escape
 
 from ..charts.run import Run
 from ..parts.asked import ending, mixed_words
-from ..parts.markup import shortened
+from ..parts.markup import clipped
 
 MAX_PROMPT = 400
 """Characters of a prompt."""
@@ -39,7 +39,7 @@ def side_html(label: str, run: Run) -> str:
 
 
 def _asked(run: Run) -> str:
-    return f'<p class="asked">{escape(shortened(run.request.prompt, MAX_PROMPT))}</p>'
+    return f'<p class="asked">{escape(clipped(run.request.prompt, MAX_PROMPT))}</p>'
 
 
 def empty_sentence(run: Run) -> str:

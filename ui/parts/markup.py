@@ -1,4 +1,4 @@
-"""Text as HTML: untrusted text made inert and shortened, and the notice sentence.
+"""Text as HTML: untrusted text made inert and clipped, and the notice sentence.
 
 Gradio's HTML component reads `${...}` and `{{...}}` as templates; `escaped` leaves neither.
 """
@@ -16,7 +16,7 @@ def escaped(text: object) -> str:
     return safe.replace("{", "&#123;").replace("$", "&#36;").replace("`", "&#96;")
 
 
-def shortened(text: str, most: int) -> str:
+def clipped(text: str, most: int) -> str:
     """The text, or where it is longer than `most` characters, its beginning and `…`."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
