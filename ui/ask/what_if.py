@@ -14,7 +14,7 @@ from ramole_core import Explanation, RamoleError
 from ..charts.did import without_html
 from ..charts.explained import spell
 from ..charts.run import Run
-from ..charts.tokens import token_view, view_of
+from ..charts.tokens import empty_view, token_view
 from ..model.spaces import gpu
 from ..parts.errors import UNEXPECTED
 from ..parts.events import PLAIN, QUIET, session_of
@@ -231,8 +231,7 @@ class WhatIf:
 
     def _emptied(self, sentence: str, *, kind: str = "busy") -> dict[Any, Any]:
         said = notice_html(sentence, kind=kind) if sentence else ""
-        empty = {**view_of([], [], [], run="", running=False), "empty": ""}
-        return {self.notice: said, self.view: empty, self.likely: ""}
+        return {self.notice: said, self.view: empty_view(""), self.likely: ""}
 
     def _buttons(self, *, running: bool) -> dict[Any, Any]:
         return {

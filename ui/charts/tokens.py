@@ -66,7 +66,7 @@ TEMPLATE = """
 def token_view(**options: Any) -> gr.HTML:
     """The component; its value is what `view_of` returns."""
     return gr.HTML(
-        value=view_of([], [], [], run="", running=False),
+        value=empty_view(),
         html_template=TEMPLATE,
         js_on_load=token_script(),
         **PLAIN,
@@ -169,6 +169,11 @@ def view_of(
     """The view in one go, as `Growing.view`."""
     growing = Growing(run, measure=measure)
     return growing.view(pieces, shares, experts, running=running, places=places, effects=effects)
+
+
+def empty_view(said: str = EMPTY, *, running: bool = False) -> dict[str, Any]:
+    """The view without a token; `said` stands in its place."""
+    return {**view_of([], [], [], run="", running=running), "empty": said}
 
 
 def view_of_run(run: Run, name: str, *, places: Sequence[int] | None = None) -> dict[str, Any]:
