@@ -50,10 +50,7 @@ def read_loras(
         read_only=True,
     )
     cards = {name: pool.card(name) for name in names}
-    loras = {
-        name: {path: Lora(A=A, B=B) for path, (A, B) in pool.tensors(card).modules.items()}
-        for name, card in cards.items()
-    }
+    loras = {name: pool.tensors(card).loras for name, card in cards.items()}
     return PoolLoras(
         loras, {name: card.content for name, card in cards.items()}, tuple(cards.values())
     )
