@@ -277,9 +277,4 @@ class RemoteBackend:
             self._stats |= found
             for key in set(self._stats) - keys:
                 gone = self._stats.pop(key)
-                self._past.update({n: v for n, v in gone.items() if not _held(n)})
-
-
-def _held(name: str) -> bool:
-    """Whether a counter is of current use, which ends with its engine."""
-    return name in GAUGES
+                self._past.update({n: v for n, v in gone.items() if n not in GAUGES})
