@@ -15,15 +15,13 @@ from jaxtyping import Float
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ramole_core.pool import AdapterCard, AdapterPool
+    from ramole_core.pool import AdapterCard, Pool
 
 Modules = Mapping[str, "tuple[Tensor, Tensor]"]
 """A [r, i] and B [o, r], scaling folded in, by module path."""
 
 
-def update_likeness(
-    pool: "AdapterPool", cards: "Sequence[AdapterCard]"
-) -> Float[np.ndarray, "k k"]:
+def update_likeness(pool: "Pool", cards: "Sequence[AdapterCard]") -> Float[np.ndarray, "k k"]:
     """The cosine of each two adapters' updates, -1 to 1; an adapter that changes nothing has 0 with
     every other. Reads their files; raises RamoleError where one was changed."""
     return likeness_of([pool.tensors(card).modules for card in cards])

@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ramole_core.base.checksum import weights_checksum
 from ramole_core.base.fetch import find_base
-from ramole_core.base.size import count_parameters
+from ramole_core.base.files import count_parameters, weights_checksum
 from ramole_core.request import Request
 
 if TYPE_CHECKING:

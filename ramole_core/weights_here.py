@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ramole_core.base.checksum import read_json, weights_checksum
 from ramole_core.base.fetch import find_base
-from ramole_core.base.size import read_head, weight_shapes
+from ramole_core.base.files import read_head, read_json, weight_shapes, weights_checksum
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Method
 from ramole_core.settings import trained_folder

@@ -24,9 +24,8 @@ from ui.ask.answer import Live, answer
 from ui.batch import tab as batch
 from ui.charts.recorded import write_run
 from ui.compare import tab as compare
-from ui.parts.address import addressed
+from ui.parts.link import addressed
 from ui.parts.prompts import Example
-from ui.parts.shared import Shared
 from ui.serve import serve
 
 REPLACED = Example("A made-up run", "Which boats?")
@@ -138,9 +137,9 @@ def main() -> None:
     )
     with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
         header.header(ramole)
-        shared = Shared.build()
+        run = gr.State(None)
         with gr.Tabs(selected="ask", elem_id="tabs"):
-            ask.tab(ramole, shared)
+            ask.tab(ramole, run)
             compare.tab(ramole)
             if "BATCH" in os.environ:
                 batch.tab(ramole)

@@ -10,8 +10,7 @@ from tests.fake_ramole import FakeRamole
 from ui import header, tabs
 from ui.ask import examples, tab as ask
 from ui.inspect import tab as inspect
-from ui.parts.address import addressed
-from ui.parts.shared import Shared
+from ui.parts.link import addressed
 from ui.serve import serve
 
 
@@ -22,10 +21,10 @@ def main() -> None:
     ramole = FakeRamole(pause=0.01)
     with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
         header.header(ramole)
-        shared = Shared.build()
+        run = gr.State(None)
         with gr.Tabs(selected="ask", elem_id="tabs"):
-            ask.tab(ramole, shared)
-            inspect.tab(ramole, shared, tabs.runs())
+            ask.tab(ramole, run)
+            inspect.tab(ramole, run, tabs.runs())
         addressed()
     serve(page, ramole)
 

@@ -13,8 +13,7 @@ import gradio as gr
 from tests.fake_ramole import FakeRamole
 from ui import header
 from ui.ask import tab as ask
-from ui.parts.address import addressed
-from ui.parts.shared import Shared
+from ui.parts.link import addressed
 from ui.results import tab as results_tab
 from ui.serve import serve
 
@@ -360,9 +359,9 @@ def main() -> None:
     ramole = FakeRamole()
     with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
         header.header(ramole)
-        shared = Shared.build()  # before the tabs, or it would be counted as one
+        run = gr.State(None)  # before the tabs, or it would be counted as one
         with gr.Tabs(selected="ask"):
-            ask.tab(ramole, shared)
+            ask.tab(ramole, run)
             results_tab.tab(Path(os.environ["FOLDER"]))
         addressed()
     serve(page, ramole)

@@ -19,8 +19,8 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from ramole_core.base import fetch as base_fetch
-from ramole_core.base.checksum import check_sum
 from ramole_core.base.fetch import PINNED, Pinned, fetch_base, find_base
+from ramole_core.base.files import check_sum
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
 

@@ -14,8 +14,8 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
-from ramole_core.base.checksum import weights_checksum
 from ramole_core.base.convert import convert_gguf, mend_tokenizer
+from ramole_core.base.files import weights_checksum
 from ramole_core.base.model import dequantised, load_base, pick_quantization
 from ramole_core.base.packed import Nf4Linear, round_to_nf4
 from ramole_core.base.shapes import read_shapes

@@ -29,13 +29,13 @@ from lab.benchmarks.workload import (
 )
 from ramole_core.base.shapes import read_shapes
 from ramole_core.cli import main
-from ramole_core.cli.exact_prompts import make_prompts
 from ramole_core.cli.timed_engine import (
     BASE,
     RAMOLE,
     SELECTION,
     OurEngine,
     full_window,
+    make_prompts,
     make_requests,
 )
 from ramole_core.errors import RamoleError

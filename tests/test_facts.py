@@ -7,9 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ramole_core import Settings, asked_fields, model_words
+from ramole_core.base.files import count_parameters
 from ramole_core.base.model import load_base
 from ramole_core.base.shapes import read_shapes
-from ramole_core.base.size import count_parameters
 from ramole_core.engine.reader import facts_of_model
 from ramole_core.layers import find_layout
 from ramole_core.methods import DEFAULT_METHOD

@@ -14,7 +14,7 @@ from ramole_core.engine.decoding import choose_token, make_generator, skip_draws
 from ramole_core.pool import Pool
 from tests.pool_fakes import SHAPES, write_adapter, write_sample
 from tests.serving import REPOSITORY
-from ui.parts.spreadsheet import inert_cell
+from ui.parts.downloads import inert_cell
 
 
 @pytest.fixture

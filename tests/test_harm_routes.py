@@ -22,8 +22,7 @@ from ui.middleware.refusal import Refused, limited
 from ui.middleware.routes import MAX_OPEN, MIB, RULE, RULES, SMALL, Routes, Table, rules
 from ui.middleware.slow_refusals import SlowRefusals
 from ui.session.address import HEADER, _signed
-from ui.session.counts import AddressCounts, Taken
-from ui.session.rates import REMEMBERED, AddressRates
+from ui.session.counts import REMEMBERED, AddressCounts, AddressRates, Taken
 
 HOME, EVIL = "198.51.100.1", "203.0.113.9"
 

@@ -188,7 +188,7 @@ def test_only_the_room_of_many_engines_knows_ray():
         for file in (*CORE_FILES, *UI_FILES, REPOSITORY / "app.py")
         if "ray" in {name.split(".")[0] for name in imported(file)}
     }
-    files = ("app", "running", "ray_fleet", "ray_leaving", "ray_page", "ray_router")
+    files = ("app", "running", "ray_fleet", "ray_page", "ray_router")
     assert known == {f"ramole_core/serving/{name}.py" for name in files}
 
 
@@ -345,7 +345,7 @@ HEAVY = [
 
 LIGHT = (
     "ramole_core.base.fetch",
-    "ramole_core.base.checksum",
+    "ramole_core.base.files",
     "ramole_core.cli",
     "ui",
     "app",

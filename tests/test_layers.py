@@ -7,8 +7,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from transformers.pytorch_utils import Conv1D
 
 from ramole_core.composition import Lora, Sites
-from ramole_core.layers import find_places
-from ramole_core.layers.layout import Group, Layout
+from ramole_core.layers.layout import Group, Layout, find_places
 from ramole_core.layers.plain import install
 from tests.tiny_methods import NAMES, make_trained, plain_of
 

@@ -15,7 +15,7 @@ from ramole_core.composition import Ask, Sites, find_method, parent_of
 from ramole_core.composition.llava_mole import balance, begin, choose, decision_of, own_names
 from ramole_core.layers.plain import install, place
 from ramole_core.request import Request
-from ramole_core.training import command, configured_base
+from ramole_core.training import command, sources
 from ramole_core.training.loop import Run
 from ramole_core.training.material import Material
 from ramole_core.training.method import train_method
@@ -256,7 +256,7 @@ def test_the_command_needs_no_adapters(base, tmp_path, monkeypatch):
         for part, rows in (("train", make_task(name).train), ("dev", make_task(name).dev)):
             lines = [json.dumps({"inputs": row.inputs, "targets": row.targets}) for row in rows]
             (tmp_path / "data" / name / f"{part}.jsonl").write_text("\n".join(lines))
-    monkeypatch.setattr(configured_base, "load_configured_base", lambda: base)
+    monkeypatch.setattr(sources, "load_configured_base", lambda: base)
     monkeypatch.setenv("RAMOLE_ADAPTERS_DIR", str(tmp_path / "adapters"))
     monkeypatch.setenv("RAMOLE_DATA_DIR", str(tmp_path / "kept"))
     words = ["method", "llava_mole", "--data", str(tmp_path / "data"), "--adapters", "red,blue"]

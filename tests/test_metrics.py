@@ -17,8 +17,7 @@ from ui.metrics.route import metrics_routes
 from ui.middleware.refusal import Refused
 from ui.session.accounts import Accounts
 from ui.watch import events, numbers
-from ui.watch.lines import line_of, writing
-from ui.watch.request_record import RequestRecord, reason_of, record_of
+from ui.watch.request_record import RequestRecord, line_of, reason_of, record_of, writing
 
 PROMPT = "zanzibar quokka"
 

@@ -18,7 +18,7 @@ from tests.conftest import save_tiny_tokenizer
 from tests.serving import REPOSITORY, app, client_of
 from tests.test_api import speak_mcp
 from ui.header import status_html
-from ui.parts.untrained import untrained_html
+from ui.parts.fields import untrained_html
 
 CHAT = [["Hello", "Hi."]]
 NOTE = "no chat template, so conversations are written as plain turns"

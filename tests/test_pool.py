@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from ramole_core.errors import AdapterRefused, Busy, RamoleError
-from ramole_core.pool import AdapterTensors, Limits, Pool, write_manifest
-from ramole_core.pool.tensors import fold
+from ramole_core.pool import Limits, Pool, write_manifest
+from ramole_core.pool.tensors import AdapterTensors, fold
 from ramole_core.settings import REPOSITORY
 from tests.adapter_files import (
     CONFIG,

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from ramole_core.errors import RamoleError
-from ramole_core.retrieval import AdapterIndex, IndexBroken, IndexEntry
+from ramole_core.retrieval.collection import IndexBroken
 from ramole_core.retrieval.examination import mark
+from ramole_core.retrieval.index import AdapterIndex, IndexEntry
 from ramole_core.retrieval.vectors import DIGITS, cosines, rank
 from tests.retrieval_fakes import D
 

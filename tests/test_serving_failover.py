@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings as hypothesis_settings, stra
 from ramole_core import Generation, Ramole, RamoleError, Request, Settings, Step
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import Busy
-from ramole_core.serving import remote_stream, seeds
+from ramole_core.serving import remote_stream, wire
 from ramole_core.serving.engine_server import EngineServer
 from ramole_core.serving.opening import engines_over
 from tests.test_ramole import TASKS, write_lora
@@ -204,7 +204,7 @@ def test_an_answer_that_had_ended_ends_again(pair, how, monkeypatch):
 def test_a_seed_that_nobody_gave_is_the_same_at_both_engines(pair, monkeypatch):
     alone, many, fleet = pair
     request = replace(REQUESTS[2], seed=None)
-    monkeypatch.setattr(seeds.secrets, "randbits", lambda bits: 17)
+    monkeypatch.setattr(wire.secrets, "randbits", lambda bits: 17)
     fleet.kills = [3]
     steps, _ = answered(many, request)
     expected, _ = answered(alone, replace(request, seed=17))

@@ -8,7 +8,7 @@ import pytest
 import ray._raylet
 from ray.exceptions import RayActorError, TaskCancelledError
 
-from ramole_core.serving.ray_leaving import ignore_nobodys_results, with_leaving
+from ramole_core.serving.ray_page import ignore_nobodys_results, with_leaving
 
 
 def heard(raised: Exception) -> list[str]:

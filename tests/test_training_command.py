@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from ramole_core import cli
 from ramole_core.errors import RamoleError
 from ramole_core.pool.examples_and_readme import parse_readme
-from ramole_core.training import command, configured_base, options
+from ramole_core.training import command, options, sources
 from ramole_core.training.card import card_text, span
 from ramole_core.training.options import command_line
 from tests.tiny_training import build_base
@@ -23,7 +23,7 @@ WORDS = ("--steps", "3", "--batch-rows", "4", "--rank", "2", "--modules", "q_pro
 @pytest.fixture
 def base(tmp_path, monkeypatch):
     tiny = build_base(torch.float32, tmp_path)
-    monkeypatch.setattr(configured_base, "load_configured_base", lambda *_: tiny)
+    monkeypatch.setattr(sources, "load_configured_base", lambda *_: tiny)
     return tiny
 
 
@@ -123,7 +123,7 @@ def test_a_run_pauses_resumes_and_ends_by_patience(base, data, tmp_path, monkeyp
 def test_the_base_may_be_quantised_otherwise_than_it_is_served(data, tmp_path, monkeypatch):
     tiny = build_base(torch.float32, tmp_path)
     monkeypatch.setattr(
-        configured_base,
+        sources,
         "load_base",
         lambda name, **given: replace(tiny, quantization=given["quantization"]),
     )
@@ -147,14 +147,14 @@ def test_a_cpu_that_does_not_multiply_bfloat16_trains_in_float32(
     multiplies, said, dtype, tmp_path, monkeypatch
 ):
     tiny, asked = build_base(torch.float32, tmp_path), []
-    monkeypatch.setattr(configured_base, "MULTIPLIES_BFLOAT16", multiplies)
+    monkeypatch.setattr(sources, "MULTIPLIES_BFLOAT16", multiplies)
     monkeypatch.setattr(
-        configured_base, "load_base", lambda name, **given: asked.append(given["dtype"]) or tiny
+        sources, "load_base", lambda name, **given: asked.append(given["dtype"]) or tiny
     )
     monkeypatch.setenv("RAMOLE_DEVICE", "cpu")
     if said:
         monkeypatch.setenv("RAMOLE_DTYPE", said)
-    configured_base.load_configured_base()
+    sources.load_configured_base()
     assert asked == [dtype]
 
 

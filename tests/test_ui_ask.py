@@ -36,13 +36,13 @@ from tests.fake_ramole import (
     gate_of,
 )
 from ui.ask.answer import Live, answer, found_by
-from ui.ask.downloads import write_files
 from ui.ask.examples import RECORDED, earlier_runs, recorded_files
 from ui.ask.form import FIELDS, Form, form_of, read_weights
 from ui.ask.found import found_html, timing_html
 from ui.ask.layout import how, lay_out
 from ui.ask.pairs import text_of
 from ui.ask.tab import AskHandlers
+from ui.ask.takeaway import write_files
 from ui.ask.updates import beside_text, done
 from ui.ask.whole_panel import ENTROPY
 from ui.charts.did import whole_html
@@ -73,7 +73,7 @@ from ui.charts.tokens import (
 from ui.header import hero_html
 from ui.parts.downloads import sweep
 from ui.parts.fields import TOKENS, USUAL, method_choices
-from ui.parts.notice import notice_html
+from ui.parts.markup import notice_html
 from ui.parts.prompts import LIVE
 from ui.session import leaving
 from ui.session.owner import owner_of

@@ -11,8 +11,8 @@ import pytest
 
 from ramole_core import Evidence, RamoleError, Request
 from tests.fake_ramole import WORDS, FakeRamole
-from ui.charts.differing import differing
 from ui.charts.explained import token_html
+from ui.charts.spans import differing
 from ui.compare.columns import START, Column
 from ui.compare.layout import lay_out
 from ui.compare.link import ComparisonLink, link_to, read_link

@@ -17,7 +17,7 @@ from tests.test_ui_ask import ask, asking
 from tests.test_ui_conversation import Visit
 from ui.ask.updates import Drawing
 from ui.model.reading import Reading, progress_of
-from ui.parts.notice import notice_html
+from ui.parts.markup import notice_html
 from ui.parts.prompts import GENERAL, SHORT, placeholder
 
 

@@ -14,8 +14,8 @@ from ramole_core import Request, mean_contribution
 from tests.clocks import Steps
 from tests.fake_ramole import WORDS, FakeRamole
 from ui.ask.answer import Live, answer
-from ui.ask.downloads import write_files
 from ui.ask.examples import recorded_files
+from ui.ask.takeaway import write_files
 from ui.charts.effect_bars import effect_figure, effect_table
 from ui.charts.evenness import evenness, evenness_table
 from ui.charts.grid import NOBODY_LEADS, NOBODY_THERE, grid_of, leaders

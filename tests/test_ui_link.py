@@ -12,8 +12,7 @@ from hypothesis import given, settings, strategies as st
 from ramole_core import RamoleError, Request
 from tests.fake_ramole import FakeRamole
 from tests.test_ui_ask import asking
-from ui.ask.python_words import python_words
-from ui.ask.takeaway import takeaway_of
+from ui.ask.takeaway import python_words, takeaway_of
 from ui.parts.link import link_to, link_to_recorded, missing, read_link
 from ui.parts.packed import MAX_CHARACTERS
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from ramole_core.base.checksum import weights_checksum
+from ramole_core.base.files import weights_checksum
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, find_row

@@ -16,16 +16,15 @@ def build(ramole: "Ramole") -> "gr.Blocks":
 
     from .api.endpoints import endpoints
     from .header import header
-    from .parts.address import addressed
-    from .parts.shared import Shared
+    from .parts.link import addressed
     from .tabs import TABS
 
     with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
         header(ramole)
-        shared = Shared.build()
+        run = gr.State(None)  # the finished answer that is in sight in Ask, a `Run` or None
         with gr.Tabs(selected="ask", elem_id="tabs"):
             for tab in TABS:
-                tab(ramole, shared)
+                tab(ramole, run)
         endpoints(ramole)
         addressed()
     return page

@@ -10,7 +10,7 @@ from ramole_core import model_notes, model_words
 
 from .model.loading import Status, loading_of
 from .parts.events import PLAIN, QUIET, open_page
-from .parts.notice import notice_html
+from .parts.markup import notice_html
 
 if TYPE_CHECKING:
     from ramole_core import Ramole

@@ -35,8 +35,8 @@ from .session.states import remember_little, track_sessions
 from .session.uploads import keep_uploads_apart
 from .shutdown import end
 from .watch.events import listen
-from .watch.lines import writing
 from .watch.quiet import quiet_server
+from .watch.request_record import writing
 
 if TYPE_CHECKING:
     from ramole_core import Ramole

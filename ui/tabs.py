@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .ask.downloads import write_files
 from .ask.examples import recorded_files
 from .ask.tab import tab as ask
+from .ask.takeaway import write_files
 from .batch.tab import tab as batch
 from .charts.recorded import read_run
 from .compare.tab import tab as compare
@@ -16,9 +16,9 @@ from .pool.tab import tab as pool
 from .results.tab import tab as results
 
 if TYPE_CHECKING:
-    from ramole_core import Ramole
+    import gradio as gr
 
-    from .parts.shared import Shared
+    from ramole_core import Ramole
 
 
 def runs() -> Sources:
@@ -26,12 +26,12 @@ def runs() -> Sources:
     return Sources(recorded_files(), read_run, write_files)
 
 
-TABS: "tuple[Callable[[Ramole, Shared], None], ...]" = (
+TABS: "tuple[Callable[[Ramole, gr.State], None], ...]" = (
     ask,
-    lambda ramole, shared: compare(ramole),
-    lambda ramole, shared: inspect(ramole, shared, runs()),
-    lambda ramole, shared: pool(ramole),
-    lambda ramole, shared: batch(ramole),
-    lambda ramole, shared: results(),
-    lambda ramole, shared: learn(ramole),
+    lambda ramole, run: compare(ramole),
+    lambda ramole, run: inspect(ramole, run, runs()),
+    lambda ramole, run: pool(ramole),
+    lambda ramole, run: batch(ramole),
+    lambda ramole, run: results(),
+    lambda ramole, run: learn(ramole),
 )

@@ -9,8 +9,7 @@ from lab.benchmarks.record import Cell, Measured, Record
 from lab.benchmarks.stage import Stage
 from lab.benchmarks.synthetic import bytes_of
 from lab.benchmarks.workload import Workload, make_arrivals, make_ranks, replay
-from ramole_core.cli.exact_prompts import make_prompt
-from ramole_core.cli.timed_engine import OurEngine
+from ramole_core.cli.timed_engine import OurEngine, make_prompt
 from ramole_core.request import Request
 
 PART = "slora"

@@ -14,12 +14,11 @@ from lab.benchmarks.record import Tell
 from lab.benchmarks.sizes import Sizes
 from lab.benchmarks.synthetic import bytes_of, write_adapters, write_router
 from lab.benchmarks.workload import make_ranks
-from ramole_core.base.checksum import weights_checksum
 from ramole_core.base.fetch import fetch_base
+from ramole_core.base.files import weights_checksum
 from ramole_core.base.model import DTYPES
 from ramole_core.base.shapes import read_shapes
-from ramole_core.cli.exact_prompts import make_prompts
-from ramole_core.cli.timed_engine import OurEngine
+from ramole_core.cli.timed_engine import OurEngine, make_prompts
 from ramole_core.errors import RamoleError
 from ramole_core.ramole import Ramole
 from ramole_core.settings import Settings

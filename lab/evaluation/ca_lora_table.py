@@ -34,12 +34,11 @@ from ramole_core.base.model import BaseModel, load_base
 from ramole_core.base.shapes import read_shapes
 from ramole_core.settings import load_settings
 from ramole_core.training.adapter import attach_lora, fit_lora, reduced_precision
-from ramole_core.training.configured_base import load_configured_base
 from ramole_core.training.loop import Run
-from ramole_core.training.pool_loras import PoolLoras, read_loras
 from ramole_core.training.recipe import AdapterRecipe, MethodRecipe, Schedule
 from ramole_core.training.recovery import Recovery
 from ramole_core.training.rows import Task
+from ramole_core.training.sources import PoolLoras, load_configured_base, read_loras
 
 WHOLE = "uncompressed"
 SYSTEMS = ("inherited", "trained_there", "trained_on", "ca_lora")

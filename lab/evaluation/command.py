@@ -138,7 +138,7 @@ def shared_facts(
     ramole: "Ramole", *, quantization: str = "int4", head: str = "full"
 ) -> dict[str, object]:
     """Checksums of everything that decides the answers of every system."""
-    from ramole_core.base.checksum import weights_checksum
+    from ramole_core.base.files import weights_checksum
     from ramole_core.retrieval.calibration import FILE
     from ramole_core.training.card import versions
 

@@ -28,11 +28,11 @@ from lab.evaluation.cells import MEASURED, Cell, fill, open_cells, pair_systems,
 from ramole_core.base.model import BaseModel
 from ramole_core.base.shapes import read_shapes
 from ramole_core.training.checkpoint import Progress
-from ramole_core.training.configured_base import load_configured_base
 from ramole_core.training.loop import Run
 from ramole_core.training.mole import MoleModel
 from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.rows import Task
+from ramole_core.training.sources import load_configured_base
 
 SYSTEMS = ("one_lora", "one_lora_twice", "apart", "llava_mole")
 OURS = "llava_mole"

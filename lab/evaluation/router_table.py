@@ -30,11 +30,10 @@ from ramole_core.composition import ModuleRouter, Router, load_trained, random_r
 from ramole_core.composition.router import read_router
 from ramole_core.methods import find_row
 from ramole_core.settings import load_settings
-from ramole_core.training.configured_base import load_configured_base
 from ramole_core.training.loss import row_losses
 from ramole_core.training.mixed_model import MixedModel
-from ramole_core.training.pool_loras import read_loras
 from ramole_core.training.rows import Encoded, encode_rows
+from ramole_core.training.sources import load_configured_base, read_loras
 
 UNSEEN = "banking77,clinc_intent,common_gen,mbpp,nl2regex,scitail,sms_spam,wiki_split,word_segment"
 """The adapters that the router which ships was not trained on."""

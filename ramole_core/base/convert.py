@@ -22,7 +22,7 @@ from collections.abc import Mapping
 
 from filelock import FileLock
 
-from ramole_core.base.checksum import sha256
+from ramole_core.base.files import sha256
 
 TURN = ("<|im_start|>", "<|im_end|>")
 """What begins and ends a turn in ChatML."""

@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ramole_core.base.checksum import check_sum, remembered_sha256, sha256
 from ramole_core.base.convert import convert_gguf, is_kept, keep_base
+from ramole_core.base.files import check_sum, remembered_sha256, sha256
 from ramole_core.errors import RamoleError, first_line
 
 Progress = Callable[[str, float], None]

@@ -19,8 +19,8 @@ from transformers.utils import logging as transformers_logging
 
 from ramole_core.base.architecture import drop_other_parts, model_class
 from ramole_core.base.chat_template import check_marks, complete_template
-from ramole_core.base.checksum import read_json, weights_checksum
 from ramole_core.base.fetch import Progress, fetch_base
+from ramole_core.base.files import read_json, weights_checksum
 from ramole_core.base.packed import (
     Int4Linear,
     Nf4Linear,

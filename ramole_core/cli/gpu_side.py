@@ -13,8 +13,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from ramole_core.cli.exact_prompts import make_prompts
-from ramole_core.cli.timed_engine import BASE, Mix, OurEngine, make_requests
+from ramole_core.cli.timed_engine import BASE, Mix, OurEngine, make_prompts, make_requests
 from ramole_core.engine.graph_step import Graphs
 from ramole_core.engine.reference import PROMPTS
 from ramole_core.errors import RamoleError

@@ -1,13 +1,16 @@
-"""An engine, timed: requests go into its scheduler, and every token's time is noted.
+"""An engine, timed: requests go into its scheduler, and every token's time is noted; and prompts of
+an exact number of tokens, equal for every system.
 
 For `doctor --gpu` (`gpu_side.py`) and for benchmarks.
 """
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from ramole_core.engine.request_state import RequestState
 from ramole_core.errors import RamoleError
@@ -32,6 +35,11 @@ class Mix:
 
 BASE, SELECTION, MIXTURE = Mix("base", 0), Mix("selection", 1), Mix("mixture", 3)
 RAMOLE = Mix("ramole", 3)
+WORDS = (
+    "the river town keeps a small market where people trade bread, cloth and news every week; "
+    "when the first boats come in, children run down to the water and count the sails"
+).split()
+TRIES = 200
 
 
 class OurEngine:
@@ -99,6 +107,28 @@ class OurEngine:
             ),
             "seconds": max(row[-1] for row in marks) - began,
         }
+
+
+def make_prompt(tokenizer: PreTrainedTokenizerBase, *, tokens: int, seed: int) -> str:
+    """A text that the tokenizer splits into exactly so many tokens; deterministic."""
+    chance = random.Random(f"{seed}/{tokens}")
+    for _ in range(TRIES):
+        text = " ".join(chance.choices(WORDS, k=tokens))
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        start = len(tokenizer("")["input_ids"])  # what the tokenizer puts around every text
+        cut = str(tokenizer.decode(ids[: tokens - start])).strip()
+        if cut and len(tokenizer(cut)["input_ids"]) == tokens:
+            return cut
+    raise RamoleError(
+        f"No prompt of exactly {tokens} tokens was found for this base model's tokenizer."
+    )
+
+
+def make_prompts(
+    tokenizer: PreTrainedTokenizerBase, *, tokens: int, count: int, seed: int = 0
+) -> list[str]:
+    """Different prompts of the same length."""
+    return [make_prompt(tokenizer, tokens=tokens, seed=seed + n) for n in range(count)]
 
 
 def make_requests(

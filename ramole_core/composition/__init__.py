@@ -2,10 +2,7 @@
 
 from importlib import import_module
 
-from ramole_core.composition.activation import (
-    Response as Response,
-    activation_z_of as activation_z_of,
-)
+from ramole_core.composition.activation import Response as Response
 from ramole_core.composition.decision import (
     Adapter as Adapter,
     Ask as Ask,
@@ -47,11 +44,7 @@ from ramole_core.composition.sites import (
     block_of as block_of,
     parent_of as parent_of,
 )
-from ramole_core.composition.trained import (
-    Trained as Trained,
-    known_places as known_places,
-    load_trained as load_trained,
-)
+from ramole_core.composition.trained import Trained as Trained, load_trained as load_trained
 from ramole_core.methods import FILES
 
 for _file in FILES:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 
-from ramole_core.base.checksum import weights_checksum
+from ramole_core.base.files import count_parameters, weights_checksum
 from ramole_core.base.model import BaseModel, pick_device, pick_dtype, pick_quantization
-from ramole_core.base.size import count_parameters
 from ramole_core.composition import Composition, Trained
 from ramole_core.engine.engine import Engine, EngineSizes
 from ramole_core.engine.load_check import Verdict, remember, remembered

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ramole_core.base.checksum import read_json
+from ramole_core.base.files import read_json
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Piece
 from ramole_core.engine.own_forward import LAST_TOKENS, OwnForward, short_windows, watch_blocks

@@ -50,8 +50,8 @@ def merge(
         if place is not None:
             refuse_taken(place)
 
-    from ramole_core.base.checksum import weights_checksum
     from ramole_core.base.fetch import fetch_base
+    from ramole_core.base.files import weights_checksum
     from ramole_core.base.shapes import read_shapes
     from ramole_core.composition.trained import WeightsFolder
     from ramole_core.export.merge import merge_adapters

@@ -85,5 +85,4 @@ def _read_folder(path: Path, *, shapes: Shapes, limits: Limits) -> Source:
 
 
 def _read(pool: Pool, card: AdapterCard) -> Source:
-    modules = pool.tensors(card).modules
-    return Source(card.name, card, {path: Lora(A=A, B=B) for path, (A, B) in modules.items()})
+    return Source(card.name, card, pool.tensors(card).loras)

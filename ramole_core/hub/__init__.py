@@ -3,6 +3,5 @@
 from ramole_core.hub.arrivals import Wait
 from ramole_core.hub.hub import Hub
 from ramole_core.hub.listed import Listed
-from ramole_core.hub.search import Search
 
-__all__ = ["Hub", "Listed", "Search", "Wait"]
+__all__ = ["Hub", "Listed", "Wait"]

@@ -4,16 +4,9 @@ from ramole_core.layers.angles import short_length as short_length
 from ramole_core.layers.bank import Bank as Bank, Slot as Slot
 from ramole_core.layers.batch_mix import BatchMix as BatchMix, RowMix as RowMix
 from ramole_core.layers.fused import Fused as Fused, fused_of as fused_of
-from ramole_core.layers.install import Installation as Installation
-from ramole_core.layers.layout import (
-    Layout as Layout,
-    Places as Places,
-    find_layout as find_layout,
-    find_places as find_places,
-)
+from ramole_core.layers.layout import Layout as Layout, find_layout as find_layout
 from ramole_core.layers.mixing import Forward as Forward
 from ramole_core.layers.served_linear import (
-    ServedLinear as ServedLinear,
     Serving as Serving,
     install_serving as install_serving,
     is_exact as is_exact,

@@ -3,9 +3,12 @@
 Weights are a softmax over the top n, or the scores themselves, and the bias. The terms W x and a
 method's own score are computed for each request by itself, so that no request depends on another,
 and a fault in one ends that request alone.
+
+PyTorch chooses how it sums by the number of rows, so a method's own score is computed in tiles of
+one size: a token at position p always stands at p mod TILE of a tile of TILE rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,6 +18,8 @@ from ramole_core.composition import Gate, Signal
 
 NEVER = -1e30
 """The score of an adapter that may get no weight; finite, so that no row is nan."""
+TILE = 8
+"""Tokens; places without one hold a copy of one that is there."""
 
 
 def weigh(
@@ -60,6 +65,28 @@ def late_scores(gate: Gate, signal: Signal, k: int) -> Float[Tensor, "*l k"]:
     if not bool(torch.isfinite(scores).all()):
         raise ValueError("scores that are not finite")
     return scores
+
+
+def in_tiles(score: Callable[[Signal], Tensor], signal: Signal, start: int) -> Tensor:
+    """`score` of a signal whose first token has position `start`, tile by tile: [l, k]."""
+    l = signal.x.shape[0]
+    found = []
+    at = 0
+    while at < l:
+        place = (start + at) % TILE
+        count = min(TILE - place, l - at)
+
+        def tile(t: Tensor, at: int = at, count: int = count, place: int = place) -> Tensor:
+            whole = t[at].expand(TILE, *t.shape[1:]).clone()
+            if count > 1:  # else all of it is that token
+                whole[place : place + count] = t[at : at + count]
+            return whole
+
+        norms = None if signal.norms is None else tile(signal.norms)
+        part = Signal(signal.path, tile(signal.x), tuple(tile(u) for u in signal.u), norms)
+        found.append(score(part)[place : place + count])
+        at += count
+    return torch.cat(found)
 
 
 def module_signal(

@@ -28,9 +28,8 @@ from ramole_core.kernels.mixing import UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Update
 from ramole_core.layers.batch_mix import FIXED, BatchMix
 from ramole_core.layers.fused import Draft, Fused
-from ramole_core.layers.gate_softmax import ACTIVATIONS, late_scores, module_signal, weigh
+from ramole_core.layers.gate_softmax import ACTIVATIONS, in_tiles, late_scores, module_signal, weigh
 from ramole_core.layers.rows_mixing import RowsMixing
-from ramole_core.layers.tiles import in_tiles
 from ramole_core.layers.traced import Traced, TracedPart
 
 Way = Literal["rows", "all"]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ramole_core.composition import Lora
 from ramole_core.errors import RamoleError
 from ramole_core.pool.card import AdapterCard, content_of
 from ramole_core.pool.config import CONFIG
@@ -25,6 +26,11 @@ class AdapterTensors:
     """Every pair (A [r, i], B [o, r]) by base module path; B holds alpha/r."""
 
     modules: dict[str, tuple[LoraA, LoraB]]
+
+    @property
+    def loras(self) -> dict[str, Lora]:
+        """The same, as a method mixes them."""
+        return {path: Lora(A=A, B=B) for path, (A, B) in self.modules.items()}
 
 
 def load_tensors(card: AdapterCard, *, shapes: Shapes) -> AdapterTensors:

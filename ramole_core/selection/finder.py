@@ -161,12 +161,9 @@ class Finder:
         return Candidate(card.name, score, card.content, lambda: self._loras(card), share=share)
 
     def _loras(self, card: AdapterCard) -> "LoraSet":
-        from ramole_core.composition import Lora
-
         try:
-            tensors = self._pool.tensors(card)
+            return self._pool.tensors(card).loras
         except RamoleError as error:
             if any(one.content == card.content for one in self._pool.all_cards()):
                 raise
             raise removed_meanwhile(card.name) from error
-        return {path: Lora(A=A, B=B) for path, (A, B) in tensors.modules.items()}

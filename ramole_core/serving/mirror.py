@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ramole_core.composition import Lora, LoraSet
+from ramole_core.composition import LoraSet
 from ramole_core.errors import RamoleError
-from ramole_core.pool.tensors import AdapterTensors, load_content
+from ramole_core.pool.tensors import load_content
 from ramole_core.serving.store import AdapterStore, not_there
 
 MAX_BYTES = 8 * 2**30
@@ -68,7 +68,7 @@ class Mirror:
 
     def _load(self, content: str, place: Path) -> LoraSet | None:
         found = load_content(place, content, shapes=self._shapes)
-        return None if found is None else _loras(found)
+        return None if found is None else found.loras
 
     def _read_through(self, content: str, place: Path) -> LoraSet:
         """Copy it under another name, read it there, then rename it over a damaged copy; another
@@ -104,7 +104,3 @@ class Mirror:
                 if one.name != kept and not one.name.startswith("."):
                     shutil.rmtree(one, ignore_errors=True)
                     left -= size
-
-
-def _loras(tensors: AdapterTensors) -> LoraSet:
-    return {path: Lora(A=A, B=B) for path, (A, B) in tensors.modules.items()}

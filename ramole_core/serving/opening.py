@@ -15,8 +15,8 @@ def engines_over(fleet: Fleet) -> "BackendMaker":
     store, the fleet answers."""
 
     def make(ramole: "Ramole", tell: "Progress") -> "Backend":
-        from ramole_core.base.checksum import weights_checksum
         from ramole_core.base.fetch import fetch_base
+        from ramole_core.base.files import weights_checksum
         from ramole_core.base.model import load_tokenizer
         from ramole_core.serving.placing import Placing
         from ramole_core.serving.publishing import Publishing

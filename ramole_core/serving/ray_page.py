@@ -1,15 +1,29 @@
-"""The page as a deployment of Ray Serve: pool, retrieval and the page's application, no model."""
+"""The page as a deployment of Ray Serve: pool, retrieval and the page's application, no model.
 
+A client's disconnect reaches the page as from other servers. Serve cancels all that runs for the
+request, its own question for the visitor's next message too, and the page would be raised that from
+`receive`, as a fault of its own, and after that never be answered.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import InvalidStateError
 from typing import Any
 
 from ray import serve
+from ray.exceptions import TaskCancelledError
 
 from ramole_core.ramole import Ramole
 from ramole_core.serving.opening import engines_over
 from ramole_core.serving.ray_fleet import RayFleet
-from ramole_core.serving.ray_leaving import ignore_nobodys_results, with_leaving
 from ramole_core.serving.served_engine import located
 from ramole_core.settings import Settings
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+GONE = {"type": "http.disconnect"}
 
 
 @serve.ingress()
@@ -29,3 +43,37 @@ class ServedPage:
 
     def __del__(self) -> None:
         self._ramole.close()
+
+
+class NobodysResult(logging.Filter):
+    """Drop Ray's report of a result whose future was cancelled at the same moment: Ray looks
+    whether it is awaited, and sets its result, in two steps."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record stays."""
+        return not (record.exc_info and isinstance(record.exc_info[1], InvalidStateError))
+
+
+def ignore_nobodys_results() -> None:
+    """Install `NobodysResult` in this process."""
+    logging.getLogger("ray._raylet").addFilter(NobodysResult())
+
+
+def with_leaving(app: App) -> App:
+    """Wrap the application: a cancelled `receive` becomes a disconnect; other errors stay
+    faults."""
+
+    async def told(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        gone = False
+
+        async def receive_or_leave() -> Message:
+            nonlocal gone
+            try:
+                return dict(GONE) if gone else await receive()
+            except TaskCancelledError:
+                gone = True
+                return dict(GONE)
+
+        await app(scope, receive_or_leave if scope["type"] == "http" else receive, send)
+
+    return told

@@ -26,8 +26,7 @@ from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.serving.fleet import EngineLost, Fleet, NoEngine
 from ramole_core.serving.placing import Placing
 from ramole_core.serving.remote_stream import MAX_WAIT_SECONDS, RETRY_SECONDS, RemoteStream
-from ramole_core.serving.seeds import seeded
-from ramole_core.serving.wire import send_adapter, send_request
+from ramole_core.serving.wire import seeded, send_adapter, send_request
 from ramole_core.turns import Source, never
 
 log = logging.getLogger(__name__)
@@ -278,9 +277,4 @@ class RemoteBackend:
             self._stats |= found
             for key in set(self._stats) - keys:
                 gone = self._stats.pop(key)
-                self._past.update({n: v for n, v in gone.items() if not _held(n)})
-
-
-def _held(name: str) -> bool:
-    """Whether a counter is of current use, which ends with its engine."""
-    return name in GAUGES
+                self._past.update({n: v for n, v in gone.items() if n not in GAUGES})

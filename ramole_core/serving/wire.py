@@ -6,7 +6,7 @@ what the page knows of it: name, similarity, response, share.
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ramole_core.composition import Candidate, LoraSet, Response
 from ramole_core.engine.prompt import Prepared, Prompt, Turn
@@ -81,6 +81,15 @@ def receive_adapter(one: SentAdapter, loras: Callable[[str], LoraSet]) -> Candid
         response=one.response,
         share=one.share,
     )
+
+
+def seeded(prepared: Prepared) -> Prepared:
+    """The request with a seed, where it samples and has none: two engines, one after the other,
+    draw the same, and a seed that an engine made for itself would be lost with it."""
+    request = prepared.request
+    if request.seed is not None or request.temperature == 0:
+        return prepared
+    return replace(prepared, request=replace(request, seed=secrets.randbits(63)))
 
 
 def send_request(

@@ -95,7 +95,7 @@ def adapter(
     from ramole_core.base.hub_name import hub_name
     from ramole_core.base.shapes import read_shapes
     from ramole_core.pool import write_manifest
-    from ramole_core.training import configured_base
+    from ramole_core.training import sources
     from ramole_core.training.adapter import train_adapter
     from ramole_core.training.card import (
         Provenance,
@@ -111,7 +111,7 @@ def adapter(
     text = card.description.read_text(encoding="utf-8") if card.description else ""
     began = read_record(start) if start else None
     earlier = began or {}
-    base = configured_base.load_configured_base(quantization)
+    base = sources.load_configured_base(quantization)
     with shown_run(recipe.name, out, pace) as run:
         origin = Provenance(
             base_name=hub_name(base.name),

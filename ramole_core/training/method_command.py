@@ -110,13 +110,13 @@ def _train(
     from ramole_core.composition.trained import checksum_of, load_trained
     from ramole_core.retrieval import Encoder
     from ramole_core.settings import load_settings
-    from ramole_core.training import configured_base
+    from ramole_core.training import sources
     from ramole_core.training.material import Material
     from ramole_core.training.method import train_method
-    from ramole_core.training.pool_loras import PoolLoras, read_loras
     from ramole_core.training.progress import shown_run
     from ramole_core.training.rows import read_task
     from ramole_core.training.sampled_adapters import nearest_of
+    from ramole_core.training.sources import PoolLoras, read_loras
 
     names, kind = read_names(place.adapters), find_method(name)
     retrieved = min(mixing.retrieved, len(names) - (mixing.masked > 0))
@@ -130,7 +130,7 @@ def _train(
         place.out or settings.trained_dir / row.weights, overwrite=place.overwrite
     )
     tasks = [read_task(place.data / name) for name in names]
-    base = configured_base.load_configured_base()
+    base = sources.load_configured_base()
     shapes = read_shapes(base.folder)
     found = PoolLoras({}, {}, ())  # of a method that trains its own
     if not kind.brings:

@@ -28,8 +28,6 @@ ABOUT = 90
 """Characters of what a card says, beside a name."""
 NEXT = 3
 """How many adapters that were not taken are shown below those that were."""
-POLL_SECONDS = 0.4
-"""Seconds between two looks at a model that is being loaded."""
 STILL = "The answer is there; the bare base is still writing…"
 MEASURING = "The answer is there; measuring what each adapter changed…"
 
@@ -72,7 +70,7 @@ def answer(
     """Pictures of the answer as it grows, the last one with the run; raises RamoleError."""
     reading = None
     try:
-        for progress in loaded(ramole, live.cancelled, pause=POLL_SECONDS):
+        for progress in loaded(ramole, live.cancelled):
             said = f"{progress}; your question is answered as soon as it is there."
             yield Shown(said, share=loading_of(ramole).fraction)
         if live.cancelled.is_set():

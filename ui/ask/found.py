@@ -14,9 +14,8 @@ from ramole_core import Evidence, Request
 
 from ..charts.palette import chip_html, ink_of, places_of
 from ..charts.run import Found, Run
-from ..parts.asked import decoding_words, mixed_words, verdict_html
+from ..parts.asked import decoding_words, ending, mixed_words, verdict_html
 from ..parts.events import PLAIN
-from ..parts.notice import ending
 
 NOTABLE = 0.005
 """Seconds in the queue that are worth a line."""

@@ -10,9 +10,9 @@ import numpy as np
 
 from ramole_core import Step
 
-from ..charts.differing import differing
 from ..charts.explained import changed_html
 from ..charts.run import Run
+from ..charts.spans import differing
 from ..charts.tokens import Growing, view_of_run
 from ..model.loading import loaded
 from ..model.reading import Reading
@@ -20,9 +20,6 @@ from .branch import Change, branch_run, branched, grown
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
-
-POLL_SECONDS = 0.4
-"""Seconds between two looks at a model that is being loaded."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def going_on(
     """Stream pictures of the answer from the token at `index` on; `text` is that of the token that
     is taken there, where one is. Raises RamoleError."""
     asked = branched(run, index, change)
-    for progress in loaded(ramole, cancelled, pause=POLL_SECONDS):
+    for progress in loaded(ramole, cancelled):
         yield Look(f"{progress}; then the answer goes on.")
     reading = Reading(ramole, [asked], session=asked.owner, address=address, cancelled=cancelled)
     said = ""

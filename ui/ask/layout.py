@@ -13,10 +13,8 @@ from ramole_core import DEFAULT_METHOD
 from ..charts.tokens import token_view
 from ..parts.downloads import Download, download
 from ..parts.events import HELD, PLAIN, QUIET
-from ..parts.fields import k_field, length_field, method_field
+from ..parts.fields import k_field, length_field, method_field, untrained_html
 from ..parts.prompts import placeholder
-from ..parts.shared import Shared
-from ..parts.untrained import untrained_html
 from ..session.quota import quota_of
 from ..session.store import SessionStore
 from .conversation import conversation_view
@@ -137,7 +135,7 @@ def lay_out(
     *,
     recorded: Sequence[str],
     live: Sequence[str],
-    shared: Shared | None = None,
+    run: gr.State | None = None,
 ) -> AskLayout:
     """Build the tab inside the Blocks that is open, with the titles of its examples."""
     entry = _entry(ramole, recorded, live)
@@ -149,7 +147,7 @@ def lay_out(
         token=token,
         path=PathPanel(watch, gr.HTML(elem_id="path", **PLAIN)),
         whole=WholePanel.build(),
-        run=(shared or Shared.build()).run,
+        run=gr.State(None) if run is None else run,
         turns=gr.State(()),
         asked=gr.State({}),
         open=gr.State(False),

@@ -10,7 +10,7 @@ from ramole_core import RamoleError
 
 from ..parts.events import QUIET, open_page, session_of
 from ..parts.link import Link, missing, read_link
-from ..parts.notice import notice_html
+from ..parts.markup import notice_html
 from ..session.quota import quota_of
 from .conversation import Turn
 from .form import form_of

@@ -17,20 +17,19 @@ from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
 from ..parts.errors import UNEXPECTED, one_sentence
 from ..parts.events import QUIET, number_in, open_page, session_of
-from ..parts.notice import notice_html
+from ..parts.markup import notice_html
 from ..parts.prompts import LIVE
-from ..parts.shared import Shared
 from ..session.quota import quota_of
 from ..watch.events import refused
 from . import tags
 from .answer import answer
 from .conversation import continued
-from .downloads import write_files
 from .examples import recorded_files
 from .form import FIELDS, Form, form_of
 from .layout import AskLayout, about_html, how, lay_out
 from .opening import Opening
 from .sessions import Sessions
+from .takeaway import write_files
 from .talk import Talk
 from .updates import Drawing, begun, done, emptied, ended
 
@@ -42,13 +41,13 @@ RUNNING = "An answer is on its way."
 PART_BY_PART = "The prompt asks for several things: each was answered by its own adapters."
 
 
-def tab(ramole: "Ramole", shared: Shared | None = None) -> None:
+def tab(ramole: "Ramole", run: gr.State | None = None) -> None:
     """Build the tab inside the Blocks that is open."""
     recorded = recorded_files()
     with gr.Tab("Ask", id="ask", elem_id="ask-tab") as ask_tab:
         titles = [read_run(path).title for path in recorded]
         live = [example.title for example in LIVE]
-        ui = lay_out(ramole, recorded=titles, live=live, shared=shared)
+        ui = lay_out(ramole, recorded=titles, live=live, run=run)
     _connect(ui, AskHandlers(ramole, ui, recorded), ask_tab)
 
 

@@ -1,14 +1,18 @@
-"""Buttons that copy a request: as a link, and as Python."""
+"""A run to take away: buttons that copy it as a link and as Python, and its trace as files."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from ramole_core import Request, asked_fields, write_trace
+
 from ..charts.run import Run
+from ..parts.downloads import fresh_folder
 from ..parts.events import PLAIN
 from ..parts.link import link_to, link_to_recorded
-from .python_words import python_words
 
 HTML = """
 <div class="takeaway" hidden>
@@ -16,10 +20,19 @@ HTML = """
 <button type="button" class="python">Copy as Python</button>
 </div>
 """
+PYTHON = """from ramole_core import Ramole, Request, Settings
+
+request = Request({fields})
+with Ramole(Settings()) as ramole:
+    (answer,) = ramole.generate([request])
+print(answer.text, answer.adapters)
+"""
+MAX_LETTERS = 40
+"""Letters of the prompt in a file's name."""
 
 
 def takeaway_view(**options: Any) -> gr.HTML:
-    """The component; its value is what `takeaway_of` returns."""
+    """The buttons; their value is what `takeaway_of` returns."""
     script = (Path(__file__).parent / "takeaway.js").read_text("utf-8")
     return gr.HTML(value={}, html_template=HTML, js_on_load=script, **PLAIN, **options)
 
@@ -31,3 +44,34 @@ def takeaway_of(run: Run | None, *, recorded: str = "") -> dict[str, str]:
     beside = run.beside is not None
     link = link_to_recorded(recorded) if recorded else link_to(run.request, beside=beside)
     return {"link": link, "python": python_words(run.request), "prompt": run.request.prompt}
+
+
+def python_words(request: Request) -> str:
+    """Lines to paste; an upload of one's own has to be added to the pool there first."""
+    fields = {name: value for name, value in asked_fields(request).items() if name != "trace"}
+    said = "".join(f"\n    {name}={_literal(value)}," for name, value in fields.items())
+    return PYTHON.format(fields=f"{said}\n")
+
+
+def write_files(
+    run: Run, *, facts: Mapping[str, object] | None = None, into: Path | None = None
+) -> tuple[Path, Path]:
+    """The run's trace as `.npz` and `.json`, with what was asked and `facts` of what answered, in a
+    new folder; old folders are removed."""
+    words = re.findall(r"[a-z0-9]+", run.request.prompt.lower())
+    start = "-".join(words)[:MAX_LETTERS].strip("-")
+    name = "-".join(part for part in ("ramole", run.request.method, start) if part)
+    folder = fresh_folder(into)
+    npz, as_json = (
+        write_trace(run.answer, folder / f"{name}.{kind}", request=run.request, facts=facts)
+        for kind in ("npz", "json")
+    )
+    return npz, as_json
+
+
+def _literal(value: object) -> str:
+    """As Python writes it, where named tuples are plain ones."""
+    if isinstance(value, tuple | list):
+        parts = [_literal(one) for one in value]
+        return f"({', '.join(parts)},)" if len(parts) == 1 else f"({', '.join(parts)})"
+    return repr(value)

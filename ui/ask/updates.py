@@ -13,10 +13,10 @@ from ramole_core import Generation
 
 from ..charts.palette import places_of
 from ..charts.run import Run
-from ..charts.tokens import Growing, view_of, view_of_run
+from ..charts.tokens import Growing, empty_view, view_of_run
 from ..model.reading import FINDING
 from ..parts.fields import run_and_stop
-from ..parts.notice import notice_html
+from ..parts.markup import notice_html
 from .answer import Shown
 from .conversation import EMPTY, Turn
 from .found import found_html, timing_html
@@ -56,7 +56,7 @@ class Drawing:
 
     def wrong(self, sentence: str, *, kind: str = "wrong") -> tuple[Any, ...]:
         """No answer, with the reason."""
-        return notice_html(sentence, kind=kind), _nothing(), "", self._found, None
+        return notice_html(sentence, kind=kind), empty_view(), "", self._found, None
 
 
 def begun(ui: AskLayout, *, beside: bool, turns: Sequence[Turn] = ()) -> dict[Any, Any]:
@@ -66,7 +66,7 @@ def begun(ui: AskLayout, *, beside: bool, turns: Sequence[Turn] = ()) -> dict[An
         **_buttons(ui, running=True, talking=bool(turns)),
         ui.turns: tuple(turns),
         out.notice: notice_html(FINDING, kind="busy", share=0),
-        out.view: _nothing(running=True),
+        out.view: empty_view(running=True),
         **_beside(ui, "" if beside else None),
         out.found: found_html(()),
         out.timing: "",
@@ -86,7 +86,7 @@ def fresh(ui: AskLayout) -> dict[Any, Any]:
         **begun(ui, beside=False),
         **ended(ui, "", talking=False),
         **_beside(ui, None),
-        out.view: _nothing(),
+        out.view: empty_view(),
         out.talk: EMPTY,
     }
 
@@ -157,12 +157,8 @@ def ended(ui: AskLayout, sentence: str, *, talking: bool, goes_on: bool = False)
 
 def emptied(ui: AskLayout, *, talking: bool) -> dict[Any, Any]:
     """The buttons as at the start, where no answer came; the notice and what was typed stay."""
-    view = {ui.outcome.view: _nothing(), ui.run: None}
+    view = {ui.outcome.view: empty_view(), ui.run: None}
     return {**_buttons(ui, running=False, talking=talking), **_beside(ui, None), **view}
-
-
-def _nothing(*, running: bool = False) -> dict[str, Any]:
-    return view_of([], [], [], run="", running=running)
 
 
 def _buttons(

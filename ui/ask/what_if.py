@@ -14,11 +14,11 @@ from ramole_core import Explanation, RamoleError
 from ..charts.did import without_html
 from ..charts.explained import spell
 from ..charts.run import Run
-from ..charts.tokens import token_view, view_of
+from ..charts.tokens import empty_view, token_view
 from ..model.spaces import gpu
 from ..parts.errors import UNEXPECTED
 from ..parts.events import PLAIN, QUIET, session_of
-from ..parts.notice import notice_html
+from ..parts.markup import notice_html
 from ..session.quota import quota_of
 from ..session.store import Drawer, SessionStore
 from ..watch.events import refused
@@ -231,8 +231,7 @@ class WhatIf:
 
     def _emptied(self, sentence: str, *, kind: str = "busy") -> dict[Any, Any]:
         said = notice_html(sentence, kind=kind) if sentence else ""
-        empty = {**view_of([], [], [], run="", running=False), "empty": ""}
-        return {self.notice: said, self.view: empty, self.likely: ""}
+        return {self.notice: said, self.view: empty_view(""), self.likely: ""}
 
     def _buttons(self, *, running: bool) -> dict[Any, Any]:
         return {
@@ -246,9 +245,7 @@ def change_of(chosen: Sequence[Any], tokens: Any, run: Run | None) -> Change:
     adapter, since, layer, module, moved, weight, token = chosen
     experts = [] if run is None else run.experts
     off = adapter != NOTHING
-    if off and adapter != ALL and adapter not in experts:
-        raise RamoleError("That adapter is not in this answer; choose one of the list.")
-    if moved != NOTHING and moved not in experts:
+    if (off and adapter not in (ALL, *experts)) or moved not in (NOTHING, *experts):
         raise RamoleError("That adapter is not in this answer; choose one of the list.")
     known = tokens if isinstance(tokens, dict) else {}
     if token not in (None, -1) and token not in known:

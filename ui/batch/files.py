@@ -1,13 +1,11 @@
 """The results of a batch as files: all of it as jsonl, the main columns as csv."""
 
-import csv
 import json
 from pathlib import Path
 
 from ramole_core import BadRow, Generation
 
-from ..parts.downloads import fresh_folder
-from ..parts.spreadsheet import inert_cell
+from ..parts.downloads import fresh_folder, write_csv
 from .picture import finite
 from .run import BatchRun, RowRun
 
@@ -35,16 +33,12 @@ def write_results(run: BatchRun, *, into: Path | None = None) -> tuple[Path, Pat
     with lines.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     extra = dict.fromkeys(name for record in records for name in record.get("extra", {}))
-    with table.open("w", encoding="utf-8-sig", newline="") as file:
-        write = csv.writer(file).writerow
-        write([*COLUMNS, *(_cell(name) for name in extra)])
-        for record in records:
-            others = record.get("extra", {})
-            write(
-                [_cell(record.get(name)) for name in COLUMNS]
-                + [_cell(others.get(name)) for name in extra]
-            )
-    return lines, table
+    rows = (
+        [_cell(record.get(name)) for name in COLUMNS]
+        + [_cell(record.get("extra", {}).get(name)) for name in extra]
+        for record in records
+    )
+    return lines, write_csv(table, [*COLUMNS, *extra], rows, encoding="utf-8-sig")
 
 
 def record_of(item: RowRun) -> dict:
@@ -90,9 +84,7 @@ def _effects(answer: Generation) -> dict[str, object]:
 
 
 def _cell(value: object) -> object:
-    """A cell of the csv: lists with `|` between, text that no spreadsheet takes for a formula."""
+    """A cell of the csv: lists with `|` between, objects as JSON."""
     if isinstance(value, list):
-        value = "|".join("" if item is None else str(item) for item in value)
-    elif isinstance(value, dict):
-        value = json.dumps(value, ensure_ascii=False)
-    return inert_cell(value)
+        return "|".join("" if item is None else str(item) for item in value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value

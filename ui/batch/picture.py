@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from ..parts.events import PLAIN
+from ..parts.markup import clipped
 from .run import BatchRun, RowRun
 
 LABEL = 90
@@ -99,11 +100,10 @@ def _line(item: RowRun, place: dict[str, int]) -> dict[str, Any]:
         [place[name], None if shares is None else round(shares[i], 2)]
         for i, name in enumerate(item.experts)
     ]
-    prompt = " ".join(item.prompt.split())
     return {
         "n": item.row.index + 1,
         "s": item.state,
-        "t": prompt if len(prompt) <= LABEL else prompt[: LABEL - 1] + "…",
+        "t": clipped(" ".join(item.prompt.split()), LABEL),
         "c": cells,
     }
 

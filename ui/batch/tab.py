@@ -9,7 +9,7 @@ from ..parts import downloads
 from ..parts.errors import html_or_sentence, one_sentence
 from ..parts.events import QUIET, number_in, session_of
 from ..parts.fields import run_and_stop
-from ..parts.notice import notice_html
+from ..parts.markup import notice_html
 from ..session.quota import quota_of
 from .examples import EXAMPLES
 from .layout import BatchLayout, lay_out

@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..parts.notice import notice_html
+from ..parts.markup import notice_html
 from .picture import picture_of
 from .run import BatchRun
 from .views import HEADERS, progress_html, standing_html, table_of

@@ -5,7 +5,8 @@ from html import escape
 from ramole_core import BadRow, BatchRow
 
 from ..charts.run import NAMED, UNCOMPARED
-from ..parts.notice import ending, notice_html
+from ..parts.asked import ending
+from ..parts.markup import clipped, notice_html
 from .picture import finite, shared
 from .run import BatchRun, RowRun
 
@@ -129,8 +130,8 @@ def _cells(item: RowRun) -> list[str | int | float | None]:
     return [
         row.index + 1,
         "" if bad or row.id is None else str(row.id),
-        _cut(item.prompt),
-        _cut(item.text),
+        clipped(item.prompt, CUT),
+        clipped(item.text, CUT),
         "" if bad else row.request.method,
         shared(item),
         answer.new_tokens if answer else None,
@@ -146,10 +147,6 @@ def _state(item: RowRun) -> str:
     if item.state != "answered" or item.answer is None:
         return {"waits": "waits for its turn", "runs": "runs"}.get(item.state, item.state)
     return ending(item.answer.finish_reason)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= CUT else text[: CUT - 1] + "…"
 
 
 def _clock(seconds: float) -> str:

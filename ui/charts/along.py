@@ -9,6 +9,8 @@ from html import escape
 
 import plotly.graph_objects as go
 
+from ..parts.markup import clipped
+
 MAX_LABEL = 18
 """Characters of a label."""
 
@@ -20,7 +22,7 @@ def inert(text: str) -> str:
 
 def labels_of(texts: Sequence[str]) -> list[str]:
     """`3 boats`: number and text of each token, word or sentence."""
-    return [f"{n} {inert(_short(text))}" for n, text in enumerate(texts, 1)]
+    return [f"{n} {inert(clipped(text, MAX_LABEL))}" for n, text in enumerate(texts, 1)]
 
 
 def along(figure: go.Figure, *, title: str, count: int, per: str) -> go.Figure:
@@ -42,7 +44,3 @@ def named(figure: go.Figure, title: str, *, per: str | None = None) -> go.Figure
     """The figure with a title that is drawn only where it stands alone. A script reads from `meta`
     whether a picked token is marked in it, and what its columns are."""
     return figure.update_layout(meta={"title": inert(title), "per": per})
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"

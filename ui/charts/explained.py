@@ -3,7 +3,7 @@
 Pure functions data -> HTML; token text passes through `html.escape`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -86,11 +86,7 @@ def explanation_html(explanation: "Explanation", chosen: str) -> str:
         same = ", this very token" if favourite == chosen else ""
         code = f"<code>{escape(spell(favourite))}</code>"
         said = f"<p>The base's favourite here was {code} ({100 * most:.0f} %){same}.</p>"
-    return (
-        f'{said}<div class="likely">'
-        + "".join(_side(title, rows, colour, chosen) for title, rows, colour in sides)
-        + "</div>"
-    )
+    return said + _likely(sides, chosen)
 
 
 def waiting_html(reason: str) -> str:
@@ -142,8 +138,10 @@ def changed_html(
 ) -> str:
     """The likeliest next tokens as they were and as they are with something switched off."""
     sides = (("As it was", before, MIXTURE), ("With the change", after, BASE))
-    return (
-        '<div class="likely">'
-        + "".join(_side(title, rows, colour, chosen) for title, rows, colour in sides)
-        + "</div>"
-    )
+    return _likely(sides, chosen)
+
+
+def _likely(sides: Iterable[tuple[str, Sequence[tuple[str, float]], str]], chosen: str) -> str:
+    """The likeliest tokens of each side: its title, they, and the colour of its bars."""
+    tables = (_side(title, rows, colour, chosen) for title, rows, colour in sides)
+    return f'<div class="likely">{"".join(tables)}</div>'

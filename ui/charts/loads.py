@@ -90,7 +90,9 @@ def loads_figure(sides: Sequence[Side], *, what: str = CONTRIBUTION) -> go.Figur
     for n, side in enumerate(sides):
         by_name = {load.name: load for load in side.loads}
         there = [by_name.get(name) for name in titles]
-        for row, values in enumerate((_led(there), _means(there)), 1):
+        led = [load and round(load.led, 4) for load in there]
+        mean = [load and round(load.mean, 6) for load in there]
+        for row, values in enumerate((led, mean), 1):
             figure.add_bar(
                 x=values,
                 y=list(titles.values()),
@@ -133,8 +135,7 @@ def loads_table(sides: Sequence[Side], *, what: str = CONTRIBUTION) -> Table:
     for name, title in titles_of(sides, plain=True).items():
         row: list[str | float] = [title]
         for side in sides:
-            load = {one.name: one for one in side.loads}.get(name)
-            row += _cells(load)
+            row += _cells({one.name: one for one in side.loads}.get(name))
         rows.append(row)
     return headers, rows
 
@@ -164,14 +165,6 @@ def _cells(load: Load | None) -> list[str | float]:
     if load is None:
         return ["absent", "absent", "absent", ""]
     return [round(load.led, 3), round(load.mean, 5), round(load.share, 3), load.said]
-
-
-def _led(loads: Sequence[Load | None]) -> list[float | None]:
-    return [load and round(load.led, 4) for load in loads]
-
-
-def _means(loads: Sequence[Load | None]) -> list[float | None]:
-    return [load and round(load.mean, 6) for load in loads]
 
 
 def _note(load: Load | None, row: int) -> str:

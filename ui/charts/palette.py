@@ -55,6 +55,12 @@ def chip_html(expert: int) -> str:
     return f'<span class="chip" style="{style}">{letter_of(expert)}</span>'
 
 
+def entry_of(name: str, expert: int) -> dict[str, str]:
+    """The expert's line of a legend, for a script."""
+    ink = ink_of(expert)
+    return {"letter": letter_of(expert), "name": name, "colour": ink.colour, "ink": ink.text}
+
+
 BELOW = "rgba(70,70,70,1)"
 """The most negative weight."""
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..parts.markup import escaped
+from ..parts.markup import clipped, escaped
 from .palette import chip_html, ink_of
 from .run import Run
 
@@ -49,9 +49,7 @@ def changed_most(run: Run) -> int:
 
 
 def _prompt(run: Run) -> str:
-    text = run.request.prompt
-    short = text if len(text) <= MAX_LETTERS else f"{text[: MAX_LETTERS - 1]}…"
-    return f'<p class="said">{escaped(short)}</p>'
+    return f'<p class="said">{escaped(clipped(run.request.prompt, MAX_LETTERS))}</p>'
 
 
 def _vector(vector: Sequence[float] | np.ndarray) -> str:

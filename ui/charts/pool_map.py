@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
+from ..parts.markup import clipped
+from .along import inert
 from .palette import INKS
 from .plots import dress
 
@@ -174,8 +176,7 @@ def likeness_figure(names: Sequence[str], likeness: np.ndarray) -> go.Figure:
 
 def label_of(name: str) -> str:
     """A name that plotly shows as it is written, cut where it is long."""
-    short = name if len(name) <= MAX_LABEL else name[: MAX_LABEL - 1] + "…"
-    return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return inert(clipped(name, MAX_LABEL))
 
 
 def _sides(

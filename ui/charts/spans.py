@@ -1,4 +1,4 @@
-"""Group the tokens of an answer into words or sentences.
+"""Group the tokens of an answer into words or sentences, and find the words in which two differ.
 
 A token belongs to the word, or sentence, in which its first character stands that is no white
 space; one without any belongs to the one before. Words are what stands between white space.
@@ -8,6 +8,8 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import accumulate
 
 from .explained import spell
 
@@ -54,3 +56,20 @@ def spans_of(pieces: Sequence[str], per: str = "token") -> Spans:
     for group, piece in zip(at, pieces, strict=True):
         texts[group] += piece
     return Spans(at, tuple(" ".join(one.split()) or spell(one) for one in texts))
+
+
+def differing(pieces: Sequence[str], first: Sequence[str]) -> list[int]:
+    """Places of the tokens in `pieces` that belong to words which the first answer has not, in the
+    order of both; words are what stands between white space."""
+    text, other = "".join(pieces), "".join(first)
+    spans = [match.span() for match in re.finditer(r"\S+", text)]
+    words = [text[low:high] for low, high in spans]
+    same = SequenceMatcher(None, other.split(), words, autojunk=False).get_matching_blocks()
+    shared = {n for block in same for n in range(block.b, block.b + block.size)}
+    own = [span for n, span in enumerate(spans) if n not in shared]
+    ends = list(accumulate(map(len, pieces)))
+    return [
+        n
+        for n, (piece, end) in enumerate(zip(pieces, ends, strict=True))
+        if any(low < end and end - len(piece) < high for low, high in own)
+    ]

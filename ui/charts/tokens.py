@@ -21,7 +21,7 @@ from ramole_core import MAX_SHAPLEY
 
 from ..parts.events import PLAIN
 from .did import leader_of
-from .palette import ink_of, letter_of
+from .palette import entry_of
 from .run import CONTRIBUTION, EFFECT, WEIGHT, Run, strongest
 
 MEANING = (
@@ -66,7 +66,7 @@ TEMPLATE = """
 def token_view(**options: Any) -> gr.HTML:
     """The component; its value is what `view_of` returns."""
     return gr.HTML(
-        value=view_of([], [], [], run="", running=False),
+        value=empty_view(),
         html_template=TEMPLATE,
         js_on_load=token_script(),
         **PLAIN,
@@ -115,10 +115,7 @@ class Growing:
             "tokens": self._lines,
             "experts": [
                 {
-                    "letter": letter_of(place),
-                    "name": name,
-                    "colour": ink_of(place).colour,
-                    "ink": ink_of(place).text,
+                    **entry_of(name, place),
                     "share": round(self._shared[e] / total, 4),
                     "led": round(self._led[e] / total, 4),
                 }
@@ -172,6 +169,11 @@ def view_of(
     """The view in one go, as `Growing.view`."""
     growing = Growing(run, measure=measure)
     return growing.view(pieces, shares, experts, running=running, places=places, effects=effects)
+
+
+def empty_view(said: str = EMPTY, *, running: bool = False) -> dict[str, Any]:
+    """The view without a token; `said` stands in its place."""
+    return {**view_of([], [], [], run="", running=running), "empty": said}
 
 
 def view_of_run(run: Run, name: str, *, places: Sequence[int] | None = None) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import gradio as gr
 from gradio.components import Component
 
 from ..charts.tokens import token_view
-from ..parts.copying import copy_button
 from ..parts.events import HELD, PLAIN
 from ..parts.fields import k_field, length_field, method_field
+from ..parts.link import copy_button
 from ..parts.prompts import placeholder
 from .columns import MAX_COLUMNS, START, Column
 

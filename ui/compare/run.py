@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from ramole_core import Generation, Request
 
-from ..charts.differing import differing
 from ..charts.palette import places_of
 from ..charts.run import Run
+from ..charts.spans import differing
 from ..charts.tokens import Growing, view_of_run
 from ..model.loading import loaded, loading_of
 from ..model.reading import Reading, progress_of
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
-
-POLL_SECONDS = 0.4
-"""Seconds between two looks at a model that is being loaded."""
 
 
 @dataclass
@@ -68,7 +65,7 @@ def compared(
     RamoleError. Adapters keep letter and colour across the columns."""
     reading = None
     try:
-        for progress in loaded(ramole, asked.cancelled, pause=POLL_SECONDS):
+        for progress in loaded(ramole, asked.cancelled):
             said = f"{progress}; the prompt is answered as soon as it is there."
             yield Look(said, loading_of(ramole).fraction)
         if asked.cancelled.is_set():

@@ -13,15 +13,14 @@ from ramole_core import RamoleError
 from ..charts.did import whole_html
 from ..charts.explained import token_html
 from ..charts.run import Run, weight_of
-from ..charts.tokens import view_of
+from ..charts.tokens import empty_view
 from ..model.spaces import ELSEWHERE, gpu
-from ..parts.asked import mixed_words, verdict_html
-from ..parts.copying import copies
+from ..parts.asked import ending, mixed_words, verdict_html
 from ..parts.errors import UNEXPECTED
 from ..parts.events import QUIET, enter_of, number_in, open_page, session_of
 from ..parts.fields import run_and_stop
-from ..parts.markup import escaped
-from ..parts.notice import ending, notice_html
+from ..parts.link import copies
+from ..parts.markup import escaped, notice_html
 from ..session.quota import quota_of
 from ..session.store import Drawer
 from ..watch.events import refused
@@ -188,13 +187,13 @@ class CompareHandlers:
 
     def drawn(self, look: Look) -> tuple[Any, ...]:
         """A look, in the order of `CompareLayout.growing`; columns without an answer are empty."""
-        empty = [nothing() for _ in self.ui.columns[len(look.views) :]]
+        empty = [empty_view("") for _ in self.ui.columns[len(look.views) :]]
         kind = "busy" if look.share is not None or look.note.endswith("tokens") else "quiet"
         return notice_html(look.note, kind=kind, share=look.share), *look.views, *empty, gr.skip()
 
     def wrong(self, sentence: str) -> tuple[Any, ...]:
         """No answers, with the reason."""
-        return notice_html(sentence, kind="wrong"), *(nothing() for _ in self.ui.columns), None
+        return notice_html(sentence, kind="wrong"), *(empty_view("") for _ in self.ui.columns), None
 
 
 def _are(names: Sequence[str]) -> str:
@@ -204,11 +203,6 @@ def _are(names: Sequence[str]) -> str:
 def columns_of(choices: Sequence[Any]) -> list[Column]:
     """The columns' choices, as gradio hands them over one after another."""
     return [Column(*choices[n : n + CHOICES]) for n in range(0, len(choices), CHOICES)]
-
-
-def nothing() -> dict[str, Any]:
-    """An empty column."""
-    return {**view_of([], [], [], run="", running=False), "empty": ""}
 
 
 def asked_html(prompt: str) -> str:

@@ -1,17 +1,27 @@
 """Downloads: tables as csv, and all pictures as one HTML page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from html import escape
 from pathlib import Path
+
+import plotly.graph_objects as go
+import plotly.io as pio
 
 from ..charts.loads import Side, loads_figure, titles_of
 from ..charts.plots import Table
-from ..charts.standalone import Drawn, page_of
 from ..parts.asked import decoding_words, mixed_words
-from ..parts.downloads import fresh_folder
-from ..parts.spreadsheet import write_csv
+from ..parts.downloads import fresh_folder, write_csv
 from .cuts import CUTS, Seen
 from .layout import AGAINST
 from .words import origin
+
+Drawn = tuple[str, str, go.Figure]
+"""Title, what to look for, the picture."""
+STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:72em;margin:2em auto;padding:0 1em;"
+    "color:#222;background:#fff}h2{font-size:1.1em;margin:2em 0 0}p{margin:.3em 0;color:#555}"
+    "pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#f4f4f5;padding:.7em}"
+)
 
 
 def write_table(name: str, table: Table, *, into: Path | None = None) -> Path:
@@ -31,10 +41,37 @@ def write_page(seen: Seen, sides: Sequence[Side] = (), *, into: Path | None = No
         ("Adapters", named),
         ("Answer", run.answer.text),
     ]
-    drawn = [Drawn(cut.title, cut.look, cut.figure(seen)) for cut in CUTS]
+    drawn = [(cut.title, cut.look, cut.figure(seen)) for cut in CUTS]
     if sides:
         figure = loads_figure(sides, what=seen.grid.what)
-        drawn.append(Drawn("Loads of both runs", AGAINST, figure))
+        drawn.append(("Loads of both runs", AGAINST, figure))
     path = fresh_folder(into) / "ramole-inspect.html"
     path.write_text(page_of("RAMoLE: one answer, taken apart", facts, drawn), "utf-8")
     return path
+
+
+def page_of(title: str, facts: Iterable[tuple[str, str]], pictures: Iterable[Drawn]) -> str:
+    """A page that needs no network, with plotly in it; `facts` are pairs of a label and a text,
+    which is escaped as all text is."""
+    said = "".join(f"<p>{escape(label)}</p><pre>{escape(text)}</pre>" for label, text in facts)
+    parts = [_part(n, *picture) for n, picture in enumerate(pictures)]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
+        f"<h1>{escape(title)}</h1>{said}{''.join(parts)}</body></html>\n"
+    )
+
+
+def _part(n: int, title: str, look: str, figure: go.Figure) -> str:
+    figure = go.Figure(figure).update_layout(font_color="#222222")
+    drawn = pio.to_html(
+        figure,
+        config={"displayModeBar": False, "responsive": True},
+        include_plotlyjs=n == 0,
+        full_html=False,
+        div_id=f"picture-{n}",
+    )
+    named = figure.layout.meta["title"] if figure.layout.meta else ""  # escaped already
+    head = f"<h2>{escape(title)}</h2><p>{named}. {escape(look)}</p>"
+    return f"<section>{head}{drawn}</section>"

@@ -10,9 +10,9 @@ from ..charts.heat import WINNER
 from ..charts.run import MEASURES
 from ..charts.spans import PER
 from ..charts.tokens import token_view
-from ..parts.copying import copy_button
 from ..parts.downloads import Download, download
 from ..parts.events import PLAIN
+from ..parts.link import copy_button
 from .cuts import EFFECTS, ENTROPY, LAYER, LAYERS, LOADS, MODULE, Cut
 from .marks import marks
 from .picture import Picture, picture

@@ -11,7 +11,7 @@ import gradio as gr
 import numpy as np
 
 from ..charts.explained import spell
-from ..charts.palette import ink_of, letter_of
+from ..charts.palette import entry_of
 from ..charts.run import Run
 from ..parts.events import PLAIN
 
@@ -51,13 +51,7 @@ def player_of(run: Run | None, name: str) -> dict[str, Any]:
     return {
         "run": name,
         "experts": [
-            {
-                "letter": letter_of(place),
-                "name": expert,
-                "colour": ink_of(place).colour,
-                "ink": ink_of(place).text,
-            }
-            for expert, place in zip(run.experts, run.places, strict=True)
+            entry_of(expert, place) for expert, place in zip(run.experts, run.places, strict=True)
         ],
         "shares": np.round(shares.astype(np.float64), 3).tolist(),
         "texts": [spell(piece) for piece in run.pieces[: len(shares)]],

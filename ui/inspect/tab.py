@@ -15,7 +15,6 @@ from ..charts.run import Run
 from ..parts import downloads
 from ..parts.errors import one_sentence
 from ..parts.events import QUIET, number_in, text_in
-from ..parts.shared import Shared
 from ..session.quota import quota_of
 from .cuts import CUTS, Choice, seen
 from .files import write_page, write_table
@@ -31,11 +30,11 @@ NONE = "There is nothing to take away: no adapter was at work in this run."
 NO_TRACE = "This run has no trace."
 
 
-def tab(ramole: "Ramole", shared: Shared, sources: Sources) -> None:
+def tab(ramole: "Ramole", asked: gr.State, sources: Sources) -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Inspect", id="inspect", elem_id="inspect-tab") as here:
         ui = lay_out()
-    _connect(ui, InspectHandlers(ramole, ui, sources), here, shared)
+    _connect(ui, InspectHandlers(ramole, ui, sources), here, asked)
 
 
 class InspectHandlers:
@@ -168,13 +167,13 @@ class InspectHandlers:
         return Choice(*values[:count]), [bool(one) for one in values[count:]]
 
 
-def _connect(ui: InspectLayout, handlers: InspectHandlers, here: gr.Tab, shared: Shared) -> None:
+def _connect(ui: InspectLayout, handlers: InspectHandlers, here: gr.Tab, asked: gr.State) -> None:
     """Every event of the tab with its handler."""
     what, per, expert, layer, module = ui.controls
     rest = [ui.pinned, *ui.controls, *ui.opens]
-    here.select(handlers.on_open, [shared.run, ui.held, *rest], ui.all, **QUIET)
-    ui.again.click(handlers.on_open, [shared.run, ui.held, *rest], ui.all, **QUIET)
-    ui.source.input(handlers.on_source, [ui.source, shared.run, ui.held, *rest], ui.all, **QUIET)
+    here.select(handlers.on_open, [asked, ui.held, *rest], ui.all, **QUIET)
+    ui.again.click(handlers.on_open, [asked, ui.held, *rest], ui.all, **QUIET)
+    ui.source.input(handlers.on_source, [ui.source, asked, ui.held, *rest], ui.all, **QUIET)
 
     every, maps = [cut.name for cut in CUTS], ["layers", "layer", "module"]
     chosen = {

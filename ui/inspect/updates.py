@@ -12,9 +12,9 @@ from ..charts.loads import Side, changed, loads_figure, loads_of, loads_table
 from ..charts.palette import letter_of
 from ..charts.plots import SHORT, Table
 from ..charts.run import CONTRIBUTION, EFFECT, MEASURES, WEIGHT, Run
-from ..charts.tokens import view_of, view_of_run
-from ..parts.copying import copies
-from ..parts.notice import notice_html
+from ..charts.tokens import empty_view, view_of_run
+from ..parts.link import copies
+from ..parts.markup import notice_html
 from .cuts import CUTS, Choice, Seen, seen
 from .layout import WHOEVER, InspectLayout
 from .marks import marks_of
@@ -62,8 +62,8 @@ def opened(
         **against(ui, found, pinned, open=opens[-1]),
     }
     if run is None:
-        view = {**view_of([], [], [], run="", running=False), "empty": ""}
-        return {**shown, ui.head: "", ui.notice: notice_html(NOTHING_YET), ui.view: view}
+        said = notice_html(NOTHING_YET)
+        return {**shown, ui.head: "", ui.notice: said, ui.view: empty_view("")}
     sentence = "" if found is not None else empty_sentence(run)
     shown |= {ui.head: head_html(run), ui.notice: notice_html(sentence)}
     shown |= {ui.view: view_of_run(run, held.name)}

@@ -3,8 +3,8 @@
 from html import escape
 
 from ..charts.run import Run
-from ..parts.asked import mixed_words
-from ..parts.notice import ending
+from ..parts.asked import ending, mixed_words
+from ..parts.markup import clipped
 
 MAX_PROMPT = 400
 """Characters of a prompt."""
@@ -30,23 +30,16 @@ def head_html(run: Run) -> str:
     turns = len(run.request.history)
     said = f"{mixed_words(run.request)}. {len(run.pieces)} tokens; {ending(answer.finish_reason)}."
     chat = f" Turn {turns + 1} of a conversation." if turns else ""
-    return (
-        f'<h2>{escape(origin(run))}</h2><p class="asked">{escape(short(run.request.prompt))}</p>'
-        f'<p class="quiet">{escape(said + chat)}</p>'
-    )
+    return f'<h2>{escape(origin(run))}</h2>{_asked(run)}<p class="quiet">{escape(said + chat)}</p>'
 
 
 def side_html(label: str, run: Run) -> str:
     """One of two runs that are compared."""
-    return (
-        f"<div><h4>{escape(label)}: {escape(mixed_words(run.request))}</h4>"
-        f'<p class="asked">{escape(short(run.request.prompt))}</p></div>'
-    )
+    return f"<div><h4>{escape(label)}: {escape(mixed_words(run.request))}</h4>{_asked(run)}</div>"
 
 
-def short(prompt: str) -> str:
-    """A prompt, cut where it is long."""
-    return prompt if len(prompt) <= MAX_PROMPT else prompt[: MAX_PROMPT - 1] + "…"
+def _asked(run: Run) -> str:
+    return f'<p class="asked">{escape(clipped(run.request.prompt, MAX_PROMPT))}</p>'
 
 
 def empty_sentence(run: Run) -> str:

@@ -121,18 +121,16 @@ def within(place: int | None) -> int:
 
 def _connect(ui: LearnLayout, handlers: LearnHandlers, here: gr.Tab) -> None:
     """Every event of the tab with its handler."""
-    opened = here.select(handlers.on_step, ui.chosen, ui.all, js=OPENED, queue=False, **QUIET)
-    there = opened.then(None, js=TO_THE_TOP, queue=False, **QUIET)
-    there.then(None, js=ADDRESS, queue=False, **QUIET)
-    stepped = ui.steps.input(
-        handlers.on_step, ui.chosen, ui.all, trigger_mode="always_last", queue=False, **QUIET
-    )
-    there = stepped.then(None, js=TO_THE_TOP, queue=False, **QUIET)
-    there.then(None, js=ADDRESS, queue=False, **QUIET)
-    for button, handler in ((ui.back, handlers.on_back), (ui.ahead, handlers.on_ahead)):
-        moved = button.click(handler, ui.chosen, ui.all, queue=False, **QUIET)
-        there = moved.then(None, js=TO_THE_TOP, queue=False, **QUIET)
+
+    def to_the_top(stepped):
+        there = stepped.then(None, js=TO_THE_TOP, queue=False, **QUIET)
         there.then(None, js=ADDRESS, queue=False, **QUIET)
+
+    given = handlers.on_step, ui.chosen, ui.all
+    to_the_top(here.select(*given, js=OPENED, queue=False, **QUIET))
+    to_the_top(ui.steps.input(*given, trigger_mode="always_last", queue=False, **QUIET))
+    for button, handler in ((ui.back, handlers.on_back), (ui.ahead, handlers.on_ahead)):
+        to_the_top(button.click(handler, ui.chosen, ui.all, queue=False, **QUIET))
     for slider in ui.sliders:
         slider.change(
             handlers.on_slide,

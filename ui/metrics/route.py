@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from ..openai.door import check_key
 from ..openai.errors import refused
-from ..openai.keys import check_key
 from ..session.accounts import Accounts
 from ..session.address import Network, networks, visitor_address
 from ..watch.numbers import REGISTRY

@@ -7,8 +7,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..session.address import HEADER, address_of
-from ..session.counts import AddressCounts, Taken
-from ..session.rates import AddressRates
+from ..session.counts import AddressCounts, AddressRates, Taken
 from .refusal import Refused, header
 from .routes import MAX_OPEN, Kind, rule_of
 

@@ -15,8 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..session.address import HEADER, address_of
-from ..session.counts import Taken
-from ..session.rates import AddressRates
+from ..session.counts import AddressRates, Taken
 from .crowds import crowded
 from .refusal import header
 from .routes import MIB, rule_of

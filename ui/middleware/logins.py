@@ -22,7 +22,6 @@ from ..session.owner import OPERATOR_HEADER, OPERATOR_KEY, is_operator
 from .refusal import Refused, header
 from .routes import rule_of
 
-LOGIN = "/login"
 BEGIN = "/gradio_api/startup-events"
 """Called once by the server itself, before anybody can log in."""
 TOKEN_SECONDS = 7 * 24 * 3600.0
@@ -71,7 +70,8 @@ class Logins:
         more = []
         if self._accounts.is_operator(user):
             more = [(OPERATOR_HEADER.encode(), OPERATOR_KEY.encode())]
-        if user is None and (header(scope, OWN_HEADER) == OWN or is_operator(_headers(scope))):
+        operator = {OPERATOR_HEADER: header(scope, OPERATOR_HEADER) or ""}
+        if user is None and (header(scope, OWN_HEADER) == OWN or is_operator(operator)):
             user = OURS  # or MCP's own client, whose callers were asked before
         if user is None:
             if rule_of(scope).open:
@@ -89,10 +89,6 @@ class Logins:
         taken = {key for key, _ in more}
         others = [(key, value) for key, value in scope["headers"] if key not in taken]
         return {**scope, "headers": [*others, *more]}
-
-
-def _headers(scope: Scope) -> dict[str, str]:
-    return {OPERATOR_HEADER: header(scope, OPERATOR_HEADER) or ""}
 
 
 def let_mcp_call() -> None:

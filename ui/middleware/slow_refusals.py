@@ -5,8 +5,7 @@ import asyncio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..session.address import HEADER, address_of
-from ..session.counts import AddressCounts, Taken
-from ..session.rates import AddressRates
+from ..session.counts import AddressCounts, AddressRates, Taken
 from .refusal import header
 
 REFUSALS_PER_SECOND, REFUSALS_AT_ONCE = 10, 100

@@ -4,16 +4,19 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypedDict
 from weakref import WeakKeyDictionary
 
 from ramole_core import RamoleError, settle
 
+from .spaces import ELSEWHERE
+
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
 log = logging.getLogger(__name__)
+POLL_SECONDS = 0.4
+"""Seconds between two looks at a model that is being loaded."""
 FAILED = "The model could not be loaded; the server's log says why."
 
 
@@ -77,7 +80,7 @@ class Loading:
         began = time.perf_counter()
         try:
             self._ramole.load(self._tell)
-            if find_spec("spaces") is None and hasattr(self._ramole, "start"):
+            if not ELSEWHERE and hasattr(self._ramole, "start"):
                 self._ramole.start()  # on ZeroGPU each call runs in a process of its own
             settle()
             log.info("The model is ready after %.1f s.", time.perf_counter() - began)
@@ -95,7 +98,9 @@ _loadings: "WeakKeyDictionary[Ramole, Loading]" = WeakKeyDictionary()
 _guard = threading.Lock()
 
 
-def loaded(ramole: "Ramole", cancelled: threading.Event, *, pause: float) -> Iterator[str]:
+def loaded(
+    ramole: "Ramole", cancelled: threading.Event, *, pause: float = POLL_SECONDS
+) -> Iterator[str]:
     """The stage in words, every `pause` seconds until the model is loaded or the caller cancels.
 
     Starts the load where that has not happened. Raises RamoleError where it fails.

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from ..model.loading import FAILED, loading_of
 from ..model.reading import BEAT
 from ..model.spaces import ELSEWHERE
-from ..session.accounts import Accounts
+from ..session.accounts import Accounts, TooManyTries
 from ..session.address import address_of
 from ..session.owner import secret_owner
 from ..session.quota import quota_of
@@ -22,7 +22,6 @@ from .call import read_call
 from .completion import Answered, Completion, TextCompletion
 from .embeddings import embed, read_texts
 from .errors import Refused, refused
-from .keys import check_key
 from .models import EMBEDDER, list_models, model_object, read_model
 from .parameters import Call
 from .prompts import read_prompts
@@ -53,6 +52,29 @@ def openai_routes(ramole: "Ramole", accounts: Accounts) -> list[BaseRoute]:
         Route("/v1/embeddings", guarded(door.embeddings), methods=["POST"]),
         Route("/v1/{path:path}", guarded(door.other), methods=anything),
     ]
+
+
+async def check_key(accounts: Accounts, http: Http) -> None:
+    """Check the key or password of a call, as API key or Basic; raises Refused where it is invalid,
+    or where too many are being tried."""
+    if not accounts:
+        return
+    try:
+        caller = await accounts.caller(http.headers.get("authorization"), address_of(http.headers))
+    except TooManyTries as many:
+        raise Refused(
+            "Too many passwords for this user are being tried; try again in a moment.",
+            status=429,
+            code="guesses",
+            retry_after=max(1, round(many.seconds)),
+        ) from None
+    if caller is None:
+        raise Refused(
+            "This server asks for a password or key; send a key that its operator gave you, or "
+            "user:password, as the API key (Authorization: Bearer KEY), or as Basic.",
+            status=401,
+            code="invalid_api_key",
+        )
 
 
 class Door:

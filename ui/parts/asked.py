@@ -1,4 +1,4 @@
-"""A request in words: its mixing, its decoding, and who decided on the adapters that answer."""
+"""A request in words: its mixing, its decoding, who decided on its adapters, how it ended."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -7,6 +7,12 @@ from ramole_core import Evidence, Request
 
 MAX_NAMED = 4
 """Adapters that a sentence names."""
+ENDINGS = {
+    "eos": "the model ended its answer",
+    "stop": "a stop string was reached",
+    "length": "the token limit was reached",
+    "cancelled": "stopped by you",
+}
 
 
 def mixed_words(request: Request) -> str:
@@ -101,3 +107,8 @@ def verdict(evidence: Evidence, taken: Sequence[str]) -> str:
         return f"{evidence.nearest} fits ({near}){first}."
     near = f"similarity {evidence.similarity:.2f}, close to the line at {evidence.threshold:.2f}"
     return f"{evidence.nearest} fits, if only just ({near}; the adapters respond){first}."
+
+
+def ending(reason: str) -> str:
+    """The `finish_reason` of an answer in words."""
+    return ENDINGS.get(reason, reason)

@@ -1,11 +1,13 @@
-"""Downloads: a button that makes a file first, and its folder.
+"""Downloads: a button that makes a file first, its folder, and tables as csv.
 
 The files are written by us alone, in folders nobody can guess, and swept after an hour.
 """
 
+import csv
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -20,6 +22,11 @@ PREFIX = "trace-"
 HOUR = 3600.0
 TAKE = "() => setTimeout(() => document.querySelector('#{}').click(), 100)"
 """Press the hidden button that holds a file, once the page has its address."""
+
+FORMULA = "=+-@＝＋－＠"
+"""With one of these a spreadsheet would take a cell for a formula, wide forms included."""
+UNSEEN = ("C", "Z")
+"""Categories of characters that a spreadsheet passes over first: blanks and control characters."""
 
 
 @dataclass(frozen=True)
@@ -70,3 +77,27 @@ def sweep(root: Path, *, older_than: float) -> None:
     for folder in root.glob(f"{PREFIX}*"):
         if folder.is_dir() and time.time() - folder.stat().st_mtime > older_than:
             rmtree(folder, ignore_errors=True)
+
+
+def inert_cell(value: object) -> object:
+    """The value; text that a spreadsheet would take for a formula has a quote before it."""
+    if not isinstance(value, str):
+        return value
+    seen = (letter for letter in value if not unicodedata.category(letter).startswith(UNSEEN))
+    formula = value.startswith(("\t", "\r")) or next(seen, " ") in FORMULA
+    return f"'{value}" if formula else value
+
+
+def write_csv(
+    path: Path,
+    headers: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    encoding: str = "utf-8",
+) -> Path:
+    """Write the table to `path`, and return that."""
+    with path.open("w", newline="", encoding=encoding) as file:
+        write = csv.writer(file).writerow
+        for row in (headers, *rows):
+            write([inert_cell(cell) for cell in row])
+    return path

@@ -1,10 +1,11 @@
 """The fields that every form of questions has: method, k and the length of an answer."""
 
+from html import escape
 from typing import TYPE_CHECKING, Literal
 
 import gradio as gr
 
-from ramole_core import DEFAULT_METHOD
+from ramole_core import DEFAULT_METHOD, MEASURED, TRAINING_STEPS, untrained
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -45,6 +46,29 @@ def method_field(
         elem_id=elem_id,
         elem_classes=["methods"],
         min_width=min_width,
+    )
+
+
+def untrained_html(ramole: "Ramole") -> str:
+    """For another base model: a folded block with the methods that lack trained weights, and the
+    commands that train them; nothing where every gate is trained."""
+    names = untrained(ramole)
+    if not names:
+        return ""
+    lines = "\n".join(
+        f"{step.command}   # {step.minutes} minutes: {step.gives}" for step in TRAINING_STEPS
+    )
+    return (
+        '<details id="untrained" class="quiet"><summary>Not in the list, because nothing was '
+        f"trained for this base model: {escape(', '.join(names))}</summary>"
+        f"<p><code>{DEFAULT_METHOD}</code> and the others in the list need no training. "
+        "On the server, with your adapters A, B, C in the pool and a folder DATA of their tasks "
+        "(docs/files.md), train what you want, and start again:</p>"
+        f"<pre>{escape(lines)}</pre>"
+        f"<p>Minutes are those of {escape(MEASURED)}. Weights go into "
+        "RAMOLE_DATA_DIR/trained, where they are found before those that are shipped; what is "
+        "there is replaced only with <code>--overwrite</code>, so give each base a "
+        "RAMOLE_DATA_DIR of its own.</p></details>"
     )
 
 

@@ -1,4 +1,5 @@
-"""A question as the end of an address, which is stored and sent nowhere.
+"""A question as the end of an address, which is stored and sent nowhere; and what copies one or
+follows it.
 
     #ask?r=REQUEST&t=12       a request's fields as compressed JSON; token 12 is opened
     #ask?r=REQUEST&b=0        without the bare base's answer beside it
@@ -10,15 +11,21 @@ A browser keeps what stands behind `#` to itself; the page reads it and fills in
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
+import gradio as gr
+
 from ramole_core import RamoleError, Request, asked_fields
 
+from .events import PLAIN, QUIET, open_page
 from .packed import UNREAD, packed, unpacked
 
 UNKEPT = ("owner", "trace", "prefix_ids", "without", "later_weights")
 """Fields that no link carries: whose it is, and what the form has no field for."""
+
+COPY = '<button type="button" class="copy-link" hidden>Copy link</button>'
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,27 @@ def missing(request: Request, known: Iterable[str]) -> list[str]:
         named += _names(adapters[0] if adapters else None)
     there = set(known)
     return list(dict.fromkeys(name for name in named if name not in there))
+
+
+def addressed() -> None:
+    """Let the page that is being built follow its address: tabs are in the browser's history, and a
+    link opens one."""
+    open_page().load(None, js=_script("address.js"), **QUIET)
+
+
+def copy_button(**options: Any) -> gr.HTML:
+    """A button that copies a link; its value is what `copies` returns, and it is hidden before."""
+    script = _script("copying.js")
+    return gr.HTML(value={}, html_template=COPY, js_on_load=script, **PLAIN, **options)
+
+
+def copies(link: str, *, tokens: str = "") -> dict[str, str]:
+    """The end of the address; `tokens`: the element whose picked token goes along."""
+    return {"link": link, "tokens": tokens}
+
+
+def _script(name: str) -> str:
+    return (Path(__file__).parent / name).read_text("utf-8")
 
 
 def _names(given: object) -> list[str]:

@@ -1,4 +1,4 @@
-"""Untrusted text as inert HTML, and shortened.
+"""Text as HTML: untrusted text made inert and clipped, and the notice sentence.
 
 Gradio's HTML component reads `${...}` and `{{...}}` as templates; `escaped` leaves neither.
 """
@@ -16,6 +16,11 @@ def escaped(text: object) -> str:
     return safe.replace("{", "&#123;").replace("$", "&#36;").replace("`", "&#96;")
 
 
+def clipped(text: str, most: int) -> str:
+    """The text, or where it is longer than `most` characters, its beginning and `…`."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def description_of(card: "AdapterCard", *, most: int, sentence: bool = False) -> str:
     """What an adapter's card says, on one line of at most `most` characters, without its heading
     and what every sample's card begins with; `sentence`: the first sentence alone."""
@@ -25,3 +30,16 @@ def description_of(card: "AdapterCard", *, most: int, sentence: bool = False) ->
     if sentence:
         words = words.partition(". ")[0].removesuffix(".")
     return words if len(words) <= most else words[:most].rsplit(" ", 1)[0] + " …"
+
+
+def notice_html(text: str, *, kind: str = "quiet", share: float | None = None) -> str:
+    """A sentence: `quiet`, `busy`, `ready` or `wrong`; nothing for an empty one. `share` of the
+    work that is done, 0 to 1: a bar, and its number behind the sentence."""
+    if not text:
+        return ""
+    role = "alert" if kind == "wrong" else "status"
+    if share is None:
+        return f'<p class="notice {kind}" role="{role}">{html.escape(text)}</p>'
+    said = f"{html.escape(text)} <span class='share'>{100 * share:.0f} %</span>"
+    bar = f'<progress class="work" max="1" value="{share:.2f}" aria-label="Work done"></progress>'
+    return f'<p class="notice {kind}" role="{role}">{said}</p>{bar}'

@@ -102,7 +102,8 @@ def cards_html(cards: Sequence["AdapterCard"], *, yours: Collection[str], total:
     articles = "".join(
         f'<article class="rm-card" aria-label="{escaped(card.name)}">'
         f"<h3>{escaped(card.name)}</h3>"
-        f'<p title="{escaped(card.description)}">{escaped(_described(card))}</p>'
+        f'<p title="{escaped(card.description)}">'
+        f"{escaped(description_of(card, most=180) or 'No description.')}</p>"
         f'<ul class="rm-badges">{badges_html(card, yours=card.key in yours)}</ul>'
         f'<button type="button" class="rm-open" data-name="{escaped(card.name)}">'
         f'Details<span class="rm-hidden"> of {escaped(card.name)}</span></button></article>'
@@ -110,10 +111,6 @@ def cards_html(cards: Sequence["AdapterCard"], *, yours: Collection[str], total:
     )
     shown = f"{len(cards)} of {total} adapters" if len(cards) < total else f"{total} adapters"
     return f'<p class="rm-count" role="status">{shown}</p><div class="rm-cards">{articles}</div>'
-
-
-def _described(card: "AdapterCard") -> str:
-    return description_of(card, most=180) or "No description."
 
 
 def matching(

@@ -55,7 +55,8 @@ def neighbours_html(neighbours: Sequence["Hit"]) -> str:
         return ""
     items = "".join(
         f"<li><span>{escaped(hit.name)}</span>"
-        f'<span class="rm-bar" aria-hidden="true"><i style="width:{_percent(hit.score)}%"></i>'
+        '<span class="rm-bar" aria-hidden="true">'
+        f'<i style="width:{100 * min(max(hit.score, 0.0), 1.0):.1f}%"></i>'
         f"</span><span>{hit.score:.2f}</span></li>"
         for hit in neighbours
     )
@@ -94,10 +95,6 @@ def training_command(folder: Path) -> str:
     if isinstance(command, list):
         return " ".join(str(word) for word in command)
     return command if isinstance(command, str) else ""
-
-
-def _percent(score: float) -> float:
-    return round(100 * min(max(score, 0.0), 1.0), 1)
 
 
 def _layers(layers: Sequence[int]) -> str:

@@ -11,8 +11,7 @@ from ramole_core import RamoleError
 from ..parts.errors import one_sentence
 from ..parts.events import PLAIN, QUIET
 from ..parts.fields import run_and_stop
-from ..parts.markup import escaped
-from ..parts.notice import notice_html
+from ..parts.markup import escaped, notice_html
 from .hub_run import NOT_ALLOWED, HubRun
 from .hub_table import SHOW, table_html
 

@@ -23,16 +23,8 @@ def removals_html(removals: Sequence[tuple[Removal, float]]) -> str:
         f"{escaped(one.name)} was removed. "
         f'<button type="button" class="rm-undo" data-token="{escaped(one.token)}">Undo'
         f'<span class="rm-hidden"> the removal of {escaped(one.name)}</span></button> '
-        f'<span class="quiet">{in_words(SECONDS)} from its removal, as long as this page stays '
-        "open and its room is not needed.</span></p></div>"
+        f'<span class="quiet">Possible for {SECONDS / 60:.0f} minutes from its removal, as long as '
+        "this page stays open and its room is not needed.</span></p></div>"
         for one, left in removals
     )
     return f'<div role="status">{lines}</div>'
-
-
-def in_words(seconds: float) -> str:
-    """`Possible for 2 minutes`."""
-    minutes = seconds / 60
-    if minutes < 1:
-        return f"Possible for {seconds:.0f} seconds"
-    return f"Possible for {minutes:.0f} minute{'s' if round(minutes) > 1 else ''}"

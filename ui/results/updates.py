@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from ..parts.errors import html_or_sentence
-from ..parts.notice import notice_html
+from ..parts.markup import notice_html
 from .adapters import ADAPTERS
 from .answers import ANSWERS, by_task, differences
 from .figure import scores_figure

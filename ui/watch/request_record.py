@@ -1,10 +1,16 @@
-"""The record of one request: outcome, counts and seconds, without its texts.
+"""The record of one request: outcome, counts and seconds, without its texts; and its log line.
 
 Whatever a visitor wrote (prompt, answer, names of uploads) and whoever it was (session, address)
 has no field here, so neither a number nor a line can carry it.
 """
 
-from dataclasses import dataclass
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from threading import Lock
+from typing import TextIO
 
 from ramole_core import AdapterRefused, Busy, Generation, RamoleError, Request
 
@@ -67,6 +73,24 @@ def reason_of(error: BaseException) -> str | None:
     if isinstance(error, AdapterRefused):
         return "adapter"
     return "invalid" if isinstance(error, RamoleError) else None
+
+
+def line_of(told: RequestRecord, now: datetime) -> str:
+    """The line of JSON, with every field each time; what is not known is null."""
+    return json.dumps({"time": now.isoformat(timespec="milliseconds"), **asdict(told)})
+
+
+def writing(out: TextIO | None = None) -> Callable[[RequestRecord], None]:
+    """What writes lines to `out` (the standard output), whole, from any thread."""
+    lock, target = Lock(), out or sys.stdout
+
+    def write(told: RequestRecord) -> None:
+        line = line_of(told, datetime.now(UTC))
+        with lock:
+            target.write(line + "\n")
+            target.flush()
+
+    return write
 
 
 def _rounded(seconds: float | None) -> float | None:
