@@ -32,6 +32,7 @@ ORDER = (
         "request_parts",
         "request_fields",
         "sampling",
+        "request_check",
         "request",
     ),
     ("composition",),
