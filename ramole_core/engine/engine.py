@@ -34,9 +34,10 @@ from ramole_core.engine.prompt import Prepared, Prompt, encode_prompt, leave_out
 from ramole_core.engine.prompt_means import KnownMeans
 from ramole_core.engine.reader import RequestReader, facts_of_model
 from ramole_core.engine.reference import Reference, remembered, response_of, what_of
-from ramole_core.engine.request_state import RequestState
+from ramole_core.engine.request_state import Deliver, RequestState
 from ramole_core.engine.request_stream import Caller, RequestStream
-from ramole_core.engine.scheduler import Event, Scheduler, Sizes
+from ramole_core.engine.running_batch import Event
+from ramole_core.engine.scheduler import Scheduler, Sizes
 from ramole_core.engine.segment_maker import SegmentMaker
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.store import UnitStore
@@ -236,8 +237,7 @@ class Engine:
         session: str = "",
         address: str = "",
         stopped: bool = False,
-        deliver: Callable[[RequestState, Step | Generation | PairReading | Exception], None]
-        | None = None,
+        deliver: Deliver | None = None,
     ) -> RequestState:
         """Queue a request, after reading its adapters and placing its method's decision in the
         caller's thread. Of one that is `stopped` already, nothing is made.
@@ -266,7 +266,7 @@ class Engine:
         *,
         session: str = "",
         address: str = "",
-        deliver: Callable[[RequestState, Step | Generation | PairReading | Exception], None],
+        deliver: Deliver,
     ) -> RequestState:
         """Put the next step of a search into the queue: its examples, read by one row under the
         weights that it asks for; `deliver` gets the `PairReading` once all are read.
@@ -294,7 +294,7 @@ class Engine:
         self,
         prepared: Prepared,
         state: RequestState,
-        deliver: Callable[[RequestState, Step | Generation | PairReading | Exception], None],
+        deliver: Deliver,
     ) -> EffectReading:
         """Have the tokens of an answer that has ended read again, beside the batch; `deliver` gets
         a `PairReading` of each of the reading's states. Raises RamoleError where its method cannot
@@ -307,7 +307,7 @@ class Engine:
         for one in states:
             one.deliver = deliver
         reading.states = states
-        self.scheduler.read_again(list(states))
+        self.scheduler.batch.again.add(list(states))
         return reading
 
     def _pair_state(

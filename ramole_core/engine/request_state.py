@@ -40,6 +40,10 @@ NO_NUMBER = (
     "for the model's precision; give it a smaller weight, or leave it out."
 )
 
+Result = Step | Generation | PairReading | Exception
+Deliver = Callable[["RequestState", Result], None]
+"""Called with each token and the end, by the thread that runs the model."""
+
 
 @dataclass(eq=False)
 class RequestState:
@@ -67,10 +71,7 @@ class RequestState:
     """In the order of the queue, which sets it."""
     address: str = ""
     """Where the session comes from; empty: unknown, the session stands for it."""
-    deliver: Callable[["RequestState", "Step | Generation | PairReading | Exception"], None] = (
-        lambda *_: None
-    )
-    """Called with each token and the end, by the thread that runs the model."""
+    deliver: Deliver = lambda *_: None
     sequence: KvSequence | None = None
     """Its keys and values, once it runs."""
     mix: RowMix | None = None
