@@ -139,7 +139,7 @@ def told(world, ids, mixes, way=None, *, rows=None):
             batch, traced = BatchMix(world.bank, mixes), range(len(mixes)) if rows is None else rows
             with serving.mixing(batch, counts, trace=traced, way=way) as forward:
                 logits = world.model(ids).logits
-            assert not forward.faults
+            assert not forward.late.faults
             return logits, forward.traces()
     finally:
         installed.remove()
@@ -157,7 +157,7 @@ def served(world, ids, rows, *, trace=False, way=None):
             batch = BatchMix(world.bank, rows)
             with serving.mixing(batch, [ids.shape[1]] * len(rows), way=way) as forward:
                 logits = world.model(ids).logits
-            assert not forward.faults
+            assert not forward.late.faults
     finally:
         installed.remove()
     return logits, None

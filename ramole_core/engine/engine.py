@@ -411,7 +411,7 @@ class Engine:
         with self._lock.turn(), self._placer.pinned(placements, full) as rows:
             with self._runner.mixing(rows, l) as forward:
                 yield
-            for row, error in forward.faults.items():
+            for row, error in forward.late.faults.items():
                 raise fault_of(error, asked[row][0].method)
 
     def examine(

@@ -208,7 +208,7 @@ class ModelRunner:
         gates: list[Tensor | None] = [None] * b
         for n, found in zip(traced, forward.traces(), strict=True):
             gates[n] = found.clone()
-        return Output(logits, kept or {}, gates, forward.faults)
+        return Output(logits, kept or {}, gates, forward.late.faults)
 
     def _kind(
         self, mixes: list[RowMix], traced: Sequence[int], spans: Sequence[Span]
