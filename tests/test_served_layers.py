@@ -342,6 +342,6 @@ def test_a_router_that_does_not_fit_leaves_the_bank_as_it_was():
     bad = ModuleRouter(A=torch.zeros(2, 3), B=torch.zeros(5, 2))
     with pytest.raises(RuntimeError):
         world.bank.add_router(Router({path: bad}, 2, "bad"))
-    assert len({len(rows[0]) for rows in world.bank._router_A}) == 1
+    assert len({len(rows[0]) for rows in world.bank.tensors._router_A}) == 1
     again, _ = served(world, ids, [good])
     torch.testing.assert_close(again, expected, rtol=0, atol=0)

@@ -459,7 +459,7 @@ class Engine:
             **self.scheduler.stats(),
             "forwards": self._runner.count,
             "replayed": self._runner.replayed,
-            "bank_bytes": self.bank.nbytes,
+            "bank_bytes": self.bank.tensors.nbytes,
             "bank_adapters": len(self.bank.slots),
             "bank_pages": self.bank.high,
             "bank_loads": self.bank.loads,

@@ -145,7 +145,7 @@ class ModelRunner:
                         tuple(traced),
                         kv,
                         kv.memory.version,
-                        self._bank.made,
+                        self._bank.tensors.made,
                         forward,
                         told,
                         cache.positions,

@@ -108,7 +108,7 @@ class BatchMix:
         self.b = len(rows)
         self.k = max((len(row.slots) for row in rows), default=0)
         """Most slots of a row, a bypass not counted."""
-        self.s, self.high, self.width = bank.s, bank.high, bank.width
+        self.s, self.high, self.width = bank.tensors.s, bank.high, bank.width
         self.gated = any(row.gate is not None for row in rows)
         self.late = [n for n, row in enumerate(rows) if row.gate is not None and row.gate.late]
         """Rows whose gates have terms beside the tables."""
@@ -179,7 +179,7 @@ class BatchMix:
             return
         made.asks[n, 0] = KEEPS if gate.keeps else MASKED
         if gate.router is not None:
-            router = self.bank.router_rows(gate.router.checksum)
+            router = self.bank.tensors.routers[gate.router.checksum]
             made.asks[n, 1:3] = router.start, router.rank
         made.asks[n, 3:] = gate.top, not gate.softmax
         if gate.offset is not None:
@@ -279,7 +279,7 @@ class BatchMix:
         gates use it."""
         asks = self.tables.asks
         routed = all(row.gate is None or row.gate.router is not None for row in self.rows)
-        if not self.bank.routers or (len(self.bank.routers) == 1 and routed):
+        if len(self.bank.tensors.routers) <= routed:
             return None
         at = torch.arange(self.s)
         start, rank = torch.from_numpy(asks[:, 1:2]), torch.from_numpy(asks[:, 2:3])

@@ -93,7 +93,8 @@ class LateScores:
         here = row.present[first + j].tolist()
         if units is None:
             mine = x.to(bank.dtype)
-            every = [mine @ bank.units_of(slot, g, block, j).T for slot in row.slots]
+            pages = [slot.pages if slot.present[first + j] else [] for slot in row.slots]
+            every = [mine @ bank.tensors.units_of(one, g, block, j).T for one in pages]
         else:
             sizes = [len(slot.pages) for slot in row.slots]
             whole = torch.from_numpy(units[j, self._at[n], : sum(sizes)].copy())

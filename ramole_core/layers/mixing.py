@@ -114,7 +114,7 @@ class Forward:
 
     def reads(self, g: int) -> bool:
         """Whether adapters in the bank change this group's layers."""
-        return g not in self.batch.bank.asleep
+        return g not in self.batch.bank.tensors.asleep
 
     def units(
         self, x: Float[Tensor, "*b i"], given: Input, g: int, block: int
@@ -125,7 +125,7 @@ class Forward:
             return self._by_rows(x, given, g, block)
         x = x.reshape(-1, x.shape[-1])
         batch, bank = self.batch, self.batch.bank
-        A = bank.A[g][block][: batch.s + batch.high].flatten(0, 1)
+        A = bank.tensors.A[g][block][: batch.s + batch.high].flatten(0, 1)
         inner = (x.to(A.dtype) @ A.T).view(len(x), -1, bank.layout.groups[g].m)
         late = self.late.of(x, g, block) if batch.late else None
         draft = Draft(inner, late)
@@ -186,7 +186,7 @@ class Forward:
 
         if (mask := batch.router_mask) is not None:
             q = q * mask[row_of]
-        gram = bank.gram[g][block][:, : batch.high]
+        gram = bank.tensors.gram[g][block][:, : batch.high]
         score = by_adapter(torch.bmm(q, gram.transpose(1, 2)) * u) * module("present")
         score = score + module("fixed")
         if batch.surprised:
@@ -248,7 +248,7 @@ class Forward:
         bank = self.batch.bank
         if isinstance(units, np.ndarray):
             return self.update(units, g, block, j).added_to(y)
-        B, flat = bank.B[g][j][block], y.view(-1, y.shape[-1])
+        B, flat = bank.tensors.B[g][j][block], y.view(-1, y.shape[-1])
         torch.addmm(flat, units[j].to(y.dtype), B[: self.batch.high].to(y.dtype), out=flat)
         return y
 
