@@ -50,7 +50,6 @@ class RequestState:
     """A submitted request; everything but `cancel` belongs to the scheduler."""
 
     request: Request
-    session: str
     ids: list[int]
     """All tokens that are known: prompt, given ones, and those that were made."""
     prompt_length: int
@@ -69,6 +68,7 @@ class RequestState:
     """Goes into the answer's."""
     number: int = 0
     """In the order of the queue, which sets it."""
+    session: str = ""
     address: str = ""
     """Where the session comes from; empty: unknown, the session stands for it."""
     deliver: Deliver = lambda *_: None
