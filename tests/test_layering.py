@@ -50,6 +50,7 @@ ORDER = (
         "own_model",
         "weights_here",
         "explaining",
+        "opened_pool",
         "ramole",
         "running_page",
         "facts",
