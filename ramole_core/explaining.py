@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ramole_core.errors import RamoleError
+from ramole_core.pool import AdapterCard
 from ramole_core.request import Request
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class Explanation:
 
 
 class Explaining:
-    """Explanations by one system; thread-safe."""
+    """Explanations by one system; thread-safe. A listener of the pool, which drops what was kept of
+    a removed adapter."""
 
     def __init__(self, ramole: "Ramole"):
         self._ramole = ramole
@@ -68,7 +70,14 @@ class Explaining:
         )
         return Explanation(base.tokens, mixture.tokens, base.ids, mixture.ids)
 
-    def forget(self) -> None:
+    def added(self, card: AdapterCard) -> None:
+        self._forget()
+
+    def removed(self, card: AdapterCard) -> None:
+        self._forget()
+        self._ramole.forget_units()
+
+    def _forget(self) -> None:
         """Drop cached requests after the pool has changed."""
         with self._lock:
             self._known.clear()

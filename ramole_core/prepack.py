@@ -10,6 +10,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ PAUSE = 0.02
 """Seconds between two looks whether anything runs."""
 MAX_WAIT_SECONDS = 10.0
 """Seconds that a removal waits for the packing of its adapter."""
+MAX_PACKED_NUMBERS = 2**26
+"""Of the adapters that are packed before a start has ended: at most three seconds of a core."""
 ROOM = 2 * 2**30
 """Bytes that stay free on the disk: nothing is packed ahead into the last of it."""
 
@@ -96,6 +99,17 @@ class Prepack:
                     continue
                 _, card = self._waiting.popitem(last=False)
                 self._now = card.content
+            self.pack(engines, card)
+
+    def pack_first(
+        self, engines: "Backend", cards: Iterable[AdapterCard], tell: Callable[[str, float], None]
+    ) -> None:
+        """Pack the first of these before a start has ended, as many as that may take."""
+        cards = list(cards)
+        sums = accumulate(card.parameters for card in cards)
+        few = [card for card, size in zip(cards, sums, strict=True) if size <= MAX_PACKED_NUMBERS]
+        for n, card in enumerate(few):
+            tell(f"packing the adapters, {n} of {len(few)}", 0.95 + 0.04 * n / len(few))
             self.pack(engines, card)
 
     def pack(self, engines: "Backend", card: AdapterCard) -> None:

@@ -1,66 +1,45 @@
 """The main class: Ramole connects pool, retrieval and engine.
 
-Opening it is light: the pool's cards are read, nothing else. The index, the sentence encoder and
-the base model load on first use, or when `load()` is called.
+Opening it is light (`opened_pool.py`); the base model loads on first use, or by `load()`.
 """
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from functools import cached_property, partial
-from itertools import accumulate
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ramole_core.answer import Selection, cancelled_answer
-from ramole_core.base.hub_name import hub_name
-from ramole_core.errors import Cancelled, RamoleError, WrongField
+from ramole_core.errors import Cancelled, RamoleError
 from ramole_core.explaining import Explaining, Explanation
-from ramole_core.hub import Hub
-from ramole_core.methods import Method, find_row
-from ramole_core.mixes import Mix, Mixes
-from ramole_core.own_model import OwnModel, Progress
-from ramole_core.pool import Limits, Pool
-from ramole_core.prepack import Prepack
+from ramole_core.opened_pool import OpenedPool
+from ramole_core.own_model import Progress
 from ramole_core.process_memory import postponed_collection
 from ramole_core.request import Fitting, Generation, Request, Step
-from ramole_core.request_parts import has_half
-from ramole_core.retrieval import AdapterIndex, BaseExpert, Encoder, Hit, Retriever
-from ramole_core.selection.finder import Finder
-from ramole_core.selection.hub_fetch import HubFetch
-from ramole_core.selection.part_stream import stream_parts
-from ramole_core.selection.parts import Parts
-from ramole_core.selection.prepare import Preparation
-from ramole_core.selection.selector import Selector
+from ramole_core.selection.part_stream import run_by, stream_parts
 from ramole_core.settings import Settings, load_settings
-from ramole_core.shell_commands import warn_of
 from ramole_core.turns import Places, Source, never, source_of
-from ramole_core.weights_here import WeightsHere
 
 if TYPE_CHECKING:
     from ramole_core.base.model import BaseModel
-    from ramole_core.composition import Candidate, Composition, Trained
-    from ramole_core.composition.trained import WeightsFolder
+    from ramole_core.composition import Candidate
     from ramole_core.engine.backend import Backend
     from ramole_core.engine.engine import Engine
     from ramole_core.engine.prompt import Prepared
     from ramole_core.engine.reader import ModelFacts
-    from ramole_core.pool import AdapterCard
 
 BackendMaker = Callable[["Ramole", Progress], "Backend"]
 """Gives the engines that answer elsewhere, once they are there."""
 
 WARM_UP = "Fix the capital letters in the following text: anna lives in oslo."
-MAX_PACKED_NUMBERS = 2**26
-"""Of the adapters that are packed before a start has ended: at most three seconds of a core."""
 ELSEWHERE = (
     "The engines run in other processes, and this needs the model in its own; open the system "
     "without them."
 )
 
 
-class Ramole:
+class Ramole(OpenedPool):
     """A pool of adapters as one model. Use as a context manager, or call `close()`."""
 
     def __init__(self, settings: Settings | None = None, *, engines: BackendMaker | None = None):
@@ -68,70 +47,15 @@ class Ramole:
 
         `engines` gives those that answer, where they are not of this process.
         """
-        s = self.settings = settings or load_settings()
-        self._model = OwnModel(s)
-        self._here = WeightsHere(s.adapters_dir, base_model=s.base_model, data_dir=s.data_dir)
-        self.pool = Pool(
-            adapters_dir=s.adapters_dir,
-            data_dir=s.data_dir,
-            shapes=self._model.shapes,
-            limits=Limits(
-                max_upload_mb=s.max_upload_mb, max_rank=s.max_rank, max_adapters=s.max_adapters
-            ),
-            shared_uploads=s.shared_uploads,
-            base_name=hub_name(s.hub_base or s.base_model),
-        )
-        encoder = Encoder(s.encoder, data_dir=s.data_dir, adapter=s.trained("_retriever"))
-        self.retriever = Retriever(
-            pool=self.pool,
-            encoder=encoder,
-            index=AdapterIndex(data_dir=s.data_dir, url=s.chroma_url),
-        )
-        self.base_expert = BaseExpert(
-            self.retriever, folder=s.trained("_base"), base=lambda: self.base_kind
-        )
-        self.hub = Hub(
-            self.pool,
-            self.retriever,
-            encoder=encoder,
-            shapes=self._model.shapes,
-            settings=s,
-        )
-        """The Hub's adapters of this base, that may come into the pool."""
-        self._mixes = Mixes(s.data_dir)
-        finder = Finder(self.pool, self.retriever, weights=self.weights_of)
-        self._selector = Selector(
-            self.pool,
-            self.retriever,
-            finder=finder,
-            hub=HubFetch(self.hub, self.pool, self.retriever, base=self.base_expert),
-            base=self.base_expert,
-            max_new_tokens=s.max_new_tokens,
-        )
-        self.packing = Prepack(finder.candidate, folder=s.data_dir)
-        """Adapters without examples, before a prompt meets them."""
-        self.pool.listeners += [self.retriever, self.packing, _Forgetting(self)]
-        self._preparation = Preparation(
-            self._selector,
-            Parts(self.pool, self.retriever, base=self.base_expert),
-            self._mixes,
-            self.hub,
-            self.pool,
-        )
-        self._preparing = Places(most=s.max_queue, rows=s.max_batch)
+        super().__init__(settings or load_settings())
+        self._preparing = Places(most=self.settings.max_queue, rows=self.settings.max_batch)
         self._explaining = Explaining(self)
+        self.pool.listeners.append(self._explaining)
         self._loading = threading.RLock()
         self._stopping = threading.Event()
-        self._closed = False
         self._make_engines: BackendMaker = engines or Ramole._local_engine
         self._engines: Backend | None = None
         self._ready = False
-
-    def __enter__(self) -> "Ramole":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def stop(self, *, seconds: float = 2.0) -> None:
         """End every answer that runs or waits, and each that is asked for from now on, with the
@@ -147,19 +71,7 @@ class Ramole:
         self.packing.close()
         if self._engines is not None:
             self._engines.close()
-        self.retriever.close()
-        self.hub.close()
-        self.pool.close()
-
-    def _refuse_closed(self) -> None:
-        if self._closed:
-            raise RamoleError("This Ramole is closed; open another one.")
-
-    def methods(self) -> tuple[Method, ...]:
-        """The composition methods that can answer here: name, paper, one line on what each does,
-        options. One whose trained weights are not there, or of another base model, is left out;
-        asked for by name, it says how they are made."""
-        return self._here.methods()
+        super().close()
 
     @property
     def loaded(self) -> bool:
@@ -235,36 +147,18 @@ class Ramole:
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of these tokens, special ones as they are written; loads the model on first
         use."""
-        return self._decode(list(token_ids))
+        ids = list(token_ids)
+        return str(self.engines.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
     def spell(self, token_ids: Sequence[int]) -> list[str]:
         """The text of each token by itself; half a character is the replacement sign."""
-        return [self._decode([token]) for token in token_ids]
-
-    def _decode(self, ids: list[int]) -> str:
-        return str(self.engines.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
-
-    def retrieve(
-        self, text: str, k: int = 3, exclude: Iterable[str] = (), owner: str | None = None
-    ) -> list[Hit]:
-        """The k adapters whose vectors are nearest to the text's, best first (cosine)."""
-        self._refuse_closed()
-        if has_half(text):
-            raise WrongField("text", f"={text[:60]!r} has half a character in it; send whole ones.")
-        return self.retriever.retrieve(text, k=k, exclude=tuple(exclude), owner=owner)
-
-    def neighbours(self, name: str, k: int = 3, owner: str | None = None) -> list[Hit]:
-        """The k adapters nearest to this one, itself left out."""
-        self._refuse_closed()
-        return self.retriever.neighbours(self.pool.card(name, owner), k=k, owner=owner)
+        return [self.decode([token]) for token in token_ids]
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Answer the requests, in order, at most MAX_BATCH at a time; a bad one raises before any
         runs."""
-        answers: dict[int, Generation] = {}
-        for index, item in self.stream_batch(requests):
-            if isinstance(item, Generation):
-                answers[index] = item
+        items = self.stream_batch(requests)
+        answers = {index: item for index, item in items if isinstance(item, Generation)}
         return [answers[index] for index in range(len(answers))]
 
     def stream(
@@ -321,59 +215,19 @@ class Ramole:
         for index, prepared in enumerate(asked):
             selected(index, prepared.selection)
 
-        def run(
-            indexes: Sequence[int], parts: "Sequence[Prepared]"
-        ) -> Iterator[tuple[int, Step | Generation]]:
-            stream = self.engines.stream(
-                parts,
-                session=session,
-                address=address,
-                cancelled=lambda: self._stopping.is_set() or cancelled(),
-                waiting=lambda place, before: waiting(indexes[place], before),
-                reading=lambda place, done, of: reading(indexes[place], done, of),
-                fitting=lambda place, how: fitting(indexes[place], how),
-            )
-            for place, item in stream:
-                if isinstance(item, Generation):
-                    selection = parts[place].selection
-                    item = replace(
-                        item,
-                        extra={"retrieve": spent, **item.extra},
-                        evidence=selection.evidence,
-                        notes=(*selection.notes, *item.notes, *warn_of(item.text)),
-                        part=selection.text,
-                    )
-                    if requests[indexes[place]].mix is not None:
-                        mixed = parts[place].request
-                        weights = mixed.weights and tuple(mixed.weights)
-                        item = replace(item, method=mixed.method, weights=weights)
-                yield place, item
-
+        run = run_by(
+            self.engines,
+            requests,
+            seconds=spent,
+            session=session,
+            address=address,
+            cancelled=lambda: self._stopping.is_set() or cancelled(),
+            waiting=waiting,
+            reading=reading,
+            fitting=fitting,
+        )
         follow = partial(self._preparation.follow, engines=self.engines)
         yield from stream_parts(asked, run=run, follow=follow)
-
-    def keep_mix(self, name: str, answer: Generation, owner: str | None = None) -> Mix:
-        """Keep the weights that a search found, under a name that `Request.mix` takes.
-
-        Raises RamoleError where the answer has none, or the name is taken.
-        """
-        return self._mixes.keep(name, answer, owner)
-
-    def mixes(self, owner: str | None = None) -> list[Mix]:
-        """The mixes that were kept: the owner's and the shared ones."""
-        return self._mixes.all(owner)
-
-    def remove_mix(self, name: str, owner: str | None = None) -> None:
-        """Remove one of the owner's mixes."""
-        self._mixes.remove(name, owner)
-
-    def mix_owners(self) -> set[str]:
-        """All owners of mixes."""
-        return self._mixes.owners()
-
-    def remove_mixes(self, owner: str) -> int:
-        """Remove all of the owner's own mixes; returns how many."""
-        return self._mixes.remove_all(owner)
 
     def start(self) -> None:
         """Step the batch in a thread of its own from now on: what a server does.
@@ -403,34 +257,10 @@ class Ramole:
         """
         return self._explaining.explain(request, position, top, token_ids=token_ids)
 
-    @property
-    def router_checksum(self) -> str | None:
-        """SHA-256 of the trained router's file, None where there is none."""
-        return self.weights_checksums().get("ramole")
-
-    def weights_checksums(self) -> dict[str, str]:
-        """SHA-256 of the trained weights of each method that has some."""
-        found = self._weights_folder.checksums()
-        return {name: one for name, one in found.items() if self._here.fits(find_row(name))}
-
-    def check(self, request: Request) -> None:
-        """Raise RamoleError where the request cannot run, as far as is known without the model."""
-        if request.mix is not None:  # it says method and adapters itself
-            self._mixes.get(request.mix, request.owner)
-            return
-        for turn in request.turns:
-            self._here.require(find_row(turn.method))
-        self._selector.check(request)
-
     def select(self, request: Request) -> Selection:
         """Which adapters would answer the request, and why; nothing is answered. Raises RamoleError
         where it cannot run."""
         return self.prepare([request])[0].selection
-
-    def parts(self, request: Request) -> tuple[str, ...]:
-        """The parts of the request's prompt that are answered one after another; the prompt alone
-        where it is answered as a whole."""
-        return self._preparation.parts(request)
 
     def candidates(self, requests: Sequence[Request]) -> "list[list[Candidate]]":
         """The adapters that each request would get for the turn that is answered, as the engine
@@ -461,55 +291,10 @@ class Ramole:
     def _warm_up(self, tell: Progress) -> None:
         """Do once what a first prompt would wait for: pack the adapters, as many as a start may
         take, and answer a prompt by the base and by the method that most prompts have."""
-        cards = _within(self.pool.cards(), MAX_PACKED_NUMBERS)
-        for n, card in enumerate(cards):
-            tell(f"packing the adapters, {n} of {len(cards)}", 0.95 + 0.04 * n / len(cards))
-            self.packing.pack(self.engines, card)
+        self.packing.pack_first(self.engines, self.pool.cards(), tell)
         tell("warming up", 0.99)
         self.retriever.embed([WARM_UP])
         bare = Request(WARM_UP, method="base", raw=True, max_new_tokens=2, trace=False)
-        for _ in self.stream(bare):
-            pass
+        self.generate([bare])
         with suppress(RamoleError):  # such as a damaged adapter: who asks for it is told
-            for _ in self.stream(Request(WARM_UP, max_new_tokens=4)):
-                pass
-
-    def weights_of(self, method: "Composition") -> "Trained | None":
-        """A method's trained weights; None where it has none."""
-        if method.needs_weights:
-            self._here.check(method.row)
-        elif not self._here.fits(method.row):
-            return None
-        return self._weights_folder.get(method.row, needed=method.needs_weights)
-
-    @cached_property
-    def _weights_folder(self) -> "WeightsFolder":
-        from ramole_core.composition.trained import WeightsFolder
-
-        return WeightsFolder(self.settings.adapters_dir, own=self.settings.trained_dir)
-
-    @property
-    def base_kind(self) -> str:
-        """16 hex digits that stand for the base model's layers and their sizes, whatever their
-        precision."""
-        return self._model.kind
-
-
-def _within(cards: "Sequence[AdapterCard]", most: int) -> "list[AdapterCard]":
-    """The first of these adapters, as long as they have at most so many numbers together."""
-    sums = accumulate(card.parameters for card in cards)
-    return [card for card, numbers in zip(cards, sums, strict=True) if numbers <= most]
-
-
-class _Forgetting:
-    """A listener of the pool that deletes a removed adapter's packed files."""
-
-    def __init__(self, ramole: Ramole):
-        self._ramole = ramole
-
-    def added(self, card: "AdapterCard") -> None:
-        self._ramole._explaining.forget()
-
-    def removed(self, card: "AdapterCard") -> None:
-        self._ramole._explaining.forget()
-        self._ramole.forget_units()
+            self.generate([Request(WARM_UP, max_new_tokens=4)])

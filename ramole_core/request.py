@@ -10,8 +10,9 @@ from ramole_core.answer import (
     Step as Step,
     Trace as Trace,
 )
-from ramole_core.errors import RamoleError, WrongField, did_you_mean
+from ramole_core.errors import WrongField, did_you_mean
 from ramole_core.methods import DEFAULT_METHOD, Value
+from ramole_core.request_check import check_request
 from ramole_core.request_fields import Takes, short
 from ramole_core.request_parts import (
     Exchange,
@@ -181,7 +182,7 @@ class Request(Sampling):
         for name, takes in FIELDS.items():
             if (value := getattr(self, name)) is not None or DEFAULTS.get(name) is not None:
                 object.__setattr__(self, name, takes.read(name, value))
-        _check(self)
+        check_request(self)
 
     @property
     def turns(self) -> "tuple[Request, ...]":
@@ -236,19 +237,6 @@ belong to the door."""
 DEFAULTS: Mapping[str, object] = {one.name: one.default for one in fields(Request)} | {"prompt": ""}
 
 
-WHOLE = (
-    *("adapters", "mix", "examples", "raw", "prefix_ids", "without", "later_weights"),
-    *("messages", "prompt_logprobs"),
-)
-"""Fields that hold for all of an answer; a request with one is not answered in parts."""
-
-
-def whole_fields(request: Request) -> list[str]:
-    """Which of the fields that hold for all of an answer a request has."""
-    schema = ["json_schema"] if request.json_schema is not None else []
-    return [*(name for name in WHOLE if getattr(request, name)), *schema]
-
-
 def askable_fields() -> Mapping[str, tuple[Takes, object]]:
     """The fields of a request by name: what each takes, and its default."""
     return {name: (takes, DEFAULTS[name]) for name, takes in FIELDS.items()}
@@ -276,78 +264,3 @@ def read_request(
             value = FIELDS[name].parse(name, value) if isinstance(value, str) else value
             asked[name] = FIELDS[name].read(name, value)
     return Request(**{"prompt": "", **asked}, owner=owner, trace=trace)  # pyright: ignore[reportArgumentType] read just now
-
-
-def _check(request: Request) -> None:
-    """Raise RamoleError where fields contradict each other."""
-
-    def require(good: bool, what: str) -> None:
-        if not good:
-            raise RamoleError(what)
-
-    r = request
-    require(bool(r.prompt.strip() or r.prompt_ids), "The prompt is empty; type one.")
-    require(
-        r.logprobs is not None or not r.prompt_logprobs,
-        "prompt_logprobs needs logprobs, the number of likeliest tokens; pass logprobs=0 or more.",
-    )
-    require(
-        r.raw or not r.prompt_ids,
-        "prompt_ids are the prompt as it is, without the chat template; pass raw=True with them.",
-    )
-    other = [name for name in ("system", "history", "raw", "drop_turns") if getattr(r, name)]
-    require(
-        not (r.messages and other),
-        f"messages is the whole conversation, but {', '.join(other)} came as well; leave one of "
-        "them out.",
-    )
-    require(
-        not (r.json_schema is not None and r.ignore_eos),
-        "ignore_eos=True, but an answer of json_schema ends with the JSON; leave one of them out.",
-    )
-    if r.adapters is not None:
-        require(bool(r.adapters), "adapters is an empty list; name at least one, or pass None.")
-        require(
-            len(set(r.adapters)) == len(r.adapters),
-            f"adapters names one twice: {list(r.adapters)}.",
-        )
-        both = sorted(set(r.adapters) & set(r.exclude))
-        require(not both, f"{both} stand in both adapters and exclude; take them out of one.")
-    if r.weights is not None:
-        require(r.adapters is not None, "weights needs adapters: name the adapters they belong to.")
-        require(
-            len(r.weights) == len(r.adapters or ()),
-            f"{len(r.weights)} weights for {len(r.adapters or ())} adapters; give one for each.",
-        )
-        require(
-            not r.examples,
-            "weights and examples came, but weights are what is found on examples; leave one of "
-            "them out.",
-        )
-    if r.mix is not None:
-        require(bool(r.mix.strip()), f"mix={r.mix!r}; give the name of a mix that was kept.")
-        said = [name for name in ("adapters", "weights", "examples", "exclude") if getattr(r, name)]
-        require(
-            not said,
-            f"mix={r.mix!r} says which adapters and weights, but {', '.join(said)} came as well; "
-            "leave one of them out.",
-        )
-    require(
-        not (r.raw and r.history),
-        "history needs the chat template, but raw=True leaves it out; leave one of them out.",
-    )
-    require(
-        not (r.abstain and r.adapters),
-        "abstain=True, but adapters are named, and these answer; leave one of them out.",
-    )
-    whole = whole_fields(r)
-    require(
-        not (r.split and whole),
-        f"split=True finds adapters for each part of the prompt, but {', '.join(whole)} came, "
-        "which holds for all of it; leave one of them out.",
-    )
-    require(
-        len(r.prefix_ids) < r.max_new_tokens,
-        f"prefix_ids has {len(r.prefix_ids)} tokens of the answer, and max_new_tokens="
-        f"{r.max_new_tokens} counts them in, so it has ended; ask for more, or give fewer.",
-    )

@@ -38,7 +38,7 @@ def test_who_is_not_used_stays_while_the_pages_cost_nothing(layout, by_rows):
     idle ones may have. One more and the first has left, and no page was made for it."""
     bank = Bank(layout, device=torch.device("cpu"), dtype=torch.float32, limit=2**30)
     bank.by_rows = by_rows
-    made, every = bank.made, [make_units(layout, 2, seed=n) for n in range(17)]
+    made, every = bank.tensors.made, [make_units(layout, 2, seed=n) for n in range(17)]
     for _ in range(3):
         for n in range(16):
             use(bank, every[n], str(n))
@@ -48,7 +48,7 @@ def test_who_is_not_used_stays_while_the_pages_cost_nothing(layout, by_rows):
     assert [slot.key for slot in bank.slots][-1] == "16" and "0" not in map(
         str, (slot.key for slot in bank.slots)
     )
-    assert bank.made == made
+    assert bank.tensors.made == made
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -297,7 +297,7 @@ def test_a_reader_who_goes_takes_the_readings_along(world):
     request = Request("Count to ten", method="mixture", **GIVEN)
     scheduler = world.engine.scheduler
     (answer,) = stream(
-        world, [world.prepare(request, NAMES)], cancelled=lambda: bool(scheduler._again)
+        world, [world.prepare(request, NAMES)], cancelled=lambda: bool(scheduler.batch.again)
     )
     assert answer.effects is None and answer.finish_reason == "length" and not answer.notes
     leaving = iter(reader(world, [world.prepare(request, NAMES)]))

@@ -180,7 +180,7 @@ def test_without_a_trace_the_tokens_are_the_same(parts):
 def test_a_cancelled_request_ends_at_once_and_the_others_go_on(parts):
     states = submit(parts, MIXED[:4])
     parts.engine.step()
-    parts.engine.scheduler.cancel(states[0])
+    states[0].cancel()
     ended = dict(
         (state, item) for state, item in parts.engine.step() if isinstance(item, Generation)
     )

@@ -126,6 +126,6 @@ def test_nothing_grows_over_1000_requests(tiny_llama, tmp_path):
     stats = narrow.engine.stats()
     assert stats["host_bytes"] <= narrow.engine.sizes.host_cache_bytes
     assert len(narrow.engine.bank.slots) <= 8 * PAGES
-    assert len(narrow.engine.bank.routers) == 1
+    assert len(narrow.engine.bank.tensors.routers) == 1
     if None not in memory:
         assert memory[1] - memory[0] < 12  # MiB, of 700 requests more

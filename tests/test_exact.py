@@ -81,7 +81,7 @@ def test_no_bit_differs_in_any_schedule(pair, events):
     stats = pair.narrow.engine.stats()
     assert stats["kv_bytes"] == 0
     assert not any(slot.pins for slot in pair.narrow.engine.bank.slots)
-    assert pair.narrow.engine.bank.B[0][0].shape[1] <= PAGES
+    assert pair.narrow.engine.bank.tensors.B[0][0].shape[1] <= PAGES
 
 
 def test_the_schedules_meet_evictions_waiting_chunks_and_what_is_found(pair):

@@ -50,19 +50,22 @@ def make_router(layout, names: tuple[str, ...], *, rank: int, seed: int) -> Rout
 def check_slot(bank: Bank, slot: Slot, units: Units, routers: list[Router]) -> None:
     """Its A, B and gram are what they were when it came."""
     for g, group in enumerate(bank.layout.groups):
-        if g in bank.asleep:
-            assert g not in slot.experts and bank.A[g].shape[1] == 0
+        if g in bank.tensors.asleep:
+            assert g not in slot.experts and bank.tensors.A[g].shape[1] == 0
             continue
         at = torch.tensor(slot.pages)
         own = units.A[g].shape[1] > 0
-        assert torch.equal(bank.A[g][:, at + bank.s], units.A[g] if own else 0 * bank.A[g][:, at])
-        for j, B in enumerate(bank.B[g]):
+        assert torch.equal(
+            bank.tensors.A[g][:, at + bank.tensors.s],
+            units.A[g] if own else 0 * bank.tensors.A[g][:, at],
+        )
+        for j, B in enumerate(bank.tensors.B[g]):
             assert torch.equal(B[:, at], units.B[g][j] if own else 0 * B[:, at])
             for router in routers:
-                rows = bank.router_rows(router.checksum)
+                rows = bank.tensors.routers[router.checksum]
                 span = slice(rows.start, rows.start + rows.rank)
                 for block, paths in enumerate(group.paths):
-                    found = bank.gram[g][block, j, at, span]
+                    found = bank.tensors.gram[g][block, j, at, span]
                     module = router.modules.get(paths[j])
                     said = torch.zeros_like(found)
                     if module is not None:
@@ -94,7 +97,7 @@ def test_what_is_held_stays_as_it_came(layout, seed):
             refused += slot is None
             if slot is not None:
                 pinned.append(slot)
-        slept += len(bank.asleep)
+        slept += len(bank.tensors.asleep)
         pages = [page for slot in bank.slots for page in slot.pages]
         assert len(set(pages)) == len(pages) <= bank.most
         assert bank.most * bank.page_bytes <= 9 * whole
@@ -111,9 +114,9 @@ def test_adapters_of_the_attention_take_no_room_for_experts(layout):
     assert narrow.nbytes < wide.nbytes / 4
     assert bank.most > 36 and bank.room_for([narrow]) == bank.most and bank.room_for([wide]) == 9
     few = bank.acquire("narrow", lambda: narrow)
-    before = bank.nbytes
+    before = bank.tensors.nbytes
     many = bank.acquire("wide", lambda: wide)
-    assert few and many and bank.most == 9 and bank.nbytes > before
+    assert few and many and bank.most == 9 and bank.tensors.nbytes > before
     bank.release(many)
     last = bank.acquire("more", lambda: make_units(layout, ATTENTION, rank=8, seed=3))
     assert last and bank.most > 36 and [slot.key for slot in bank.slots] == ["narrow", "more"]

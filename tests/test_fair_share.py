@@ -108,7 +108,7 @@ def submit(tiny, address: str, *, words: int = 3):
 
 def running(tiny) -> set[str]:
     scheduler = tiny.engine.scheduler
-    return {state.address for state in [*scheduler._reading, *scheduler._rows]}
+    return {state.address for state in scheduler.batch.states}
 
 
 def test_who_had_more_than_its_share_waits_until_the_others_have_their_answers(tiny):
@@ -213,11 +213,12 @@ def test_prompts_count_when_they_are_admitted(tiny):
     submit(tiny, "ben")
     while not scheduler.idle:
         tiny.engine.step()
-    scheduler._stats.prefill_seconds = 0.6 * BURST_SECONDS * scheduler._stats.prefill_tokens / 20
+    stats = scheduler.batch.stats
+    stats.prefill_seconds = 0.6 * BURST_SECONDS * stats.prefill_tokens / 20
     waiting = [submit(tiny, "evil", words=20) for _ in range(5)]
     ann = submit(tiny, "ann")
     tiny.engine.step()
-    begun = [state for state in waiting if scheduler.place(state) == 0]
+    begun = [state for state in waiting if state not in scheduler.places()]
     assert running(tiny) == {"evil", "ann"} and 1 <= len(begun) <= 3
     while tiny.heard[ann].end is None:
         tiny.engine.step()

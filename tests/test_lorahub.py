@@ -231,7 +231,7 @@ def test_a_search_changes_nobody_s_tokens_and_is_the_same_beside_others(tiny, ex
 def test_beside_others_a_search_reads_a_few_tokens_a_step(tiny):
     states = submit_others(tiny)
     scheduler = tiny.engine.scheduler
-    while scheduler._reading or not scheduler._rows:
+    while scheduler.batch.reading or not scheduler.batch.rows:
         tiny.engine.step()
     fit = tiny.engine.fit(tiny.engine.prepare(hub(), tiny.chosen(NAMES)))
     state = tiny.engine.submit_step(fit, deliver=lambda *_: None)

@@ -4,8 +4,8 @@ import pytest
 
 from ramole_core import Step
 from ramole_core.engine.engine import EngineSizes
+from ramole_core.engine.prefill import ALONE
 from ramole_core.engine.request_stream import RequestStream
-from ramole_core.engine.scheduler import ALONE
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import ask
 from tests.tiny_engine import TinyEngine

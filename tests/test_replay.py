@@ -204,9 +204,11 @@ def test_recorded_steps_go_where_memory_was_made_anew_and_with_the_engines_fault
     assert replayed(NAMES) == 6
     assert replayed(NAMES) == 9, "the last token of its known prompt, and 8 steps"
     assert runner._replays and runner._batch is None
-    made = bank.made
+    made = bank.tensors.made
     assert replayed([(f"big{n}", 15) for n in range(3)]) == 6, "other sizes"
-    assert bank.made > made and replayed(NAMES) == 8, "the bank's tensors grew: recorded at once"
+    assert bank.tensors.made > made and replayed(NAMES) == 8, (
+        "the bank's tensors grew: recorded at once"
+    )
     tiny.engine.scheduler.fail()
     assert not runner._replays and replayed(NAMES) == 7
 

@@ -9,16 +9,8 @@ import torch
 from ramole_core.composition import Signal
 from ramole_core.composition.activation import MAX_Z, TINY
 from ramole_core.kernels.compiled import view
-from ramole_core.kernels.mixing import (
-    ALIGNED,
-    INPUTS,
-    LENGTH,
-    LINEAR,
-    LOUDEST,
-    RUN,
-    UNITS_STEP,
-    WEIGHTS_STEP,
-)
+from ramole_core.kernels.gate import ALIGNED, INPUTS, LENGTH, LINEAR, LOUDEST
+from ramole_core.kernels.mixing import RUN, UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Weight
 from ramole_core.layers.batch_mix import ACTIVATIONS, FIXED, KEEPS, MASKED, BatchMix, Rows
 from ramole_core.layers.gate_softmax import TILE, in_tiles

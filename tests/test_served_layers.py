@@ -139,7 +139,7 @@ def told(world, ids, mixes, way=None, *, rows=None):
             batch, traced = BatchMix(world.bank, mixes), range(len(mixes)) if rows is None else rows
             with serving.mixing(batch, counts, trace=traced, way=way) as forward:
                 logits = world.model(ids).logits
-            assert not forward.faults
+            assert not forward.late.faults
             return logits, forward.traces()
     finally:
         installed.remove()
@@ -157,7 +157,7 @@ def served(world, ids, rows, *, trace=False, way=None):
             batch = BatchMix(world.bank, rows)
             with serving.mixing(batch, [ids.shape[1]] * len(rows), way=way) as forward:
                 logits = world.model(ids).logits
-            assert not forward.faults
+            assert not forward.late.faults
     finally:
         installed.remove()
     return logits, None
@@ -342,6 +342,6 @@ def test_a_router_that_does_not_fit_leaves_the_bank_as_it_was():
     bad = ModuleRouter(A=torch.zeros(2, 3), B=torch.zeros(5, 2))
     with pytest.raises(RuntimeError):
         world.bank.add_router(Router({path: bad}, 2, "bad"))
-    assert len({len(rows[0]) for rows in world.bank._router_A}) == 1
+    assert len({len(rows[0]) for rows in world.bank.tensors._router_A}) == 1
     again, _ = served(world, ids, [good])
     torch.testing.assert_close(again, expected, rtol=0, atol=0)

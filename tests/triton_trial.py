@@ -37,7 +37,7 @@ def run(world: World, ids: torch.Tensor, mixes, fused: Fused | None):
             batch = BatchMix(world.bank, mixes)
             with serving.mixing(batch, counts, trace=range(len(mixes)), way="all") as forward:
                 logits = world.model(ids).logits
-            assert not forward.faults, forward.faults
+            assert not forward.late.faults, forward.late.faults
             return logits, forward.traces()
     finally:
         installed.remove()

@@ -1,51 +1,44 @@
 """The engine: base model, served layers, adapters and the shared batch; a `Backend`."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Unpack
+from typing import Unpack
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ramole_core.base.model import BaseModel
-from ramole_core.composition import Candidate, Response
-from ramole_core.effects import Subset
+from ramole_core.composition import Candidate
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.bare_reading import BareReader
-from ramole_core.engine.decoding import spell
-from ramole_core.engine.effect_reading import EffectReading
 from ramole_core.engine.engine_thread import EngineThread
-from ramole_core.engine.fitting import Fit
 from ramole_core.engine.graph_step import Graphs
 from ramole_core.engine.isolated_forward import IsolatedForward
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.load_check import Verdict, check_served
 from ramole_core.engine.model_runner import ModelRunner
-from ramole_core.engine.new_state import new_pair_state, new_request_state
+from ramole_core.engine.next_tokens import NextTokens
 from ramole_core.engine.own_forward import OwnForward
-from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.placement import Placer, Weights
-from ramole_core.engine.prompt import Prepared, Prompt, encode_prompt, leave_out
+from ramole_core.engine.prompt import Prepared, encode_prompt
 from ramole_core.engine.prompt_means import KnownMeans
 from ramole_core.engine.reader import RequestReader, facts_of_model
-from ramole_core.engine.reference import Reference, remembered, response_of, what_of
-from ramole_core.engine.request_state import RequestState
+from ramole_core.engine.reference import Reference, remembered, what_of
 from ramole_core.engine.request_stream import Caller, RequestStream
-from ramole_core.engine.scheduler import Event, Scheduler, Sizes
+from ramole_core.engine.running_batch import Event
+from ramole_core.engine.scheduler import Scheduler, Sizes
 from ramole_core.engine.segment_maker import SegmentMaker
-from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.store import UnitStore
-from ramole_core.errors import Busy, fault_of
+from ramole_core.engine.submission import Submission
+from ramole_core.errors import fault_of
 from ramole_core.kernels.all import compile_kernels
-from ramole_core.kernels.threads import kernels_alone
 from ramole_core.layers import Bank, find_layout, fused_of, install_serving, is_exact
 from ramole_core.request import Generation, Request, Step
-from ramole_core.turns import Source, TurnLock, never
+from ramole_core.turns import TurnLock
 
 
 @dataclass(frozen=True)
@@ -59,14 +52,6 @@ class EngineSizes(Sizes):
     """Where packed adapters are kept; None: in memory only."""
     reference_dir: Path | None = field(default=None)
     """Where the reference's inputs are kept (`reference.py`); None: read at every start."""
-
-
-class Likely(NamedTuple):
-    """The likeliest next tokens, best first."""
-
-    tokens: list[tuple[str, float]]
-    """With their probabilities."""
-    ids: list[int]
 
 
 class Engine:
@@ -155,10 +140,20 @@ class Engine:
             behind=self.scheduler.behind,
             note=lambda source, seconds: self.scheduler.shares.add(seconds, [(source, 1.0)]),
         )
-        self._bare = BareReader(base.model, self.layout, placer=self._placer, alone=self._alone)
+        self._bare = BareReader(
+            base.model, self.layout, placer=self._placer, alone=self._alone, store=self.store
+        )
+        self.examine = self._bare.examine
         self._reader = RequestReader(base.tokenizer, self.facts, weights=weights)
         self.read, self.prepare = self._reader.read, self._reader.prepare
         self.complete, self.fit = self._reader.complete, self._reader.fit
+        submission = Submission(
+            self.scheduler, self._maker, self._reader, made_bytes=sizes.host_cache_bytes
+        )
+        self.submit, self.submit_step = submission.submit, submission.submit_step
+        self.read_again = submission.read_again
+        following = NextTokens(base.tokenizer, maker=self._maker, alone=self._alone)
+        self.next_tokens, self.next_logits = following.likeliest, following.logits
         self._thread: EngineThread | None = None
         self.verdict = None if own is None else self._check(own)
         read = remembered(
@@ -229,122 +224,6 @@ class Engine:
     def keep_only(self, checksums: Iterable[str]) -> None:
         self.store.keep_only(checksums)
 
-    def submit(
-        self,
-        prepared: Prepared,
-        *,
-        session: str = "",
-        address: str = "",
-        stopped: bool = False,
-        deliver: Callable[[RequestState, Step | Generation | PairReading | Exception], None]
-        | None = None,
-    ) -> RequestState:
-        """Queue a request, after reading its adapters and placing its method's decision in the
-        caller's thread. Of one that is `stopped` already, nothing is made.
-
-        Raises RamoleError where it could never run, Busy where too many wait.
-        """
-        self.scheduler.queue.check_place(session=session, address=address)
-        prepared = leave_out(prepared)
-        segments = self._maker.segments(prepared, bare=stopped)
-        self._check_made(segments)
-        count = len(prepared.candidates) if stopped else len(segments.open.names)
-        state = new_request_state(
-            prepared,
-            segments,
-            prepared.candidates[:count],
-            facts=self.facts,
-            tokenizer=self.tokenizer,
-            session=session,
-            address=address,
-        )
-        return self.scheduler.submit(state, deliver)
-
-    def submit_step(
-        self,
-        fit: Fit,
-        *,
-        session: str = "",
-        address: str = "",
-        deliver: Callable[[RequestState, Step | Generation | PairReading | Exception], None],
-    ) -> RequestState:
-        """Put the next step of a search into the queue: its examples, read by one row under the
-        weights that it asks for; `deliver` gets the `PairReading` once all are read.
-
-        Raises as `submit` does.
-        """
-        self.scheduler.queue.check_place(session=session, address=address)
-        asked, reading = fit.ask(), fit.reading()
-        placement = self._maker.place(asked, fit.candidates, ephemeral=True)
-        names = tuple(one.name for one in fit.candidates)
-        segments = Segments((Segment(reading.longest, placement, names),))
-        self._check_made(segments)
-        state = new_pair_state(
-            replace(asked, trace=False),
-            reading,
-            segments,
-            fit.candidates,
-            tokenizer=self._base.tokenizer,
-            session=session,
-            address=address,
-        )
-        return self.scheduler.submit(state, deliver)
-
-    def read_again(
-        self,
-        prepared: Prepared,
-        state: RequestState,
-        deliver: Callable[[RequestState, Step | Generation | PairReading | Exception], None],
-    ) -> EffectReading:
-        """Have the tokens of an answer that has ended read again, beside the batch; `deliver` gets
-        a `PairReading` of each of the reading's states. Raises RamoleError where its method cannot
-        use some of its adapters without the others."""
-        prepared = leave_out(prepared)
-        reading = EffectReading.of(state)
-        states = {}
-        for subset in reading.wanted:
-            states[self._pair_state(prepared, state, reading, subset)] = subset
-        for one in states:
-            one.deliver = deliver
-        reading.states = states
-        self.scheduler.read_again(list(states))
-        return reading
-
-    def _pair_state(
-        self, prepared: Prepared, state: RequestState, reading: EffectReading, left: Subset
-    ) -> RequestState:
-        if left == reading.everybody:
-            segments = state.segments
-        elif left:
-            segments = self._maker.with_subset(prepared, state.segments, left)
-        else:
-            segments = self._maker.segments(prepared.bare())
-        one = new_pair_state(
-            replace(
-                prepared.request, trace=False, effects=False, logprobs=None, prompt_logprobs=False
-            ),
-            PairReading([reading.pair]),
-            segments,
-            state.candidates,
-            tokenizer=self._base.tokenizer,
-            session=state.session,
-            address=state.address,
-        )
-        one.number, one.becomes = state.number, state.length
-        return one
-
-    def _check_made(self, segments: Segments) -> None:
-        """Raise Busy where merges that wait would take more than the host cache may."""
-        made = segments.made
-        if made:
-            for state in self.scheduler.queue.states():
-                made |= state.segments.made
-            if len(made) > 1 and sum(made.values()) > self.sizes.host_cache_bytes:
-                raise Busy(
-                    "The server is busy: the merges of the requests that wait fill its memory; "
-                    "try again in a moment."
-                )
-
     def step(self) -> list[Event]:
         """Run one iteration of the batch and deliver its results.
 
@@ -364,37 +243,6 @@ class Engine:
             state.deliver(state, item)
         return events
 
-    def next_tokens(
-        self, asked: Sequence[Prepared], ids: Sequence[int], *, top: int
-    ) -> list[Likely]:
-        """The `top` likeliest tokens after `ids`, with their probabilities, as each request would
-        have them. Raises RamoleError where the bank is full of adapters in use."""
-        found = self._logits(asked, [list(ids)] * len(asked)).softmax(-1).topk(top)
-        return [
-            Likely(list(zip(spell(self._base.tokenizer, ids), chances, strict=True)), ids)
-            for ids, chances in zip(found.indices.tolist(), found.values.tolist(), strict=True)
-        ]
-
-    def next_logits(self, asked: Sequence[Prepared]) -> Float[Tensor, "b v"]:
-        """The logits after each of these prompts, as each request would have them; float32 on the
-        CPU, for comparing engines. Raises as `next_tokens` does."""
-        return self._logits(asked, [list(one.prompt.ids) for one in asked]).cpu()
-
-    def _logits(
-        self, asked: Sequence[Prepared], every: Sequence[list[int]]
-    ) -> Float[Tensor, "b v"]:
-        """The logits, float32, after these tokens of each request."""
-        full = "The adapters in use leave no room for these now; try again in a moment."
-        jobs = [
-            (self._maker.segments(one, length=len(ids)), ids)
-            for one, ids in zip(asked, every, strict=True)
-        ]
-        lengths = [len(one.prompt.ids) + one.prompt.room for one in asked]
-        logits, faults = self._alone.read(jobs, full=full, becomes=lengths)
-        for n, error in faults.items():
-            raise fault_of(error, asked[n].request.method)
-        return logits.float()
-
     @contextmanager
     def mixing(
         self, asked: Sequence[tuple[Request, Sequence[Candidate]]], l: int
@@ -411,42 +259,13 @@ class Engine:
         with self._lock.turn(), self._placer.pinned(placements, full) as rows:
             with self._runner.mixing(rows, l) as forward:
                 yield
-            for row, error in forward.faults.items():
+            for row, error in forward.late.faults.items():
                 raise fault_of(error, asked[row][0].method)
-
-    def examine(
-        self,
-        prompts: Sequence[Prompt],
-        candidates: Sequence[Sequence[Candidate]],
-        *,
-        source: Source = ("", ""),
-        cancelled: Callable[[], bool] = never,
-    ) -> list[list[Response]]:
-        """Each candidate's response to the end of its prompt; the base reads each prompt once for
-        all of its candidates.
-
-        The batch goes on meanwhile, and sources take turns. Raises Cancelled where `cancelled` is
-        true before all are read.
-        """
-        if not prompts:
-            return []
-        ids = [prompt.ids for prompt in prompts]
-        inputs = self._bare.ends(ids, source=source, cancelled=cancelled)
-        with kernels_alone():
-            return [
-                [self._response(one, [x[:, n] for x in inputs]) for one in part]
-                for n, part in enumerate(candidates)
-            ]
 
     def mean_inputs(self, turn: Request) -> Mapping[str, Tensor]:
         """The mean input of each block, by its path, over the prompt of this turn alone, as the
         bare base reads it beside the batch; of the last prompts it is remembered."""
-
         return self._known_means.get(encode_prompt(turn, self._base.tokenizer), self._bare.means)
-
-    @torch.inference_mode()
-    def _response(self, one: Candidate, inputs: Sequence[Tensor]) -> Response:
-        return response_of(self.store.get(one.checksum, one.load), inputs)
 
     def forget_prefixes(self) -> None:
         """Drop the keys and values that no request holds: prompts are read again from the start."""
@@ -459,7 +278,7 @@ class Engine:
             **self.scheduler.stats(),
             "forwards": self._runner.count,
             "replayed": self._runner.replayed,
-            "bank_bytes": self.bank.nbytes,
+            "bank_bytes": self.bank.tensors.nbytes,
             "bank_adapters": len(self.bank.slots),
             "bank_pages": self.bank.high,
             "bank_loads": self.bank.loads,

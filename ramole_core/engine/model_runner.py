@@ -145,7 +145,7 @@ class ModelRunner:
                         tuple(traced),
                         kv,
                         kv.memory.version,
-                        self._bank.made,
+                        self._bank.tensors.made,
                         forward,
                         told,
                         cache.positions,
@@ -208,7 +208,7 @@ class ModelRunner:
         gates: list[Tensor | None] = [None] * b
         for n, found in zip(traced, forward.traces(), strict=True):
             gates[n] = found.clone()
-        return Output(logits, kept or {}, gates, forward.faults)
+        return Output(logits, kept or {}, gates, forward.late.faults)
 
     def _kind(
         self, mixes: list[RowMix], traced: Sequence[int], spans: Sequence[Span]

@@ -116,9 +116,8 @@ class Placer:
         method = find_method(request.method)
         candidates = list(candidates)[: method.experts(len(candidates))]
         weights = None if request.weights is None else tuple(request.weights)
-        trained = None
-        if (candidates or method.brings) and weights is None:
-            trained = self._weights(method)
+        learned = (candidates or method.brings) and weights is None
+        trained = self._weights(method) if learned else None
         candidates = list(method.bring(candidates, trained))
         if not candidates:
             nothing = torch.zeros(len(self._layout.flat), 0)
@@ -127,11 +126,11 @@ class Placer:
             off = torch.cat([off[:, : len(candidates)], off[:, -1:]], dim=1)
             off = off if off.any() else None
         every = [self._store.get(one.checksum, one.load) for one in candidates]
-        told = every
+        left = every
         if off is not None:
-            told = [lacking(units, off[:, j]) for j, units in enumerate(every)]
+            left = [lacking(units, off[:, j]) for j, units in enumerate(every)]
         ask = Ask(
-            tuple(self._adapter(*pair) for pair in zip(candidates, told, strict=True)),
+            tuple(self._adapter(*pair) for pair in zip(candidates, left, strict=True)),
             self._layout.sites,
             complete_options(request.method, request.options),
             weights,
@@ -153,12 +152,16 @@ class Placer:
         bypass = self._bypass(request.method, decision)
         keys = [one.key for one in adapters] + ([] if bypass is None else [bypass.key])
         key = placement_key(request.method, ask, decision, held=keys, present=ask.present)
+        gate, table = decision.gate, None
+        if gate is not None and self._bank.device.type == "cpu":
+            sizes = [units.rank for units in every]
+            table = score_table(gate, self._layout.flat, sizes, ask.present)
         placement = Placement(
             decision,
             adapters,
             bypass,
             present=ask.present,
-            score_table=self._score_table(decision, adapters, ask),
+            score_table=table,
             key=key,
         )
         self._check_room([one.units for one in placement.held])
@@ -237,14 +240,6 @@ class Placer:
             usual=units.usual,
             share=one.share,
         )
-
-    def _score_table(
-        self, decision: Decision, adapters: Sequence[Held], ask: Ask
-    ) -> np.ndarray | None:
-        if decision.gate is None or self._bank.device.type != "cpu":
-            return None
-        sizes = [one.units.rank for one in adapters]
-        return score_table(decision.gate, self._layout.flat, sizes, ask.present)
 
     def _merged(
         self,

@@ -47,7 +47,7 @@ class CapturedStep:
     def lies_in(self, kv: KvCache) -> bool:
         """Whether all that it reads is still where it was."""
         same = kv is self.kv and kv.memory.version == self.places
-        return same and self.batch.bank.made == self.pages
+        return same and self.batch.bank.tensors.made == self.pages
 
     def take(self, batch: BatchMix) -> None:
         """Refill its tables with those of other rows, of the same sizes; on a CPU."""

@@ -40,13 +40,16 @@ NO_NUMBER = (
     "for the model's precision; give it a smaller weight, or leave it out."
 )
 
+Result = Step | Generation | PairReading | Exception
+Deliver = Callable[["RequestState", Result], None]
+"""Called with each token and the end, by the thread that runs the model."""
+
 
 @dataclass(eq=False)
 class RequestState:
     """A submitted request; everything but `cancel` belongs to the scheduler."""
 
     request: Request
-    session: str
     ids: list[int]
     """All tokens that are known: prompt, given ones, and those that were made."""
     prompt_length: int
@@ -65,12 +68,10 @@ class RequestState:
     """Goes into the answer's."""
     number: int = 0
     """In the order of the queue, which sets it."""
+    session: str = ""
     address: str = ""
     """Where the session comes from; empty: unknown, the session stands for it."""
-    deliver: Callable[["RequestState", "Step | Generation | PairReading | Exception"], None] = (
-        lambda *_: None
-    )
-    """Called with each token and the end, by the thread that runs the model."""
+    deliver: Deliver = lambda *_: None
     sequence: KvSequence | None = None
     """Its keys and values, once it runs."""
     mix: RowMix | None = None

@@ -18,7 +18,7 @@ from ramole_core.engine.engine_thread import EngineThread
 from ramole_core.engine.fitting import Fit, needs_fit
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.prompt import Prepared
-from ramole_core.engine.request_state import RequestState
+from ramole_core.engine.request_state import Deliver, RequestState, Result
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.request import Fitting, Generation, Step
 
@@ -63,9 +63,8 @@ class RequestStream:
         self._cancelled, self._waiting = caller["cancelled"], caller["waiting"]
         self._fitting = caller.get("fitting", lambda index, how: None)
         self._reading = caller.get("reading", lambda index, done, of: None)
-        self._news: queue.SimpleQueue[
-            tuple[RequestState, Step | Generation | PairReading | Exception]
-        ] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[tuple[RequestState, Result]] = queue.SimpleQueue()
+        self._deliver: Deliver = lambda state, item: self._news.put((state, item))
         self._open: dict[RequestState, int] = {}
         self._places: dict[int, int] = {}
         self._done: dict[int, int] = {}
@@ -95,8 +94,8 @@ class RequestStream:
             self._stop()
             if self._fit is not None:
                 self._fit.close()
-            if self._open or self._trying or self._held:
-                self._drain()
+            if self._thread() is None and (self._open or self._trying or self._held):
+                self._engine.step()  # frees their rows
 
     def _stop(self) -> None:
         self._stopped = True
@@ -135,20 +134,16 @@ class RequestStream:
                 session=self._session or prepared.request.owner or "",
                 address=self._address,
                 stopped=self._stopped,
-                deliver=lambda state, item: self._news.put((state, item)),
+                deliver=self._deliver,
             )
         except Busy:
-            if self._first(index):
+            if not (index or self._open or self._fit):  # else it waits for one of these
                 raise
             return False
         self._open[state] = index
         if self._stopped:
             state.cancel()
         return True
-
-    def _first(self, index: int) -> bool:
-        """Whether it is the first one: then Busy is raised, else it waits."""
-        return not (index or self._open or self._fit)
 
     def _search(self) -> None:
         """Submit the search's next step, or the request once its weights are found."""
@@ -179,14 +174,14 @@ class RequestStream:
                 fit,
                 session=self._session or self._asked[index].request.owner or "",
                 address=self._address,
-                deliver=lambda state, item: self._news.put((state, item)),
+                deliver=self._deliver,
             )
         except Busy:
             if not (index or self._open or fit.report):
                 raise
         self._wake()
 
-    def _tried(self, item: Step | Generation | PairReading | Exception) -> None:
+    def _tried(self, item: Result) -> None:
         """Take the result of a step of the search."""
         self._trying = None
         if isinstance(item, Exception):
@@ -240,20 +235,15 @@ class RequestStream:
                         item = self._hold(state, _Held(index, item, time.perf_counter()))
                 if item is not None:
                     yield index, item
-            try:
-                state, item = self._news.get_nowait()
-            except queue.Empty:
+            if self._news.empty():
                 return
+            state, item = self._news.get()
 
     def _hold(self, state: RequestState, held: "_Held") -> Generation | None:
         """Queue an answer's second readings; returns the answer where there are none, or they
         fail."""
         try:
-            reading = self._engine.read_again(
-                self._asked[held.index],
-                state,
-                deliver=lambda state, item: self._news.put((state, item)),
-            )
+            reading = self._engine.read_again(self._asked[held.index], state, self._deliver)
         except RamoleError as error:
             return held.without(error)
         if not reading.states:
@@ -261,9 +251,7 @@ class RequestStream:
         self._held[reading] = held
         self._wake()
 
-    def _read(
-        self, state: RequestState, item: Step | Generation | PairReading | Exception
-    ) -> Iterator[tuple[int, Generation]]:
+    def _read(self, state: RequestState, item: Result) -> Iterator[tuple[int, Generation]]:
         """Take a reading's result: the answer with effects after the last one, without where one
         failed or was cancelled."""
         reading = next((one for one in self._held if state in one.states), None)
@@ -281,11 +269,6 @@ class RequestStream:
             answer = held.without(item if isinstance(item, Exception) else None)
         del self._held[reading]
         yield held.index, answer
-
-    def _drain(self) -> None:
-        """Free the rows after the caller has gone, where no thread does."""
-        if self._thread() is None:
-            self._engine.step()
 
 
 @dataclass(frozen=True)

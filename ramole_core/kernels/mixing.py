@@ -9,11 +9,8 @@ their pages are widened once for all of them. No adapter of another row is read 
 batched gather, arXiv 2310.18547, for a CPU).
 """
 
-import math
-
 import numpy as np
 
-from ramole_core.composition.activation import MAX_Z, TINY
 from ramole_core.kernels.call_args import (
     TILES,
     bytes_at,
@@ -27,6 +24,15 @@ from ramole_core.kernels.call_args import (
 from ramole_core.kernels.compiled import copy_row, fill, kernel
 from ramole_core.kernels.direct import MAX_DIRECT_ROWS, dots_of_halves
 from ramole_core.kernels.dots import COLUMNS, NONE, dots
+from ramole_core.kernels.gate import (
+    INPUTS,
+    LINEAR,
+    activation_z,
+    gate_weights,
+    score_units,
+    update_lengths,
+    weigh_units,
+)
 from ramole_core.kernels.half_dots import half_dots
 from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.vectors import LANES
@@ -47,9 +53,6 @@ NORMS, TRACED, X_HALF, FORMS, FORM_TABLES, X_WIDE = range(32, 38)
 """The words of a call, behind the two of every call; from ROWS on the tables of `batch_mix.Rows`,
 and at last the lengths of the weighted updates, [m, N, k] as ALPHA, whose rows have either,
 whether x is bfloat16 as it lies, by row what its gate's own score reads, and x in float32."""
-ALIGNED, LENGTH, LOUDEST, LINEAR, INPUTS = range(1, 6)
-"""The forms of `decision.UnitScore`, and W x; 0: a row has none of them."""
-_TINY, _MAX_Z, _NO_LENGTH = np.float32(TINY), np.float32(MAX_Z), np.float32(1e-30)
 
 
 @kernel()
@@ -152,14 +155,15 @@ def _mix(pointer):
         units = words[UNITS] + 4 * (j * words[N] + start) * units_row
         traced = words[ALPHA] != 0 and bytes_at(words[TRACED] + row, 1, 1)[0, 0] != 0
         slots = ints(words[SLOTS] + 4 * row * pages_row, 1, pages_row)[0]
+        acts = bytes_at(words[ACTS] + row * pages_row, 1, pages_row)[0]
+        at = (words[FIRST] + j) * words[ROWS] + row
+        present = bytes_at(words[PRESENT] + at * k, 1, k)[0]
         if words[STEPS] & WEIGHTS_STEP:
             _score_inputs(words, row, j, start, tokens, counts[1], linear)
         early = R > FEW_PAGES and _weighs_before_units(words, row, asks)
         if early:
             for n in range(tokens):
                 _weigh(words, row, start + n, j, spare, spare, score, ready[n], aside, linear[n])
-            at = (words[FIRST] + j) * words[ROWS] + row
-            present = bytes_at(words[PRESENT] + at * k, 1, k)[0]
             used = _used(ready, tokens, slots, present, R, counts[1], picked)
             for n in range(used):
                 few[n] = pages[picked[n]]
@@ -178,17 +182,17 @@ def _mix(pointer):
                 _respond(words, pages, R, j, router, rank, q, tokens, grams, responses)
             for n in range(tokens):
                 one = floats(units + 4 * n * units_row, 1, units_row)[0]
-                at = 4 * (j * words[N] + start + n) * k
-                weight = floats(words[ALPHA] + at, 1, k)[0] if traced else spare
+                place = 4 * (j * words[N] + start + n) * k
+                weight = floats(words[ALPHA] + place, 1, k)[0] if traced else spare
                 if early:
                     copy_row(weight, ready[n], counts[1])
                 else:
                     _weigh(
                         words, row, start + n, j, one, responses[n], score, weight, aside, linear[n]
                     )
-                _apply(words, row, j, one, weight)
+                weigh_units(one, slots, acts, present, R, counts[1], weight)
                 if traced:
-                    _measure(one, slots, R, floats(words[NORMS] + at, 1, k)[0])
+                    update_lengths(one, slots, R, floats(words[NORMS] + place, 1, k)[0])
 
 
 @kernel()
@@ -214,7 +218,7 @@ def _weigh(words, row, token, j, units, responses, score, weight, aside, linear)
             for c in range(R):
                 if slots[c] < k:
                     score[slots[c]] += units[c] * units[c]
-            _activation_z(score, usual, present, own, k)
+            activation_z(score, usual, present, own, k)
         for c in range(k):
             score[c] += fixed[c]
         if words[LATE]:
@@ -225,33 +229,20 @@ def _weigh(words, row, token, j, units, responses, score, weight, aside, linear)
             for c in range(R):
                 if slots[c] < k and present[slots[c]] != 0:
                     score[slots[c]] += responses[c] * units[c]
-        form = ints(words[FORMS] + 8 * row, 1, 2)[0, 0]
+        form, top = ints(words[FORMS] + 8 * row, 1, 2)[0]
         if form == INPUTS:
             for c in range(k):
                 score[c] += linear[c]
         elif form != 0:
-            _score_units(words, row, module, units, slots, present, R, k, score, aside)
-        _weights(score, present, weight, k, asks)
+            wide = k if form == LINEAR else 1
+            whole = longs(words[FORM_TABLES] + 8 * row, 1, 1)[0, 0]
+            table = floats(whole + 4 * module * wide * R, wide, R)
+            score_units(form, top, table, units, slots, present, R, k, score, aside)
+        gate_weights(score, present, weight, k, asks)
         bias = floats(words[BIAS] + 4 * at * k_all, 1, k_all)[0]
         for c in range(k):
             if present[c] != 0 or asks[0] == 2:
                 weight[c] += bias[c]
-
-
-@kernel()
-def _apply(words, row, j, units, weight):
-    """One token's units times its weights, or times 0 where an adapter lacks the module."""
-    pages_row, k_all = words[PAGES_ROW], words[K]
-    at = (words[FIRST] + j) * words[ROWS] + row
-    slots = ints(words[SLOTS] + 4 * row * pages_row, 1, pages_row)[0]
-    acts = bytes_at(words[ACTS] + row * pages_row, 1, pages_row)[0]
-    R, k = ints(words[COUNTS] + 8 * row, 1, 2)[0]
-    present = bytes_at(words[PRESENT] + at * k_all, 1, k_all)[0]
-    for c in range(R):
-        if acts[c] != 0:
-            units[c] = _activate(units[c], acts[c])
-        if slots[c] < k:
-            units[c] *= weight[slots[c]] if present[slots[c]] != 0 else np.float32(0)
 
 
 @kernel()
@@ -304,118 +295,6 @@ def _spread(compact, tokens, picked, used, units):
     for token in range(tokens):
         for n in range(used):
             units[token, picked[n]] = compact[token, n]
-
-
-@kernel()
-def _score_units(words, row, module, units, slots, present, R, k, score, aside):
-    """score [k] += the row's score by units alone (`decision.UnitScore`), whose scale its table
-    has."""
-    form, top = ints(words[FORMS] + 8 * row, 1, 2)[0]
-    own, length = aside[0], aside[1]
-    for c in range(k):
-        own[c] = length[c] = np.float32(0)
-    wide = k if form == LINEAR else 1
-    whole = longs(words[FORM_TABLES] + 8 * row, 1, 1)[0, 0]
-    table = floats(whole + 4 * module * wide * R, wide, R)
-    total = np.float32(0)
-    for c in range(R):
-        if slots[c] < k and present[slots[c]] != 0:
-            length[slots[c]] += units[c] * units[c]
-            total += units[c] * units[c]
-            if form == LINEAR:
-                for other in range(k):
-                    own[other] += table[other, c] * units[c]
-            else:
-                own[slots[c]] += table[0, c] * units[c]
-    total = np.sqrt(max(total, _NO_LENGTH))
-    for c in range(k):
-        if form == LINEAR:
-            score[c] += own[c] / total
-        elif form == ALIGNED:
-            score[c] += abs(own[c])
-        elif form == LENGTH:
-            score[c] += table[0, 0] * np.sqrt(max(length[c], _NO_LENGTH))
-        else:
-            better = 0
-            for other in range(k):
-                one, two = abs(own[other]), abs(own[c])
-                if one > two or (one == two and other < c):
-                    better += 1
-            kept = better < top
-            score[c] += np.sqrt(max(length[c], _NO_LENGTH)) if kept else np.float32(-1)
-
-
-@kernel()
-def _measure(units, slots, R, norms):
-    """norms [k]: |alpha v| of each adapter, from its weighted units (B's columns are orthonormal,
-    `units.pack_units`)."""
-    for c in range(norms.shape[0]):
-        norms[c] = 0  # a step that is replayed finds those of the step before
-    for c in range(R):
-        if slots[c] < norms.shape[0]:
-            norms[slots[c]] += units[c] * units[c]
-    for c in range(norms.shape[0]):
-        norms[c] = np.sqrt(norms[c])
-
-
-@kernel()
-def _activate(u, act):
-    """The activations of `batch_mix.ACTIVATIONS`: gelu as torch's own, relu."""
-    if act == 1:
-        full = np.float64(u)
-        return np.float32(0.5 * full * (1.0 + math.erf(full * 0.7071067811865476)))
-    return max(u, np.float32(0))
-
-
-@kernel()
-def _activation_z(score, usual, present, own, k):
-    """score [k]: the activation z-score term of each adapter, from its |v|^2.
-
-    |v|^2 is the sum of squared units, because B's columns are orthonormal (`units.pack_units`).
-    """
-    for c in range(k):
-        if present[c] == 0:
-            score[c] = np.float32(0)
-            continue
-        z = (np.float32(0.5) * np.log(score[c] + _TINY) - usual[c, 0]) * usual[c, 1]
-        score[c] = own * min(max(z, -_MAX_Z), _MAX_Z)
-
-
-@kernel()
-def _weights(score, present, weight, k, asks):
-    """Softmax over the best unmasked adapters, or their scores; 0 for the others. The gate may mask
-    adapters that lack the module."""
-    keep, top, raw = asks[0] == 2, asks[3], asks[4] != 0
-    chosen = k if top == 0 else min(top, k)
-    for c in range(k):
-        weight[c] = np.float32(0) if present[c] != 0 or keep else np.float32(-1)
-    if chosen < k:  # mark all but the `chosen` best; of equal ones the first is the better
-        for c in range(k):
-            if weight[c] == 0:
-                better = 0
-                for d in range(k):
-                    if (present[d] != 0 or keep) and (
-                        score[d] > score[c] or (score[d] == score[c] and d < c)
-                    ):
-                        better += 1
-                if better >= chosen:
-                    weight[c] = np.float32(-1)
-    most = np.float32(-np.inf)
-    for c in range(k):
-        if weight[c] == 0 and score[c] > most:
-            most = score[c]
-    total = np.float32(0)
-    for c in range(k):
-        if weight[c] < 0:
-            weight[c] = np.float32(0)
-        elif raw:
-            weight[c] = score[c]
-        else:
-            weight[c] = np.exp(score[c] - most)
-        total += weight[c]
-    if not raw:
-        for c in range(k):
-            weight[c] = weight[c] / total if total > 0 else np.float32(0)
 
 
 MIX = Kernel(_mix)

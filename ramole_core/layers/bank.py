@@ -10,14 +10,14 @@ A group of experts has pages only while some adapter has an expert there: they a
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ramole_core.composition import Router
-from ramole_core.kernels.compiled import DTYPES, view
+from ramole_core.kernels.compiled import DTYPES
+from ramole_core.layers.bank_tensors import BankTensors
 from ramole_core.layers.layout import Layout
 from ramole_core.layers.units import PageRoom, Units
 
@@ -46,16 +46,6 @@ class Slot:
     """It is used once: it leaves with its last request."""
 
 
-@dataclass
-class RouterRows:
-    """Where the rows of one router stand among all routers' rows."""
-
-    start: int
-    rank: int
-    B: list[list[Tensor]] = field(repr=False)
-    """By group and module: [L, s, o], float32, divided by sqrt(s)."""
-
-
 class Bank:
     """The adapter bank's pages and their owners. Not thread-safe."""
 
@@ -66,8 +56,6 @@ class Bank:
         """Whether compiled kernels walk each token's own pages."""
         self.wide = torch.promote_types(dtype, torch.float32)
         self._room = PageRoom(layout, dtype=dtype, limit=limit)
-        self.asleep = self._room.experts
-        """Groups without pages, which no adapter here changes."""
         self.has_experts = False
         """Whether an adapter here has some."""
         self.page_bytes = self._room.page_bytes(frozenset())
@@ -75,31 +63,13 @@ class Bank:
         self.loads = self.evictions = 0
         self.version = 0
         """Counts every change of pages, numbers or router rows: what was built from them is old."""
-        self.made = 0
-        """Counts how often the tensors were made anew."""
         self._slots: dict[Hashable, Slot] = {}  # least recently used first
         self._free = list(range(min(FIRST, self.most)))
-        self._size = len(self._free)
-        self._routers: dict[str, RouterRows] = {}
-        self._router_A: list[Tensor] = [
-            _zeros(len(g.paths), 0, g.m, g.i, like=torch.zeros(1, dtype=dtype, device=device))
-            for g in layout.groups
-        ]
-        self.A: list[Tensor] = []
-        """By group, [L, s + pages, m, i]: the routers' rows first."""
-        self.B: list[list[Tensor]] = []
-        """By group and module, [L, pages, o]."""
-        self.gram: list[Tensor] = []
-        """By group, [L, m, pages, s], float32."""
-        self._views: dict[tuple[int, int], tuple[np.ndarray, np.ndarray, list[np.ndarray]]] = {}
-        self._make(self._size)
+        self.tensors = BankTensors(
+            layout, device=device, dtype=dtype, asleep=self._room.experts, size=len(self._free)
+        )
 
     # --- what the layers read -----------------------------------------------------------------
-
-    @property
-    def s(self) -> int:
-        """Rows of all routers together; in `A` they stand before the pages."""
-        return self._router_A[0].shape[1]
 
     @property
     def high(self) -> int:
@@ -114,37 +84,6 @@ class Bank:
     @property
     def slots(self) -> list[Slot]:
         return list(self._slots.values())
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all pages and gates."""
-        every = [*self.A, *self.gram, *(B for one in self.B for B in one)]
-        return sum(tensor.nbytes for tensor in every)
-
-    def router_rows(self, checksum: str) -> RouterRows:
-        return self._routers[checksum]
-
-    @property
-    def routers(self) -> list[str]:
-        return list(self._routers)
-
-    def views(self, g: int, block: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        """A, gram and each B of one group in one block, as the memory that a CPU's kernels read."""
-        found = self._views.get((g, block))
-        if found is None:
-            every = [view(B[block]) for B in self.B[g]]
-            found = self._views[g, block] = view(self.A[g][block]), view(self.gram[g][block]), every
-        return found
-
-    def units_of(self, slot: Slot, g: int, block: int, j: int) -> Tensor:
-        """A of one adapter at one module, [r, i], a view where its pages are contiguous; r = 0
-        where it lacks the module."""
-        start = self.layout.first(g, block)
-        pages = slot.pages if slot.present[start + j] else []
-        first, last = (pages[0], pages[-1]) if pages else (0, -1)
-        if pages == list(range(first, last + 1)):
-            return self.A[g][block][self.s + first : self.s + last + 1, j]
-        return self.A[g][block][[self.s + page for page in pages], j]
 
     def owner(self) -> Tensor:
         """[high, width] one-hot, in the gate's dtype: each page's owner; free pages are zero."""
@@ -178,7 +117,7 @@ class Bank:
                 key, self._number(), pages, units.present, experts, activation, ephemeral=ephemeral
             )
             try:
-                self._write(slot.pages, units)
+                self.tensors.write(slot.pages, units)
             except BaseException:
                 self._free.extend(pages)
                 raise
@@ -202,7 +141,7 @@ class Bank:
 
     def _most_with(self, experts: frozenset[int]) -> int:
         """The most pages where these groups of experts have some."""
-        same = self._room.experts - experts == self.asleep
+        same = self._room.experts - experts == self.tensors.asleep
         return self.most if same else self._room.most(experts)
 
     def tidy(self) -> None:
@@ -242,15 +181,15 @@ class Bank:
     def _wake(self, experts: frozenset[int]) -> None:
         """Allocate pages for these groups of experts alone."""
         asleep = self._room.experts - experts
-        if asleep == self.asleep:
+        if asleep == self.tensors.asleep:
             return
         most = self._most_with(experts)
-        if most < self._size:
+        if most < self.tensors.size:
             self._close_holes()
             self._free = [page for page in self._free if page < most]
-        self.asleep, self.has_experts = asleep, bool(experts)
+        self.tensors.asleep, self.has_experts = asleep, bool(experts)
         self.most, self.page_bytes = most, self._room.page_bytes(experts)
-        self._make(min(self._size, most))
+        self.tensors.resize(min(self.tensors.size, most))
         self.version += 1
 
     def _drop(self, slot: Slot) -> None:
@@ -281,131 +220,21 @@ class Bank:
             ]
             if not moves:
                 return
-            old, new = (torch.tensor(ends, device=self.device) for ends in zip(*moves, strict=True))
-            for g, A in enumerate(self.A):
-                if g in self.asleep:
-                    continue
-                A[:, new + self.s] = A[:, old + self.s]
-                self.gram[g][:, :, new] = self.gram[g][:, :, old]
-                for B in self.B[g]:
-                    B[:, new] = B[:, old]
+            self.tensors.move(moves)
             goes = dict(moves)
             slot.pages = [goes.get(page, page) for page in slot.pages]
             self._free = [p for p in self._free if p not in goes.values()] + list(goes)
             self.version += 1
 
-    # --- tensors ------------------------------------------------------------------------------
-
-    def _make(self, size: int) -> None:
-        """Resize to pages for `size` units, keeping their content."""
-        self.made += 1
-        old = self.A, self.B, self.gram
-        self._views = {}
-        self.A, self.B, self.gram = [], [], []
-        for g, group in enumerate(self.layout.groups):
-            L, rows, pages = len(group.paths), self._router_A[g], size
-            if g in self.asleep:
-                rows, pages = rows[:, :0], 0
-            s = rows.shape[1]
-            A = rows.new_zeros(L, s + pages, group.m, group.i)
-            A[:, :s] = rows
-            self.A.append(A)
-            self.B.append([rows.new_zeros(L, pages, o) for o in group.o])
-            self.gram.append(
-                torch.zeros(L, group.m, pages, self.s, dtype=self.wide, device=self.device)
-            )
-        if old[0]:
-            self._copy(*old)
-        self._size = size
-
-    def _copy(self, A: list[Tensor], B: list[list[Tensor]], gram: list[Tensor]) -> None:
-        for g in range(len(A)):
-            held = B[g][0].shape[1]
-            kept = min(held, self.B[g][0].shape[1])  # 0 for a group that slept, or will
-            if not kept:
-                continue
-            self.A[g][:, self.s : self.s + kept] = A[g][:, A[g].shape[1] - held :][:, :kept]
-            for new, old in zip(self.B[g], B[g], strict=True):
-                new[:, :kept] = old[:, :kept]
-            same = gram[g].shape[3]  # routers are only ever added behind the others
-            self.gram[g][:, :, :kept, :same] = gram[g][:, :, :kept]
-
     def _grow(self) -> None:
-        size = min(self.most, max(FIRST, 2 * self._size))
-        self._free += range(self._size, size)
-        self._make(size)
+        tensors = self.tensors
+        size = min(self.most, max(FIRST, 2 * tensors.size))
+        self._free += range(tensors.size, size)
+        tensors.resize(size)
         self.version += 1
-
-    def _write(self, pages: list[int], units: Units) -> None:
-        at: slice | Tensor = torch.tensor(pages, dtype=torch.long, device=self.device)
-        rows: slice | Tensor = at + self.s
-        if pages and pages == list(range(pages[0], pages[0] + len(pages))):
-            at = slice(pages[0], pages[0] + len(pages))
-            rows = slice(at.start + self.s, at.stop + self.s)
-        for g, A in enumerate(units.A):
-            if g in self.asleep:
-                continue
-            has = A.shape[1] == units.rank
-            self.A[g][:, rows] = A.to(self.device) if has else 0
-            for j, B in enumerate(units.B[g]):
-                self.B[g][j][:, at] = B.to(self.device) if has else 0
-            for router in self._routers.values():
-                self._write_gram(g, router, at)
-
-    def _write_gram(self, g: int, router: RouterRows, at: slice | Tensor) -> None:
-        """gram = B_r^T B / sqrt(s), float32: the gate's scores without any output of size o.
-
-        One adapter at a time, laid out alike: how a product is summed may follow its size.
-        """
-        if g in self.asleep:
-            return
-        rows = slice(router.start, router.start + router.rank)
-        for j, B in enumerate(self.B[g]):
-            mine = B[:, at].to(self.wide).contiguous()
-            self.gram[g][:, j, at, rows] = mine @ router.B[g][j].transpose(1, 2)
 
     def add_router(self, router: Router) -> None:
         """Add the rows of a router, keyed by its checksum, and update the adapters' gates."""
-        if router.checksum in self._routers:
-            return
-        s = router.rank
-        rows, every = RouterRows(start=self.s, rank=s, B=[]), []
-        for group in self.layout.groups:
-            L, one = len(group.paths), torch.zeros(1, dtype=self.dtype)
-            A = _zeros(L, s, group.m, group.i, like=one)
-            B = [_zeros(L, s, o, like=one.to(self.wide)) for o in group.o]
-            if any(path in router.modules for paths in group.paths for path in paths):
-                A, B = (
-                    A.clone(memory_format=torch.contiguous_format),
-                    [one.clone(memory_format=torch.contiguous_format) for one in B],
-                )
-            for block, paths in enumerate(group.paths):
-                for j, path in enumerate(paths):
-                    module = router.modules.get(path)
-                    if module is not None:
-                        n = module.A.shape[0]
-                        A[block, :n, j] = module.A
-                        B[j][block, :n] = module.B.T * n**-0.5
-            rows.B.append([one.to(self.device) for one in B])
-            every.append(A.to(self.device))
-        self._router_A = [_joined(*pair) for pair in zip(self._router_A, every, strict=True)]
-        self._routers[router.checksum] = rows
-        self._make(self._size)
-        for slot in self._slots.values():
-            at = torch.tensor(slot.pages, dtype=torch.long, device=self.device)
-            for g in range(len(self.layout.groups)):
-                self._write_gram(g, rows, at)
-        self.version += 1
-
-
-def _zeros(*shape: int, like: Tensor) -> Tensor:
-    """Zeros in the memory of one: a router has no rows for most experts."""
-    return like.new_zeros(1).expand(shape)
-
-
-def _joined(first: Tensor, second: Tensor) -> Tensor:
-    """Join along the second axis."""
-    L, s, m, i = first.shape
-    if not (any(first.stride()) or any(second.stride())):
-        return _zeros(L, s + second.shape[1], m, i, like=first)
-    return torch.cat([first, second], dim=1)
+        if router.checksum not in self.tensors.routers:
+            self.tensors.add_router(router, [slot.pages for slot in self.slots])
+            self.version += 1

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ramole_core.composition import Decision, Gate, UnitScore, block_of, parent_of
-from ramole_core.kernels.mixing import INPUTS
+from ramole_core.kernels.gate import INPUTS
 from ramole_core.layers.bank import Bank, Slot
 from ramole_core.layers.score_table import form_of
 
@@ -59,9 +59,8 @@ class RowMix:
     @property
     def weights(self) -> Float[Tensor, "module slot"]:
         """Weights of each slot where no gate decides."""
-        if self.decision.merge is None:
-            return self.decision.weights
-        return torch.ones(len(self.decision.weights), len(self.slots))
+        found, merged = self.decision.weights, self.decision.merge is not None
+        return torch.ones(len(found), len(self.slots)) if merged else found
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class BatchMix:
         self.b = len(rows)
         self.k = max((len(row.slots) for row in rows), default=0)
         """Most slots of a row, a bypass not counted."""
-        self.s, self.high, self.width = bank.s, bank.high, bank.width
+        self.s, self.high, self.width = bank.tensors.s, bank.high, bank.width
         self.gated = any(row.gate is not None for row in rows)
         self.late = [n for n, row in enumerate(rows) if row.gate is not None and row.gate.late]
         """Rows whose gates have terms beside the tables."""
@@ -122,6 +121,7 @@ class BatchMix:
         }
         """By row: the blocks or parents whose input its gate reads, where it reads that."""
         self.mixes = any(row.held for row in rows)
+        self._tensors: dict[str, Tensor] = {}
 
     # --- by rows: what the compiled kernel reads ------------------------------------------------
 
@@ -179,7 +179,7 @@ class BatchMix:
             return
         made.asks[n, 0] = KEEPS if gate.keeps else MASKED
         if gate.router is not None:
-            router = self.bank.router_rows(gate.router.checksum)
+            router = self.bank.tensors.routers[gate.router.checksum]
             made.asks[n, 1:3] = router.start, router.rank
         made.asks[n, 3:] = gate.top, not gate.softmax
         if gate.offset is not None:
@@ -193,8 +193,7 @@ class BatchMix:
         if gate.own and gate.usual is not None:
             made.own[n] = gate.own
             mean, deviation = gate.usual.float().unbind(-1)
-            usual = torch.stack([mean, 1 / deviation], dim=-1)
-            made.usual[:, n, :k] = _array(usual)
+            made.usual[:, n, :k] = _array(torch.stack([mean, 1 / deviation], dim=-1))
 
     # --- all pages: what the matrix products read ------------------------------------------------
 
@@ -207,8 +206,8 @@ class BatchMix:
         """Columns of each row's adapters among the p; `width` where it has fewer than k."""
         rows = [[s.number for s in row.slots] for row in self.rows]
         rows = [row + [self.width] * (self.k - len(row)) for row in rows]
-        found = torch.tensor(rows, dtype=torch.long).reshape(self.b, self.k)
-        return found.to(self.bank.device)
+        found = torch.tensor(rows, dtype=torch.long, device=self.bank.device)
+        return found.reshape(self.b, self.k)
 
     @cached_property
     def bypassed(self) -> Float[Tensor, "b p"]:
@@ -238,15 +237,10 @@ class BatchMix:
         return self._tensors[name]
 
     @cached_property
-    def _tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    @cached_property
     def allowed(self) -> Bool[Tensor, "modules b k"]:
         """The mask of adapters that take part in a gate."""
         every = torch.arange(self.k, device=self.bank.device) < self.table("counts")[:, 1:]
-        keeps = self.table("asks")[:, :1] == KEEPS
-        return self.table("present") | (every & keeps)
+        return self.table("present") | (every & (self.table("asks")[:, :1] == KEEPS))
 
     @cached_property
     def ranked(self) -> bool:
@@ -285,7 +279,7 @@ class BatchMix:
         gates use it."""
         asks = self.tables.asks
         routed = all(row.gate is None or row.gate.router is not None for row in self.rows)
-        if not self.bank.routers or (len(self.bank.routers) == 1 and routed):
+        if len(self.bank.tensors.routers) <= routed:
             return None
         at = torch.arange(self.s)
         start, rank = torch.from_numpy(asks[:, 1:2]), torch.from_numpy(asks[:, 2:3])
@@ -299,8 +293,7 @@ class BatchMix:
 
 @lru_cache(maxsize=16)
 def _scopes(paths: tuple[str, ...], per: str) -> frozenset[str]:
-    of = {"block": block_of, "parent": parent_of}[per]
-    return frozenset(map(of, paths))
+    return frozenset(map({"block": block_of, "parent": parent_of}[per], paths))
 
 
 def _array(table: Tensor) -> np.ndarray:

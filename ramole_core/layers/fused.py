@@ -63,9 +63,9 @@ class Fused:
 
             mix_group(
                 [y.view(-1, y.shape[-1]) for y in ys],
-                [B[block] for B in bank.B[g]],
+                [B[block] for B in bank.tensors.B[g]],
                 inner=draft.inner,
-                gram=bank.gram[g][block],
+                gram=bank.tensors.gram[g][block],
                 late=draft.late,
                 row_of=row_of,
                 tables={name: batch.table(name) for name in TABLES},

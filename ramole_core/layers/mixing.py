@@ -22,13 +22,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ramole_core.composition import Signal
 from ramole_core.composition.activation import MAX_Z, log_norm
 from ramole_core.kernels.mixing import UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Update
 from ramole_core.layers.batch_mix import FIXED, BatchMix
 from ramole_core.layers.fused import Draft, Fused
-from ramole_core.layers.gate_softmax import ACTIVATIONS, in_tiles, late_scores, module_signal, weigh
+from ramole_core.layers.gate_softmax import ACTIVATIONS, weigh
+from ramole_core.layers.late_scores import LateScores
 from ramole_core.layers.rows_mixing import RowsMixing
 from ramole_core.layers.traced import Traced, TracedPart
 
@@ -47,21 +47,14 @@ class Forward:
     batch: BatchMix
     counts: tuple[int, ...]
     """Tokens of each row, in order."""
-    starts: tuple[int, ...]
-    """Place of each row's first token in its own request."""
     way: Way
+    late: LateScores
     traced: Traced | TracedPart | None = None
     """What the traces of rows need; None: no row has one."""
     rows: RowsMixing | None = None
     """What runs the kernel, where it is by rows."""
     fused: Fused | None = None
     """What mixes few tokens of all pages on a GPU; None: PyTorch does."""
-    faults: dict[int, Exception] = field(default_factory=dict)
-    """By row: what a method's own score raised. Its weights are not to be used."""
-    within: "tuple[Forward, Int[Tensor, 'n']] | None" = None
-    """The forward that it is a part of, and its tokens there; None: it is whole."""
-    _late: dict[tuple[int, str], Tensor] = field(default_factory=dict)
-    """By row and block or parent: the scores that its modules share."""
     _parts: "dict[tuple[int, ...], Forward]" = field(default_factory=dict)
 
     @classmethod
@@ -76,8 +69,9 @@ class Forward:
         fused: Fused | None = None,
     ) -> "Forward":
         """`trace` are the rows whose weights and contributions are recorded."""
-        starts = tuple(starts or [0] * len(counts))
-        forward = cls(batch, tuple(counts), starts, way or way_of(batch))
+        way = way or way_of(batch)
+        late = LateScores(batch, counts, starts or [0] * len(counts), by_rows=way == "rows")
+        forward = cls(batch, tuple(counts), way, late)
         if trace:
             compiled = way_of(batch) == "rows"
             forward.traced = Traced(batch, forward.counts, trace, compiled=compiled)
@@ -86,10 +80,6 @@ class Forward:
         elif fused is not None and fused.takes(batch, counts):
             forward.fused = fused
         return forward
-
-    def __post_init__(self):
-        ends = np.cumsum(self.counts)
-        self._at = [slice(int(e - c), int(e)) for e, c in zip(ends, self.counts, strict=True)]
 
     @cached_property
     def row_of(self) -> Int[Tensor, "N"]:
@@ -104,8 +94,10 @@ class Forward:
         if found is None:
             rows = np.searchsorted(np.cumsum(self.counts), key, side="right")
             counts = tuple(np.bincount(rows, minlength=len(self.counts)).tolist())
-            found = Forward(self.batch, counts, (0,) * len(counts), self.way, faults=self.faults)
-            found.within = self, tokens
+            by_rows, within = self.way == "rows", (self.late, tokens)
+            starts = (0,) * len(counts)
+            late = LateScores(self.batch, counts, starts, by_rows=by_rows, within=within)
+            found = Forward(self.batch, counts, self.way, late)
             if isinstance(self.traced, Traced):
                 found.traced = TracedPart(self.traced, key)
             if self.rows is not None:
@@ -115,22 +107,6 @@ class Forward:
             self._parts[key] = found
         return found
 
-    def _shared(self, n: int, scope: str) -> Float[Tensor, "l k"] | None:
-        """The scores of row n that all modules of a block or parent share."""
-        found = self._late.get((n, scope))
-        if found is not None or self.within is None:
-            return found
-        whole, tokens = self.within
-        found = whole._shared(n, scope)
-        return None if found is None else found[tokens[self._at[n]] - whole._at[n].start]
-
-    def enter(self, path: str, x: Float[Tensor, "*b _"]) -> None:
-        """Enter a block or parent: score the gates that read its input."""
-        x = x.reshape(-1, x.shape[-1])
-        for n, scopes in self.batch.scopes.items():
-            if path in scopes and n not in self.faults and self.counts[n]:
-                self._late[n, path] = self._try(n, Signal(path, x[self._at[n]]))
-
     def clear(self) -> None:
         """Set what earlier rows left to 0, before others are mixed in the same memory."""
         if isinstance(self.traced, Traced):
@@ -138,7 +114,7 @@ class Forward:
 
     def reads(self, g: int) -> bool:
         """Whether adapters in the bank change this group's layers."""
-        return g not in self.batch.bank.asleep
+        return g not in self.batch.bank.tensors.asleep
 
     def units(
         self, x: Float[Tensor, "*b i"], given: Input, g: int, block: int
@@ -149,9 +125,9 @@ class Forward:
             return self._by_rows(x, given, g, block)
         x = x.reshape(-1, x.shape[-1])
         batch, bank = self.batch, self.batch.bank
-        A = bank.A[g][block][: batch.s + batch.high].flatten(0, 1)
+        A = bank.tensors.A[g][block][: batch.s + batch.high].flatten(0, 1)
         inner = (x.to(A.dtype) @ A.T).view(len(x), -1, bank.layout.groups[g].m)
-        late = self._late_scores(x, g, block, None) if batch.late else None
+        late = self.late.of(x, g, block) if batch.late else None
         draft = Draft(inner, late)
         return draft if self.fused is not None else self._weighted(draft, g, block)
 
@@ -210,7 +186,7 @@ class Forward:
 
         if (mask := batch.router_mask) is not None:
             q = q * mask[row_of]
-        gram = bank.gram[g][block][:, : batch.high]
+        gram = bank.tensors.gram[g][block][:, : batch.high]
         score = by_adapter(torch.bmm(q, gram.transpose(1, 2)) * u) * module("present")
         score = score + module("fixed")
         if batch.surprised:
@@ -257,72 +233,8 @@ class Forward:
         if not self.batch.late_by_rows:
             return rows.run(given, g, block, UNITS_STEP | WEIGHTS_STEP)
         units = rows.run(given, g, block, UNITS_STEP)
-        late = self._late_scores(x.reshape(-1, x.shape[-1]), g, block, units)
+        late = self.late.of(x.reshape(-1, x.shape[-1]), g, block, units)
         return rows.run(given, g, block, WEIGHTS_STEP, late=late, units=units)
-
-    # --- the gates' own scores ------------------------------------------------------------------
-
-    def _late_scores(
-        self,
-        x: Float[Tensor, "N i"],
-        g: int,
-        block: int,
-        units: np.ndarray | None,
-    ) -> Float[Tensor, "m N k"]:
-        """`units` [m, N, R] are those of the rows' pages, where the kernel has made them."""
-        batch, bank = self.batch, self.batch.bank
-        paths = bank.layout.groups[g].paths[block]
-        late = x.new_zeros(len(paths), len(x), batch.k, dtype=bank.wide)
-        for n in batch.late if self.rows is None else batch.late_by_rows:
-            row, here = batch.rows[n], self._at[n]
-            k = len(row.slots)
-            if n in self.faults or row.gate is None or not self.counts[n]:
-                continue
-            if row.gate.per != "module":
-                for j, path in enumerate(paths):
-                    scores = self._shared(n, row.gate.scope(path))
-                    if scores is not None:
-                        late[j, here, :k] = scores
-                continue
-            first = bank.layout.first(g, block)
-            for j, path in enumerate(paths):
-                if not bool(row.present[first + j].any()):
-                    continue
-                signal = Signal(path, x[here])
-                if row.gate.score is not None:  # W x reads nothing else
-                    u = self._units_of(n, x[here], g, block, j, units)
-                    signal = module_signal(path, x[here], u)
-                late[j, here, :k] = self._try(n, signal)
-        return late
-
-    def _units_of(
-        self, n: int, x: Tensor, g: int, block: int, j: int, units: np.ndarray | None
-    ) -> list[Float[Tensor, "l _"]]:
-        """x A^T of each of the row's adapters at a module; r = 0 where it lacks that."""
-        row, bank = self.batch.rows[n], self.batch.bank
-        first = bank.layout.first(g, block)
-        here = row.present[first + j].tolist()
-        if units is None:
-            mine = x.to(bank.dtype)
-            every = [mine @ bank.units_of(slot, g, block, j).T for slot in row.slots]
-        else:
-            sizes = [len(slot.pages) for slot in row.slots]
-            whole = torch.from_numpy(units[j, self._at[n], : sum(sizes)].copy())
-            every = list(whole.split(sizes, dim=-1))
-        return [u if is_here else u[:, :0] for u, is_here in zip(every, here, strict=True)]
-
-    def _try(self, n: int, signal: Signal) -> Float[Tensor, "l k"]:
-        """Compute a row's own scores; 0 from its first fault on, which is kept."""
-        row = self.batch.rows[n]
-        gate, k = row.gate, len(row.slots)
-        assert gate is not None
-        try:
-            if self.rows is None:
-                return late_scores(gate, signal, k)
-            return in_tiles(lambda part: late_scores(gate, part, k), signal, self.starts[n])
-        except Exception as error:
-            self.faults[n] = error
-            return signal.x.new_zeros(self.counts[n], k, dtype=self.batch.bank.wide)
 
     # --- the layers' side ------------------------------------------------------------------------
 
@@ -336,7 +248,7 @@ class Forward:
         bank = self.batch.bank
         if isinstance(units, np.ndarray):
             return self.update(units, g, block, j).added_to(y)
-        B, flat = bank.B[g][j][block], y.view(-1, y.shape[-1])
+        B, flat = bank.tensors.B[g][j][block], y.view(-1, y.shape[-1])
         torch.addmm(flat, units[j].to(y.dtype), B[: self.batch.high].to(y.dtype), out=flat)
         return y
 

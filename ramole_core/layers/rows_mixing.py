@@ -44,7 +44,7 @@ class RowsMixing:
         self._width = -(-most // COLUMNS) * COLUMNS
         w = self._words = np.zeros(WORDS, np.int64)
         w[words_of.N], w[words_of.A_HALF] = self.n, bank.dtype == torch.bfloat16
-        w[words_of.S], w[words_of.RUNS] = bank.s, self._runs.ctypes.data
+        w[words_of.S], w[words_of.RUNS] = bank.tensors.s, self._runs.ctypes.data
         w[words_of.UNITS_ROW], w[words_of.K] = self._width, batch.k
         w[words_of.ROWS], w[words_of.PAGES_ROW] = batch.b, most
         w[words_of.TRACED] = self._told.ctypes.data
@@ -66,7 +66,7 @@ class RowsMixing:
         `units` are those of the first step, where only the second is left to do.
         """
         bank = self._batch.bank
-        A, gram, _ = bank.views(g, block)
+        A, gram, _ = bank.tensors.views(g, block)
         group = bank.layout.groups[g]
         m = group.m
         if units is None:
@@ -97,4 +97,4 @@ class RowsMixing:
 
     def update(self, units: np.ndarray, g: int, block: int, j: int) -> Update:
         """The update of module j to its layer's output."""
-        return Update(units[j], self._rows, self._batch.bank.views(g, block)[2][j])
+        return Update(units[j], self._rows, self._batch.bank.tensors.views(g, block)[2][j])

@@ -10,7 +10,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ramole_core.composition import Gate, UnitScore
 from ramole_core.kernels.dots import COLUMNS
-from ramole_core.kernels.mixing import ALIGNED, INPUTS, LENGTH, LINEAR, LOUDEST
+from ramole_core.kernels.gate import ALIGNED, INPUTS, LENGTH, LINEAR, LOUDEST
 from ramole_core.kernels.widen import widened
 
 FORMS = {"aligned": ALIGNED, "length": LENGTH, "loudest": LOUDEST, "linear": LINEAR}

@@ -1,14 +1,10 @@
 """The pool: every adapter on disk, its cards in memory, adding and removing."""
 
-import os
-import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from ramole_core.errors import AdapterRefused, RamoleError
 from ramole_core.pool.card import AdapterCard, Limits
@@ -21,7 +17,8 @@ from ramole_core.pool.manifest import MANIFEST, read_facts, record
 from ramole_core.pool.names import clean_name, free_name, near_names
 from ramole_core.pool.shelf import read_samples, read_uploads, without
 from ramole_core.pool.sources import Source
-from ramole_core.pool.store import Aside, Store
+from ramole_core.pool.store import Aside, Store, link_file
+from ramole_core.pool.uploads import Uploads
 
 if TYPE_CHECKING:
     from ramole_core.pool.tensors import AdapterTensors
@@ -29,14 +26,6 @@ if TYPE_CHECKING:
 
 class NameTaken(AdapterRefused):
     """Another adapter has the name; under a free one it may be added."""
-
-
-@runtime_checkable
-class Listener(Protocol):
-    """A listener, notified after a change is on disk; an error in `added` undoes the addition."""
-
-    def added(self, card: AdapterCard) -> None: ...
-    def removed(self, card: AdapterCard) -> None: ...
 
 
 class Pool:
@@ -64,7 +53,6 @@ class Pool:
         self.limits = limits or Limits()
         self.shared_uploads = shared_uploads
         self._base_name = base_name
-        self.listeners: list[Listener] = []
         self.problems: list[str] = []
         """A sentence for each folder that is on disk but cannot be served."""
         self._shapes = shapes
@@ -77,7 +65,9 @@ class Pool:
                 data_dir.mkdir(parents=True, exist_ok=True)
                 self._writer = WriterLock(data_dir)
                 self.problems += self._store.sweep()
-            self._uploads, more = read_uploads(self._store)
+            cards, more = read_uploads(self._store)
+        self._uploads = Uploads(self._store, cards)
+        self.listeners = self._uploads.listeners
         self.problems += problems + more
 
     def close(self) -> None:
@@ -96,7 +86,7 @@ class Pool:
 
     def all_cards(self) -> list[AdapterCard]:
         """All owners' cards, sample pool first."""
-        return [*self._samples.values(), *self._uploads.values()]
+        return [*self._samples.values(), *self._uploads.cards.values()]
 
     def cards(self, owner: str | None = None) -> list[AdapterCard]:
         """The cards that `owner` may use, one a name, as `card` finds it: their own hides the
@@ -108,11 +98,9 @@ class Pool:
 
     def card(self, name: str, owner: str | None = None) -> AdapterCard:
         """The owner's adapter of that name, else the shared one; raises RamoleError."""
-        found = (
-            self._uploads.get((owner, name))
-            or self._uploads.get((None, name))
-            or self._samples.get((None, name))
-        )
+        own, shared = (owner, name), (None, name)
+        uploads = self._uploads.cards
+        found = uploads.get(own) or uploads.get(shared) or self._samples.get(shared)
         if found is None:
             known = (card.name for card in self.cards(owner))
             raise RamoleError(
@@ -173,13 +161,12 @@ class Pool:
                 if there.sample or card.examples in ((), there.examples):
                     return there
                 card = recorded(name=there.name, added=there.added)
-                return self._put(stage, card, earlier=there)
+                return self._uploads.publish(stage, card, earlier=there)
 
     def remove(self, name: str, owner: str | None = None) -> None:
         """Remove an upload of `owner`'s; raises AdapterRefused for any other adapter, and where
         the disk does not let it go: then the card stays too."""
-        aside = self.set_aside(name, owner)
-        if aside is not None:
+        if aside := self.set_aside(name, owner):
             aside.discard()
 
     def set_aside(self, name: str, owner: str | None = None) -> Aside | None:
@@ -188,20 +175,11 @@ class Pool:
         self._check_writable()
         owner = self._owner(owner)
         with self._change, refused_by_disk("removed"):
-            card = self._uploads.get((owner, name))
-            if card is None:
-                self._remove_damaged(name, owner)
-                return None
-            before, self._uploads = self._uploads, without(self._uploads, [card])
-            try:
-                hidden = self._store.hide(card.folder)
-            except BaseException:
-                self._uploads = before
-                raise
-            for listener in self.listeners:
-                with suppress(OSError):  # a copy of its own, which no card names any more
-                    listener.removed(card)
-        return Aside(card, hidden, self._store)
+            card = self._uploads.cards.get((owner, name))
+            if card is not None:
+                return self._uploads.set_aside(card)
+            self._remove_damaged(name, owner)
+            return None
 
     def bring_back(self, aside: Aside) -> AdapterCard:
         """Restore what was set aside to the pool; raises AdapterRefused, and then it stays
@@ -214,17 +192,7 @@ class Pool:
                     f"{card.name} was added again meanwhile, as {there.name}; it is in the pool."
                 )
             self._check_free(card, "the removed one cannot come back beside it; remove that first")
-            aside.show()
-            before, self._uploads = self._uploads, {**self._uploads, (card.owner, card.name): card}
-            told: list[Listener] = []
-            try:
-                self._notify_added(card, told)
-            except BaseException:
-                self._uploads = before
-                aside.hide()
-                self._take_back(card, told)
-                raise
-        return card
+            return self._uploads.bring_back(aside)
 
     def set_examples(
         self, name: str, examples: Sequence[str], owner: str | None = None
@@ -235,13 +203,13 @@ class Pool:
         owner = self._owner(owner)
         kept, notes = check_examples(examples)
         with self._change, refused_by_disk("changed"):
-            old = self._uploads.get((owner, name))
+            old = self._uploads.cards.get((owner, name))
             if old is None:
                 raise self._not_yours(name, owner)
             with self._store.stage() as stage:
                 for file in old.folder.iterdir():
                     if file.name not in (EXAMPLES, MANIFEST):
-                        _link(file, stage / file.name)
+                        link_file(file, stage / file.name)
                 write_examples(stage, kept)
                 card = record(
                     stage,
@@ -251,7 +219,7 @@ class Pool:
                     example_notes=notes,
                     added=old.added,
                 )
-                return self._put(stage, card, earlier=old)
+                return self._uploads.publish(stage, card, earlier=old)
 
     def leave_out_unfit(self) -> list[AdapterCard]:
         """Drop adapters of another base, which do not fit this one, from the cards (not from the
@@ -269,74 +237,37 @@ class Pool:
                     self.problems.append(f"The adapter {card.name!r} is left out: {error}")
                     unfit.append(card)
             self._samples = without(self._samples, unfit)
-            self._uploads = without(self._uploads, unfit)
+            self._uploads.cards = without(self._uploads.cards, unfit)
         return unfit
 
     def _publish(self, stage: Path, card: AdapterCard) -> AdapterCard:
         seen = (None, card.owner)  # names of others' uploads must not show through the numbers
-        taken = (name for owner, name in (*self._uploads, *self._samples) if owner in seen)
+        taken = (name for owner, name in (*self._uploads.cards, *self._samples) if owner in seen)
         other = free_name(card.name, taken)
         self._check_free(
             card, f"give this one another name, {other!r} for instance, or remove that one first"
         )
-        return self._put(stage, card)
+        return self._uploads.publish(stage, card)
 
     def _check_free(self, card: AdapterCard, advice: str) -> None:
         """Raise AdapterRefused where the card's name is taken, or the pool is full."""
         key = (card.owner, card.name)
-        if key in self._uploads or key in self._samples:
+        if key in self._uploads.cards or key in self._samples:
             raise NameTaken(f"There is already another adapter named {card.name!r}; {advice}.")
         self._check_room()
-
-    def _put(
-        self, stage: Path, card: AdapterCard, *, earlier: AdapterCard | None = None
-    ) -> AdapterCard:
-        """Publish `stage` as the upload of `card`, replacing `earlier` or a damaged one; undone on
-        disk and in the cards if it fails or a listener raises."""
-        target = self._store.place(card.name, card.owner)
-        card = replace(card, folder=target)
-        before, told = self._uploads, list[Listener]()
-        try:
-            with self._store.publish(stage, target):
-                self._uploads = {**before, (card.owner, card.name): card}
-                self._notify_added(card, told)
-        except BaseException:
-            self._uploads = before
-            self._take_back(card, told, earlier=earlier)
-            raise
-        return card
-
-    def _notify_added(self, card: AdapterCard, told: list[Listener]) -> None:
-        """Notify the listeners; `told` has those that were, where one raises."""
-        for listener in self.listeners:
-            told.append(listener)
-            listener.added(card)
-
-    def _take_back(
-        self, card: AdapterCard, told: Sequence[Listener], *, earlier: AdapterCard | None = None
-    ) -> None:
-        """Undo `_notify_added`, once the disk is as it was before."""
-        for listener in told:
-            with suppress(Exception):
-                listener.added(earlier) if earlier else listener.removed(card)
 
     def _remove_damaged(self, name: str, owner: str | None) -> None:
         """Remove an upload without a card."""
         target = self._store.place(name, owner)
         if name != clean_name(name) or not target.is_dir():
             raise self._not_yours(name, owner)
-        self._store.withdraw(target)
+        self._store.discard(self._store.hide(target))
         self.problems = [problem for problem in self.problems if str(target) not in problem]
 
     def _same_content(self, card: AdapterCard) -> AdapterCard | None:
-        return next(
-            (
-                there
-                for there in self.all_cards()
-                if there.owner == card.owner and there.content == card.content
-            ),
-            None,
-        )
+        cards = self.all_cards()
+        same = (c for c in cards if c.owner == card.owner and c.content == card.content)
+        return next(same, None)
 
     def _owner(self, owner: str | None) -> str | None:
         return None if self.shared_uploads else owner
@@ -356,16 +287,8 @@ class Pool:
             )
 
     def _check_room(self) -> None:
-        if len(self._samples) + len(self._uploads) >= self.limits.max_adapters:
+        if len(self._samples) + len(self._uploads.cards) >= self.limits.max_adapters:
             raise AdapterRefused(
                 f"The pool is full with {self.limits.max_adapters} adapters; remove one, or raise "
                 "RAMOLE_MAX_ADAPTERS."
             )
-
-
-def _link(source: Path, target: Path) -> None:
-    """Hard-link a file; copy it where the file system has no hard links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

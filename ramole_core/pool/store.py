@@ -56,7 +56,7 @@ class Store:
                 folder.mkdir(parents=True)
             yield folder
         finally:
-            self._discard(folder)
+            self.discard(folder)
 
     @contextmanager
     def publish(self, staged: Path, target: Path) -> Iterator[None]:
@@ -86,14 +86,10 @@ class Store:
                 gone = _hide(target)
                 if replaced:
                     os.rename(self._earlier(target), target)
-            self._discard(gone)
+            self.discard(gone)
             raise
         with suppress(OSError):  # then the next change or sweep drops it
             self._drop_earlier(target)
-
-    def withdraw(self, target: Path) -> None:
-        """Remove the upload `target`; raises OSError with everything where it was."""
-        self.discard(self.hide(target))
 
     def hide(self, target: Path) -> Path:
         """Hide the upload `target`, keeping its files until `discard`, `show` or the next start;
@@ -109,10 +105,6 @@ class Store:
         with self._lock:
             os.rename(hidden, target)
         _settle(target.parent)
-
-    def discard(self, hidden: Path) -> None:
-        """Delete a hidden upload; the next sweep retries what the disk does not delete."""
-        self._discard(hidden)
 
     def sweep(self) -> list[str]:
         """Undo or finish what was under way when the last process ended; returns a sentence for
@@ -157,9 +149,9 @@ class Store:
         if (left := self._earlier(target)).exists():
             gone = self._staging / secrets.token_hex(8)
             os.rename(left, gone)
-            self._discard(gone)
+            self.discard(gone)
 
-    def _discard(self, folder: Path) -> None:
+    def discard(self, folder: Path) -> None:
         """Delete a folder in `staging` or a hidden one, and its parent if it is empty then; what
         the disk does not delete is left to the next sweep."""
         with suppress(OSError):
@@ -172,6 +164,14 @@ class Store:
             folder.rmdir()
             if folder.parent == self._uploads:
                 self._uploads.rmdir()
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Hard-link a file; copy it where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _hide(upload: Path) -> Path:

@@ -13,9 +13,11 @@ import numpy as np
 
 from ramole_core.effects import among
 from ramole_core.errors import RamoleError
-from ramole_core.request import Generation, Step
+from ramole_core.request import Fitting, Generation, Request, Step
+from ramole_core.shell_commands import warn_of
 
 if TYPE_CHECKING:
+    from ramole_core.engine.backend import Backend
     from ramole_core.engine.prompt import Prepared
 
 BETWEEN = "\n\n"
@@ -49,6 +51,50 @@ def stream_parts(asked: "Sequence[Prepared]", *, run: Run, follow: Follow) -> It
                 yield index, join(parts)
             else:
                 due[index] = following
+
+
+def run_by(
+    engines: "Backend",
+    requests: Sequence[Request],
+    *,
+    session: str,
+    address: str,
+    cancelled: Callable[[], bool],
+    waiting: Callable[[int, int], None],
+    reading: Callable[[int, int, int], None],
+    fitting: Callable[[int, Fitting], None],
+    seconds: float,
+) -> Run:
+    """What streams parts of these requests by these engines, for a caller as
+    `Ramole.stream_batch` has it; the preparation of each took so many `seconds`."""
+
+    def run(indexes: Sequence[int], parts: "Sequence[Prepared]") -> Items:
+        at = indexes.__getitem__
+        stream = engines.stream(
+            parts,
+            session=session,
+            address=address,
+            cancelled=cancelled,
+            waiting=lambda n, place: waiting(at(n), place),
+            reading=lambda n, done, of: reading(at(n), done, of),
+            fitting=lambda n, how: fitting(at(n), how),
+        )
+        for n, item in stream:
+            if isinstance(item, Generation):
+                selection, mixed = parts[n].selection, parts[n].request
+                item = replace(
+                    item,
+                    extra={"retrieve": seconds, **item.extra},
+                    evidence=selection.evidence,
+                    notes=(*selection.notes, *item.notes, *warn_of(item.text)),
+                    part=selection.text,
+                )
+                if requests[at(n)].mix is not None:
+                    weights = mixed.weights and tuple(mixed.weights)
+                    item = replace(item, method=mixed.method, weights=weights)
+            yield n, item
+
+    return run
 
 
 def _following(

@@ -25,7 +25,8 @@ from jaxtyping import Float32
 
 from ramole_core.methods import find_row
 from ramole_core.pool import Pool
-from ramole_core.request import Request, whole_fields
+from ramole_core.request import Request
+from ramole_core.request_check import whole_fields
 from ramole_core.retrieval import BaseExpert, Hit, Retriever
 
 WORDS = (

@@ -16,8 +16,8 @@ from typing import TypeVar, Unpack, cast
 from transformers import PreTrainedTokenizerBase
 
 from ramole_core.composition import Candidate, Response, Tried
-from ramole_core.engine.engine import Likely
 from ramole_core.engine.fitting import Fit
+from ramole_core.engine.next_tokens import Likely
 from ramole_core.engine.placement import Weights
 from ramole_core.engine.prompt import Prepared, Prompt, Turn
 from ramole_core.engine.reader import ModelFacts, RequestReader

@@ -64,7 +64,6 @@ class Quota:
         self.all_mb = all_mb
         """Most MiB of all sessions together."""
         self.removed = Removed()
-        """What can still be brought back."""
         self._lock = threading.RLock()
         self._coming: dict[str, list[int]] = defaultdict(list)
         self._uploaders: dict[str, str] = {}
@@ -82,7 +81,6 @@ class Quota:
             )
         with self._lock:
             self._forget_removed(owner, size, address)
-            self._check(owner, size)
             for silent in self._leavers(owner, size, address):
                 log.info("Uploads of a session without a sign of life make room for others.")
                 self.leave(silent)
@@ -161,18 +159,22 @@ class Quota:
         if self.shared:
             return 0
         with self._lock:
-            mine = [card for card in self.pool.all_cards() if card.owner == owner]
-            gone = [card for card in mine if self._removed(card.name, owner)]
-            for card in gone:
-                self._uploaders.pop(card.key, None)
-        return len(gone)
+            count = 0
+            for card in [card for card in self.pool.all_cards() if card.owner == owner]:
+                try:
+                    self.pool.remove(card.name, owner=owner)
+                except RamoleError as error:
+                    log.warning("An upload could not be removed: %s", type(error).__name__)
+                else:
+                    self._uploaders.pop(card.key, None)
+                    count += 1
+        return count
 
     def tidy(self, silent: float = GONE_SECONDS) -> int:
         """Remove the uploads of sessions without a sign of life for so many seconds, and forget
         sessions without uploads; returns how many uploads went."""
         with self._lock:
-            uses = [(use.owner, use.silent) for use in self._uses()]
-            over = {owner for owner, since in uses if owner and (since or 0) >= silent}
+            over = {u.owner for u in self._uses() if u.owner and (u.silent or 0) >= silent}
             mixers = self.mixes.owners()
             over |= {owner for owner in mixers if self.presence.silent(owner) >= silent}
             count = sum(self.leave(owner) for owner in over)
@@ -201,14 +203,13 @@ class Quota:
         that count; None, all of them."""
         count, used = self.used(owner)
         kept = self.removed.sizes() if kept is None else kept
-        used += sum(bytes for whose, bytes in kept if whose == owner)
         coming = self._coming.get(owner, [])
-        if count + len(coming) >= self.adapters:
+        count, used = count + len(coming), used + sum(coming)
+        if count >= self.adapters:
             raise AdapterRefused(
-                f"This session has {count + len(coming)} adapters, the most that it may have; "
-                "remove one first."
+                f"This session has {count} adapters, the most that it may have; remove one first."
             )
-        left = self.mb - (used + sum(coming)) / MIB
+        left = self.mb - (used + sum(bytes for whose, bytes in kept if whose == owner)) / MIB
         if size / MIB > left:
             raise AdapterRefused(
                 f"It has {size / MIB:.1f} MB, and {left:.1f} of the session's {self.mb} MB "
@@ -216,27 +217,23 @@ class Quota:
             )
 
     def _leavers(self, owner: str, size: int, address: str, kept: Kept | None = None) -> list[str]:
-        """Silent sessions that must go for this upload; AdapterRefused where that is no help."""
+        """Silent sessions that must go for this upload; AdapterRefused where that is no help, or
+        the session's own limits leave no room."""
+        self._check(owner, size, kept)
         uses, near = self._uses(kept, staying=owner), []
         if address:
-            near = leavers(
-                [use for use in uses if use.owner == owner or use.address == address],
-                size=size,
-                adapters=self.address_adapters,
-                bytes=self.address_mb * MIB,
-            )
+            here = [use for use in uses if use.owner == owner or use.address == address]
+            most = self.address_mb * MIB
+            near = leavers(here, size=size, adapters=self.address_adapters, bytes=most)
         if near is None:
             raise AdapterRefused(
                 f"Uploads from your address may come to {self.address_adapters} adapters and "
                 f"{self.address_mb} MB, and others who use it take up the rest; remove one first, "
                 "or try again later."
             )
-        others = leavers(
-            [use for use in uses if use.owner not in near],
-            size=size,
-            adapters=self.pool.limits.max_adapters - self._samples(),
-            bytes=self.all_mb * MIB,
-        )
+        stay = [use for use in uses if use.owner not in near]
+        room = self.pool.limits.max_adapters - sum(card.sample for card in self.pool.all_cards())
+        others = leavers(stay, size=size, adapters=room, bytes=self.all_mb * MIB)
         if others is None:
             raise AdapterRefused(FULL)
         return [*near, *others]
@@ -256,12 +253,11 @@ class Quota:
             Use(
                 owner=owner,
                 address=self._addresses.get(owner or "", ""),
-                adapters=len(held),
-                bytes=sum(held) + kept[owner],
+                adapters=len(sizes[owner]),
+                bytes=sum(sizes[owner]) + kept[owner],
                 silent=None if owner == staying else self._silence(owner),
             )
             for owner in {**sizes, **kept}
-            for held in [sizes.get(owner, [])]
         ]
 
     def _forget_removed(self, owner: str, size: int, address: str) -> None:
@@ -282,7 +278,6 @@ class Quota:
         """How many sessions must go for this upload beside these removals; infinitely many where
         it is refused."""
         try:
-            self._check(owner, size, kept)
             return len(self._leavers(owner, size, address, kept))
         except AdapterRefused:
             return math.inf
@@ -293,17 +288,6 @@ class Quota:
             return None
         silent = self.presence.silent(owner)
         return silent if silent >= IDLE_SECONDS else None
-
-    def _samples(self) -> int:
-        return sum(card.sample for card in self.pool.all_cards())
-
-    def _removed(self, name: str, owner: str) -> bool:
-        try:
-            self.pool.remove(name, owner=owner)
-        except RamoleError as error:
-            log.warning("An upload could not be removed: %s", type(error).__name__)
-            return False
-        return True
 
 
 _quotas: "WeakKeyDictionary[Ramole, Quota]" = WeakKeyDictionary()

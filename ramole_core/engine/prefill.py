@@ -1,0 +1,156 @@
+"""What a step reads: a chunk of prompts or examples; without any, answers for their effects."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from ramole_core.engine.chunk import Share, next_chunk
+from ramole_core.engine.kv import KvCache
+from ramole_core.engine.model_runner import ModelRunner, Output
+from ramole_core.engine.request_state import RequestState
+from ramole_core.engine.running_batch import RunningBatch
+from ramole_core.engine.waiting import WaitingQueue
+from ramole_core.kernels.likeliest import likeliest
+from ramole_core.turns import Source
+
+ALONE = 4
+"""A step may read this many chunks of prompts where no row waits for its next token."""
+MAX_TAIL = 8
+"""Tokens that are read in the same step, behind a chunk that has read all before them."""
+ASIDE = 4
+"""Tokens of examples (`PairReading`) that may be read for each step in which rows decode; what is
+saved up is read at once. Without it a search would slow all others as a prompt does that never
+ends; so it costs them about what one row more does. Where no row decodes there is no limit."""
+
+
+class Prefill:
+    """The reading half of a step."""
+
+    def __init__(
+        self,
+        batch: RunningBatch,
+        queue: WaitingQueue,
+        *,
+        kv: KvCache,
+        runner: ModelRunner,
+        share: Callable[[float, Sequence[tuple[Source, float]]], None],
+    ):
+        """`share` counts a forward's seconds, as `FairShare.add`."""
+        self._batch, self._queue, self._kv, self._runner = batch, queue, kv, runner
+        self._share = share
+        self._saved = 0
+        """Tokens of examples that may be read beside rows that decode."""
+
+    def read(self, size: int) -> None:
+        """Read a chunk of `size` tokens, and the few remaining tokens of others that shared its
+        prefix."""
+        budget = size * (1 if self._batch.rows else ALONE)
+        chunk = self._chunk(size, budget)
+        if not chunk:
+            self._read_again()
+            return
+        self._prefill(chunk)
+        left = budget - sum(share.count for share in chunk)
+        read = [share.state for share in chunk]
+        waited = any(state not in read for state in self._batch.reading)
+        if waited and left > 0 and (more := self._chunk(size, left, most=MAX_TAIL)):
+            self._prefill(more)
+
+    def after_decode(self, size: int, *, rows: int) -> None:
+        """Count a step of so many rows towards the next examples and second readings."""
+        waits = any(state.reading is not None for state in self._batch.reading)
+        self._saved = min(self._saved + ASIDE, size) if waits else 0
+        if not rows:  # the adapters of what comes next have no room yet: no row is slowed
+            self._saved = size
+        self._batch.again.after_step(rows=rows)
+
+    def _chunk(self, size: int, budget: int, *, most: int | None = None) -> list[Share]:
+        batch, ready = self._batch, []
+        for state in list(batch.reading):
+            assert state.sequence is not None
+            before = state.fed
+            self._kv.extend(state.sequence, state.content, traced=state.request.trace)
+            batch.skip_cached(state, before)
+            beside = state.reading is not None and batch.rows
+            if beside and self._saved < min(state.unfed, size):
+                continue  # an example waits until the decoding rows have made enough steps
+            if (most is None or state.unfed <= most) and batch.pin_or_fail(state):
+                ready.append(state)
+        return next_chunk(ready, budget)
+
+    def _read_again(self) -> None:
+        """Read a chunk of finished answers, for their effects."""
+
+        def begin(state: RequestState) -> bool:
+            if not len(self._queue):
+                state.sequence = self._kv.open(state.content, state.length, becomes=state.becomes)
+            return state.sequence is not None
+
+        batch = self._batch
+        chunk = batch.again.chunk(begin=begin, mixed=batch.pin_or_fail, decoding=bool(batch.rows))
+        if not chunk:
+            return
+        began = time.perf_counter()
+        self._forward(chunk)
+        batch.stats.effect_tokens += sum(share.count for share in chunk)
+        seconds = time.perf_counter() - began
+        batch.stats.effect_seconds += seconds
+        self._share(seconds, [(share.state.source, float(share.count)) for share in chunk])
+
+    def _prefill(self, chunk: Sequence[Share]) -> None:
+        began, stats = time.perf_counter(), self._batch.stats
+        self._forward(chunk)
+        whole = sum(share.count for share in chunk)
+        stats.prefill_tokens += whole
+        stats.prefill_forwards += 1
+        seconds = time.perf_counter() - began
+        stats.prefill_seconds += seconds
+        for share in chunk:
+            if share.state.reading is not None:  # a prompt was counted when it was admitted
+                self._share(seconds * share.count / whole, [(share.state.source, 1.0)])
+
+    def _forward(self, chunk: Sequence[Share]) -> None:
+        """Run a chunk; a request whose prompt is read gets its first token."""
+        batch = self._batch
+        pieces = [batch.piece(share.state, share.count) for share in chunk]
+        output = self._runner.forward(pieces, self._kv)
+        chosen = likeliest(output.logits)
+        for row, (state, count) in enumerate((share.state, share.count) for share in chunk):
+            if not batch.commit(state, count, row, output):
+                continue
+            if state.reading is not None:
+                if state in batch.reading:  # a second reading has tokens of its own
+                    self._saved = max(0, self._saved - count)
+                self._add_example(state, count, row, output)
+                continue
+            if state.request.prompt_logprobs:
+                kept = output.kept.get(row, output.logits[row : row + 1])
+                state.add_prompt_logits(kept, state.fed)
+            if state.unfed or not batch.advance(state, row, chosen[row], output):
+                continue
+            batch.reading.remove(state)
+            batch.rows.append(state)
+            if state.finish_reason:
+                batch.finish(state)
+
+    def _add_example(self, state: RequestState, count: int, row: int, output: Output) -> None:
+        """Add a forward's logits to an example; the last one ends the request, others requeue
+        it."""
+        batch, reading = self._batch, state.reading
+        assert reading is not None and state.sequence is not None
+        if wanted := reading.wanted(state.fed - count, state.fed):
+            kept = output.kept.get(row, output.logits[row : row + 1])
+            reading.add(kept[-wanted:], state.fed)
+        if state.unfed:
+            return
+        if not reading.advance():
+            batch.finish(state, reading)
+            return
+        state.take_pair()
+        self._kv.close(state.sequence, keep=False)
+        state.sequence = self._kv.open(state.content, state.length)
+        batch.reading.remove(state)
+        if state.sequence is None:  # others still hold what it shared with them
+            batch.unpin(state)
+            self._queue.put_back(state)
+        else:
+            batch.reading.append(state)
