@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 from ramole_core.composition import METHODS
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.kernels.weight import Input, Weight
-from ramole_core.layers import gate_softmax, mixing
+from ramole_core.layers import gate_softmax, late_scores
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import Job, Pair, ask, events_of, examples
 from tests.tiny_engine import TinyEngine
@@ -141,7 +141,7 @@ def scores_that_follow_the_tokens(patch) -> None:
         found = gate_softmax.in_tiles(score, signal, start)
         return found * (1 + 2.0**-20 * signal.x.shape[0])
 
-    patch.setattr(mixing, "in_tiles", in_tiles)
+    patch.setattr(late_scores, "in_tiles", in_tiles)
 
 
 NOTICED = [

@@ -10,6 +10,7 @@ from ramole_core.composition import METHODS, Candidate, Lora, ModuleRouter, Resp
 from ramole_core.engine.placement import Placer
 from ramole_core.engine.store import UnitStore
 from ramole_core.layers import Bank, BatchMix, find_layout, install_serving
+from ramole_core.layers.bank_tensors import BankTensors
 from ramole_core.layers.plain import install
 from ramole_core.layers.traced import CONTRIBUTION, WEIGHT
 from ramole_core.request import Request
@@ -316,7 +317,7 @@ def test_what_fails_on_its_way_into_the_bank_holds_nothing(monkeypatch):
     placement = world.placer.prepare(
         Request("made up", method="ramole"), [world.candidate("ant"), world.candidate("bee")]
     )
-    write, calls = Bank._write, []
+    write, calls = BankTensors.write, []
 
     def faulty(self, pages, units):
         calls.append(pages)
@@ -324,12 +325,12 @@ def test_what_fails_on_its_way_into_the_bank_holds_nothing(monkeypatch):
             raise MemoryError("no room")
         return write(self, pages, units)
 
-    monkeypatch.setattr(Bank, "_write", faulty)
+    monkeypatch.setattr(BankTensors, "write", faulty)
     with pytest.raises(MemoryError):
         world.placer.pin(placement)
     assert not any(slot.pins for slot in world.bank.slots)
     held = sum(len(slot.pages) for slot in world.bank.slots)
-    assert len(world.bank._free) + held == world.bank._size, "no page is lost"
+    assert len(world.bank._free) + held == world.bank.tensors.size, "no page is lost"
     assert world.placer.pin(placement) is not None
 
 

@@ -18,7 +18,7 @@ from ramole_core.engine.engine_thread import EngineThread
 from ramole_core.engine.fitting import Fit, needs_fit
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.prompt import Prepared
-from ramole_core.engine.request_state import Deliver, RequestState, Result
+from ramole_core.engine.request_state import RequestState, Result
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.request import Fitting, Generation, Step
 
@@ -64,7 +64,6 @@ class RequestStream:
         self._fitting = caller.get("fitting", lambda index, how: None)
         self._reading = caller.get("reading", lambda index, done, of: None)
         self._news: queue.SimpleQueue[tuple[RequestState, Result]] = queue.SimpleQueue()
-        self._deliver: Deliver = lambda state, item: self._news.put((state, item))
         self._open: dict[RequestState, int] = {}
         self._places: dict[int, int] = {}
         self._done: dict[int, int] = {}
@@ -238,6 +237,10 @@ class RequestStream:
             if self._news.empty():
                 return
             state, item = self._news.get()
+
+    def _deliver(self, state: RequestState, item: Result) -> None:
+        """Take a result from the thread that runs the model."""
+        self._news.put((state, item))
 
     def _hold(self, state: RequestState, held: "_Held") -> Generation | None:
         """Queue an answer's second readings; returns the answer where there are none, or they

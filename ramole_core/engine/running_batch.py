@@ -67,13 +67,18 @@ class RunningBatch:
         self.rows: list[RequestState] = []
         self.again = ReadAgain()
         self.events: list[Event] = []
-        """The results of this step."""
+        """The results of this step, until it ends."""
         self.stats = Stats()
 
     @property
     def states(self) -> list[RequestState]:
         """All but second readings."""
         return [*self.reading, *self.rows]
+
+    def take_events(self) -> list[Event]:
+        """The results since the last call; the batch holds none of them any longer."""
+        events, self.events = self.events, []
+        return events
 
     def pin(self, state: RequestState) -> bool:
         """Pin the adapters of the next segment; False: no room now, and the request holds none

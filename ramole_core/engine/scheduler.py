@@ -123,7 +123,6 @@ class Scheduler:
     def step(self) -> list[Event]:
         """Admit, read one chunk of prompts, and decode one token of every running row."""
         batch = self.batch
-        batch.events = []
         self._drop_cancelled()
         self._let_in()
         self._prefill.read(self.sizes.prefill_chunk)
@@ -131,7 +130,7 @@ class Scheduler:
             self._decode()
         if self.idle:
             self._runner.rest()
-        return batch.events
+        return batch.take_events()
 
     @torch.inference_mode()
     def fail(self) -> list[RequestState]:
@@ -139,6 +138,7 @@ class Scheduler:
         lost = [*self.batch.states, *self.batch.again.take_in(), *self.queue.take_all()]
         for state in lost:
             self.batch.leave(state)
+        self.batch.take_events()
         self._runner.forget()
         return lost
 
