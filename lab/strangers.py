@@ -40,7 +40,7 @@ STRANGERS = (
         {"r": 8, "lora_alpha": 32, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
     ),
     Stranger(
-        "poem_sentiment", 1e-3,
+        "emotion_tweet", 1e-3,
         {"r": 2, "lora_alpha": 4, "target_modules": ["gate_proj", "up_proj", "down_proj"]},
     ),
     Stranger(

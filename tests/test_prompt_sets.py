@@ -82,7 +82,7 @@ def test_each_adapter_is_asked_for_in_five_ways():
 
 def test_follow_ups_cover_the_pool_and_changes_reach_the_base_too():
     chats = read_follow_ups()
-    kept, changed = chats[:54], chats[54:]
+    kept, changed = chats[:56], chats[56:]
     assert all(one.continues for one in kept) and len(changed) == 32
     assert {one.adapter for one in kept} == POOL
     assert all(not one.continues for one in changed)
@@ -100,7 +100,7 @@ def test_five_uploads_with_examples_and_prompts():
 
 def test_no_text_stands_in_two_sets_or_twice_in_one():
     found = Counter(normal(text) for texts in own_texts().values() for text in texts)
-    assert sum(found.values()) == 150 + 115 + 86 + 86 + 100 + 50
+    assert sum(found.values()) == 150 + 120 + 88 + 88 + 100 + 50
     assert [text for text, times in found.items() if times > 1] == []
 
 
@@ -125,6 +125,7 @@ PHRASES = {
     "nl2bash": "write a bash command:",
     "nl2regex": "regular expression matching",
     "para_crawl_enes": "translate to",
+    "poem_sentiment": "feeling of the following verse",
     "scitail": "options:",
     "sentiment_transfer": "rewrite this review",
     "sms_spam": "is this text message spam",

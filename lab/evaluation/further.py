@@ -51,7 +51,7 @@ OPEN = (
 )  # fmt: skip
 OPEN_TOKENS = 128
 FAR = {
-    "sentiment": ("sst2", "poem_sentiment"),
+    "paraphrase": ("paws_wiki", "medical_question_pairs"),
     "coreference": ("winogrande", "wsc"),
     "social media": ("emoji_tweet", "irony_tweet"),
     "commonsense": ("piqa", "copa"),
