@@ -912,7 +912,7 @@ def test_the_usual_five_methods_stand_first_each_with_a_sentence():
 
 
 def test_live_examples_are_requests_and_recorded_runs_are_of_them():
-    assert len({example.title for example in LIVE}) == len(LIVE) == 16
+    assert len({example.title for example in LIVE}) == len(LIVE) == 17
     for example in LIVE:
         Request(example.prompt, max_new_tokens=example.max_new_tokens)
     kept = [read_run(path) for path in recorded_files()]

@@ -107,6 +107,11 @@ LIVE = (
         "the waiter was rude and the food was cold .",
     ),
     Example(
+        "Good review or bad?",
+        "Is this review positive, negative or neutral? The room was spotless and everybody was "
+        "friendly, we will be back.",
+    ),
+    Example(
         "Words without spaces", "Segment this text into words: Mysisterplaysthepianoinasmallband."
     ),
     Example(
