@@ -131,7 +131,7 @@ def test_the_base_and_a_chat_equal_the_naive_run(real):
         print(f"from the naive run: {off:.4f}")
         assert off < 0.05
         if len(turns) > 1:
-            for shift in (-8, 8):
+            for shift in (-16, 16):
                 wrong = [replace(turns[0], end=turns[0].end + shift), *turns[1:]]
                 moved, _ = naive.read(prompt + tokens, wrong)
                 far = apart(logits, moved[len(prompt) - 1 : -1])

@@ -76,7 +76,8 @@ class Case:
         self.present[0, 5, 0] = self.present[1, 5, 2] = self.present[1, 1, 0] = False
         views = view(self.A), view(self.gram), [view(self.B)] * M
         layout = SimpleNamespace(groups=[SimpleNamespace(m=M, i=I)], first=lambda g, block: 0)
-        self.bank = SimpleNamespace(dtype=dtype, s=S, layout=layout, views=lambda g, block: views)
+        tensors = SimpleNamespace(s=S, views=lambda g, block: views)
+        self.bank = SimpleNamespace(dtype=dtype, tensors=tensors, layout=layout)
         self.weight = Weight(self.W, (O, I))
         self.W_of = {}
         self.forms = [self._table(n, pick) for n in range(len(REQUESTS))]

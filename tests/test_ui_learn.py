@@ -193,11 +193,11 @@ def test_the_numbers_in_the_words_are_those_of_the_recorded_run():
             triples = run.request.prompt.partition(": ")[2].split("; ")
             assert len(triples) == 4 and all(one.split()[0] == base.strip() for one in triples)
             assert f"␣{mixture.strip()}" in words
-            assert "".join(run.pieces[index:]).count(".") == 1, "two triples, one sentence"
+            assert "Copper" not in "".join(run.pieces[index:]), "the name is not said again"
     assert run.pieces[-1] == "" and run.explained[len(run.pieces) - 1].mixture[0][0] == "<|im_end|>"
     assert "&lt;|im_end|&gt;" in words_html(5) and "∎" in words_html(5)
     assert END == len(run.pieces) - 1 and run.answer.finish_reason == "eos"
-    assert "It is family friendly and has a customer rating of 5 out of 5." in run.answer.text
+    assert run.answer.text.endswith("It is family friendly.")
     second, chance = run.explained[END].base[1]
     assert f"{100 * chance:.1f} % it begins one more sentence, ␣{second.strip()}" in words
     assert "familyFriendly yes" in run.request.prompt
@@ -221,10 +221,10 @@ def test_the_near_equals_of_step_7_are_near():
     run, words = gated(), plain(words_html(6))
     likeliest = run.explained[CLOSE].mixture
     assert likeliest[0][1] < 2 * likeliest[2][1]
-    assert {text.strip() for text, _ in likeliest[:3]} == {"child", "children", "family"}
-    assert run.pieces[CLOSE] == " family" and "It is family friendly" in run.answer.text
+    assert {text.strip() for text, _ in likeliest[:3]} == {".", "that", "with"}
+    assert run.pieces[CLOSE] == "." and "It is family friendly" in run.answer.text
     for text, chance in likeliest[:3]:
-        assert f"␣{text.strip()} {100 * chance:.1f} %" in words
+        assert f"{text.replace(' ', '␣')} {100 * chance:.1f} %" in words
 
 
 def test_what_an_adapter_adds_first_and_last_is_what_was_recorded():
@@ -467,7 +467,7 @@ def test_another_token_changes_the_pictures(handlers):
     assert twin.count("<tr>") == 1 + run.gates.shape[1] * run.gates.shape[2]
     assert "Bare base" in pick(6, 6)[ui.below] and not pick(6, 6)[ui.plot].visible
     assert pick(5, "x")[ui.picked] == DIFFER
-    assert "Token 32 of" in pick(5, 999)[ui.token] and "Token 1 of" in pick(5, -3)[ui.token]
+    assert "Token 33 of" in pick(5, 999)[ui.token] and "Token 1 of" in pick(5, -3)[ui.token]
 
 
 def test_hostile_words_are_inert(handlers):

@@ -14,7 +14,7 @@ MEANING = 384
 """Numbers of a vector that come from the sentence encoder; the others count words."""
 GATED = "Facts to a sentence, by the trained gate"
 """Title of the run that steps 6 and 7 walk through."""
-DIFFER, AGREE, CLOSE, END = 14, 7, 16, 31
+DIFFER, AGREE, CLOSE, END = 14, 7, 13, 32
 """Tokens of that run: base and mixture part; they agree; several are as good; the last one."""
 K = 3
 

@@ -132,7 +132,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "<code>ramole</code>. Pick a token to see both.",
         "At {differ_token} the base alone would have gone on with {differ_base} "
         "({differ_base_chance} %), as every triple of the prompt begins. The mixture says "
-        "{differ_mixture} ({differ_mixture_chance} %), and two triples become one sentence. Left "
+        "{differ_mixture} ({differ_mixture_chance} %), and the name is not said again. Left "
         "alone from the first token on, the base invented “a type of coffee that is not only "
         "delicious”, and said nothing of the river and the rating.",
         "At {agree_token} both are sure of the same token ({agree_base_chance} % and "
@@ -141,10 +141,9 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "with {end_second_chance} % it begins one more sentence, {end_second}. The mixture ends "
         "it ({end_mixture_chance} %): the adapters taught it the form of the task, and when to "
         "stop.",
-        "One more thing can be seen here. The prompt says familyFriendly, the answer “family "
-        "friendly”. At {close_token} the mixture gave {close_each}: none is far ahead, and all "
-        "are right. But a small model makes mistakes too, and step 10 "
-        "says how good its answers are.",
+        "One more thing can be seen here. Where the first sentence ends, the mixture gave "
+        "{close_each}: none is far ahead, and each can go on well. But a small model makes "
+        "mistakes too, and step 10 says how good its answers are.",
     ),
     "Many requests, one batch": (
         "A <b>request</b> is a prompt on its way to an answer. To compute one token, all "

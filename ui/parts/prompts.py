@@ -54,8 +54,8 @@ LIVE = (
     ),
     Example(
         "Capital letters",
-        "Fix the capital letters in the following text: every july thousands of people visit the "
-        "beaches of spain and italy.",
+        "Fix the capital letters in the following text: last year maria and john visited the "
+        "museum of modern art in new york.",
     ),
     Example(
         "Question to SQL",
