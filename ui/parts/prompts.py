@@ -107,9 +107,9 @@ LIVE = (
         "the waiter was rude and the food was cold .",
     ),
     Example(
-        "Good review or bad?",
-        "Is this review positive, negative or neutral? The room was spotless and everybody was "
-        "friendly, we will be back.",
+        "What mood?",
+        "What mood is this message in, positive, negative or neutral? I passed my exam, let us "
+        "celebrate tonight!",
     ),
     Example(
         "Words without spaces", "Segment this text into words: Mysisterplaysthepianoinasmallband."
