@@ -1,8 +1,7 @@
 """The evaluation: cells that survive a stop, tables that add up, and the command on a real pool."""
 
 import json
-import os
-import time
+import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from lab.evaluation import command
-from lab.evaluation.cells import STALE, Cell, Cells
+from lab.evaluation.cells import Cell, Cells
 from lab.evaluation.evaluate import Rows, make_row_situations, read_rows
 from lab.evaluation.report import make_tables
 from lab.evaluation.situation_run import run_situations
@@ -74,18 +73,20 @@ def test_facts_decide_the_folder(tmp_path):
     assert not later.has("iid", "ramole", "ant")
 
 
-def test_a_claimed_cell_is_left_to_its_owner_until_the_claim_is_stale(tmp_path):
-    cells = Cells(tmp_path, {})
-    assert cells.claim("iid", "mixture", "ant")
-    assert not cells.claim("iid", "mixture", "ant")
+def test_a_claimed_cell_is_left_to_its_owner_until_that_process_has_ended(tmp_path):
+    cells, name = Cells(tmp_path, {}), ("iid", "mixture", "ant")
+    assert cells.claim(*name)
+    assert not cells.claim(*name)
     claim = next(cells.folder.glob("*/*/*.claim"))
-    old = time.time() - STALE - 1
-    os.utime(claim, (old, old))
-    assert cells.claim("iid", "mixture", "ant")
+    other = subprocess.Popen(["sleep", "600"])
+    claim.write_text(str(other.pid))
     cells.release()
-    assert cells.claim("iid", "mixture", "ant")
-    cells.write("iid", "mixture", "ant", cell(1, TASKS[0]))
-    assert not cells.claim("iid", "mixture", "ant") and not list(cells.folder.glob("*/*/*.claim"))
+    assert not cells.claim(*name), "another process is at it"
+    other.kill()
+    other.wait()
+    assert cells.claim(*name), "killed in its midst, as a worker is: the same command goes on"
+    cells.write(*name, cell(1, TASKS[0]))
+    assert not cells.claim(*name) and not list(cells.folder.glob("*/*/*.claim"))
 
 
 def test_a_stopped_run_goes_on_and_asks_nothing_twice(tmp_path):
@@ -99,7 +100,6 @@ def test_a_stopped_run_goes_on_and_asks_nothing_twice(tmp_path):
         run_rows(ramole, cells, **shared)
     done = len(list(cells.folder.glob("*/*/*.json")))
     assert done == 4, "three were asked, and selection's answers were known"
-    cells.release()
     ramole.stop_after, ramole.batches = None, 0
     run_rows(ramole, cells, **shared)
     every = 2 * (2 + 2 * 3)

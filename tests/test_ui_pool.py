@@ -28,8 +28,7 @@ from ui.pool.details import card_text, details_html, training_command
 from ui.pool.examples_text import examples_from_file, examples_from_lines
 from ui.pool.intake import judge
 from ui.pool.tab import PoolHandlers
-from ui.pool.undo import removals_html
-from ui.pool.updates import added, detail, listing, replace_examples
+from ui.pool.updates import added, detail, listing, removals_html, replace_examples
 from ui.session.leaving import forget, sweep
 from ui.session.owner import OPERATOR_HEADER, OPERATOR_KEY, owner_of
 from ui.session.presence import Presence, heartbeat

@@ -1,13 +1,15 @@
 """Cells of an evaluation: the scores of one system on one task in one situation, each in a file.
 
 A cell is written when it is whole, and never written again, so a run that was stopped goes on where
-it was, and several processes share the work: who makes a cell first claims it. Tables of cells
+it was, and several processes share the work: who makes a cell first claims it, and a claim ends
+with its process. Tables of cells
 compare systems: every mean has a 95 % bootstrap interval; differences are paired, over the same
 rows or tasks.
 """
 
 import gzip
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -23,8 +25,6 @@ from ramole_core.whole_file import replacing
 
 MARK = "~"
 """Between a system's name and the digest of its own facts, in a folder's name."""
-STALE = 3600.0
-"""Seconds after which the claim of a process that never finished is void."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,11 @@ class Cells:
             return False
         file.parent.mkdir(parents=True, exist_ok=True)
         held = self._claimed(file)
-        if held.is_file() and time.time() - held.stat().st_mtime > STALE:
+        if _is_over(held):
             held.unlink(missing_ok=True)
         try:
-            held.open("x").close()
+            with held.open("x") as new:
+                new.write(str(os.getpid()))
         except FileExistsError:
             return False
         return True
@@ -128,9 +129,10 @@ class Cells:
         return count
 
     def release(self) -> None:
-        """Void all claims: no process is at work, so whoever made them is gone."""
+        """Void this process's claims."""
         for held in self.folder.glob("*/*/*.claim"):
-            held.unlink(missing_ok=True)
+            if held.read_text() == str(os.getpid()):
+                held.unlink(missing_ok=True)
 
     def _file(self, situation: str, system: str, task: str) -> Path:
         return self.folder / situation / self._folder(system) / f"{task}.json"
@@ -141,6 +143,17 @@ class Cells:
 
     def _claimed(self, file: Path) -> Path:
         return file.with_suffix(".claim")
+
+
+def _is_over(claim: Path) -> bool:
+    """Whether the process that made a claim has ended."""
+    try:
+        os.kill(int(claim.read_text()), 0)
+    except (FileNotFoundError, ValueError):  # no claim, or one that is being written
+        return False
+    except ProcessLookupError:
+        return True
+    return False
 
 
 MEASURES: dict[str, Callable[[Cell], list[float]]] = {

@@ -108,8 +108,6 @@ def evaluate(
         archive = out.with_name(f"{out.stem}_cells.json.gz")
         if not worker:
             cells.unpack(archive)
-            if workers == 1:
-                cells.release()
         by_row = make_row_situations(ramole, cells, crowd, tasks=asked, situations=places, ask=ask)
         run_situations(by_row, cells, systems=wanted, told=say)
         material = Material(ramole, crowd, data, asked, ask, seed, split, rows, skip)
@@ -144,6 +142,7 @@ def shared_facts(
 
     usual = load_settings()
     calibration = usual.adapters_dir / "_base" / FILE
+    shipped = [card for card in ramole.pool.cards() if not card.name.startswith(("copy", "other-"))]
     return {
         "base_model": usual.base_model,
         "base_checksum": weights_checksum(harness.base_folder(), data_dir=usual.data_dir),
@@ -151,11 +150,8 @@ def shared_facts(
         **({} if head == "full" else {"head": head}),
         "retriever_checksum": ramole.retriever.encoder_checksum,
         "calibration_checksum": harness.checksum(calibration) if calibration.is_file() else None,
-        "adapters": {
-            card.name: card.sha256
-            for card in ramole.pool.cards()
-            if not card.name.startswith(("copy", "other-"))
-        },
+        "adapters": {card.name: card.sha256 for card in shipped},
+        "cards": harness.digest({card.name: card.texts for card in shipped}, 16),
         "versions": versions(),
     }
 

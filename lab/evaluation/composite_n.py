@@ -259,7 +259,6 @@ def main(
         examples = read_rows(data, list(crowd.samples), split="train", count=200)
         facts = shared_facts(ramole) | {"named": named, "k": k, "tokens": tokens}
         cells = Cells(work, facts, lambda system: own_facts(ramole, system))
-        cells.release()
         metrics = {task.task: task.metric for task in every}
         writing = Writing(ramole, metrics, k, tokens, named)
         situations = [

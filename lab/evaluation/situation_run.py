@@ -55,24 +55,35 @@ def run_situations(
     for situation, system, unit, questions in _every(situations, systems):
         if cell := cells.read(situation.place(system), system, unit):
             pace.add(situation.name, system, len(questions), cell.seconds)
-    for situation in situations:
-        for system in situation.asked(systems):
-            for units in _claimed(situation, system, cells):
-                asked = [one for unit in units for one in situation.groups[unit]]
-                remaining = count_left(situations, cells, systems=systems)
-                seconds = pace.left(remaining)
-                rest = f", about {seconds / 60:.0f} min" if seconds else ""
-                left = sum(remaining.values())
-                told(f"{situation.name} {system}: {left} questions left{rest}")
-                began = perf_counter()
-                found = iter(situation.measure(system, asked))
-                spent = perf_counter() - began
-                pace.add(situation.name, system, len(asked), spent)
-                for unit in units:
-                    mine = list(islice(found, len(situation.groups[unit])))
-                    cell = cell_of(mine, spent * len(mine) / len(asked))
-                    cells.write(situation.place(system), system, unit, cell)
+    try:
+        for situation in situations:
+            for system in situation.asked(systems):
+                for units in _claimed(situation, system, cells):
+                    remaining = count_left(situations, cells, systems=systems)
+                    seconds = pace.left(remaining)
+                    rest = f", about {seconds / 60:.0f} min" if seconds else ""
+                    left = sum(remaining.values())
+                    told(f"{situation.name} {system}: {left} questions left{rest}")
+                    _make(situation, system, units, cells=cells, pace=pace)
+    except BaseException:
+        cells.release()
+        raise
     return pace
+
+
+def _make(
+    situation: Situation, system: str, units: Sequence[str], *, cells: Cells, pace: Pace
+) -> None:
+    """Ask the questions of these units together, and write a cell for each."""
+    asked = [one for unit in units for one in situation.groups[unit]]
+    began = perf_counter()
+    found = iter(situation.measure(system, asked))
+    spent = perf_counter() - began
+    pace.add(situation.name, system, len(asked), spent)
+    for unit in units:
+        mine = list(islice(found, len(situation.groups[unit])))
+        cell = cell_of(mine, spent * len(mine) / len(asked))
+        cells.write(situation.place(system), system, unit, cell)
 
 
 def count_left(

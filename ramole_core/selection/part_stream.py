@@ -7,18 +7,19 @@ ones.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
 from ramole_core.effects import among
 from ramole_core.errors import RamoleError
-from ramole_core.request import Fitting, Generation, Request, Step
+from ramole_core.request import Generation, Request, Step
 from ramole_core.shell_commands import warn_of
 
 if TYPE_CHECKING:
     from ramole_core.engine.backend import Backend
     from ramole_core.engine.prompt import Prepared
+    from ramole_core.engine.request_stream import Caller
 
 BETWEEN = "\n\n"
 """Between the answers to two parts."""
@@ -54,32 +55,20 @@ def stream_parts(asked: "Sequence[Prepared]", *, run: Run, follow: Follow) -> It
 
 
 def run_by(
-    engines: "Backend",
-    requests: Sequence[Request],
-    *,
-    session: str,
-    address: str,
-    cancelled: Callable[[], bool],
-    waiting: Callable[[int, int], None],
-    reading: Callable[[int, int, int], None],
-    fitting: Callable[[int, Fitting], None],
-    seconds: float,
+    engines: "Backend", requests: Sequence[Request], *, seconds: float, **caller: Unpack["Caller"]
 ) -> Run:
-    """What streams parts of these requests by these engines, for a caller as
-    `Ramole.stream_batch` has it; the preparation of each took so many `seconds`."""
+    """What streams parts of these requests by these engines; the caller's indexes are those of the
+    requests. The preparation of each took so many `seconds`."""
 
     def run(indexes: Sequence[int], parts: "Sequence[Prepared]") -> Items:
         at = indexes.__getitem__
-        stream = engines.stream(
-            parts,
-            session=session,
-            address=address,
-            cancelled=cancelled,
-            waiting=lambda n, place: waiting(at(n), place),
-            reading=lambda n, done, of: reading(at(n), done, of),
-            fitting=lambda n, how: fitting(at(n), how),
-        )
-        for n, item in stream:
+        by_part: Caller = {**caller}
+        by_part["waiting"] = lambda n, place: caller["waiting"](at(n), place)
+        if reading := caller.get("reading"):
+            by_part["reading"] = lambda n, done, of: reading(at(n), done, of)
+        if fitting := caller.get("fitting"):
+            by_part["fitting"] = lambda n, how: fitting(at(n), how)
+        for n, item in engines.stream(parts, **by_part):
             if isinstance(item, Generation):
                 selection, mixed = parts[n].selection, parts[n].request
                 item = replace(

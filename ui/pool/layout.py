@@ -12,8 +12,7 @@ from ..session.uploads import EXAMPLE_ENDINGS
 from .hub_tab import HubPart, lay_out_hub
 from .map_tab import Map, lay_out_map
 from .trying import TRY
-from .undo import UNDO
-from .updates import NOTHING
+from .updates import NOTHING, UNDO
 
 if TYPE_CHECKING:
     from ramole_core import Ramole

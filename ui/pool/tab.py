@@ -14,8 +14,16 @@ from .bundle import write_bundle
 from .hub_tab import connect_hub
 from .layout import PoolLayout, lay_out
 from .map_tab import connect_map
-from .undo import FOCUS, removals_html
-from .updates import added, chosen, chosen_name, detail, listing, replace_examples
+from .updates import (
+    FOCUS,
+    added,
+    chosen,
+    chosen_name,
+    detail,
+    listing,
+    removals_html,
+    replace_examples,
+)
 
 if TYPE_CHECKING:
     from ramole_core import Ramole

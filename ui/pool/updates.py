@@ -7,7 +7,9 @@ import gradio as gr
 
 from ramole_core import AdapterRefused
 
+from ..parts.markup import escaped
 from ..session.quota import Quota
+from ..session.removed import SECONDS, Removal
 from ..session.uploads import EXAMPLE_ENDINGS, taken
 from .cards import cards_html, matching
 from .details import card_text, details_html, training_command, verdict_html
@@ -18,6 +20,15 @@ if TYPE_CHECKING:
     from ramole_core import Ramole
 
 NOTHING = '<p class="rm-empty">Choose an adapter to see its numbers, neighbours and examples.</p>'
+UNDO = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('.rm-undo');
+  if (button) trigger('click', {token: button.dataset.token});
+});
+"""
+FOCUS = """
+() => { setTimeout(() => document.querySelector('#pool-undo .rm-undo')?.focus(), 150); }
+"""
 
 
 def listing(
@@ -117,3 +128,17 @@ def replace_examples(
     return verdict_html(
         card.name, "usable", f"Its vector is now made from {len(card.texts)} inputs."
     )
+
+
+def removals_html(removals: Sequence[tuple[Removal, float]]) -> str:
+    """A line for each, which vanishes when its seconds are over."""
+    lines = "".join(
+        f'<div class="rm-removed" style="animation-delay:{left:.0f}s"><p>'
+        f"{escaped(one.name)} was removed. "
+        f'<button type="button" class="rm-undo" data-token="{escaped(one.token)}">Undo'
+        f'<span class="rm-hidden"> the removal of {escaped(one.name)}</span></button> '
+        f'<span class="quiet">Possible for {SECONDS / 60:.0f} minutes from its removal, as long as '
+        "this page stays open and its room is not needed.</span></p></div>"
+        for one, left in removals
+    )
+    return f'<div role="status">{lines}</div>'
