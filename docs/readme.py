@@ -19,8 +19,8 @@ BEGIN, END = "<!-- {name}: written by `make readme` -->", "<!-- end of {name} --
 RESULTS = "docs/results.md"
 PEERS = "python -m ramole_core benchmark --peers"
 AS_SHIPPED = (
-    "The system as it ships, on dev rows; others chose what ships (the test was asked once, of an "
-    "earlier state).\n\n"
+    "The system as it ships, on dev rows that were looked at while it was made (the test was asked "
+    "once, of an earlier state).\n\n"
 )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,6 +115,12 @@ def test_earlier_turns_bring_theirs_and_an_exclusion_holds(open_ramole):
     (answer,) = ramole.generate([asked])
     assert "ada/sums was fetched" in answer.notes[0]
     assert "ada--weather" not in answer.adapters and answer.adapters
+    for said in ("hf:ada/weather", "ada/weather"):  # by its repository, as one that is named
+        (answer,) = ramole.generate([replace(asked, history=(), exclude=[said, "bob/rain"])])
+        assert answer.adapters and "ada--weather" not in answer.adapters
+    ramole.generate([Request("Hello", "mixture", adapters=["hf:ada/weather"], **ASK)])
+    (answer,) = ramole.generate([replace(asked, history=(), exclude=["ada/weather", "bob/rain"])])
+    assert answer.adapters and "ada--weather" not in answer.adapters
 
 
 @pytest.mark.parametrize("how", ["alone", "cancelled", "stopped"])

@@ -252,6 +252,29 @@ def test_very_many_lines_are_joined_before_the_shortest_are_looked_for():
     assert "".join(found) == text and len(found) == MAX_PIECES
 
 
+@pytest.mark.parametrize(
+    "text", ["this " * 20_000 + "end. Next one.", "Fix these lines\n" + "word word word\n" * 6_500]
+)
+def test_what_is_announced_is_looked_for_once_however_long_it_is(text):
+    """The engine's threads wait for a regular expression; one that looks again at each end of a
+    line or at each word took most of a minute here."""
+    assert "".join(pieces_of(text)) == text
+    assert pieces_of(text)[0] == (text if "\n" in text else text.removesuffix("Next one."))
+
+
+def test_no_prompt_in_parts_gets_more_tokens_than_the_server_gives(ramole):
+    with pytest.raises(RamoleError, match="max_new_tokens=60, but this server gives at most 40"):
+        ramole.generate([replace(BOTH, max_new_tokens=60)])
+
+
+def test_a_listed_adapter_is_left_out_of_a_prompt_in_parts_too(ramole, monkeypatch):
+    """Refused, if it is unknown, by who finds adapters: not before it is known to be listed."""
+    asked = replace(BOTH, exclude=["poems", "nobody/knows"])
+    assert ramole._preparation.parts(asked) == (f"{EGG}", SUM)
+    with pytest.raises(RamoleError, match="exclude names 'nobody/knows'"):
+        ramole.generate([asked])
+
+
 def test_blanks_before_and_between_are_of_the_piece_beside(ramole):
     for text in (f"\n{EGG} {SUM}", f"{EGG}\r\n\r\n{SUM}", f"{EGG}\n \n{SUM}\n"):
         assert parts(ramole, text) == [EGG, SUM]
@@ -287,9 +310,19 @@ def test_parts_go_on_while_there_is_room_and_nothing_ended_the_answer(reason, ro
     items = list(stream_parts(asked, run=run, follow=follow))
     answers = {n: item for n, item in items if isinstance(item, Generation)}
     assert answers[1].text == "x" and len(answers[0].parts) == parts
+    assert answers[0].finish_reason == ("length" if room == 2 else reason)
+    left = [note for note in answers[0].notes if note.endswith("that were not answered: 1.")]
+    assert len(left) == (room == 2)
     assert answers[0].text == "\n\n".join("abc"[:parts])
     said = "".join(item.text for n, item in items if n == 0 and isinstance(item, Step))
     assert said == answers[0].text
+
+
+def test_an_answer_with_a_part_that_was_cut_was_cut():
+    first, second = made("a", "length", part="one"), made("b", "eos", part="two")
+    assert join([first, second]).finish_reason == "length"
+    assert join([second, first]).finish_reason == "length"
+    assert join([first, made("b", "stop", part="two")]).finish_reason == "stop"
 
 
 def test_an_answer_in_one_part_is_itself():

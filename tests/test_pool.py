@@ -14,6 +14,7 @@ import torch
 
 from ramole_core.errors import AdapterRefused, Busy, RamoleError
 from ramole_core.pool import Limits, Pool, write_manifest
+from ramole_core.pool.pool import NameTaken
 from ramole_core.pool.tensors import AdapterTensors, fold
 from ramole_core.settings import REPOSITORY
 from tests.adapter_files import (
@@ -198,12 +199,18 @@ def test_half_precision_files_give_their_values(pool, tmp_path, kind, name):
 
 def zip_of(folder: Path, target: Path, *, top: str = "") -> Path:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        if top:
+            archive.writestr(top, b"")
         for path in folder.iterdir():
-            archive.write(path, top + path.name)
+            member = zipfile.ZipInfo(top + path.name)  # as it is: `write` takes `./` away
+            archive.writestr(member, path.read_bytes(), zipfile.ZIP_DEFLATED)
     return target
 
 
-@pytest.mark.parametrize("form", ["folder", "outer folder", "zip", "zip with a folder", "files"])
+@pytest.mark.parametrize(
+    "form",
+    ["folder", "outer folder", "zip", "zip with a folder", "zip of its dot", "files"],
+)
 def test_every_form_of_an_upload_gives_the_same_adapter(pool, tmp_path, form):
     folder = write_adapter(
         tmp_path / "source" / "poems",
@@ -218,6 +225,7 @@ def test_every_form_of_an_upload_gives_the_same_adapter(pool, tmp_path, form):
         "outer folder": lambda: folder.parent,
         "zip": lambda: zip_of(folder, tmp_path / "poems.zip"),
         "zip with a folder": lambda: zip_of(folder, tmp_path / "poems.zip", top="inner/"),
+        "zip of its dot": lambda: zip_of(folder, tmp_path / "poems.zip", top="./"),
         "files": lambda: [str(path) for path in folder.iterdir()],
     }[form]()
     card = pool.add(source, owner="ada")
@@ -228,6 +236,13 @@ def test_every_form_of_an_upload_gives_the_same_adapter(pool, tmp_path, form):
     assert sorted(p.name for p in card.folder.iterdir()) == sorted(
         [WEIGHTS, CONFIG, "README.md", "examples.jsonl", "manifest.json"]
     )
+
+
+@pytest.mark.parametrize("examples", ["hello", 5, [1, 2], [None]])
+def test_examples_are_a_list_of_texts(pool, tmp_path, examples):
+    with pytest.raises(AdapterRefused, match="a list of texts|Example 1 is .*, and no text"):
+        pool.add(write_adapter(tmp_path / "a"), examples=examples)
+    assert pool.all_cards() == []
 
 
 def test_an_uploaded_manifest_is_not_believed(pool, tmp_path):
@@ -504,6 +519,15 @@ def test_adapters_of_another_base_are_taken_out_of_the_cards(tmp_path):
         assert [card.name for card in pool.leave_out_unfit()] == ["whole"]
         assert [card.name for card in pool.all_cards()] == ["fits"]
         assert "'whole' is left out" in pool.problems[0]
+        other = write_adapter(tmp_path / "other", arrays={n: 2 * a for n, a in arrays.items()})
+        with pytest.raises(NameTaken, match="adapter of another base is named 'whole'; give .*-2"):
+            pool.add(other, name="whole")
+    with open_pool(tmp_path) as pool:  # the earlier base again, and nothing is lost
+        assert [card.name for card in pool.all_cards()] == ["fits", "whole"]
+    with open_pool(tmp_path, shapes=lambda: {Q0: SHAPES[Q0], Q1: (99, 98)}) as pool:
+        pool.leave_out_unfit()
+        pool.remove("whole")
+        assert pool.add(other, name="whole").name == "whole"
 
 
 # Cache, locks, speed

@@ -456,6 +456,8 @@ def test_who_answers_is_found_once_for_all_tokens_until_the_pool_changes(ramole,
 def test_neighbours_of_an_adapter_leave_it_out(ramole):
     hits = ramole.neighbours("weather", k=2)
     assert len(hits) == 2 and "weather" not in [hit.name for hit in hits]
+    with pytest.raises(RamoleError, match="k=0; it is the number of adapters"):
+        ramole.neighbours("weather", k=0)
 
 
 def test_without_a_trained_router_the_sentence_says_what_to_do(tiny_llama, tmp_path):

@@ -40,6 +40,19 @@ def test_a_chat_says_which_turn_has_lost_its_adapter(ramole):
         ramole.generate([Request("Then?", history=talk, **ASK)])
 
 
+def test_a_chat_goes_on_after_a_method_with_adapters_of_its_own(ramole):
+    (first,) = ramole.generate([Request("Will it rain in Oslo?", method="llava_mole", **ASK)])
+    assert first.adapters and not {*first.adapters} & {card.name for card in ramole.pool.cards()}
+    talk = [("Will it rain in Oslo?", first.text, first.adapters)]
+    for method in ("llava_mole", "mixture"):
+        (then,) = ramole.generate([Request("And here?", method, history=talk, **ASK)])
+        assert then.new_tokens == 5
+    (mixed,) = ramole.generate([Request("Will it rain in Oslo?", method="mixture", **ASK)])
+    talk = [("Will it rain in Oslo?", mixed.text, mixed.adapters)]
+    (own,) = ramole.generate([Request("And here?", method="llava_mole", history=talk, **ASK)])
+    assert own.adapters == first.adapters
+
+
 def test_named_adapters_and_weights_are_those_of_the_turns_that_say_nothing(ramole):
     request = Request("hello", adapters=["sums", "poems"], weights=[1.0, 2.0], history=CHAT, **ASK)
     turns = ramole.prepare([request])[0].turns

@@ -60,7 +60,7 @@ FAR = {
 """Task families that no sample adapter is near to, with two tasks each."""
 FAR_ROWS = 10
 """Of each far task of `open`."""
-FITTED, HELD_OUT, FAR_PART = "fitted on", "unseen", "far tasks"
+FITTED, HELD_OUT, FAR_PART = "fitted on", "not fitted on", "far tasks"
 """The parts of these situations."""
 UNSEEN = 30
 """Tasks without an adapter."""

@@ -17,7 +17,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 import typer
@@ -29,15 +29,17 @@ from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import ModuleRouter, Router, load_trained, random_router
 from ramole_core.composition.router import read_router
 from ramole_core.methods import find_row
+from ramole_core.pool.shelf import read_samples
 from ramole_core.settings import load_settings
 from ramole_core.training.loss import row_losses
 from ramole_core.training.mixed_model import MixedModel
 from ramole_core.training.rows import Encoded, encode_rows
 from ramole_core.training.sources import load_configured_base, read_loras
 
-UNSEEN = "banking77,clinc_intent,common_gen,mbpp,nl2regex,scitail,sms_spam,wiki_split,word_segment"
-"""The adapters that the router which ships was not trained on."""
-Unseen = Annotated[str, typer.Option(help="Adapters that no router was trained on.")]
+Unseen = Annotated[
+    str,
+    typer.Option(help="Adapters that no router was trained on; if empty, the pool's others."),
+]
 Losses = Mapping[str, Sequence[float]]
 """By task, of each row."""
 SETTINGS = ("own", "others")
@@ -202,7 +204,7 @@ def verdict(summary: dict) -> str:
 
 def main(
     data: harness.Data = harness.DATA,
-    unseen: Unseen = UNSEEN,
+    unseen: Unseen = "",
     router_dir: Annotated[Path | None, typer.Option(help="The router's folder.")] = None,
     rows: harness.Rows = 40,
     skip: harness.Skip = 0,
@@ -211,11 +213,14 @@ def main(
     out: harness.Out = harness.RESULTS / "router_dev.json",
 ) -> None:
     """Measure a router on adapters it has never seen."""
-    settings, names = load_settings(), harness.words(unseen)
+    settings = load_settings()
     base = load_configured_base()
     shapes = read_shapes(base.folder)
     weights = load_trained(router_dir or settings.adapters_dir / "_router", find_row("ramole"))
     trained = read_router(weights, shapes=shapes)
+    seen = cast("list[str]", weights.config.get("trained_on", []))
+    others = [name for _, name in read_samples(settings.adapters_dir)[0] if name not in seen]
+    names = harness.words(unseen) or others
     dev = {
         name: encode_rows(base.tokenizer, task.dev, max_tokens=MAX_TOKENS)
         for name, task in harness.read_tasks(data, names, rows=rows, skip=skip).items()
@@ -238,7 +243,7 @@ def main(
         out,
         base=base,
         router_sha256=trained.checksum,
-        trained_on=weights.config.get("trained_on"),
+        trained_on=seen,
         unseen=names,
         k=K,
         rows={name: len(encoded) for name, encoded in dev.items()},

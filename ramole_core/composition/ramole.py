@@ -9,7 +9,7 @@ softmax runs over all k adapters of the request: one that lacks the module has v
 0, and keeps its share, which the base then has. Training starts from B_r = 0, the uniform gate,
 which still has a gradient.
 
-Trained: A_r and B_r of every module, on 12 of the sample pool's 21 tasks (the paper: 40 % of 48);
+Trained: A_r and B_r of every module, on 12 of the sample pool's 24 tasks (the paper: 40 % of 48);
 adapters that come later need no training.
 
 Cost: k LoRAs and the router a token and module: u_i = A_i x is there anyway, the scores are k

@@ -20,7 +20,7 @@ comes later means training again. It begins at 0, as `fusion`, where the paper d
 expert dropout is `--dropout`.
 
 Cost: of a request, the prompt read once more by the bare base, and one merge in every module, made
-anew for each prompt (a second for the sample pool's 21 adapters on one core); of a token, one LoRA
+anew for each prompt (a second for a pool of 21 adapters on one core); of a token, one LoRA
 of the largest rank.
 
 Claimed: T5 on GLUE and ResNet on DomainNet, experts trained with their router: better than discrete

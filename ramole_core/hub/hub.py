@@ -131,11 +131,13 @@ class Hub:
         self._stop.set()
 
     def near(self, text: str, k: int, exclude: Collection[str] = ()) -> list[tuple[Listed, float]]:
-        """The k listed adapters nearest to the text that are not in the pool, best first."""
+        """The k listed adapters nearest to the text that are not in the pool, best first; `exclude`
+        names them as `is_listed` does."""
         if not self.allowed or not (rows := {one.name: one for one in self._register.all_cards()}):
             return []
         here = self.fetched()
-        out = [one.name for one in rows.values() if one.repo in here or one.name in exclude]
+        left = {one.repo for name in exclude if (one := self._register.get(name))}
+        out = [one.name for one in rows.values() if one.repo in here or one.repo in left]
         if len(out) == len(rows):
             return []
         hits = self._retriever.retrieve(text, k=k, exclude=out)

@@ -28,6 +28,10 @@ _BLANKS = "[More Information Needed]"
 def check_examples(examples: Sequence[str]) -> tuple[list[str], list[str]]:
     """The examples to keep, stripped, and notes on those that are not; raises AdapterRefused
     for one that cannot be used."""
+    if isinstance(examples, str) or not isinstance(examples, Sequence):
+        raise AdapterRefused(
+            f"examples={examples!r:.60}; give a list of texts, such as ['a', 'b']."
+        )
     kept = []
     for number, text in enumerate(examples[:MAX_EXAMPLES], start=1):
         if problem := _problem(text):
@@ -116,6 +120,8 @@ def _example(line: str) -> str | None:
 
 
 def _problem(text: str) -> str | None:
+    if not isinstance(text, str):
+        return f"is {text!r:.60}, and no text"
     if not text.strip():
         return "is empty"
     if len(text) > MAX_EXAMPLE:

@@ -55,6 +55,8 @@ class Pool:
         self._base_name = base_name
         self.problems: list[str] = []
         """A sentence for each folder that is on disk but cannot be served."""
+        self._unfit: set[tuple[str | None, str]] = set()
+        """Owner and name of those of another base, which are on disk: the names stay theirs."""
         self._shapes = shapes
         self._change = threading.RLock()
         self._store = Store(data_dir)
@@ -129,9 +131,9 @@ class Pool:
         """Add the adapter at `path`, whole or not at all.
 
         The same content again returns the card that is there, with the new examples where there are
-        some. `owner`: whose session it belongs
-        to; None, or with `shared_uploads`, everyone. `login`: whether what is for everyone may be
-        fetched with the operator's Hub login. Raises AdapterRefused with the reason.
+        some. `owner`: whose session it belongs to; None, or with `shared_uploads`, everyone.
+        `login`: whether what is for everyone may be fetched with the operator's Hub login. Raises
+        AdapterRefused with the reason.
         """
         self._check_writable()
         owner = self._owner(owner)
@@ -236,13 +238,14 @@ class Pool:
                 except (AdapterRefused, OSError) as error:
                     self.problems.append(f"The adapter {card.name!r} is left out: {error}")
                     unfit.append(card)
+            self._unfit |= {(card.owner, card.name) for card in unfit}
             self._samples = without(self._samples, unfit)
             self._uploads.cards = without(self._uploads.cards, unfit)
         return unfit
 
     def _publish(self, stage: Path, card: AdapterCard) -> AdapterCard:
         seen = (None, card.owner)  # names of others' uploads must not show through the numbers
-        taken = (name for owner, name in (*self._uploads.cards, *self._samples) if owner in seen)
+        taken = (n for o, n in (*self._uploads.cards, *self._samples, *self._unfit) if o in seen)
         other = free_name(card.name, taken)
         self._check_free(
             card, f"give this one another name, {other!r} for instance, or remove that one first"
@@ -254,6 +257,8 @@ class Pool:
         key = (card.owner, card.name)
         if key in self._uploads.cards or key in self._samples:
             raise NameTaken(f"There is already another adapter named {card.name!r}; {advice}.")
+        if key in self._unfit:
+            raise NameTaken(f"An adapter of another base is named {card.name!r}; {advice}.")
         self._check_room()
 
     def _remove_damaged(self, name: str, owner: str | None) -> None:
@@ -262,6 +267,7 @@ class Pool:
         if name != clean_name(name) or not target.is_dir():
             raise self._not_yours(name, owner)
         self._store.discard(self._store.hide(target))
+        self._unfit.discard((owner, name))
         self.problems = [problem for problem in self.problems if str(target) not in problem]
 
     def _same_content(self, card: AdapterCard) -> AdapterCard | None:

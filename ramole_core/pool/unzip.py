@@ -41,7 +41,7 @@ def copy_zip(path: Path, into: Path, *, limits: Limits) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if not m.filename.startswith("__MACOSX/")]
             _check_members(members, limits)
-            files = _folder_of({m.filename: m for m in members if not m.is_dir()})
+            files = _folder_of({_plain(m.filename): m for m in members if not m.is_dir()})
             used, notes = choose(files)
             left = limits.bytes
             for name in used:
@@ -96,7 +96,7 @@ def _check_members(members: list[zipfile.ZipInfo], limits: Limits) -> None:
             raise AdapterRefused(
                 f"The zip holds {shown}, a link or device; pack the files themselves."
             )
-        if not path.parts:
+        if not path.parts and not member.is_dir():
             raise AdapterRefused(
                 "The zip holds a file without a name; pack the adapter's folder again."
             )
@@ -118,9 +118,9 @@ def _check_members(members: list[zipfile.ZipInfo], limits: Limits) -> None:
             raise AdapterRefused(
                 f"{shown} in the zip is compressed in a rare way; pack with plain deflate."
             )
-        if name in seen:
+        if _plain(name) in seen:
             raise AdapterRefused(f"The zip holds {shown} twice; pack the adapter's folder again.")
-        seen.add(name)
+        seen.add(_plain(name))
         if member.file_size > max(_SMALL, MAX_RATIO * member.compress_size):
             raise AdapterRefused(
                 f"{shown} in the zip unpacks to {member.file_size} bytes from "
@@ -129,6 +129,11 @@ def _check_members(members: list[zipfile.ZipInfo], limits: Limits) -> None:
             )
     if sum(member.file_size for member in members) > limits.bytes:
         raise too_large(limits)
+
+
+def _plain(name: str) -> str:
+    """A member's path without `./` and doubled slashes, which some programs write."""
+    return str(PurePosixPath(name))
 
 
 def _folder_of(files: dict[str, zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:

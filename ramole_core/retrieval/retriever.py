@@ -107,7 +107,9 @@ class Retriever:
         return self.recent(texts)
 
     def neighbours(self, card: Card, k: int = 3, owner: str | None = None) -> list[Hit]:
-        """The k adapters that `owner` may see and that are nearest to `card`, itself left out."""
+        """The k adapters that `owner` may see and that are nearest to `card`, itself left out;
+        raises RamoleError for a k below 1."""
+        _check_count(k)
         vector = self._vectors([card])[0]
         cards = {c.key: c for c in self._pool.cards(owner) if c.key != card.key}
         return self._nearest(vector, k, cards)
@@ -145,8 +147,7 @@ class Retriever:
 
     def visible(self, k: int, exclude: Collection[str], owner: str | None) -> dict[str, Card]:
         """Cards visible to `owner` and not excluded, by key; raises as `retrieve` does."""
-        if k < 1:
-            raise RamoleError(f"k={k}; it is the number of adapters to retrieve, at least 1.")
+        _check_count(k)
         if isinstance(exclude, str):
             raise RamoleError(f"exclude={exclude!r} is a string; pass a list: [{exclude!r}].")
         cards = self._pool.cards(owner)
@@ -194,3 +195,8 @@ def _unknown(name: str, known: list[str]) -> str:
         f"exclude names {name!r}, but the pool holds no such adapter; there are "
         f"{', '.join(near)}{more}."
     )
+
+
+def _check_count(k: int) -> None:
+    if k < 1:
+        raise RamoleError(f"k={k}; it is the number of adapters to retrieve, at least 1.")

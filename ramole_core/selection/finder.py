@@ -1,6 +1,7 @@
 """Find the candidate adapters of a turn."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ramole_core.errors import RamoleError, removed_meanwhile
@@ -63,6 +64,17 @@ class Finder:
     def fixed_pool(self, method: "Composition") -> Mapping[str, str] | None:
         """The fixed pool of a method that has one."""
         return method.pool(self._weights(method)) if method.row.weights else None
+
+    def brought(self) -> set[str]:
+        """The names of adapters that methods bring themselves, which the pool does not have."""
+        from ramole_core.composition import METHODS
+
+        found: set[str] = set()
+        for method in METHODS.values():
+            if method.brings:
+                with suppress(RamoleError):  # its weights are of another base
+                    found |= {one.name for one in method.bring((), self._weights(method))}
+        return found
 
     def found(self, request: Request, method: "Composition") -> list[tuple[AdapterCard, float]]:
         """The request's adapters, or the candidates where the method examines."""

@@ -37,21 +37,22 @@ class HubFetch:
         """Those that are among the `count` nearest to the turn's text; `abstains`: the base answers
         where none is near enough."""
         near = self.hub.near(turn.prompt, count + self.hub.spare, turn.exclude)
-        if not near:
-            return self._plain(turn), ()
         turn = self._plain(turn)
+        if not near:
+            return turn, ()
         hits = self._hits(turn, count)
         if abstains and not self._answered(turn, near[0][1], near[0][0].name, hits):
             return turn, ()
         return turn, self.hub.bring_nearer(near, hits, count, wait)
 
     def _plain(self, turn: Request) -> Request:
-        """The request without exclusions that the pool does not know."""
+        """The request with its exclusions as the pool names them, without those that are listed
+        and not fetched."""
         if not self.hub.allowed or not turn.exclude:
             return turn
         there = {card.name for card in self._pool.cards(turn.owner)}
-        out = [n for n in turn.exclude if n in there or not self.hub.is_listed(n)]
-        return replace(turn, exclude=out)
+        names = [n if n in there else self.hub.name_in_pool(n) for n in turn.exclude]
+        return replace(turn, exclude=[n for n in names if n in there or not self.hub.is_listed(n)])
 
     def _hits(self, turn: Request, count: int) -> list[Hit]:
         """The pool's nearest; none of an empty or wholly excluded pool."""

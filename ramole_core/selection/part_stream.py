@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BETWEEN = "\n\n"
 """Between the answers to two parts."""
+NO_ROOM = "The answers so far filled the context; parts of the prompt that were not answered:"
 Items = Iterator[tuple[int, Step | Generation]]
 Run = Callable[[Sequence[int], "Sequence[Prepared]"], Items]
 """Streams prepared requests; the first argument is the index of each."""
@@ -47,11 +48,14 @@ def stream_parts(asked: "Sequence[Prepared]", *, run: Run, follow: Follow) -> It
                 yield index, replace(item, text=lead + item.text, part=len(parts))
                 continue
             parts.append(item)
-            following = _following(running[place], parts, follow)
-            if following is None:
-                yield index, join(parts)
-            else:
-                due[index] = following
+            later = () if item.finish_reason in ("cancelled", "stop") else running[place].later
+            if later:
+                try:
+                    due[index] = follow(running[place], item)
+                    continue
+                except RamoleError:  # the answers before it have filled the context
+                    pass
+            yield index, join(parts, unanswered=len(later))
 
 
 def run_by(
@@ -86,26 +90,18 @@ def run_by(
     return run
 
 
-def _following(
-    prepared: "Prepared", parts: Sequence[Generation], follow: Follow
-) -> "Prepared | None":
-    """Prepare the next part; None: there is none, or no room for it."""
-    if not prepared.later or parts[-1].finish_reason in ("cancelled", "stop"):
-        return None
-    try:
-        return follow(prepared, parts[-1])
-    except RamoleError:  # the answers before it have filled the context
-        return None
-
-
-def join(parts: Sequence[Generation]) -> Generation:
-    """Join the answers of the parts so far."""
+def join(parts: Sequence[Generation], *, unanswered: int = 0) -> Generation:
+    """Join the answers of the parts so far; so many further ones had no room in the context."""
     if len(parts) == 1 and not parts[0].part:
         return parts[0]
+    left = (f"{NO_ROOM} {unanswered}.",) if unanswered else ()
+    reason = parts[-1].finish_reason
+    cut = unanswered or any(part.finish_reason == "length" for part in parts)
     pairs = {name: s for p in reversed(parts) for name, s in zip(p.adapters, p.scores, strict=True)}
     names = list(dict.fromkeys(name for part in parts for name in part.adapters))
     return replace(
         parts[-1],
+        finish_reason="length" if cut and reason == "eos" else reason,
         text=BETWEEN.join(part.text for part in parts),
         adapters=names,
         scores=[pairs[name] for name in names],
@@ -114,7 +110,7 @@ def join(parts: Sequence[Generation]) -> Generation:
         first_token_seconds=parts[0].first_token_seconds,
         extra=parts[0].extra,
         evidence=parts[0].evidence,
-        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        notes=tuple(dict.fromkeys([*(note for part in parts for note in part.notes), *left])),
         part="",
         parts=tuple(parts),
         effects=_effects(parts, names),

@@ -27,7 +27,7 @@ from ramole_core.methods import find_row
 from ramole_core.pool import Pool
 from ramole_core.request import Request
 from ramole_core.request_check import whole_fields
-from ramole_core.retrieval import BaseExpert, Hit, Retriever
+from ramole_core.retrieval import BaseExpert, Retriever
 
 WORDS = (
     r"((also|and (also|then)|then|after that|i( would|'d) also like to know)(?=[\s,:]|$)|"
@@ -53,7 +53,8 @@ FIELDS = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 LISTED = re.compile(r"\s*(options\s*:|[-*•] )", re.IGNORECASE)
-ANNOUNCING = re.compile(r"[^.!?:]*\b(this|these|following)\b[^.!?:]*[?:]?\s*$", re.IGNORECASE)
+ANNOUNCING = re.compile(r"\b(this|these|following)\b", re.IGNORECASE)
+MARK = re.compile(r"[.!?:]")
 SENTENCE = re.compile(r"[.!\n]+")
 
 
@@ -103,10 +104,12 @@ Run = tuple[int, int]
 def pieces_of(text: str, most: int = MAX_PIECES) -> list[str]:
     """The text's sentences and lines, in order; joined they are the text."""
     ends = [0, *(match.end() for match in END.finditer(text.rstrip())), len(text)]
+    announced = announced_to(text)
     found: list[str] = []
     for start, end in pairwise(ends):
         blank = found and not (found[-1].strip() and text[start:end].strip())  # is no piece
-        if blank or (found and belongs(found, text[start:end])):
+        joined = blank or is_option(text[start:end]) or (len(found) == 1 and start in announced)
+        if found and joined:
             found[-1] += text[start:end]
         elif start < end:
             found.append(text[start:end])
@@ -119,12 +122,24 @@ def pieces_of(text: str, most: int = MAX_PIECES) -> list[str]:
     return found
 
 
-def belongs(pieces: Sequence[str], after: str) -> bool:
-    """Whether a piece goes on with what stands before it: a list of options, or what a question at
-    the very beginning announces (`Is this spam?`)."""
-    if LISTED.match(after) and not asks(after.strip(" -*•\n")):
-        return True
-    return len(pieces) == 1 and ANNOUNCING.match(pieces[0]) is not None
+def is_option(text: str) -> bool:
+    """Whether a piece is of a list of options, which goes on with the line before it."""
+    return LISTED.match(text) is not None and not asks(text.strip(" -*•\n"))
+
+
+def announced_to(text: str) -> range:
+    """The places at which a piece goes on with the text's beginning, because that announces it
+    (`Is this spam?`, `Fix these lines`): behind `this`, `these` or `following`, as long as no
+    sentence has ended but with the `?` or `:` just before. One look at the text, however long."""
+    word, mark = ANNOUNCING.search(text), MARK.search(text)
+    end = mark.start() if mark else len(text)
+    if word is None or end < word.end():
+        return range(0)
+    if mark and mark.group() in "?:":
+        end += 1
+        while text[end : end + 1].isspace():
+            end += 1
+    return range(word.end(), end + 1)
 
 
 def price_of(before: str, after: str, *, form: bool) -> float:
@@ -231,16 +246,16 @@ class Parts:
         whole = (request.prompt,)
         if not self._splits(request) or len(pieces := pieces_of(request.prompt)) < 2:
             return whole
-        cards = {
-            card.name: card
-            for card in self._pool.cards(request.owner)
-            if card.name not in request.exclude and not card.blind
-        }
+        every = {card.name: card for card in self._pool.cards(request.owner)}
+        exclude = tuple(name for name in request.exclude if name in every)  # or listed, or refused
+        cards = {n: card for n, card in every.items() if n not in exclude and not card.blind}
         if len(cards) < 2:
             return whole
         vectors = self._retriever.vectors([request.prompt, *pieces])
         names = {
-            hit.name for text in (request.prompt, *pieces) for hit in self._nearest(text, request)
+            hit.name
+            for text in (request.prompt, *pieces)
+            for hit in self._retriever.retrieve(text, NEAREST, exclude, request.owner)
         }
         known = sorted(names & cards.keys())
         if len(known) < 2:
@@ -255,7 +270,3 @@ class Parts:
     def _splits(self, request: Request) -> bool:
         splits = find_row(request.method).splits and self._base.calibrated
         return not whole_fields(request) and (splits if request.split is None else request.split)
-
-    def _nearest(self, text: str, request: Request) -> list[Hit]:
-        exclude = tuple(request.exclude)
-        return self._retriever.retrieve(text, NEAREST, exclude, request.owner)

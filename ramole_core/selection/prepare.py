@@ -4,7 +4,7 @@ The parts of a prompt that is answered part by part (`parts.py`) get their adapt
 prepared when the answer before them is there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,8 @@ class Preparation:
         for n, request in enumerate(requests):
             go_on(n, wait)
             texts.append(self._parts.of(request))
+            if len(texts[n]) > 1:  # later each has a share of it
+                self._selector.check_length(request)
         rests = [len(parts) - 1 for parts in texts]
         shares = [
             one.max_new_tokens // len(parts) for one, parts in zip(requests, texts, strict=True)
@@ -70,7 +72,7 @@ class Preparation:
         for n, request in enumerate(requests):
             dropped = prompt_of(n).dropped if request.drop_turns and request.history else 0
             asked = request.turns[dropped:]
-            self._check_earlier(asked[:-1], dropped)
+            asked = (*self._earlier(asked[:-1], dropped), asked[-1])
             later = replace(asked[-1], max_new_tokens=shares[n])
             asked += tuple(replace(later, prompt=text) for text in texts[n][1:])
             turns += [(n, turn) for turn in asked]
@@ -135,19 +137,25 @@ class Preparation:
         selection, *others = prepared.selection.later
         return replace(one, selection=replace(selection, later=tuple(others)), later=tuple(later))
 
-    def _check_earlier(self, turns: Sequence[Request], dropped: int) -> None:
-        """Raise RamoleError where an earlier turn has an adapter that is not there any more."""
+    def _earlier(self, turns: Sequence[Request], dropped: int) -> Iterator[Request]:
+        """Earlier turns; one that was answered by a method's own adapters names none of the pool.
+        Raises RamoleError where a turn has an adapter that is not there any more."""
+        from ramole_core.composition import find_method
+
         for number, turn in enumerate(turns, dropped + 1):
-            if not turn.adapters:
-                continue
+            names = turn.adapters or ()
             there = {card.name for card in self._pool.cards(turn.owner)}
-            known = there | {name for name in turn.adapters if self._is_of_hub(name)}
-            if gone := [name for name in turn.adapters if name not in known]:
+            gone = [n for n in names if n not in there and not self._is_of_hub(n)]
+            own = find_method(turn.method).brings
+            if names and (own or (gone and self._selector.brought().issuperset(names))):
+                turn, gone = replace(turn, adapters=None), []
+            if gone:
                 raise RamoleError(
                     f"Turn {number} of this conversation was answered by {gone[0][:80]!r}, which "
                     "is not in the pool now; bring it back (Undo on the page), or begin a new "
                     f"conversation.{did_you_mean(gone[0][:80], there)}"
                 )
+            yield turn
 
     def _is_of_hub(self, name: str) -> bool:
         return name.startswith("hf:") or self._hub.is_listed(name)

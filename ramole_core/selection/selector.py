@@ -89,6 +89,10 @@ class Selector:
         self._finder, self._fetch = finder, hub
         self._max_new_tokens = max_new_tokens
 
+    def brought(self) -> set[str]:
+        """As `Finder.brought`."""
+        return self._finder.brought()
+
     def choose(
         self,
         turns: Sequence[Request],
@@ -237,6 +241,10 @@ class Selector:
                 f"examples came, but method {request.method} has no use for them; leave them out, "
                 f"or choose {fitting}."
             )
+        self.check_length(request)
+
+    def check_length(self, request: Request) -> None:
+        """Raise RamoleError where more tokens are asked for than the server gives."""
         if request.max_new_tokens > self._max_new_tokens:
             raise RamoleError(
                 f"max_new_tokens={request.max_new_tokens}, but this server gives at most "

@@ -45,7 +45,7 @@ class Rule:
     body: int = 0
     """Most bytes of a body."""
     open: bool = False
-    """Without a password."""
+    """No password is asked for here; a route that may answer 401 asks by itself."""
     queued: bool = False
     """It puts an event into Gradio's queue, where an address has a share."""
 
@@ -253,8 +253,9 @@ def listed(table: Sequence[Rule]) -> Iterator[list[str]]:
         body = "" if not rule.body else size_of(rule.body)
         route = rule.path.replace("{*}", "...").replace("{}", "NAME")
         methods = rule.methods.replace(" ", ", ") if rule.methods != ANYTHING else "any"
-        told = "open" if rule.open else ""
+        asks = "asks itself" if 401 in rule.statuses else "open"
         most, statuses = str(MAX_OPEN[rule.kind].address), ", ".join(map(str, rule.statuses))
+        told = asks if rule.open else ""
         yield [f"`{route}`", methods, rule.use, body, most, told, statuses]
 
 

@@ -1,10 +1,20 @@
 """Quality of answers: methods x settings, situations, and one setting in detail."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from .files import made_of, read
-from .scores import FURTHER, SHIPPED, TESTED, Evaluation, evaluation, label, read_evaluation
+from .scores import (
+    FURTHER,
+    SHIPPED,
+    TESTED,
+    Evaluation,
+    evaluation,
+    evaluation_of,
+    label,
+    read_evaluation,
+)
 from .situations import situations
 from .tables import Block, Column, Drawn, Fold, Section, Table, Unmeasured, tables
 from .values import Raw, Span, at, items, span_of, spans_of, text
@@ -29,17 +39,18 @@ def blocks(folder: Path, *, brief: bool = False) -> list[Block]:
     before = read_evaluation(folder, TESTED) if ships else None
     ways = {name: {"is": words} for name, words in found.methods.items()}
     folds: dict[str, list[Block]] = {
-        SITUATIONS: [*situations(found.raw), *situations(further)],
+        SITUATIONS: [*_more(found, further), *situations(found.raw), *situations(further)],
         ROWS: [*tables("Methods", "method", WHAT, {"": ways})],
         OTHERS: list(_others(found)),
         EARLIER: [*main(before), before.made] if isinstance(before, Evaluation) else [],
     }
-    made = [found.made, *([made_of(further, FURTHER)] if further else [])]
+    if further:
+        folds[SITUATIONS].append(made_of(further, FURTHER))
     left = (ROWS, OTHERS) if brief else ()
     folded = [
         Fold(title, inside) for title, inside in folds.items() if inside and title not in left
     ]
-    return [*main(found), *_published(found.raw), *folded, *made]
+    return [*main(found), found.made, *_published(found.raw), *folded]
 
 
 def main(found: Evaluation) -> list[Table]:
@@ -51,6 +62,15 @@ def main(found: Evaluation) -> list[Table]:
         f"selection use one adapter or none. Intervals are over rows. {found.tuned}"
     )
     return _means(found, found.cells, "Mean score of each method, by setting", note, "from 0")
+
+
+def _more(found: Evaluation, further: Raw) -> list[Table]:
+    """The settings of rows that the file of situations has beside the main table's."""
+    more = evaluation_of(further, FURTHER)
+    settings = (
+        {n: said for n, said in more.settings.items() if n not in found.settings} if more else {}
+    )
+    return main(replace(more, settings=settings)) if more and settings else []
 
 
 def differences(found: Evaluation, setting: str) -> list[Table]:

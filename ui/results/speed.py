@@ -113,13 +113,13 @@ def rates(folder: Path) -> str:
     for table in throughput(raw, "llama_cpp"):
         for name, row in table.rows.items():
             rows[name] = [f"{cell.mean:.0f}" for cell in row if isinstance(cell, Span)]
-    ours, theirs = rows.get("ramole_k3", []), rows.get("llama_cpp", [])
+    ours, theirs = rows.get("ramole_k3_int4", []), rows.get("llama_cpp", [])
     if min(len(ours), len(theirs)) < 3:
         return ""
     machine = at(raw, "parts", "llama_cpp", "machine")
     where = f"{text(machine.get('cores'))} cores of {text(machine.get('cpu')) or 'a CPU'}"
     return (
-        f"On {where}, three adapters mixed (NF4) make {ours[0]} tokens a second alone and "
+        f"On {where}, three adapters mixed (int4) make {ours[0]} tokens a second alone and "
         f"{ours[2]} for 32 requests at once; llama.cpp's bare base makes {theirs[0]} and "
         f"{theirs[2]}."
     )
