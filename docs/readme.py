@@ -13,6 +13,7 @@ sys.path.insert(0, str(REPOSITORY))
 from docs import code_tables, method_pages, visit_tables  # noqa: E402
 from ui.results import adapters, answers, retrieval, router, scores, speed  # noqa: E402
 from ui.results.markdown import markdown  # noqa: E402
+from ui.results.short import own_words  # noqa: E402
 
 BEGIN, END = "<!-- {name}: written by `make readme` -->", "<!-- end of {name} -->"
 
@@ -55,6 +56,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/results.md": {
         "measured": lambda: markdown(answers.blocks(results(), brief=True)),
+        "words": lambda: " ".join(own_words(results())),
         "retrieved": lambda: markdown(retrieval.blocks(results())),
         "adapters": lambda: markdown(adapters.blocks(results())),
         "pieces": lambda: markdown(router.blocks(results(), router.PIECES)),
