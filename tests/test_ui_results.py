@@ -407,7 +407,7 @@ def test_readme_shows_what_ships_where_that_was_measured(folder, monkeypatch):
     assert "python -m" not in lines[-1] and "[Results](docs/results.md)" in lines[-1]
     change(folder, SHIPPED, split="dev")
     said = readme.short()
-    assert said.startswith("The system as it ships, on dev rows;")
+    assert said.startswith("The system as it ships, on dev rows that were looked at")
     (folder / SHIPPED).write_text("{ broken")
     assert COMMANDS[SHIPPED] in readme.short().splitlines()
 
