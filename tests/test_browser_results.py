@@ -132,7 +132,7 @@ def test_every_task_is_in_sight_at_once(changing, visit):
     (folder / "evaluation.json").write_text(json.dumps(raw))
     speed = json.loads((folder / "speed.json").read_text())
     (cell, *_), peers = speed["parts"]["peers"]["cells"].values(), speed["parts"]["peers"]
-    facts = [(name, rows) for name in ("ramole_k3", "llama_cpp") for rows in (1, 8, 32)]
+    facts = [(name, rows) for name in ("ramole_k3_int4", "llama_cpp") for rows in (1, 8, 32)]
     cells = {f"{s} {n}": cell | {"facts": {"system": s, "batch": n}} for s, n in facts}
     speed["parts"]["llama_cpp"] = peers | {"cells": cells}
     (folder / "speed.json").write_text(json.dumps(speed))

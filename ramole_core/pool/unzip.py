@@ -96,7 +96,7 @@ def _check_members(members: list[zipfile.ZipInfo], limits: Limits) -> None:
             raise AdapterRefused(
                 f"The zip holds {shown}, a link or device; pack the files themselves."
             )
-        if not path.parts and not member.is_dir():
+        if not path.parts and name != "./":
             raise AdapterRefused(
                 "The zip holds a file without a name; pack the adapter's folder again."
             )

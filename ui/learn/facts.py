@@ -80,7 +80,7 @@ def _measured_facts(folder: Path | None) -> Iterator[tuple[str, str]]:
         for fact, told in (
             ("open_left", found),
             ("fitted_left", parts["fitted on"]),
-            ("unseen_left", parts["unseen"]),
+            ("unseen_left", parts["not fitted on"]),
             ("far_left", parts["far tasks"]),
         ):
             yield fact, measured(told["systems"][name]["left"]).said(0)

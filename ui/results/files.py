@@ -20,7 +20,8 @@ COMMANDS = {
     "evaluation.json": f"{CORE} evaluate --data data --split test --rows 100",
     "evaluation_dev.json": f"{CORE} evaluate --data data --rows 6 --skip 68 --situations iid,ood",
     "situations_dev.json": f"{CORE} evaluate --data data --rows 6 --skip 68 --situations "
-    "iid,ood,crowded,phrased,follow-up,change,uploads,open,permuted,blind",
+    "iid,ood,crowded,phrased,follow-up,change,uploads,"
+    "open,permuted,blind,composite,switch",
     "methods_dev.json": f"{CORE} evaluate --data data --rows 40 --skip 60",
     "methods_further_dev.json": f"{CORE} evaluate --data data --rows 4 --skip 60 --trial 12 "
     "--situations switch,unseen",
