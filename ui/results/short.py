@@ -18,7 +18,7 @@ FITS, HIDDEN = "iid", "ood"
 POOR, WORSE = 35, 5
 """A task with its adapter is poor below so many points; a hidden one harms from so many on."""
 NOTHING = "Nothing is measured yet. The sections below say which command measures what."
-MORE = "Every table, with the command that made it, is in docs/results.md."
+MORE = "The main tables, each with the command that made it, are in docs/results.md."
 OWN_WORDS, OF_USE = "second_half.json", "usable.json"
 
 
