@@ -256,8 +256,8 @@ def test_very_many_lines_are_joined_before_the_shortest_are_looked_for():
     "text", ["this " * 20_000 + "end. Next one.", "Fix these lines\n" + "word word word\n" * 6_500]
 )
 def test_what_is_announced_is_looked_for_once_however_long_it_is(text):
-    """The engine's threads wait for a regular expression; one that looks again at each end of a
-    line or at each word took most of a minute here."""
+    """The engine's threads wait for a regular expression; one that looks again at each
+    line holds them up for as long as that takes."""
     assert "".join(pieces_of(text)) == text
     assert pieces_of(text)[0] == (text if "\n" in text else text.removesuffix("Next one."))
 
@@ -267,7 +267,7 @@ def test_no_prompt_in_parts_gets_more_tokens_than_the_server_gives(ramole):
         ramole.generate([replace(BOTH, max_new_tokens=60)])
 
 
-def test_a_listed_adapter_is_left_out_of_a_prompt_in_parts_too(ramole, monkeypatch):
+def test_a_listed_adapter_is_left_out_of_a_prompt_in_parts_too(ramole):
     """Refused, if it is unknown, by who finds adapters: not before it is known to be listed."""
     asked = replace(BOTH, exclude=["poems", "nobody/knows"])
     assert ramole._preparation.parts(asked) == (f"{EGG}", SUM)

@@ -2,9 +2,8 @@
 
 A cell is written when it is whole, and never written again, so a run that was stopped goes on where
 it was, and several processes share the work: who makes a cell first claims it, and a claim ends
-with its process. Tables of cells
-compare systems: every mean has a 95 % bootstrap interval; differences are paired, over the same
-rows or tasks.
+with its process. Tables of cells compare systems: every mean has a 95 % bootstrap interval;
+differences are paired, over the same rows or tasks.
 """
 
 import gzip
@@ -12,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -131,8 +131,9 @@ class Cells:
     def release(self) -> None:
         """Void this process's claims."""
         for held in self.folder.glob("*/*/*.claim"):
-            if held.read_text() == str(os.getpid()):
-                held.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process has just written its cell
+                if held.read_text() == str(os.getpid()):
+                    held.unlink()
 
     def _file(self, situation: str, system: str, task: str) -> Path:
         return self.folder / situation / self._folder(system) / f"{task}.json"
@@ -149,10 +150,10 @@ def _is_over(claim: Path) -> bool:
     """Whether the process that made a claim has ended."""
     try:
         os.kill(int(claim.read_text()), 0)
-    except (FileNotFoundError, ValueError):  # no claim, or one that is being written
-        return False
     except ProcessLookupError:
         return True
+    except (FileNotFoundError, ValueError, PermissionError):
+        return False  # no claim, one that is being written, or another user's
     return False
 
 

@@ -143,11 +143,13 @@ class Preparation:
         from ramole_core.composition import find_method
 
         for number, turn in enumerate(turns, dropped + 1):
-            names = turn.adapters or ()
+            if not (names := turn.adapters):
+                yield turn
+                continue
             there = {card.name for card in self._pool.cards(turn.owner)}
             gone = [n for n in names if n not in there and not self._is_of_hub(n)]
             own = find_method(turn.method).brings
-            if names and (own or (gone and self._selector.brought().issuperset(names))):
+            if own or (gone and self._selector.brought().issuperset(names)):
                 turn, gone = replace(turn, adapters=None), []
             if gone:
                 raise RamoleError(

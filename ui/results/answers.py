@@ -66,11 +66,10 @@ def main(found: Evaluation) -> list[Table]:
 
 def _more(found: Evaluation, further: Raw) -> list[Table]:
     """The settings of rows that the file of situations has beside the main table's."""
-    more = evaluation_of(further, FURTHER)
-    settings = (
-        {n: said for n, said in more.settings.items() if n not in found.settings} if more else {}
-    )
-    return main(replace(more, settings=settings)) if more and settings else []
+    if not (more := evaluation_of(further, FURTHER)):
+        return []
+    settings = {n: said for n, said in more.settings.items() if n not in found.settings}
+    return main(replace(more, settings=settings)) if settings else []
 
 
 def differences(found: Evaluation, setting: str) -> list[Table]:
