@@ -1,6 +1,7 @@
 """What every measurement shares: its options, the system as it is served, and the file it writes.
 
-Rows of the test split are drawn by `evaluate --split test` alone; nothing here reads them.
+Rows of the test splits are read by `--split test` and `--split test2` alone (`evaluate`,
+`parts_table`).
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -41,6 +42,10 @@ RESULTS = REPOSITORY / "results" if CLONE else Path("results")
 """Where measured files go; an installed package is not written into."""
 
 Data = Annotated[Path, typer.Option(help="Folder of task folders.")]
+Split = Annotated[
+    Literal["dev", "test", "test2"],
+    typer.Option(help="Dev for every choice; test and test2 once each."),
+]
 Rows = Annotated[int, typer.Option(help="Dev rows of each task.")]
 Skip = Annotated[int, typer.Option(help="Dev rows of each task that are left out before them.")]
 Tasks = Annotated[str, typer.Option(help="Tasks, comma separated.")]

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from lab.evaluation import command
+from lab.evaluation.asking import EXAMPLES
 from lab.evaluation.cells import Cell, Cells
 from lab.evaluation.evaluate import Rows, make_row_situations, read_rows
 from lab.evaluation.report import make_tables
@@ -175,17 +176,31 @@ def test_rows_are_read_from_the_split_and_a_missing_one_is_said(tmp_path):
     folder.mkdir()
     row = {"inputs": "a?", "targets": "b", "metric": "em", "domain": "insects", "task": "ant"}
     lines = [json.dumps(row | {"inputs": f"{n}?"}) for n in range(5)]
-    (folder / "test.jsonl").write_text("\n".join(lines))
-    (found,) = read_rows(tmp_path, ["ant"], split="test", count=3)
+    (folder / "test2.jsonl").write_text("\n".join(lines))
+    (found,) = read_rows(tmp_path, ["ant"], split="test2", count=3)
     assert (found.domain, found.metric, len(found.rows)) == ("insects", "em", 3)
-    (later,) = read_rows(tmp_path, ["ant"], split="test", count=3, skip=3)
+    (later,) = read_rows(tmp_path, ["ant"], split="test2", count=3, skip=3)
     assert [row.inputs for row in later.rows] == ["3?", "4?"]
-    assert found.examples == ()
-    assert [row.inputs for row in later.examples] == ["0?", "1?", "2?"]
+    assert found.examples == later.examples == ()
     with pytest.raises(RamoleError, match="no rows after its first 5"):
-        read_rows(tmp_path, ["ant"], split="test", count=3, skip=5)
+        read_rows(tmp_path, ["ant"], split="test2", count=3, skip=5)
     with pytest.raises(RamoleError, match=r"dev\.jsonl was not found"):
         read_rows(tmp_path, ["ant"], split="dev", count=3)
+
+
+def test_examples_are_dev_rows_that_are_not_asked_whichever_split_is(tmp_path):
+    folder = tmp_path / "ant"
+    folder.mkdir()
+    for split in ("dev", "test2"):
+        rows = [{"inputs": f"{split} {n}?", "targets": "b", "metric": "em"} for n in range(8)]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tested,) = read_rows(tmp_path, ["ant"], split="test2", count=3)
+    assert [row.inputs for row in tested.rows] == ["test2 0?", "test2 1?", "test2 2?"]
+    assert [row.inputs for row in tested.examples] == [f"dev {n}?" for n in range(EXAMPLES)]
+    (first,) = read_rows(tmp_path, ["ant"], split="dev", count=3)
+    (later,) = read_rows(tmp_path, ["ant"], split="dev", count=1, skip=7)
+    assert first.examples == ()
+    assert [row.inputs for row in later.examples] == [f"dev {n}?" for n in range(2, 7)]
 
 
 def test_rows_of_one_s_own_need_no_metric_and_a_bad_one_is_told(tmp_path):

@@ -33,9 +33,7 @@ OUT = "evaluation.json"
 
 def evaluate(
     data: harness.Data = harness.DATA,
-    split: Annotated[
-        Literal["dev", "test"], typer.Option(help="Dev for every choice; test once.")
-    ] = "dev",
+    split: harness.Split = "dev",
     rows: Annotated[int, typer.Option(help="Rows of each task.")] = 20,
     skip: Annotated[int, typer.Option(help="Rows of each task left out before them.")] = 0,
     tasks: Annotated[

@@ -38,14 +38,15 @@ class Rows:
     metric: str
     rows: tuple[Row, ...]
     examples: tuple[Row, ...] = ()
-    """Those before the rows that are asked, at most EXAMPLES, for methods that fit weights."""
+    """Dev rows, at most EXAMPLES, for methods that fit weights: those before the rows that are
+    asked, or the first where test rows are."""
 
 
 def read_rows(
     data: Path, tasks: Sequence[str], *, split: str, count: int, skip: int = 0
 ) -> list[Rows]:
-    """`count` rows of each task's file `SPLIT.jsonl` after the first `skip`, whose last are the
-    examples; raises RamoleError for a task that has none."""
+    """`count` rows of each task's file `SPLIT.jsonl` after the first `skip`, with examples that are
+    not among them; raises RamoleError for a task that has no such rows."""
     found = []
     for name in tasks:
         file = data / name / f"{split}.jsonl"
@@ -53,14 +54,21 @@ def read_rows(
             raise RamoleError(
                 f"{file} was not found; name tasks of the data, which has {split} rows."
             )
-        first = max(0, skip - EXAMPLES)
-        every = read_lines(file)
-        lines = every[first : skip + count]
-        rows = tuple(Row(line["inputs"], line["targets"]) for line in lines)
-        before, asked = rows[: skip - first], rows[skip - first :]
+        lines = read_lines(file)
+        asked = lines[skip : skip + count]
         if not asked:
             raise RamoleError(f"{file} has no rows after its first {skip}; skip fewer.")
-        found.append(Rows(name, str(lines[0].get("domain", "")), metric_of(every), asked, before))
+        dev = file.with_name("dev.jsonl")
+        if split == "dev":
+            examples = lines[max(0, skip - EXAMPLES) : skip]
+        else:
+            examples = read_lines(dev)[:EXAMPLES] if dev.is_file() else []
+        domain = str(asked[0].get("domain", ""))
+        rows = (
+            tuple(Row(line["inputs"], line["targets"]) for line in part)
+            for part in (asked, examples)
+        )
+        found.append(Rows(name, domain, metric_of(lines), *rows))
     return found
 
 

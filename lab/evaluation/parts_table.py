@@ -94,21 +94,22 @@ def main(
     n: Annotated[str, typer.Option(help="Tasks in a prompt, comma separated.")] = "2,3",
     sets: Annotated[int, typer.Option(help="Prompts of each n.")] = 60,
     rows: harness.Rows = 100,
+    split: harness.Split = "dev",
     tokens: Annotated[int, typer.Option(help="Longest answer to one task.")] = 48,
     quantization: Annotated[str, typer.Option(help="How the base is held.")] = "int4",
     seed: harness.Seed = 0,
     threads: harness.Threads = 0,
     out: harness.Out = harness.RESULTS / "parts.json",
 ) -> None:
-    """Cut dev prompts of all tasks and composed ones, and answer the composed ones."""
-    every = sorted(file.parent.name for file in data.glob("*/dev.jsonl"))
+    """Cut the prompts of all tasks and composed ones, and answer the composed ones."""
+    every = sorted(file.parent.name for file in data.glob(f"*/{split}.jsonl"))
     with harness.served(quantization=quantization) as ramole:
         samples = [card.name for card in ramole.pool.cards()]
-        drawn = read_rows(data, samples, split="dev", count=100)
+        drawn = read_rows(data, samples, split=split, count=100)
         metrics = {task.task: task.metric for task in drawn}
         facts = harness.facts_of(ramole)
-        results = harness.Results(out, facts, sets=sets, tokens=tokens, seed=seed)
-        ordinary = read_rows(data, every, split="dev", count=rows)
+        results = harness.Results(out, facts, split=split, sets=sets, tokens=tokens, seed=seed)
+        ordinary = read_rows(data, every, split=split, count=rows)
         results.write(ordinary=measure_cuts(ramole, ordinary))
         for count in map(int, harness.words(n)):
             asked = draw(drawn, count, sets, seed=seed)

@@ -1,6 +1,6 @@
 """The picture of a batch: requests down, adapters across, each square as full as its share.
 
-The browser's part is `batch.js`. A row is an option of a list, so that a screen reader hears each
+The browser's part is `picture.js`. A row is an option of a list, so that a screen reader hears each
 request's adapters with their shares; the table of results is the twin in text.
 """
 
