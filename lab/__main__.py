@@ -14,7 +14,7 @@ from ramole_core.terminal.console import say
 EVALUATION = (
     "dev_table", "evidence_table", "router_table", "retriever_table",
     "composite_n", "parts_table", "ca_lora_table", "llava_mole_table", "effects", "colours",
-    "visits", "second_half", "usable",
+    "visits", "second_half", "usable", "papers",
 )  # fmt: skip
 BENCHMARKS = (
     "method_speed", "decode_speed", "draft_speed", "budget", "many_users", "page_speed",

@@ -77,7 +77,10 @@ def read_tasks(data: Path, names: Sequence[str], *, rows: int, skip: int = 0) ->
     from ramole_core.training.rows import read_task
 
     drawn = read_rows(data, names, split="dev", count=rows, skip=skip)
-    return {one.task: replace(read_task(data / one.task), dev=one.rows) for one in drawn}
+    return {
+        one.task: replace(read_task(data / one.task), dev=one.rows, metric=one.metric)
+        for one in drawn
+    }
 
 
 def checksum(file: Path) -> str:

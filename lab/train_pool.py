@@ -23,6 +23,7 @@ from typing import Annotated, Literal
 import typer
 
 from lab.harness import Data, Work
+from ramole_core.errors import RamoleError
 from ramole_core.settings import REPOSITORY
 
 SHIPPED = REPOSITORY / "adapters"
@@ -66,6 +67,9 @@ def train_plan(
         for planned in plan:
             if "method" in planned:
                 once(planned["folder"], partial(_gate, planned, names, data=data))
+    wanted = [one.get("name") or one["folder"] for one in plan]
+    if left := [name for name in wanted if not (pool / name).exists()]:
+        raise RamoleError(f"Another run is still training {', '.join(left)}; run it again later.")
 
 
 def _once(

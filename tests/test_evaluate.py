@@ -1,6 +1,7 @@
 """The evaluation: cells that survive a stop, tables that add up, and the command on a real pool."""
 
 import json
+import os
 import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,8 +11,9 @@ import pytest
 
 from lab.evaluation import command
 from lab.evaluation.asking import EXAMPLES
-from lab.evaluation.cells import Cell, Cells
+from lab.evaluation.cells import Cell, Cells, process_mark
 from lab.evaluation.evaluate import Rows, make_row_situations, read_rows
+from lab.evaluation.facts import rows_digest
 from lab.evaluation.report import make_tables
 from lab.evaluation.situation_run import run_situations
 from lab.evaluation.situations import SITUATIONS, Crowd
@@ -80,12 +82,18 @@ def test_a_claimed_cell_is_left_to_its_owner_until_that_process_has_ended(tmp_pa
     assert not cells.claim(*name)
     claim = next(cells.folder.glob("*/*/*.claim"))
     other = subprocess.Popen(["sleep", "600"])
-    claim.write_text(str(other.pid))
+    claim.write_text(process_mark(other.pid))
     cells.release()
     assert not cells.claim(*name), "another process is at it"
     other.kill()
     other.wait()
     assert cells.claim(*name), "killed in its midst, as a worker is: the same command goes on"
+    claim.write_text(f"{os.getpid()} 1.5")
+    assert cells.claim(*name), "that number was another process's then"
+    claim.write_text("")
+    assert not cells.claim(*name), "it is being written"
+    os.utime(claim, (1, 1))
+    assert cells.claim(*name), "it was left half written"
     cells.write(*name, cell(1, TASKS[0]))
     assert not cells.claim(*name) and not list(cells.folder.glob("*/*/*.claim"))
 
@@ -240,12 +248,13 @@ def test_a_router_that_has_seen_every_task_leaves_no_later_ones(tmp_path):
     assert "later" not in tables
 
 
-def test_json_is_all_of_stdout_and_what_the_file_holds(tmp_path, monkeypatch, capsys):
+def write_insects(folder, monkeypatch, *, split="dev"):
+    """Two tasks of a row, and a fake system that is asked them; its facts."""
     facts = {"base_checksum": "ba", "adapters": {"ant": "01", "bee": "02"}}
     for name in ("ant", "bee"):
-        (tmp_path / name).mkdir()
+        (folder / name).mkdir()
         row = {"inputs": f"{name} a?", "targets": "yes", "metric": "em", "domain": "insects"}
-        (tmp_path / name / "dev.jsonl").write_text(json.dumps(row | {"task": name}))
+        (folder / name / f"{split}.jsonl").write_text(json.dumps(row | {"task": name}))
 
     @contextmanager
     def opened(data, *, seed, **how):
@@ -255,9 +264,14 @@ def test_json_is_all_of_stdout_and_what_the_file_holds(tmp_path, monkeypatch, ca
         yield fake, CROWD
 
     monkeypatch.setattr(command, "opened", opened)
-    monkeypatch.setattr(command, "shared_facts", lambda ramole, **how: facts)
-    monkeypatch.setattr(command, "own_facts", lambda ramole, system: {})
+    monkeypatch.setattr("lab.evaluation.facts.shared_facts", lambda *_, **how: dict(facts))
+    monkeypatch.setattr("lab.evaluation.facts.own_facts", lambda ramole, system: {})
     monkeypatch.setattr("lab.evaluation.situations.add_own", lambda pool, tasks: None)
+    return facts
+
+
+def test_json_is_all_of_stdout_and_what_the_file_holds(tmp_path, monkeypatch, capsys):
+    facts = write_insects(tmp_path, monkeypatch)
     out = tmp_path / "mine.json"
     words = ["evaluate", "--data", str(tmp_path), "--tasks", "ant,bee", "--rows", "1"]
     words += ["--systems", "selection", "--situations", "iid", "--seed", "3"]
@@ -273,11 +287,65 @@ def test_json_is_all_of_stdout_and_what_the_file_holds(tmp_path, monkeypatch, ca
     assert "--json" not in answer["command"]
 
 
+@pytest.mark.parametrize("freed", [True, False])
+def test_what_a_worker_had_claimed_that_ended_is_made_or_missed(
+    tmp_path, monkeypatch, capsys, freed
+):
+    write_insects(tmp_path, monkeypatch)
+    taken, claim = [True], Cells.claim
+    refused = lambda self, *name: not (taken[0] and name[-1] == "bee") and claim(self, *name)  # noqa: E731
+    monkeypatch.setattr(Cells, "claim", refused)
+
+    def wait() -> int:
+        taken[0] = not freed
+        return 1
+
+    monkeypatch.setattr(command, "_start_others", lambda workers: [SimpleNamespace(wait=wait)])
+    words = ["evaluate", "--data", str(tmp_path), "--tasks", "ant,bee", "--rows", "1"]
+    words += ["--systems", "selection", "--situations", "iid", "--work", str(tmp_path / "cells")]
+    monkeypatch.setattr("sys.argv", ["x", *words])
+    assert main(words) == (0 if freed else 2)
+    assert ("1 questions have no answer yet" in capsys.readouterr().err) != freed
+    assert (tmp_path / "cells" / "evaluation.json").exists() == freed
+
+
+def test_test_rows_are_asked_once_by_a_commit_into_a_file(tmp_path, monkeypatch, capsys):
+    write_insects(tmp_path, monkeypatch, split="test2")
+    words = ["evaluate", "--data", str(tmp_path), "--tasks", "ant,bee", "--split", "test2"]
+    words += ["--rows", "1", "--systems", "selection", "--situations", "iid"]
+    words += ["--work", str(tmp_path / "cells")]
+    out = ["--out", str(tmp_path / "results" / "test2.json")]
+    monkeypatch.setattr("sys.argv", ["x", *words, *out])
+    assert main(words) == 2 and "name the file by --out" in capsys.readouterr().err
+    monkeypatch.setattr("lab.benchmarks.machine.commit", lambda: "ab+")
+    assert main([*words, *out]) == 2 and "commit first" in capsys.readouterr().err
+    monkeypatch.setattr("lab.benchmarks.machine.commit", lambda: "ab")
+    assert main([*words, *out]) == 0
+    assert json.loads((tmp_path / "results" / "test2.json").read_text())["commit"] == "ab"
+    assert main([*words, *out]) == 0, "the same again goes on, and asks nothing"
+    capsys.readouterr()
+    assert main([*words, "--k", "2", *out]) == 2
+    assert "asked before, by other weights, rows or code" in capsys.readouterr().err
+
+
+def test_facts_change_with_rows_and_metrics():
+    row, other = Row("1?", "yes"), Row("2?", "yes")
+    found = {
+        rows_digest([Rows("ant", "", metric, (asked,), (shown,))])
+        for metric in ("em", "rouge")
+        for asked in (row, other)
+        for shown in (row, other)
+    }
+    assert len(found) == 8
+
+
 def test_a_command_is_told_without_where_things_lie_here(monkeypatch):
     words = "x evaluate --data /home/me/data --rows 3 --work=/tmp/cells --out /tmp/mine.json"
     monkeypatch.setattr("sys.argv", words.split())
     told = "python -m ramole_core evaluate --data data --rows 3 --out results/mine.json"
     assert recorded_command("ramole_core") == told
+    monkeypatch.setattr("sys.argv", "x evaluate --data /home/me/reworded --rows 3".split())
+    assert recorded_command("ramole_core").endswith("evaluate --data reworded --rows 3")
 
 
 def test_an_archive_gives_back_the_cells_of_systems_that_are_as_they_were(tmp_path):

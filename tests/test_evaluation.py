@@ -18,6 +18,7 @@ from lab.evaluation.dev_table import (
     lines_of,
     measure_adapter,
 )
+from lab.evaluation.evaluate import read_rows
 from lab.evaluation.intervals import bootstrap, bootstrap_groups, paired_difference
 from lab.evaluation.metrics import lenient, lenient_match, score
 from lab.evaluation.router_table import (
@@ -60,12 +61,31 @@ def tiny_base(tmp_path):
         ("", "yes", 0, 0),
         ("21.33", "21.33", 100, 100),
         ("21", "21.33", 0, 0),
+        ("35", "3.5", 0, 0),
+        ("3/4", "3", 0, 0),
     ],
 )
 def test_exact_match_and_its_lenient_form(answer, target, strict, forgiving):
     assert score("em", [answer], [target]) == [strict]
     assert score("em", [answer], [target], forgiving=True) == [forgiving]
     assert lenient_match(answer, target) == forgiving
+
+
+def test_where_letters_and_marks_are_the_answer_they_count(tmp_path):
+    copied, right = "the cat sat on bob", "The cat sat on Bob."
+    assert score("rouge", [copied], [right]) == [100.0]
+    assert score("marks", [copied], [right])[0] == pytest.approx(200 * 3 / (5 + 6))
+    assert score("marks", [right], [right]) == [100.0]
+    assert score("rouge", ["WHERE b < 3"], ["WHERE b >= 3"]) == [100.0]
+    assert score("marks", ["WHERE b < 3"], ["WHERE b >= 3"])[0] < 80
+    assert score("em", [".*[A-Z].*"], [".*[a-z].*"]) == [100.0]
+    assert score("exact", [".*[A-Z].*"], [".*[a-z].*"]) == [0.0]
+    assert score("exact", [" .*[a-z].* "], [".*[a-z].*"], forgiving=True) == [100.0]
+    for name, metric in (("true_case", "marks"), ("nl2regex", "exact"), ("ant", "rouge")):
+        (tmp_path / name).mkdir()
+        row = {"inputs": "a", "targets": "b", "metric": "rouge"}
+        (tmp_path / name / "dev.jsonl").write_text(json.dumps(row))
+        assert read_rows(tmp_path, [name], split="dev", count=1)[0].metric == metric
 
 
 def test_rouge_and_bleu_are_those_of_their_packages():

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from lab.evaluation.cells import Cells
-from lab.evaluation.command import own_facts, shared_facts
 from lab.evaluation.evaluate import Rows, make_row_situations
+from lab.evaluation.facts import own_facts, shared_facts
 from lab.evaluation.situation_run import run_situations
 from lab.evaluation.situations import Crowd
 from lab.evaluation.systems import Ask as Asked, describe
@@ -359,7 +359,11 @@ def test_checksums_of_their_weights_go_into_results(ramole):
 
 def test_they_are_evaluated_like_any_other(ramole, tmp_path):
     tasks = [Rows("weather", "sky", "em", (Row("Will it rain in Oslo?", "weather"),))]
-    cells = Cells(tmp_path, shared_facts(ramole), lambda name: own_facts(ramole, name))
+    cells = Cells(
+        tmp_path,
+        shared_facts(ramole, Crowd(tuple(TASKS), ())),
+        lambda name: own_facts(ramole, name),
+    )
     crowd = Crowd(tuple(TASKS), ())
     shared = {"tasks": tasks, "situations": ("iid",), "ask": Asked(3, 4)}
     run_situations(make_row_situations(ramole, cells, crowd, **shared), cells, systems=TRIED)

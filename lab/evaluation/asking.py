@@ -1,9 +1,9 @@
 """Questions as requests, and what the answers are worth: the way of most situations.
 
 `ramole_plus` and `ramole` are asked as they serve: a chat is a request with its earlier turns. So
-is a method that is asked to abstain, for which nothing can be named, and one that has experts of
-its own. The others are rivals that are found anew for each turn of a chat, whatever the retriever
-makes of a follow-up: their adapters are looked up by each turn's own text, and named.
+is a method that is asked to abstain, and one that says itself which adapters answer: for these
+nothing can be named. The others are rivals that are found anew for each turn of a chat, whatever
+the retriever makes of a follow-up: their adapters are looked up by each turn's own text, and named.
 """
 
 from collections import Counter
@@ -20,11 +20,11 @@ from lab.evaluation.systems import (
     RANDOM,
     Ask,
     Way,
+    finds_its_own,
     fits_weights,
     read_way,
     request_of,
 )
-from ramole_core.composition import find_method
 from ramole_core.errors import RamoleError
 from ramole_core.request import Generation, Request
 from ramole_core.retrieval import Hit
@@ -107,7 +107,7 @@ class Asker:
             ]
             return replace(asked, history=tuple(turns))
         way = read_way(system) if system != RANDOM else Way("mixture")
-        if way.method in OURS or way.abstain or find_method(way.method).brings:
+        if way.method in OURS or way.abstain or (system != RANDOM and finds_its_own(system)):
             return replace(asked, history=question.history)
         count = 1 if way.method == "selection" else self.ask.k
         turns = [
@@ -174,7 +174,7 @@ def judge_likeness(
     and the choice."""
     assert base is not None
     return {
-        "likeness": rouge_l(answer.text, base.text),
+        "likeness": 100.0 if answer.text == base.text else rouge_l(answer.text, base.text),
         "same": 100.0 * (_ids(answer) == _ids(base)),
         "words": float(len(answer.text.split())),
         **judge_choice(question, answer),

@@ -17,12 +17,15 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
+import psutil
 
 from lab.evaluation.intervals import bootstrap, bootstrap_groups, paired_difference
 from lab.harness import digest
 from ramole_core.training.card import versions
 from ramole_core.whole_file import replacing
 
+WRITTEN_SECONDS = 10
+"""A claim without its process after so long was left by one that ended while it wrote."""
 MARK = "~"
 """Between a system's name and the digest of its own facts, in a folder's name."""
 
@@ -89,7 +92,7 @@ class Cells:
             held.unlink(missing_ok=True)
         try:
             with held.open("x") as new:
-                new.write(str(os.getpid()))
+                new.write(process_mark(os.getpid()))
         except FileExistsError:
             return False
         return True
@@ -132,7 +135,7 @@ class Cells:
         """Void this process's claims."""
         for held in self.folder.glob("*/*/*.claim"):
             with suppress(FileNotFoundError):  # another process has just written its cell
-                if held.read_text() == str(os.getpid()):
+                if held.read_text() == process_mark(os.getpid()):
                     held.unlink()
 
     def _file(self, situation: str, system: str, task: str) -> Path:
@@ -146,15 +149,22 @@ class Cells:
         return file.with_suffix(".claim")
 
 
+def process_mark(number: int) -> str:
+    """A process's number and when it began, since numbers are used again."""
+    return f"{number} {psutil.Process(number).create_time()}"
+
+
 def _is_over(claim: Path) -> bool:
-    """Whether the process that made a claim has ended."""
+    """Whether the process that made a claim has ended; of an empty claim, whether it is old."""
     try:
-        os.kill(int(claim.read_text()), 0)
-    except ProcessLookupError:
+        said = claim.read_text()
+        if not said:
+            return time.time() - claim.stat().st_mtime > WRITTEN_SECONDS
+        return said != process_mark(int(said.partition(" ")[0]))
+    except psutil.NoSuchProcess:
         return True
-    except (FileNotFoundError, ValueError, PermissionError):
-        return False  # no claim, one that is being written, or another user's
-    return False
+    except FileNotFoundError:
+        return False
 
 
 MEASURES: dict[str, Callable[[Cell], list[float]]] = {

@@ -14,8 +14,6 @@ import typer
 
 from lab import harness
 from ramole_core.errors import RamoleError, did_you_mean
-from ramole_core.methods import complete_options
-from ramole_core.settings import load_settings
 from ramole_core.terminal.console import say, write_json
 from ramole_core.terminal.recorded_command import recorded_command
 
@@ -69,9 +67,10 @@ def evaluate(
     """
     from lab.evaluation.cells import Cells
     from lab.evaluation.evaluate import make_row_situations, read_rows
+    from lab.evaluation.facts import ask_once, clean_commit, own_facts, rows_digest, shared_facts
     from lab.evaluation.further import FURTHER, Material
     from lab.evaluation.report import make_report, show_report
-    from lab.evaluation.situation_run import estimate_whole, run_situations
+    from lab.evaluation.situation_run import count_left, estimate_whole, run_situations
     from lab.evaluation.situations import add_own, situations_of, tasks_of
     from lab.evaluation.systems import BOUNDS, ORACLE, ORDER, Ask, describe
 
@@ -83,6 +82,10 @@ def evaluate(
         near = did_you_mean(unknown[0], harness.words(SITUATIONS))
         raise RamoleError(f"Unknown situation {unknown[0]!r}; choose of {SITUATIONS}.{near}")
     command = recorded_command("ramole_core")
+    if split != "dev" and not worker and out is None:
+        raise RamoleError(
+            f"Rows of {split} are asked once: name the file by --out, and --rows and --systems."
+        )
     others = [] if worker else _start_others(workers)
     with opened(data, seed=seed, quantization=quantization, head=head) as (ramole, crowd):
         add_own(ramole.pool, harness.words(tasks))
@@ -98,9 +101,12 @@ def evaluate(
         wanted = wanted or [one for one in (*ORDER, ORACLE) if not (strangers and one in BOUNDS)]
         asked = read_rows(data, names, split=split, count=rows, skip=skip)
         ask = Ask(k=k, tokens=tokens)
-        facts = shared_facts(ramole, quantization=quantization, head=head)
+        facts = shared_facts(ramole, crowd, quantization=quantization, head=head)
         facts |= {"split": split, "rows": rows, "k": k, "tokens": tokens, "seed": seed}
-        facts |= {"distractors": len(crowd.distractors)} | ({"skipped": skip} if skip else {})
+        facts |= {"questions": rows_digest(asked)} | ({"skipped": skip} if skip else {})
+        if split != "dev":
+            facts |= {"commit": clean_commit()}
+            ask_once(split, facts, command, (out or work / OUT).parent)
         cells = Cells(work, facts, lambda system: own_facts(ramole, system))
         out = out or work / OUT
         archive = out.with_name(f"{out.stem}_cells.json.gz")
@@ -111,11 +117,14 @@ def evaluate(
         material = Material(ramole, crowd, data, asked, ask, seed, split, rows, skip)
         further = [FURTHER[name](material) for name in chosen if name in FURTHER]
         whole, further = further, [one.cut(trial) if trial else one for one in further]
-        pace = run_situations(further, cells, systems=wanted, told=say)
+        every = [*by_row, *further]
+        pace = run_situations(every, cells, systems=wanted, told=say)
         if worker:
             return
-        for other in others:
-            other.wait()
+        if any([other.wait() for other in others]):  # what they had claimed is free now
+            pace = run_situations(every, cells, systems=wanted, told=say)
+        if missing := sum(count_left(every, cells, systems=wanted).values()):
+            raise RamoleError(f"{missing} questions have no answer yet; run the command again.")
         cells.pack(archive)
         hours = estimate_whole(whole, pace, systems=wanted)
         facts |= {"command": command, "date": date.today().isoformat()}
@@ -128,50 +137,6 @@ def evaluate(
         write_json({"out": str(out), **report})
     else:
         show_report(report)
-
-
-def shared_facts(
-    ramole: "Ramole", *, quantization: str = "int4", head: str = "full"
-) -> dict[str, object]:
-    """Checksums of everything that decides the answers of every system."""
-    from ramole_core.base.files import weights_checksum
-    from ramole_core.retrieval.calibration import FILE
-    from ramole_core.training.card import versions
-
-    usual = load_settings()
-    calibration = usual.adapters_dir / "_base" / FILE
-    shipped = [card for card in ramole.pool.cards() if not card.name.startswith(("copy", "other-"))]
-    return {
-        "base_model": usual.base_model,
-        "base_checksum": weights_checksum(harness.base_folder(), data_dir=usual.data_dir),
-        "quantization": f"{quantization}, computed in bfloat16",
-        **({} if head == "full" else {"head": head}),
-        "retriever_checksum": ramole.retriever.encoder_checksum,
-        "calibration_checksum": harness.checksum(calibration) if calibration.is_file() else None,
-        "adapters": {card.name: card.sha256 for card in shipped},
-        "cards": harness.digest({card.name: card.texts for card in shipped}, 16),
-        "versions": versions(),
-    }
-
-
-def own_facts(ramole: "Ramole", system: str) -> dict[str, object]:
-    """What decides the answers of one system beside what all share: the options of its method and
-    its trained weights; nothing where neither is there."""
-    from lab.evaluation.systems import BOUNDS, RANDOM, read_way
-    from ramole_core.composition.ramole_plus import EXAMINED, FITS, TENTH
-    from ramole_core.selection import parts
-
-    if system in (*BOUNDS, RANDOM):
-        return {}
-    way = read_way(system)
-    options = complete_options(way.method, dict(way.options or {}))
-    weights = ramole.weights_checksums().get(way.method)
-    found: dict[str, object] = {"options": options} if options else {}
-    found |= {"weights": weights} if weights else {}
-    if way.method == "ramole_plus":
-        cuts = (parts.PLAIN, parts.BOTH_ASK, parts.JOINED, parts.PLACES, parts.MIN_FIT)
-        found |= {"examined": EXAMINED, "fits": (FITS, TENTH), "cuts": cuts}
-    return found
 
 
 @contextmanager

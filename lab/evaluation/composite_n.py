@@ -24,8 +24,9 @@ import typer
 from lab import harness
 from lab.evaluation.asking import Answering
 from lab.evaluation.cells import Cells
-from lab.evaluation.command import opened, own_facts, shared_facts
+from lab.evaluation.command import opened
 from lab.evaluation.evaluate import Rows, read_rows
+from lab.evaluation.facts import own_facts, shared_facts
 from lab.evaluation.metrics import score
 from lab.evaluation.questions import Found, Question, Situation
 from lab.evaluation.report import make_situation_table, show_situation
@@ -257,7 +258,7 @@ def main(
     with opened(data, seed=seed) as (ramole, crowd):
         every = read_rows(data, list(crowd.samples), split="dev", count=200, skip=skip)
         examples = read_rows(data, list(crowd.samples), split="train", count=200)
-        facts = shared_facts(ramole) | {"named": named, "k": k, "tokens": tokens}
+        facts = shared_facts(ramole, crowd) | {"named": named, "k": k, "tokens": tokens}
         cells = Cells(work, facts, lambda system: own_facts(ramole, system))
         metrics = {task.task: task.metric for task in every}
         writing = Writing(ramole, metrics, k, tokens, named)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lab.evaluation.asking import EXAMPLES, Answering, Asker, judge_score
 from lab.evaluation.cells import Cells
+from lab.evaluation.metrics import STRICTER
 from lab.evaluation.questions import Found, Measure, Question, Situation
 from lab.evaluation.situations import SITUATIONS, Crowd
 from lab.evaluation.systems import ORDER, PERFECT, WRITTEN, Ask, takes_its_own
@@ -68,7 +69,8 @@ def read_rows(
             tuple(Row(line["inputs"], line["targets"]) for line in part)
             for part in (asked, examples)
         )
-        found.append(Rows(name, domain, metric_of(lines), *rows))
+        metric = STRICTER.get(name) or metric_of(lines)
+        found.append(Rows(name, domain, metric, *rows))
     return found
 
 

@@ -18,8 +18,9 @@ import typer
 
 from lab import harness
 from lab.evaluation.cells import Cell, Cells, compare_rows, fill, measured, owners
-from lab.evaluation.command import opened, own_facts, shared_facts
+from lab.evaluation.command import opened
 from lab.evaluation.evaluate import read_rows
+from lab.evaluation.facts import own_facts, rows_digest, shared_facts
 from lab.evaluation.forced import measure_forced
 from lab.evaluation.situations import SITUATIONS
 from ramole_core.composition import Candidate, find_method
@@ -124,10 +125,15 @@ def main(
         names = harness.words(tasks) or list(crowd.samples)
         asked = read_rows(data, names, split="dev", count=rows, skip=skip)
         pairs = [(task, row) for task in asked for row in task.rows]
-        facts = shared_facts(ramole) | {"rows_of_each": rows, "skipped": skip, "seed": seed}
-        depends = facts | {"distractors": len(crowd.distractors)}
-        own = lambda name: asdict(by_name[name]) | own_facts(ramole, by_name[name].method)  # noqa: E731
-        cells = Cells(work, depends, own)
+        facts = shared_facts(ramole, crowd) | {"rows_of_each": rows, "skipped": skip, "seed": seed}
+        facts |= {"questions": rows_digest(asked)}
+
+        def own(name: str) -> dict[str, object]:
+            one = by_name[name]
+            chosen = complete_options(PLUS, one.options)
+            return {"variant": asdict(one), "chosen": chosen, **own_facts(ramole, one.method)}
+
+        cells = Cells(work, facts, own)
         results = harness.Results(
             out,
             facts,

@@ -101,7 +101,8 @@ class Situation:
         """The first `count` units of it, `count` questions of each: a trial."""
         first = dict(islice(self.groups.items(), count))
         groups = {unit: questions[:count] for unit, questions in first.items()}
-        return replace(self, groups=groups, shares_alone=False)
+        what = f"{self.what}; of these the first {len(groups)}, {count} questions of each at most"
+        return replace(self, what=what, groups=groups, shares_alone=False)
 
     def asked(self, wanted: Sequence[str]) -> list[str]:
         """Of the wanted systems, those that can differ here; one that nobody foresaw can."""

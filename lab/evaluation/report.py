@@ -11,9 +11,17 @@ import json
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from lab.evaluation.cells import Cells, Found, measured, read_system
+import numpy as np
+
+from lab.evaluation.cells import Cells, Found, measured, owners, read_system
 from lab.evaluation.evaluate import Rows
-from lab.evaluation.intervals import bootstrap, in_words, paired_difference, share_of_way
+from lab.evaluation.intervals import (
+    bootstrap,
+    bootstrap_groups,
+    in_words,
+    paired_difference,
+    share_of_way,
+)
 from lab.evaluation.questions import Situation
 from lab.evaluation.situations import SITUATIONS
 from lab.evaluation.systems import ALONE, ORACLE, OURS, PERFECT, describe
@@ -53,7 +61,7 @@ def make_report(
     tables = make_tables(cells, tasks=tasks, systems=systems, situations=places, trained_on=seen)
     tuned = set(_trained_on("_retriever/retriever.json"))
     return facts | {
-        "rows_per_task": facts["rows"],
+        "rows_per_task": _range([len(task.rows) for task in tasks]),
         "tasks": {
             t.task: {"domain": t.domain, "metric": t.metric, "rows": len(t.rows)} for t in tasks
         },
@@ -232,6 +240,12 @@ def _compared(found: Measured) -> dict:
     return table
 
 
+def _range(counts: Sequence[int]) -> int | str:
+    """The one count, or `36 to 50`."""
+    low, high = min(counts), max(counts)
+    return low if low == high else f"{low} to {high}"
+
+
 def _whole(cells: Cells, place: str, system: str, units: Sequence[str]) -> Found:
     """A system's cells by unit; none where one is missing."""
     found = read_system(cells, place, system, units)
@@ -248,9 +262,11 @@ def _cell(found: Found) -> dict:
 
 
 def _gap(ours: Found, theirs: Found) -> dict[str, float]:
-    """The mean difference with its interval over rows, and the one over tasks."""
-    rows = paired_difference(measured(ours, "score"), measured(theirs, "score")).rounded(2)
-    tasks = paired_difference(_means(ours), _means(theirs)).rounded(2)
+    """The mean difference with its interval over rows, and the one of drawing tasks again."""
+    mine, others = measured(ours, "score"), measured(theirs, "score")
+    rows = paired_difference(mine, others).rounded(2)
+    gaps = np.subtract(mine, others).tolist()
+    tasks = bootstrap_groups(gaps, owners(ours, "score")).rounded(2)
     return rows | {"task_low": tasks["low"], "task_high": tasks["high"]}
 
 

@@ -92,6 +92,12 @@ def takes_its_own(system: str) -> bool:
     return isinstance(method, FixedPool) or method.brings
 
 
+def finds_its_own(system: str) -> bool:
+    """Whether its method says itself which adapters answer, so that none can be named for it."""
+    method = find_method(read_way(system).method)
+    return takes_its_own(system) or method.chooses or method.examines > 0
+
+
 def describe(system: str) -> str:
     """One line on what a system is; raises RamoleError for an unknown one."""
     if system in BOUNDS:

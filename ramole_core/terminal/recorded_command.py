@@ -5,8 +5,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-PLACES = {"--data": "data", "--out": "results", "--work": None}
-"""Options that say where something lies: the folder recorded instead; None: left out."""
+PLACES = {"--data": "", "--out": "results", "--work": None}
+"""Options that say where something lies: the folder recorded instead; empty: none, None: left out
+altogether."""
 PRINTED = ("--json", "--overwrite")
 """Flags that change no number: left out."""
 
@@ -14,8 +15,8 @@ PRINTED = ("--json", "--overwrite")
 def recorded_command(module: str) -> str:
     """The running command line of `python -m MODULE`, portable.
 
-    `--data` is recorded as `data`, one task's rows as `data/TASK`, `--out` as the file's name under
-    `results`; `--work`, which only says where to go on from, is left out.
+    `--data` is recorded by the folder's own name, one task's rows as `FOLDER/TASK`, `--out` as the
+    file's name under `results`; `--work`, which only says where to go on from, is left out.
     """
     return shlex.join(["python", "-m", module, *as_typed(sys.argv[1:])])
 
@@ -33,8 +34,9 @@ def as_typed(given: Iterable[str], places: Mapping[str, str | None] = PLACES) ->
         place = places[option]
         value = value if joined else next(words, "")
         if place is not None:
-            whole = option == "--data" and not _is_task(Path(value))
-            recorded += [option, place if whole else f"{place}/{Path(value).name}"]
+            path = Path(value)
+            parent = place or (path.absolute().parent.name if _is_task(path) else "")
+            recorded += [option, f"{parent}/{path.name}".lstrip("/")]
     return recorded
 
 

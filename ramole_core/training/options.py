@@ -20,7 +20,7 @@ from ramole_core.training.recipe import ATTENTION, MLP, Schedule
 
 COMMANDS = ("adapter", "method", "router", "retriever")
 PLACES = {
-    "--data": "data",
+    "--data": "",
     "--out": None,
     "--start": "adapters",
     "--minutes": None,
@@ -184,7 +184,7 @@ def read_layers(words: str | None) -> tuple[int, ...] | None:
 
 
 def command_line() -> str:
-    """The command line of this run, as it is typed again: `--data` is recorded as `data`; where the
-    weights went and when it paused are left out."""
+    """The command line of this run, as it is typed again: `--data` is recorded by its folder's own
+    name; where the weights went and when it paused are left out."""
     at = next((n for n, word in enumerate(sys.argv) if word in COMMANDS), len(sys.argv))
     return shlex.join(["python", "-m", "ramole_core", "train", *as_typed(sys.argv[at:], PLACES)])

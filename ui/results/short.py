@@ -91,12 +91,13 @@ def by_task(found: Evaluation) -> list[Table]:
 def own_words(folder: Path) -> list[str]:
     """Sentences on prompts that people wrote themselves: who is found, and what is of use."""
     found = at(read(folder, OWN_WORDS), "phrased", DEFAULT_METHOD)
-    among, base = (span_of(found.get(name)) for name in ("among", "base"))
+    among, first, base = (span_of(found.get(name)) for name in ("among", "leads", "base"))
     said = []
-    if among and base:
+    if among and first and base:
         said.append(
-            f"Of prompts in people's own words, {among.mean:.0f} % get the adapter that they ask "
-            f"for; the base answers {base.mean:.0f} %."
+            f"Of prompts in people's own words, {among.mean:.0f} % have the adapter that they ask "
+            f"for among the three that answer, {first.mean:.0f} % in the first place; the base "
+            f"answers {base.mean:.0f} %."
         )
     judged = at(read(folder, OF_USE), "judged")
     of_use, of = (number(judged.get(name)) for name in ("answers_of_use", "of"))
