@@ -133,6 +133,22 @@ def facts_of(ramole: "Ramole") -> dict[str, object]:
         "dtype": facts.dtype,
         "adapters": {card.name: card.sha256 for card in ramole.pool.cards()},
         "weights": ramole.weights_checksums(),
+        **retrieval_facts(ramole),
+    }
+
+
+def retrieval_facts(ramole: "Ramole") -> dict[str, object]:
+    """What decides which adapters are found: encoder, calibration, and every card's content and
+    words."""
+    from ramole_core.retrieval.calibration import FILE
+    from ramole_core.retrieval.card_vector import WORDS, card_texts
+
+    calibration = load_settings().trained("_base") / FILE
+    cards = {card.name: (card.content, card_texts(card)) for card in ramole.pool.cards()}
+    return {
+        "retriever_checksum": ramole.retriever.encoder_checksum,
+        "calibration_checksum": checksum(calibration) if calibration.is_file() else None,
+        "cards": digest({"words": WORDS, **cards}, 16),
     }
 
 

@@ -6,6 +6,7 @@ import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -13,11 +14,12 @@ from lab.evaluation import command
 from lab.evaluation.asking import EXAMPLES
 from lab.evaluation.cells import Cell, Cells, process_mark
 from lab.evaluation.evaluate import Rows, make_row_situations, read_rows
-from lab.evaluation.facts import rows_digest
+from lab.evaluation.facts import own_facts, rows_digest
 from lab.evaluation.report import make_tables
 from lab.evaluation.situation_run import run_situations
 from lab.evaluation.situations import SITUATIONS, Crowd
 from lab.evaluation.systems import ORDER, Ask, describe, request_of
+from lab.harness import retrieval_facts
 from ramole_core.cli import main
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST
@@ -326,6 +328,27 @@ def test_test_rows_are_asked_once_by_a_commit_into_a_file(tmp_path, monkeypatch,
     capsys.readouterr()
     assert main([*words, "--k", "2", *out]) == 2
     assert "asked before, by other weights, rows or code" in capsys.readouterr().err
+
+
+def test_facts_change_with_a_card_s_words_and_its_content():
+    def cards_of(**changed):
+        card = {"name": "ant", "texts": ("a?",), "description": "x", "blind": False, "content": "1"}
+        pool = SimpleNamespace(cards=lambda: [SimpleNamespace(**card | changed)])
+        ramole = SimpleNamespace(pool=pool, retriever=SimpleNamespace(encoder_checksum="ab"))
+        return retrieval_facts(cast(Any, ramole))["cards"]
+
+    changes = ({}, {"texts": ("b?",)}, {"description": "y"}, {"content": "2"}, {"name": "bee"})
+    assert len({cards_of(**changed) for changed in changes}) == len(changes)
+
+
+def test_a_random_router_hangs_on_the_trained_one_that_it_is_drawn_like():
+    ramole = SimpleNamespace(weights_checksums=lambda: {"ramole": "ab", "meteora": "cd"})
+    found = {name: own_facts(cast(Any, ramole), name) for name in ("random_router", "meteora")}
+    assert {name: facts["weights"] for name, facts in found.items()} == {
+        "random_router": "ab",
+        "meteora": "cd",
+    }
+    assert "weights" not in own_facts(cast(Any, ramole), "mixture")
 
 
 def test_facts_change_with_rows_and_metrics():

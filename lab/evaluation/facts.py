@@ -27,25 +27,19 @@ def shared_facts(
 ) -> dict[str, object]:
     """Checksums of everything that decides the answers of every system."""
     from ramole_core.base.files import weights_checksum
-    from ramole_core.retrieval.calibration import FILE
-    from ramole_core.retrieval.card_vector import WORDS, card_texts
     from ramole_core.settings import REPOSITORY
     from ramole_core.training.card import versions
 
     usual = load_settings()
-    calibration = usual.trained("_base") / FILE
     cards = {card.name: card for card in ramole.pool.cards()}
-    found = {name: (card.content, card_texts(card)) for name, card in cards.items()}
     code = {name: harness.checksum(REPOSITORY / name) for name in CODE}
     return {
         "base_model": usual.base_model,
         "base_checksum": weights_checksum(harness.base_folder(), data_dir=usual.data_dir),
         "quantization": f"{quantization}, computed in bfloat16",
         **({} if head == "full" else {"head": head}),
-        "retriever_checksum": ramole.retriever.encoder_checksum,
-        "calibration_checksum": harness.checksum(calibration) if calibration.is_file() else None,
+        **harness.retrieval_facts(ramole),
         "adapters": {name: cards[name].sha256 for name in cards if name not in crowd.distractors},
-        "cards": harness.digest({"words": WORDS, **found}, 16),
         "distractors": len(crowd.distractors),
         "code": harness.digest(code, 16),
         "versions": versions(),
