@@ -1,9 +1,9 @@
 """What each method's file says of itself, under the same headings for all.
 
 A file's docstring begins with the idea, one sentence, then has the equation and how it is read, and
-ends with paragraphs that begin with `Trained:`, `Cost:`, `Claimed:` and, where it was measured,
-`Found:`. The scores come from results/methods_dev.json, else evaluation_dev.json; the rates from
-methods.json.
+ends with paragraphs that begin with `Trained:`, `Cost:` and `Claimed:`. The scores come from
+results/methods_dev.json, else evaluation_dev.json; the rates from methods.json; the same comparison
+as a paper's from papers.json.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,12 +15,13 @@ from ramole_core.methods import METHOD_LIST, Method
 from ui.results.files import read
 from ui.results.markdown import markdown, written
 from ui.results.methods import FILE, SCORES
+from ui.results.papers import claims_of
 from ui.results.scores import Evaluation, evaluation, read_evaluation
 from ui.results.speed import served
 from ui.results.values import Raw, at, span_of, text
 
-HEADS = ("Trained", "Cost", "Claimed", "Found")
-"""Paragraphs at the end of a method's docstring; the last may be missing."""
+HEADS = ("Trained", "Cost", "Claimed")
+"""Paragraphs at the end of a method's docstring."""
 PAPERS = {"iid": "IID", "ood": "OOD"}
 """Settings as the papers that a page cites name them."""
 
@@ -38,7 +39,9 @@ def equations(results: Path) -> str:
     found = read_evaluation(results, SCORES)
     found = found if isinstance(found, Evaluation) else evaluation(results)
     rates = at(read(results, FILE), "methods")
-    return "\n\n".join("\n\n".join(_section(rows, found, rates)) for rows in files.values())
+    return "\n\n".join(
+        "\n\n".join(_section(rows, found, rates, results)) for rows in files.values()
+    )
 
 
 def serving(results: Path) -> str:
@@ -47,7 +50,7 @@ def serving(results: Path) -> str:
     return markdown(found) or "Not measured yet."
 
 
-def _section(rows: list[Method], found: object, rates: Raw) -> Iterator[str]:
+def _section(rows: list[Method], found: object, rates: Raw, results: Path) -> Iterator[str]:
     words = getattr(getmodule(type(METHODS[rows[0].name])), "__doc__", None) or ""
     idea, equation, told = read_words(cleandoc(words))
     yield f"### {', '.join(f'`{row.name}`' for row in rows)}"
@@ -61,8 +64,8 @@ def _section(rows: list[Method], found: object, rates: Raw) -> Iterator[str]:
     yield f"**Paper.** {'; '.join(dict.fromkeys(row.paper for row in rows))}."
     yield f"**Our numbers.** {'; '.join(_numbers(row, found, rates) for row in rows)}."
     yield f"**Claimed.** {told['Claimed']}"
-    if "Found" in told:
-        yield f"**Found here.** {told['Found']}"
+    if claims := [line for row in rows for line in claims_of(row.name, results)]:
+        yield "**Found here.**\n\n" + "\n".join(f"- {line}" for line in claims)
 
 
 def read_words(text: str) -> tuple[str, str, Mapping[str, str]]:
@@ -78,7 +81,7 @@ def read_words(text: str) -> tuple[str, str, Mapping[str, str]]:
             told[head] = plain if plain[1:2] == " " else plain[:1].upper() + plain[1:]
         else:
             equation.append(paragraph)
-    if missing := [head for head in HEADS[:3] if head not in told]:
+    if missing := [head for head in HEADS if head not in told]:
         raise ValueError(f"{idea!r} says nothing under {', '.join(missing)}; end it so.")
     return idea, "\n\n".join(equation).strip("\n"), told
 

@@ -91,7 +91,7 @@ def _once(
         folder, part = work / name, pool / f".{name}"
         folder.mkdir(exist_ok=True)
         trained = subprocess.run(
-            [sys.executable, "-m", "ramole_core", "train", *command(folder)], env=env
+            [sys.executable, "-m", "ramole_core", "train", *command(folder), "--overwrite"], env=env
         )
         if trained.returncode:
             raise typer.Exit(1)

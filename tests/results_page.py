@@ -327,7 +327,18 @@ def effects() -> dict[str, Any]:
     }
 
 
+def papers() -> dict[str, Any]:
+    gap = {"mean": 4.2, "low": 1.0, "high": 7.6}
+    first = {"method": "lego", "says": f"A merge is better {EVIL}", "paper": "51.8 and 49.8"}
+    first |= {"ours": "k7:lego", "rival": "fusion", "situation": "iid", "claimed": "ahead"}
+    second = first | {"says": "Half a rank is enough", "situation": "ood", "claimed": "level"}
+    missing = second | {"says": "Nobody measured this", "method": f"mole{EVIL}"}
+    rows = [first | gap | {"verdict": "same"}, second | gap | {"verdict": "other"}, missing]
+    return {"command": "python -m lab papers", "level": 3.0, "claims": rows}
+
+
 FILES = {
+    "papers.json": papers,
     "effects.json": effects,
     "composite_n.json": composite_n,
     "ca_lora.json": ca_lora,

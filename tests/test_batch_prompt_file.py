@@ -104,6 +104,8 @@ def test_a_row_s_fields_come_before_the_defaults_and_these_before_those_of_a_req
         ('\n{"prompt": "a"}', "jsonl"),
         ('{"prompt": broken', "jsonl"),
         ('"a string"', "jsonl"),
+        ('[{"prompt": "a"}]', "jsonl"),
+        ('[\n{"prompt": "a"},', "jsonl"),
         ("prompt\na", "csv"),
         ("id;Prompt\n1;a", "csv"),
         ('"prompt"\t"k"\na\t3', "csv"),
@@ -278,6 +280,10 @@ def test_limits():
     assert sentences(talk, limits=limits) == [
         (1, "The conversation has 6 characters, and 5 is the most.")
     ]
+    wide = "\n".join(f'{{"prompt": "a", "my {n}": 1, "all": 2}}' for n in range(4))
+    assert len(read_batch(wide, limits=BatchLimits(columns=5)).unused) == 5
+    with pytest.raises(RamoleError, match="more than 4 columns that no request has"):
+        read_batch(wide, limits=BatchLimits(columns=4))
     assert "5 adapters" in sentences(talk, limits=BatchLimits(adapters=4))[0][1]
     with pytest.raises(RamoleError, match="more than 2 rows"):
         read_batch("a\nb\nc", limits=limits)

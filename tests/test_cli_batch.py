@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ramole_core.batch.record import added_to, read_written
 from ramole_core.cli import main
 from tests.batch_door import Door
 from tests.fake_ramole import WORDS
@@ -180,6 +181,33 @@ def test_resume_asks_only_what_is_missing_or_was_changed(door, file, tmp_path, c
     door.asked.clear()
     assert main([*words, "--k", "1"]) == 0  # another k for those that do not say: b said its own
     assert door.asked[0] == ["a", "changed", "d"]
+
+
+def test_the_last_line_of_a_row_counts_whichever_came_before(door, file, tmp_path):
+    out = tmp_path / "out.jsonl"
+    words = ["batch", str(file), "--out", str(out), "--resume"]
+    assert main(words) == 0
+    kept = out.read_text()
+    out.write_text(kept + '{"index": 1, "line": 2, "error": "It was away.", "row": "b"}\n')
+    door.asked.clear()
+    assert main(words) == 0
+    assert door.asked[0] == ["b"], "refused last, so it is asked again"
+    changed = ROWS.replace('"c"', '"changed"')
+    for rows, asked in ((changed, "changed"), (ROWS, "c")):  # changed, and back again
+        file.write_text(rows)
+        door.asked.clear()
+        assert main(words) == 0
+        assert door.asked[0] == [asked]
+
+
+def test_two_runs_do_not_write_one_file(door, file, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    assert main(["batch", str(file), "--out", str(out)]) == 0
+    kept = out.read_bytes()
+    with added_to(out, read_written(out)):
+        file.write_text(ROWS + '{"prompt": "d"}\n')
+        assert main(["batch", str(file), "--out", str(out), "--resume"]) == 2
+    assert "Another run writes to" in capsys.readouterr().err and out.read_bytes() == kept
 
 
 def test_a_refusal_is_written_once(door, file, tmp_path, capsys):

@@ -222,6 +222,16 @@ def test_rows_of_one_s_own_need_no_metric_and_a_bad_one_is_told(tmp_path):
     file.write_text('{"inputs": "1?", "targets": "1"}\n{"inputs": "2?"}\n')
     with pytest.raises(RamoleError, match="line 2 is not a row"):
         read_rows(tmp_path, ["mine"], split="dev", count=5)
+    for bad in ("null", '["a"]', "true", "[" * 99_999):
+        file.write_text(f'{{"inputs": "1?", "targets": {bad}}}')
+        with pytest.raises(RamoleError, match="line 1 is not a row"):
+            read_rows(tmp_path, ["mine"], split="dev", count=5)
+    file.write_bytes(b'\xef\xbb\xbf{"inputs": "a\xe2\x80\xa8b", "targets": 3}\n')
+    (row,) = read_rows(tmp_path, ["mine"], split="dev", count=5)[0].rows
+    assert (row.inputs, row.targets) == ("a\u2028b", "3")
+    file.write_bytes(b'{"inputs": "caf\xe9", "targets": "b"}')
+    with pytest.raises(RamoleError, match="is not text in UTF-8"):
+        read_rows(tmp_path, ["mine"], split="dev", count=5)
 
 
 def test_a_method_that_fits_weights_gets_the_rows_before_as_examples(tmp_path):

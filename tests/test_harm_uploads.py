@@ -238,6 +238,12 @@ def test_parts_are_counted_wherever_the_pieces_end():
         assert parts.count == 8, size
 
 
+def test_parts_are_counted_by_the_boundary_that_the_form_is_read_by():
+    parts = Parts("multipart/form-data; xboundary=zzz; boundary=xy")
+    parts.feed(b"--xy\r\n\r\n1\r\n" * 7 + b"--xy--")
+    assert parts.count == 8
+
+
 def test_empty_folders_leave_the_cache_unless_they_are_new(tmp_path):
     for name, age in (("old", EMPTY_SECONDS + 9), ("new", 0)):
         (tmp_path / name).mkdir()

@@ -53,6 +53,7 @@ COME_ALONG = {
     "psutil": "accelerate",
     "pydantic": "pydantic-settings",
     "python-dotenv": "pydantic-settings",
+    "python-multipart": "gradio",
     "pyyaml": "transformers",
     "starlette": "gradio",
     "tokenizers": "transformers",

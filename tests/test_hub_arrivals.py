@@ -5,7 +5,9 @@ import json
 import math
 import threading
 import time
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -444,3 +446,59 @@ def test_nothing_is_found_where_the_operator_does_not_allow_it(hub_server, open_
     hub.search()
     assert hub.near("all about one", 3) == []
     assert hub.bring_named(["ada--one"], there=set()) == () and not hub.is_listed("ada--one")
+
+
+def put_files(repository: Repository, folder: Path) -> Path:
+    """The repository's weights in a folder, without its card."""
+    folder.mkdir()
+    for name in (WEIGHTS, "adapter_config.json"):
+        (folder / name).write_bytes(repository.files[name])
+    return folder
+
+
+def test_what_somebody_added_keeps_its_examples_when_the_same_comes_from_the_hub(
+    hub_server, open_hub, tmp_path
+):
+    hub_server.repositories = repositories("sums")
+    hub = open_hub()
+    mine = put_files(hub_server.repositories["ada/sums"], tmp_path / "mine")
+    added = hub._pool.add(mine, "mine", ["one of my own", "and another"])
+    hub.search()
+    ask(hub, "all about sums")
+    assert hub._pool.cards() == [added], "neither examples nor description of the Hub's"
+
+
+@pytest.mark.parametrize("examples", [["mine"], None])
+def test_what_somebody_adds_stays_though_the_hub_had_brought_it_first(
+    hub_server, open_hub, tmp_path, clock, examples
+):
+    hub_server.repositories = repositories("sums", "poems")
+    hub = open_hub(clock=clock)
+    hub.search()
+    ask(hub, "all about sums")
+    mine = put_files(hub_server.repositories["ada/sums"], tmp_path / "mine")
+    fetched = hub._pool.card("ada--sums")
+    wait_until(lambda: now() > fetched.added)
+    hub._pool.add(mine, "mine", examples)
+    hub._arrivals._limit = hub.rows()[0].bytes + 100
+    clock.now += HELD_SECONDS + 1
+    ask(hub, "all about poems")
+    held = {card.name: card.examples for card in hub._pool.cards()}
+    assert held["ada--sums"] == (tuple(examples) if examples else fetched.examples)
+    assert "ada--poems" in held
+
+
+def test_a_verdict_of_an_earlier_commit_changes_nothing(hub_server, open_hub):
+    hub_server.repositories = repositories("sums", "poems")
+    hub = open_hub()
+    hub.search()
+    sums, poems = hub.rows()
+    hub._register.judge(replace(sums, sha="0" * 40), reason="It was broken.")
+    assert hub.rows() == [sums, poems], "another commit is listed now"
+    hub._register.keep_only(["ada/poems"], when=1.0)
+    hub._register.judge(sums)
+    assert hub.rows() == [poems], "it is listed no more"
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -230,6 +230,9 @@ def test_messages_become_a_system_prompt_earlier_turns_and_the_prompt():
     assert (talk.messages, talk.ignored) == ((), ())
     asked = call(messages=said).request
     assert asked.history == (("a\nb", "c", ("ant",)), ("d", "", None))
+    for content, system in (("", ""), (None, None)):
+        talk = [{"role": "system", "content": content}] if content is not None else []
+        assert call(messages=[*talk, *HI]).request.system == system
     bare = call(model="base", messages=said).request
     assert [turn.adapters for turn in bare.history] == [None, None]
 
@@ -425,7 +428,9 @@ def test_a_text_s_answer_has_the_prompt_before_it_with_all_log_probabilities():
     assert found["top_logprobs"][2] == {"The ": -0.5, "boats ": -1.5}
     prompt_alone = text_call(prompt=[3, 4], max_tokens=0, echo=True, logprobs=2)
     assert prompt_alone.bare and prompt_alone.request.max_new_tokens == 1
-    bare = TextCompletion(prompt_alone, ramole.spell).whole([one])["choices"][0]
+    whole = TextCompletion(prompt_alone, ramole.spell).whole([one])
+    bare, usage = whole["choices"][0], whole["usage"]
+    assert usage["completion_tokens"] == 0 and usage["total_tokens"] == usage["prompt_tokens"]
     assert bare["text"] == "${here}\n" and bare["logprobs"]["tokens"] == ["${here}", "\n"]
 
 

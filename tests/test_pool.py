@@ -400,6 +400,15 @@ def test_same_content_is_the_same_adapter_for_the_same_owner(pool, tmp_path):
     torch.testing.assert_close(twice, torch.full_like(twice, 2))
 
 
+def test_whoever_may_not_replace_a_card_gets_it_as_it_is(pool, tmp_path):
+    folder = write_adapter(tmp_path / "a")
+    first = pool.add(folder, name="mine", examples=["one"])
+    asked = []
+    refuse = lambda card: bool(asked.append(card))  # noqa: E731
+    assert pool.add(folder, examples=["two"], may_replace=refuse) == first == pool.card("mine")
+    assert asked == [first]
+
+
 def test_the_same_content_again_brings_its_new_examples(pool, tmp_path):
     folder = write_adapter(tmp_path / "a")
     first = pool.add(folder, name="mine", owner="ada")

@@ -40,6 +40,10 @@ class Cards:
         self.remove(name, owner)
         return SimpleNamespace(card=gone, bytes=gone.bytes, discard=lambda: None)
 
+    def bring_back(self, aside):
+        self.cards.append(aside.card)
+        return aside.card
+
 
 def card(name, owner, size, *, sample=False):
     return SimpleNamespace(key=f"{owner}/{name}", name=name, owner=owner, bytes=size, sample=sample)
@@ -115,6 +119,22 @@ def test_an_address_may_upload_so_many_megabytes_whatever_their_number():
     with pytest.raises(AdapterRefused, match="40 adapters and 5 MB"):
         place.upload("evil9", EVIL, mb=1)
     place.upload("ann", HOME, mb=1)
+
+
+def test_what_is_brought_back_counts_for_its_address_too():
+    place = Place(adapters=3, address_adapters=4)
+    for who in "abcd":
+        for _ in range(3):
+            place.upload(who, EVIL)
+            place.removes(who)
+    for who in "abcd":
+        for removal, _ in place.quota.removed.of(f"session-{who}"):
+            try:
+                place.quota.undo(removal.token, f"session-{who}")
+            except AdapterRefused as refusal:
+                assert "from your address may come to 4 adapters" in str(refusal)
+    assert sum(place.held().values()) == 4
+    assert place.undoable(*"abcd"), "what found no room can still be undone"
 
 
 def test_a_session_that_moves_takes_its_uploads_along():

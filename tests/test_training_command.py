@@ -12,10 +12,13 @@ from typer.testing import CliRunner
 from ramole_core import cli
 from ramole_core.errors import RamoleError
 from ramole_core.pool.examples_and_readme import parse_readme
+from ramole_core.terminal.console import read_examples as typed_examples
 from ramole_core.training import command, options, sources
-from ramole_core.training.card import card_text, span
+from ramole_core.training.card import card_text, read_examples, span, write_examples
 from ramole_core.training.options import command_line
+from ramole_core.training.rows import Task
 from tests.tiny_training import build_base
+from ui.pool.examples_text import examples_from_file
 
 WORDS = ("--steps", "3", "--batch-rows", "4", "--rank", "2", "--modules", "q_proj,mlp")
 
@@ -29,8 +32,8 @@ def base(tmp_path, monkeypatch):
 
 @pytest.fixture
 def data(tmp_path):
-    folder = tmp_path / "colours"
-    folder.mkdir()
+    folder = tmp_path / "data" / "colours"
+    folder.mkdir(parents=True)
     for part, count in (("train", 29), ("dev", 4)):
         lines = [
             json.dumps({"inputs": f"say {part} red {n}", "targets": f"red {n % 5}"})
@@ -48,6 +51,58 @@ def example_texts(folder):
 def call(*words, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ramole_core", "train", *words])
     return CliRunner().invoke(command.train_app, list(words))
+
+
+def test_weights_that_are_there_are_replaced_where_that_is_said_alone(
+    base, data, tmp_path, monkeypatch
+):
+    out = tmp_path / "colours"
+    out.mkdir()
+    (out / "examples.jsonl").write_text('{"text": "say red"}\n')
+    words = ("adapter", "--data", str(data), "--out", str(out), *WORDS, "--licence", "mit")
+    assert call(*words, monkeypatch=monkeypatch).exit_code == 0
+    before = (out / "adapter_model.safetensors").read_bytes()
+    again = call(*words, "--seed", "5", monkeypatch=monkeypatch)
+    assert isinstance(again.exception, RamoleError) and "--overwrite" in str(again.exception)
+    assert (out / "adapter_model.safetensors").read_bytes() == before
+    assert call(*words, "--seed", "5", "--overwrite", monkeypatch=monkeypatch).exit_code == 0
+    assert (out / "adapter_model.safetensors").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--alpha", "64"], "has alpha 4, the one to be trained alpha 64"),
+        (["--rslora"], "the one to be trained alpha 4, rslora"),
+    ],
+)
+def test_weights_to_begin_with_have_the_same_scale(
+    base, data, tmp_path, monkeypatch, words, sentence
+):
+    first = ("adapter", "--data", str(data), *WORDS, "--licence", "mit")
+    out = tmp_path / "a"
+    assert call(*first, "--out", str(out), monkeypatch=monkeypatch).exit_code == 0
+    more = ("--out", str(tmp_path / "b"), "--start", str(out), *words)
+    again = call(*first, *more, monkeypatch=monkeypatch)
+    assert isinstance(again.exception, RamoleError) and sentence in str(again.exception)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--layers", "20-10"], "--layers 20-10 is not understood"),
+        (["--layers", "0,9"], "has layers 0 to 1, not 9"),
+        (["--modules", "lm_head"], "no linear module lm_head; choose from down_proj"),
+        (["--modules", "self_attn"], "no linear module self_attn"),
+        (["--alpha", "nan"], "must both be positive numbers"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_it_is(
+    base, data, tmp_path, monkeypatch, words, sentence
+):
+    first = ("adapter", "--data", str(data), *WORDS, "--licence", "mit")
+    asked = call(*first, "--out", str(tmp_path / "a"), *words, monkeypatch=monkeypatch)
+    assert isinstance(asked.exception, RamoleError) and sentence in str(asked.exception)
 
 
 def test_an_adapter_is_trained_with_its_card_examples_and_manifest(
@@ -172,15 +227,24 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(base, data, tmp_path, capsys
         assert said in error and len(error.strip().splitlines()) == 1
 
 
+def test_examples_with_any_line_separator_are_read_as_they_were_written(tmp_path):
+    texts = ["a\u2028b", "c\x85d", "e\x1cf"]
+    write_examples(tmp_path, texts)
+    file = tmp_path / "examples.jsonl"
+    task = Task("colours", (), (), "em")
+    assert read_examples(file, task) == texts == typed_examples(file) == examples_from_file(file)
+
+
 def test_a_router_is_trained_over_adapters_of_the_pool(base, data, tmp_path, monkeypatch):
     pool = tmp_path / "pool"
     monkeypatch.setenv("RAMOLE_ADAPTERS_DIR", str(pool))
     monkeypatch.setenv("RAMOLE_DATA_DIR", str(tmp_path / "kept"))
-    (tmp_path / "tints").symlink_to(data)
+    tasks = data.parent
+    (tasks / "tints").symlink_to(data)
     for name, seed in (("colours", "1"), ("tints", "2")):
-        words = ("adapter", "--data", str(tmp_path / name), "--out", str(pool / name), *WORDS)
+        words = ("adapter", "--data", str(tasks / name), "--out", str(pool / name), *WORDS)
         assert call(*words, "--seed", seed, monkeypatch=monkeypatch).exit_code == 0
-    words = ("router", "--data", str(tmp_path), "--adapters", "colours,tints", "--steps", "2")
+    words = ("router", "--data", str(tasks), "--adapters", "colours,tints", "--steps", "2")
     result = call(*words, "--json", monkeypatch=monkeypatch)
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout.strip().splitlines()[-1])

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from math import inf, nan
 from pathlib import Path
@@ -81,7 +82,7 @@ class World:
         recipe = MethodRecipe(name, changes.pop("settings", {}), schedule=schedule, **changes)
         return train_method(recipe, given, run)
 
-    def retriever(self, schedule: Schedule, run: Run) -> Progress:
+    def retriever(self, schedule: Schedule, run: Run, measured: object = ()) -> Progress:
         return train_retriever(
             RetrieverRecipe(rank=3, alpha=6.0, tasks=2, schedule=schedule),
             texts=TEXTS,
@@ -89,6 +90,7 @@ class World:
             measure=lambda embed: measure_tasks(
                 embed, examples=TEXTS, prompts=TEXTS, tuned=tuple(TEXTS)
             ),
+            measured=measured,
             source=str(self.encoder),
         )
 
@@ -204,7 +206,7 @@ def test_it_stops_when_the_dev_loss_has_stopped_falling(kind, world, tmp_path):
         assert losses.index(min(losses)) == progress.kept_step
 
 
-@pytest.mark.parametrize("change", ["recipe", "quantization", "rows"])
+@pytest.mark.parametrize("change", ["recipe", "quantization", "rows", "template"])
 def test_a_run_goes_on_with_what_it_began_with_alone(change, world, tmp_path):
     data = tmp_path / "colours.jsonl"
     write_rows(data, "red")
@@ -216,10 +218,21 @@ def test_a_run_goes_on_with_what_it_began_with_alone(change, world, tmp_path):
         schedule = replace(SCHEDULE, steps=10)
     elif change == "quantization":
         own = replace(own, base=replace(own.base, quantization="int4"))
+    elif change == "template":
+        tokenizer = copy(own.base.tokenizer)
+        tokenizer.chat_template = "Q: {{ messages[-1]['content'] }} A:"
+        own = replace(own, base=replace(own.base, tokenizer=tokenizer))
     else:
         write_rows(data, "blue")
     with pytest.raises(RamoleError, match="another recipe, base model or data"):
         own.adapter(schedule, Run(tmp_path / "a"))
+
+
+def test_a_retriever_goes_on_with_the_texts_that_it_was_measured_on(world, tmp_path):
+    with pytest.raises(Paused):
+        world.retriever(SCHEDULE, Run(tmp_path, deadline=0.0), measured=("a",))
+    with pytest.raises(RamoleError, match="another recipe, base model or data"):
+        world.retriever(SCHEDULE, Run(tmp_path), measured=("b",))
 
 
 # --- the loop alone -------------------------------------------------------------------------------
@@ -273,6 +286,23 @@ def test_a_parameter_that_no_gradient_reaches_is_taken_up_again(tmp_path):
     assert torch.equal(broken.parameters["a"], whole.parameters["a"])
     held = load_file(Run(tmp_path / "broken").checkpoint)
     assert "exp_avg/a" in held and "exp_avg/still" not in held
+
+
+def test_a_parameter_that_a_step_does_not_reach_moves_on_as_in_an_unbroken_run(tmp_path):
+    def sometimes() -> Trainable:
+        a, b = nn.Parameter(torch.tensor([3.0, -2.0])), nn.Parameter(torch.ones(3))
+        loss = lambda step: a.square().sum() + (b.square().sum() if step in (0, 5) else 0)  # noqa: E731
+        return toy([], parameters={"a": a, "b": b}, loss=loss, dev_loss=dict)
+
+    schedule, whole = Schedule(steps=6, evaluate_every=6, checkpoint_every=1), sometimes()
+    train(whole, schedule, Run(tmp_path / "whole"))
+    for step in range(1, 6):
+        with pytest.raises(Killed):
+            train(sometimes(), schedule, Run(tmp_path / f"{step}", report=kill_at(step)))
+        broken = sometimes()
+        train(broken, schedule, Run(tmp_path / f"{step}"))
+        for name, parameter in whole.parameters.items():
+            assert torch.equal(broken.parameters[name], parameter), (step, name)
 
 
 def test_a_deadline_leaves_one_step_and_a_finished_run_alone(tmp_path):

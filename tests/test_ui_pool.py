@@ -343,10 +343,15 @@ def test_shared_uploads_are_everyones_to_use_and_their_uploaders_to_remove(tmp_p
     def drop(owner):
         path = Path(get_upload_folder()) / "made.zip"
         path.parent.mkdir(exist_ok=True)
+        path.unlink(missing_ok=True)
         (verdict,) = judge(system, quota, [str(zipped(folder, path))], owner=owner)
         return verdict
 
     assert drop(ANN).card.name == "made" and drop(BEN).known
+    before = system.pool.card("made")
+    folder = write_adapter(tmp_path / "b", seed=51, readme="Else.", examples=["said by another"])
+    assert drop(BEN).card == before == system.pool.card("made"), "another's card stays as it is"
+    assert drop(ANN).card.examples == ("said by another",), "one's own does not"
     for name, owner in (("made", BEN), ("operators", BEN), ("operators", None), ("made", None)):
         with pytest.raises(AdapterRefused, match="not this session's"):
             quota.remove(name, owner)

@@ -364,12 +364,14 @@ def test_what_ships_stands_first_and_the_earlier_test_folded_below(folder):
 
 def test_where_it_fails_says_what_people_s_own_words_get(folder):
     assert own_words(folder) == []
-    shares = {"among": {"mean": 86.1}, "base": {"mean": 12.2}}
+    shares = {"among": {"mean": 86.1}, "leads": {"mean": 79.8}, "base": {"mean": 12.2}}
     (folder / "second_half.json").write_text(json.dumps({"phrased": {"ramole_plus": shares}}))
     judged = {"answers_of_use": 26, "of": 69}
     (folder / "usable.json").write_text(json.dumps({"judged": judged}))
     found, answers = own_words(folder)
-    assert "86 % get the adapter that they ask for; the base answers 12 %." in found
+    assert (
+        "86 % have the adapter that they ask for among the three that answer, 80 % in the" in found
+    )
     assert answers == "Of 69 answers to such prompts, readers found 26 of use."
     change(folder, SHIPPED)
     assert found in short_html(folder).replace("&#x27;", "'") and answers in short_html(folder)

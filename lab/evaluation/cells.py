@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 
@@ -58,9 +59,9 @@ class Cells:
 
     def __init__(self, work: Path, facts: Facts, own: Callable[[str], Facts] = lambda system: {}):
         """`facts` decide all numbers: base, adapters, retriever, rows, seeds; `own(system)` those
-        of one system: its options and trained weights."""
+        of one system: its options and trained weights, read once."""
         self.facts = dict(facts)
-        self.own = own
+        self.own = cache(own)
         self.folder = work / digest(facts, 12)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "facts.json").write_text(json.dumps(facts, indent=1, sort_keys=True))

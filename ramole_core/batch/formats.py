@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from itertools import zip_longest
 
 from ramole_core.batch.rows import BadRow, Kind, beginning
@@ -33,9 +34,14 @@ def known_column(name: str) -> bool:
     """Whether a column belongs to the request; RamoleError for a likely typo."""
     if name in NAMES:
         return True
-    if near := get_close_matches(name, NAMES, 1, cutoff=0.8):
+    if near := _nearest(name):
         raise RamoleError(f"{name!r} is not known; did you mean {near[0]!r}?")
     return False
+
+
+@lru_cache(maxsize=1024)
+def _nearest(name: str) -> list[str]:
+    return get_close_matches(name, NAMES, 1, cutoff=0.8)
 
 
 Read = Iterator[tuple[int, Mapping[str, object] | BadRow]]
@@ -50,9 +56,9 @@ def kind_of(text: str) -> Kind:
     if _delimiter(first, PROMPTS[:1]) is not None:
         return "csv"
     try:
-        return "jsonl" if isinstance(json.loads(first), str | dict) else "lines"
+        return "jsonl" if isinstance(json.loads(first), str | dict | list) else "lines"
     except (ValueError, RecursionError):
-        return "jsonl" if first.lstrip().startswith("{") else "lines"
+        return "jsonl" if first.lstrip().startswith(("{", "[")) else "lines"
 
 
 def _plain_lines(text: str) -> Read:

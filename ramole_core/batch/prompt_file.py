@@ -41,10 +41,16 @@ def read_batch(
             bad.append(BadRow(index, line, said.sentence, said.text))
             continue
         try:
-            rows.append(_row(index, line, said, defaults or {}, owner=owner, limits=limits))
-            unused |= dict.fromkeys(rows[-1].extra)
+            row = _row(index, line, said, defaults or {}, owner=owner, limits=limits)
         except RamoleError as error:
             bad.append(BadRow(index, line, str(error), beginning(said)))
+            continue
+        rows.append(row)
+        unused |= dict.fromkeys(row.extra)
+        if limits.columns is not None and len(unused) > limits.columns:
+            raise RamoleError(
+                f"There are more than {limits.columns} columns that no request has; leave some out."
+            )
     if not rows and not bad:
         raise RamoleError("There is no row; give one prompt a line, jsonl, or csv with a header.")
     return Batch(kind, tuple(rows), tuple(bad), tuple(unused))

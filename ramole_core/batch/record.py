@@ -4,6 +4,7 @@ An answer's line is known by its row's index and digest. The file is only ever a
 index comes twice, because its row was changed, the last line counts.
 """
 
+import fcntl
 import json
 import math
 from collections.abc import Iterator
@@ -58,27 +59,36 @@ def read_written(path: Path) -> Written:
     """Read a file of answers; RamoleError where a line is not one."""
     data = path.read_bytes() if path.exists() else b""
     end = data.rfind(b"\n") + 1
-    answered: set[tuple[int, str]] = set()
-    refused: set[tuple[int, str]] = set()
+    last: dict[int, tuple[bool, str]] = {}  # whether it is an answer, and its digest or sentence
     for number, line in enumerate(data[:end].split(b"\n")[:-1], 1):
         record = _read(line)
         index, digest, error = record.get("index"), record.get("digest"), record.get("error")
         if isinstance(index, int) and isinstance(error, str):
-            refused.add((index, error))
+            last[index] = (False, error)
         elif isinstance(index, int) and isinstance(digest, str) and "text" in record:
-            answered.add((index, digest))
+            last[index] = (True, digest)
         else:
             raise _not_ours(path, number)
     rest = data[end:].decode("utf-8", "replace")
     if not HEAD.startswith(rest[: len(HEAD)]):
         raise _not_ours(path, data.count(b"\n") + 1)
-    return Written(frozenset(answered), frozenset(refused), end)
+    answered, refused = (
+        frozenset((index, said) for index, (good, said) in last.items() if good is wanted)
+        for wanted in (True, False)
+    )
+    return Written(answered, refused, end)
 
 
 @contextmanager
 def added_to(path: Path, written: Written) -> Iterator[BinaryIO]:
-    """The file, open behind its last whole line."""
+    """The file, open behind its last whole line; raises RamoleError where another run writes it."""
     with path.open("r+b" if path.exists() else "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RamoleError(
+                f"Another run writes to {path}; wait for its end, or name another file."
+            ) from None
         file.truncate(written.end)
         file.seek(written.end)
         yield file

@@ -25,6 +25,8 @@ class BatchLimits:
     """Of one prompt, its earlier turns counted."""
     adapters: int | None = None
     """Of one row, named or retrieved."""
+    columns: int | None = None
+    """Of all rows together that are merely carried along: a csv has each of them in every row."""
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,6 @@ adapter and module.
 
 Claimed: second-hand (LORAUTER, arXiv 2601.21795), Llama-2-7b, 48 tasks, own adapter masked: Arrow
 has 82.0 % of the right adapter's score, LoraRetriever 83.2 %.
-
-Found: 12 tasks, 40 dev rows each, three of the retrieved: level with mixture (0.0 [-1.1, +1.2] IID,
-+1.2 [-1.3, +4.6] OOD, over tasks) and not clearly behind similarity OOD (-2.1 [-5.6, +0.5]).
-The claim is of Arrow over the whole library, which was not measured: neither agrees nor disagrees.
 """
 
 import numpy as np

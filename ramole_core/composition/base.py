@@ -5,8 +5,6 @@ Trained: nothing.
 Cost: none.
 
 Claimed: nothing; it is a control.
-
-Found: 12 tasks, 40 dev rows each: 16.8, 40 below the right adapter over tasks.
 """
 
 from ramole_core.composition.decision import Ask, Decision

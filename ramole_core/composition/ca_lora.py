@@ -31,12 +31,6 @@ Claimed: on T5-3B compressed 4 to 8 times (quantisation, MoEfication, pruning), 
 data sets, on average better than a LoRA that was trained on the compressed model, and close to the
 uncompressed model with its LoRA; the same for LLaMA-13B in 4 bits after instruction tuning
 (unsure of the numbers).
-
-Found: 6 tasks, 40 dev rows each, 16 steps of 6 rows. On the base rounded to 3 bits 41.5, where the
-adapter as it was has 13.9, the same further trained without bypass and teacher 35.7 (+5.8 [+2.8,
-+10.7], over tasks), a LoRA trained there 35.8 (+5.7 [+0.0, +10.5]), and the uncompressed model with
-its adapter 43.1 (-1.6 [-6.7, +4.1]): agrees. In NF4 the adapter as it was has 47.9, nothing is to
-be recovered, and it is level (-1.1 [-5.4, +3.0]).
 """
 
 import hashlib

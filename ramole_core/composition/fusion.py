@@ -17,9 +17,6 @@ Trained: the retriever.
 Cost: one merge a request, at most the largest rank; then one LoRA a token.
 
 Claimed: Llama-2-7b, 48 tasks, mean of the 56 rows of RAMoLE's table, IID / OOD: 41.6 / 40.2.
-
-Found: 12 tasks, 40 dev rows each: behind mixture IID (38.6 and 42.8, -4.3 [-9.2, -0.5] over tasks),
-not clearly OOD (-1.8 [-4.5, +1.0]): agrees.
 """
 
 from collections.abc import Sequence

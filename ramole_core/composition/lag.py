@@ -21,10 +21,6 @@ is the way out.
 
 Claimed: on knowledge-intensive tasks (KILT) better than Arrow and SpectR over the same library;
 TriviaQA 46.5 % against Arrow's 44.2 % and the base's own 50.8 % (second-hand, unsure).
-
-Found: 12 tasks, 40 dev rows each: 32.3 IID, 28.7 OOD and 17.6 in a crowd of a hundred distractors,
-where the base has 16.8 and Arrow over three 42.9, 35.0 and 55.6. Among many, the loudest adapter
-at a module is seldom the right one.
 """
 
 from ramole_core.composition.arrow import prototypes

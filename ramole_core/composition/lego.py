@@ -29,11 +29,6 @@ adapters of rank 8 and 180 modules of a 135M model 0.14 s of one core. The merge
 
 Claimed: better than averaging and task arithmetic for Llama-2-7b and 13b merges over seven tasks,
 and half of an adapter's rank cut away at nearly no loss (figures unsure: no source at hand).
-
-Found: 12 tasks, 40 dev rows each: no better than mixing the outputs of the same three (+1.0 [-3.2,
-+6.6] IID, -0.4 [-3.3, +3.3] OOD against mixture, over tasks), and ahead of averaging A's and B's
-(43.8 and 38.6 IID): agrees where the claim is about averaging. Merges of seven, and half of a rank
-cut away, were not measured.
 """
 
 from collections.abc import Sequence

@@ -31,13 +31,6 @@ MLP; the served form computes the units of all n experts, n r of them, and gives
 Claimed: on a mixture of document, medical and general visual instructions, where one LoRA loses to
 those trained apart, three experts are better than one LoRA even where that has twice the samples
 (unsure of the numbers).
-
-Found: 12 tasks, 40 dev rows each, 90 steps on all 21 tasks at once: 42.9, as good as the mixture of
-the pool's adapters, which were trained far longer. Nothing can be hidden from it, so its OOD column
-repeats the number. On three unlike tasks (nl2bash, scitail, e2e_nlg; 36 steps of 9 rows, 40 dev
-rows each) 42.2, one LoRA on the same mixture 42.4 (-0.2 [-2.5, +3.1], over tasks), with twice the
-rows 46.5 (-4.3 [-6.3, -2.5]), a LoRA for each task 37.9: disagrees; in text of this kind and at
-this length mixing does no harm that experts could mend, and rows are what is missing.
 """
 
 import hashlib

@@ -19,10 +19,6 @@ last token; of a token, that of `mixture`: the weights are fixed.
 
 Claimed: on 27 data sets of 5 benchmarks and 3 model families, on some tasks up to 3.6 % above
 baselines that are trained, level with them on the others (abstract).
-
-Found: 12 tasks, 40 dev rows each: 30.9 IID and 21.5 OOD, behind the mixture of the nearest three by
-12.0 [0.1, 24.2] and 12.3 [4.5, 20.4] over tasks: the loudest of 32 at one projection are often not
-those that fit, for loudness is not measured against what is usual of each. Disagrees.
 """
 
 from collections.abc import Mapping, Sequence

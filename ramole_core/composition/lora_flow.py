@@ -18,10 +18,6 @@ Cost: one product of k d numbers a block and token: a seventh of a gate in every
 Claimed: Llama-2-7b, a language's LoRA and a task's LoRA: better than fixed weights in each of six
 generative tasks (Chinese, Russian, Spanish; MGSM and HumanEval). On average MGSM 37.6 and HumanEval
 22.6, LoraHub 28.7 and 20.3 (numbers unsure).
-
-Found: 12 tasks, 40 dev rows each, 80 steps from equal weights over the whole pool: 42.5 IID and
-36.0 OOD, mixture 42.8 and 33.8 (-0.3 [-4.3, +4.1], +2.2 [-2.0, +7.0] over tasks). No task of it is
-the claim's, one language and one skill; not comparable.
 """
 
 from collections.abc import Mapping, Sequence

@@ -25,11 +25,6 @@ steps where nobody else asks. Beside rows that decode it reads 4 tokens a step o
 Claimed: Flan-T5-large, BIG-Bench Hard, 27 tasks, 5 examples, 20 random LoRAs of about 200: mean
 accuracy 34.7 over five runs and 41.2 the best of them, against 27.0 zero-shot and 37.8 with five
 examples in the prompt (unsure of the decimals).
-
-Found: 12 tasks, 40 dev rows each, five other rows as examples, 40 steps, the three adapters nearest
-to the examples: 57.2 IID, as good as the right adapter alone (56.4) and 14.4 [6.7, 24.2] over
-mixture, over tasks; 36.6 OOD (+2.8 [-4.9, +11.1], similarity 37.1). Three adapters that fit are not
-20 at random, so the claim is not comparable.
 """
 
 import time

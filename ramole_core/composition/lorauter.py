@@ -27,10 +27,6 @@ Claimed: on Llama-2-7b and 48 tasks, 101.2 % of the right adapter's score where 
 adapter is in the pool, and 5.2 points over the best other routing on unseen tasks (abstract; base
 model unsure); own adapter masked, 88.4 % against LoraRetriever's 83.2 %, Arrow's 82.0 % and
 SpectR's 66.3 %, and 89.9 % with equal weights (second-hand, unsure).
-
-Found: 12 tasks, 40 dev rows each, losses of 4 rows a task: 49.6 IID (+6.8 [-3.2, +18.1] against
-mixture over tasks, -7.0 [-17.1, -0.1] against similarity), 35.0 OOD (+1.3 [-1.9, +4.9], -2.1 [-6.0,
-+0.7]): ahead of none for certain. Disagrees, with a table of few rows.
 """
 
 from collections.abc import Mapping, Sequence

@@ -19,13 +19,6 @@ responses are computed, then all but n get weight 0.
 
 Claimed: 28 LoRAs of rank 8 in one Llama-2-13b or Llama-3-8b answer each one's task as well as that
 LoRA alone ("equivalent performance"), and ten questions in one prompt are answered in turn.
-
-Found: 12 tasks, 40 dev rows each, 80 steps of training: 46.3 IID, the best of the gates of a fixed
-pool (+3.5 [+1.7, +5.6] over mixture, over tasks), but the right adapter alone has 56.4: disagrees
-with equivalence, at a training that is short beside the paper's. Several questions in one prompt,
-40 prompts of two and of three, five examples before them: it writes 52 % and 35 % of the answers
-that are asked for, that is the first one (base 84 and 69 %), score 9.0 and 3.7 (base 12.3 and 5.0):
-disagrees, as all methods here do; adapters of short answers end after the first.
 """
 
 from collections.abc import Mapping, Sequence

@@ -10,10 +10,6 @@ Trained: the retriever.
 Cost: k LoRAs a token.
 
 Claimed: Llama-2-7b, 48 tasks, mean of the 56 rows of RAMoLE's table, IID / OOD: 49.8 / 45.6.
-
-Found: 12 tasks, 40 dev rows each, IID / OOD: 42.8 / 33.8; against selection -13.6 [-23.4, -6.1]
-and +0.9 [-6.3, +7.9] over tasks, where the claim has -1.4 and +2.6: agrees in sign, and IID an
-equal share for strangers costs far more here.
 """
 
 from ramole_core.composition.decision import Ask, Decision, even

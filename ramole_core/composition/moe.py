@@ -20,10 +20,6 @@ Cost: one product of k i numbers a module and token beside the k adapters' own k
 Claimed: as RAMoLE's baseline, Llama-2-7b, 48 LoRAs, overall: Soft 39.8, the lowest of the
 three (the figures of Top1 and Top3 are not at hand), where RAMoLE has 51.8, mixture 49.8 and the
 right LoRA alone 55.4.
-
-Found: 12 tasks, 40 dev rows each, 80 steps of training: soft, level with mixture IID (0.0 [-5.3,
-+5.6] over tasks), 37.8 OOD, where similarity has 37.1 and mixture 33.8 (+4.0 [-1.1, +9.6]; its
-router knows rows of these tasks). The claim puts it 10 points behind mixture: disagrees.
 """
 
 from collections.abc import Mapping, Sequence

@@ -32,10 +32,6 @@ Cost: k k r numbers a module and token, read off A x, which is there anyway.
 Claimed: Flan-T5 and LoRAs of FLAN's tasks, beside LoraHub and PEMs: translation 26.9 (25.4, 24.2),
 struct to text 40.3 (38.1, 37.7), closed-book questions 50.2 (48.3, 46.5), BBH 42.2 (38.4, 33.2),
 NLI 80.5 (79.2, 78.8).
-
-Found: 12 tasks, 40 dev rows each, 80 steps of training, which is short (its loss still falls): 36.2
-IID and 33.9 OOD, against mixture -6.6 [-11.3, -1.6] and +0.1 [-4.8, +4.7] over tasks; LoraHub has
-57.2 and 36.6: disagrees.
 """
 
 from collections.abc import Mapping, Sequence

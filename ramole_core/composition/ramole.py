@@ -18,11 +18,6 @@ products of r by s.
 Claimed: Llama-2-7b, 48 tasks, mean of the 56 rows of the paper's table (a task and metric each),
 IID / OOD: RAMoLE 51.8 / 47.7, mixture 49.8 / 45.6, selection 51.2 / 43.0; perfect selection 55.4
 (as its overall table says; its table by task averages 51.2 / 45.9).
-
-Found: 12 tasks, 40 dev rows each: +0.7 [-0.7, +2.2] IID and +0.3 [-1.3, +2.1] OOD against mixture,
-over tasks; selection is 12.9 ahead IID. The claimed gain over mixture of 2 lies within the
-interval; that it beats selection disagrees. Weights drawn at random for each prompt are level
-with it IID (44.3 and 43.5): nothing here shows what the trained gate earns in free answers.
 """
 
 from collections.abc import Mapping, Sequence

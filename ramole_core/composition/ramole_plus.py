@@ -31,13 +31,6 @@ Cost: the EXAMINED nearest adapters answer to the prompt once, in one read of th
 alone is needed); then k LoRAs a token and module, and their norms.
 
 Claimed: nothing; it is ours.
-
-Found: 12 tasks, 40 dev rows each, IID / OOD: 57.2 / 36.4; over tasks level with similarity (+0.6
-[-0.5, +1.8] and -0.7 [-2.9, +1.7]) and ahead of mixture IID (+14.4 [+6.9, +24.3]), by an earlier
-rule. By the rule above, 24 tasks, 6 dev rows each, over tasks: level with similarity there (+0.4
-[-0.2, 1.4], +1.1 [-1.1, 3.3]), in a crowd of a hundred spoilt copies and strangers +13.7 [6.5,
-21.9] to it and +7.4 [-0.2, 15.5] to mixture, -6.7 [-13.5, -1.5] to the right adapter alone. Where
-none fits it leaves the answer to the base, which this table does not ask.
 """
 
 import math

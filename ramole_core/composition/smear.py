@@ -27,11 +27,6 @@ Claimed: T5 on GLUE and ResNet on DomainNet, experts trained with their router: 
 routers whose gradient is estimated, and than routing by the task's name. As RAMoLE's baseline,
 Llama-2-7b, 48 LoRAs, overall: 39.1, where RAMoLE has 51.8 and mixture 49.8 (how its router was
 trained there: unsure).
-
-Found: 12 tasks, 40 dev rows each, 30 steps of training, which is short (its loss still falls): 35.0
-IID and 35.2 OOD, against mixture -7.9 [-14.0, -1.6] and +1.5 [-3.0, +5.9] over tasks: behind RAMoLE
-and mixture IID, as the claim has it; adapters that were trained apart lose where A and B are
-averaged.
 """
 
 from collections.abc import Mapping, Sequence

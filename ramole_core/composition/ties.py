@@ -22,10 +22,6 @@ eigenvectors of a Gram matrix for each module) about 10 s; the merge is kept for
 Claimed: on average 2.3 points above the best earlier merge for T5 and ViT models that were
 fine-tuned whole, 1.2 for (IA)^3, over seven to eleven tasks, with density 0.2, scale 1 where
 nothing is tuned (unsure: from the abstract and memory).
-
-Found: 12 tasks, 40 dev rows each: level with mixture IID (+0.6 [-4.1, +5.7] over tasks), 37.0 OOD,
-where mixture has 33.8 (+3.2 [-0.6, +7.9]) and similarity 37.1: agrees in direction, not beyond
-doubt.
 """
 
 import numpy as np

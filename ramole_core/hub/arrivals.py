@@ -140,7 +140,10 @@ class Arrivals:
         try:
             taken = {card.name for card in self._pool.cards()}
             name = free_name(one.name, taken) if one.name in taken else one.name
-            card = self._pool.add(one.source, name, list(one.examples) or None, login=False)
+            given = list(one.examples) or None
+            card = self._pool.add(
+                one.source, name, given, login=False, may_replace=lambda there: False
+            )
             self._note(one, card, ours=card.name == name)
             return card
         except RamoleError as refusal:

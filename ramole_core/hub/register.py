@@ -95,10 +95,13 @@ class Register:
 
     def judge(self, one: Listed, *, reason: str = "") -> None:
         """Note the verdict on its weights: checked, or the reason of their refusal; where the file
-        cannot be written, until the next start."""
+        cannot be written, until the next start. Nothing where it is listed no more, or by another
+        commit."""
         verdict = "refused" if reason else "checked"
-        with suppress(OSError):
-            self.put([replace(one, verdict=verdict, reason=reason)])
+        with self._lock, suppress(OSError):
+            listed = self._read().get(one.repo)
+            if listed is not None and listed.sha == one.sha:
+                self.put([replace(one, verdict=verdict, reason=reason)])
 
     def fetched(self) -> list[Fetched]:
         """The fetched adapters, in no order."""

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ class NameTaken(AdapterRefused):
     """Another adapter has the name; under a free one it may be added."""
 
 
-class Pool:
+class Pool(AbstractContextManager["Pool"]):
     """The sample pool (read-only) and all uploads. Opening it imports no torch."""
 
     def __init__(
@@ -78,9 +79,6 @@ class Pool:
             self._writer.close()
             self._writer = None
 
-    def __enter__(self) -> "Pool":
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -127,13 +125,14 @@ class Pool:
         owner: str | None = None,
         *,
         login: bool = True,
+        may_replace: Callable[[AdapterCard], bool] = lambda card: True,
     ) -> AdapterCard:
         """Add the adapter at `path`, whole or not at all.
 
         The same content again returns the card that is there, with the new examples where there are
-        some. `owner`: whose session it belongs to; None, or with `shared_uploads`, everyone.
-        `login`: whether what is for everyone may be fetched with the operator's Hub login. Raises
-        AdapterRefused with the reason.
+        some and `may_replace` allows it. `owner`: whose session it belongs to; None, or with
+        `shared_uploads`, everyone. `login`: whether what is for everyone may be fetched with the
+        operator's Hub login. Raises AdapterRefused with the reason.
         """
         self._check_writable()
         owner = self._owner(owner)
@@ -160,9 +159,13 @@ class Pool:
                 there = self._same_content(card)
                 if there is None:
                     return self._publish(stage, card)
-                if there.sample or card.examples in ((), there.examples):
+                same, own = card.examples in ((), there.examples), there.owner is not None
+                if there.sample or (same and own) or not may_replace(there):
                     return there
-                card = recorded(name=there.name, added=there.added)
+                if same:
+                    write_examples(stage, there.examples)
+                # A shared one is added anew, so that one that the Hub had fetched is not evicted.
+                card = recorded(name=there.name, added=there.added if own else None)
                 return self._uploads.publish(stage, card, earlier=there)
 
     def remove(self, name: str, owner: str | None = None) -> None:
@@ -287,10 +290,7 @@ class Pool:
 
     def _check_writable(self) -> None:
         if self._writer is None:
-            raise RamoleError(
-                "The pool was opened for reading only, or is closed; open it for writing to change "
-                "it."
-            )
+            raise RamoleError("The pool is open for reading only, or closed; open it for writing.")
 
     def _check_room(self) -> None:
         if len(self._samples) + len(self._uploads.cards) >= self.limits.max_adapters:

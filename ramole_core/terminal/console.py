@@ -33,9 +33,12 @@ def read_prompt(words: str) -> str:
 
 def read_examples(path: Path) -> list[str]:
     """Example inputs, one a line: plain text, or {"text": ...} where the name ends in .jsonl."""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = [line for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
+    except UnicodeDecodeError:
+        raise RamoleError(f"{path} is not text in UTF-8; save it as UTF-8.") from None
     if path.suffix != ".jsonl":
-        return lines
+        return [line.rstrip("\r") for line in lines]
     try:
         return [str(json.loads(line)["text"]) for line in lines]
     except (ValueError, KeyError, TypeError):

@@ -5,6 +5,8 @@ the tokens of the answers are learnt. A killed run is taken up again at its last
 """
 
 import hashlib
+import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -69,13 +71,20 @@ def attach_lora(base: BaseModel, recipe: AdapterRecipe) -> PeftModel:
     """The dequantised base with a fresh LoRA (B = 0), initialised from the recipe's seed."""
     model = dequantised(base)
     experts = tuple(f"{path}." for path, one in model.named_modules() if isinstance(one, Experts))
-    names = {
-        name.rsplit(".", 1)[-1] for name, _ in model.named_modules() if not name.startswith(experts)
-    }
-    missing = [module for module in recipe.modules if module not in names]
-    if missing:
+    names, blocks = set(), set()
+    for name, one in model.named_modules():
+        block = re.search(r"\.(\d+)\.", name)
+        if isinstance(one, nn.Linear) and block and not name.startswith(experts):
+            names.add(name.rpartition(".")[2])
+            blocks.add(int(block[1]))
+    if missing := [module for module in recipe.modules if module not in names]:
         raise RamoleError(
-            f"The base model has no module {', '.join(missing)}; choose among its linear modules."
+            f"The base model's blocks have no linear module {', '.join(missing)}; choose from "
+            f"{', '.join(sorted(names))}."
+        )
+    if beyond := sorted({*(recipe.layers or ())} - blocks):
+        raise RamoleError(
+            f"The base model has layers 0 to {max(blocks)}, not {', '.join(map(str, beyond))}."
         )
     alpha = int(recipe.alpha) if float(recipe.alpha).is_integer() else recipe.alpha
     config = LoraConfig(
@@ -101,6 +110,7 @@ def read_weights(model: PeftModel, folder: Path) -> str:
         tensors = load(data)
     except (OSError, SafetensorError) as error:
         raise RamoleError(f"{file} cannot be read as an adapter's weights: {error}.") from None
+    _check_scale(model, folder)
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
     if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in own.items()}:
         raise RamoleError(
@@ -109,6 +119,24 @@ def read_weights(model: PeftModel, folder: Path) -> str:
         )
     set_peft_model_state_dict(model, tensors)
     return hashlib.sha256(data).hexdigest()
+
+
+def _check_scale(model: PeftModel, folder: Path) -> None:
+    """Raise RamoleError where the adapter in `folder` multiplies its update by another number."""
+    file, mine = folder / "adapter_config.json", model.peft_config["default"]
+    try:
+        said = json.loads(file.read_text("utf-8"))
+        alpha, rslora = float(said["lora_alpha"]), bool(said.get("use_rslora"))
+        patterns = said.get("rank_pattern") or said.get("alpha_pattern")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise RamoleError(f"{file} cannot be read as an adapter's settings.") from None
+    ours = getattr(mine, "lora_alpha"), getattr(mine, "use_rslora")  # noqa: B009
+    if patterns or (alpha, rslora) != ours:
+        raise RamoleError(
+            f"The adapter in {folder} has alpha {alpha:g}{', rslora' if rslora else ''}"
+            f"{', and ranks or alphas by module' if patterns else ''}, the one to be trained alpha "
+            f"{ours[0]:g}{', rslora' if ours[1] else ''}; give the same --alpha and --rslora."
+        )
 
 
 def fit_lora(

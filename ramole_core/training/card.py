@@ -62,7 +62,10 @@ def write_record(
 def read_record(folder: Path) -> dict | None:
     """The record of an adapter's training; None where it has none."""
     file = folder / "train.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except (ValueError, RecursionError):
+        raise RamoleError(f"{file} is broken; remove it, or train the adapter again.") from None
 
 
 def write_examples(folder: Path, texts: Sequence[str]) -> None:
@@ -77,7 +80,7 @@ def read_examples(source: Path | None, task: Task, *, seed: int = 0) -> list[str
         rows = random.Random(seed).sample(task.train, min(EXAMPLES, len(task.train)))
         return [row.inputs for row in rows]
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = source.read_text(encoding="utf-8").split("\n")
         texts = [str(json.loads(line)["text"]) for line in lines if line.strip()]
     except (OSError, ValueError, KeyError, TypeError):
         raise RamoleError(

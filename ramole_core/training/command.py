@@ -12,10 +12,18 @@ from typing import Annotated, Literal
 import typer
 
 from ramole_core.training.method_command import method, router
-from ramole_core.training.options import RowPace, read_layers, read_modules, spread
+from ramole_core.training.options import (
+    Overwrite,
+    RowPace,
+    output_folder,
+    read_layers,
+    read_modules,
+    spread,
+)
 from ramole_core.training.recipe import AdapterRecipe, Schedule
 from ramole_core.training.retriever_command import retriever
 
+WEIGHTS = "adapter_model.safetensors"
 train_app = typer.Typer(
     help="Train an adapter on your own rows, a method's weights over adapters, or the retriever.",
     no_args_is_help=True,
@@ -90,6 +98,7 @@ def adapter(
         Literal["nf4", "int4", "none"] | None,
         typer.Option(help="Of the base it is trained on; by default what the settings serve."),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train a LoRA adapter on the base as it is served; write a folder that the pool accepts."""
     from ramole_core.base.hub_name import hub_name
@@ -108,6 +117,8 @@ def adapter(
     from ramole_core.training.progress import shown_run
 
     recipe = lora.recipe(name or data.stem, pace.schedule(Schedule()))
+    if (out / WEIGHTS).is_file():  # examples of its own may lie there already
+        output_folder(out, overwrite=overwrite)
     text = card.description.read_text(encoding="utf-8") if card.description else ""
     began = read_record(start) if start else None
     earlier = began or {}

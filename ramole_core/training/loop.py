@@ -173,6 +173,9 @@ class _State:
         }
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        for name, parameter in self._one.parameters.items():
+            if name in held["step"]:  # where a step does not reach it, its gradient is 0, not None
+                parameter.grad = torch.zeros_like(parameter)
         torch.set_rng_state(tensors["generator"])
 
     @torch.no_grad()

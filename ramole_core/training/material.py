@@ -51,6 +51,7 @@ def identity(base: BaseModel, tasks: Sequence[Task]) -> dict[str, object]:
     """The identity of base and data, which a resumed run must share."""
     return {
         "base": [base.checksum, base.quantization, str(base.dtype)],
+        "chat_template": base.tokenizer.chat_template,
         "data": fingerprint(tuple(tasks)),
     }
 

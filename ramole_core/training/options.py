@@ -177,7 +177,10 @@ def read_layers(words: str | None) -> tuple[int, ...] | None:
         layers: list[int] = []
         for part in words.split(","):
             first, _, last = part.partition("-")
-            layers += range(int(first), int(last or first) + 1)
+            found = range(int(first), int(last or first) + 1)
+            if not found:
+                raise ValueError(part)
+            layers += found
         return tuple(layers)
     except ValueError:
         raise RamoleError(f"--layers {words} is not understood; write 10-29 or 1,3,5.") from None

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import ceil, cos, pi
+from math import ceil, cos, inf, pi
 
 from ramole_core.errors import RamoleError
 from ramole_core.methods import Value, find_row
@@ -89,9 +89,9 @@ class AdapterRecipe:
     """How long and how fast it learns."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0:
+        if self.rank < 1 or not 0 < self.alpha < inf:
             raise RamoleError(
-                f"rank {self.rank} and alpha {self.alpha} must both be positive: raise them."
+                f"rank {self.rank} and alpha {self.alpha} must both be positive numbers."
             )
         if not self.modules:
             raise RamoleError("No module was named: give at least one, such as q_proj.")

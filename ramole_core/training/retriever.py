@@ -49,13 +49,15 @@ def train_retriever(
     texts: Texts,
     run: Run,
     measure: Measure | None = None,
+    measured: object = (),
     source: str = PACKAGED[0],
     data_dir: Path = Path("data"),
 ) -> Progress:
     """Train on `texts` and write the folder that the `Encoder` of `source` reads.
 
     `measure` gets `embed` as it would be served by then, and gives figures by name; patience
-    compares the one called `loss`. Raises RamoleError where fewer than two tasks have two texts.
+    compares the one called `loss`. `measured`: the texts that it reads, which a resumed run shares.
+    Raises RamoleError where fewer than two tasks have two texts.
     """
     usable = {name: tuple(rows) for name, rows in texts.items() if len(set(rows)) > 1}
     if len(usable) < 2:
@@ -100,7 +102,11 @@ def train_retriever(
         parameters=trained_parameters(encoder.model),
         loss=loss_of,
         dev_loss=figures,
-        facts={"recipe": asdict(recipe), "encoder": checksum, "data": fingerprint(usable)},
+        facts={
+            "recipe": asdict(recipe),
+            "encoder": checksum,
+            "data": fingerprint((usable, measured)),
+        },
         epoch=ceil(sum(map(len, usable.values())) / recipe.schedule.batch_rows),
         save=save,
     )

@@ -78,6 +78,7 @@ def retriever(
     folder = output_folder(out or settings.trained_dir / "_retriever", overwrite=overwrite)
     learnt = read_texts(data, tasks, rows=rows, seed=pace.seed)
     others = read_texts(data, unseen, rows=rows, seed=pace.seed)
+    examples, prompts = {**learnt.examples, **others.examples}, {**learnt.dev, **others.dev}
     with shown_run("retriever", folder, pace) as run:
         progress = train_retriever(
             recipe,
@@ -85,11 +86,12 @@ def retriever(
             run=run,
             measure=lambda embed: measure_tasks(
                 embed,
-                examples={**learnt.examples, **others.examples},
-                prompts={**learnt.dev, **others.dev},
+                examples=examples,
+                prompts=prompts,
                 tuned=tuple(learnt.train),
                 temperature=recipe.temperature,
             ),
+            measured=(examples, prompts),
             source=settings.encoder,
             data_dir=settings.data_dir,
         )

@@ -103,20 +103,29 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         raise RamoleError(
             f"{path} was not found; give a .jsonl file, or a folder with train.jsonl and dev.jsonl."
         )
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        raise RamoleError(f"{path} is not text in UTF-8; save it as UTF-8.") from None
     rows = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
             try:
                 row = json.loads(line)
-                rows.append(row | {"inputs": str(row["inputs"]), "targets": str(row["targets"])})
-            except (ValueError, KeyError, TypeError):
+                rows.append(row | {name: _text(row[name]) for name in ("inputs", "targets")})
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise RamoleError(
                     f'{path} line {number} is not a row; expected {{"inputs": "...", '
                     '"targets": "..."}.'
                 ) from None
     return rows
+
+
+def _text(value: object) -> str:
+    """A text, or a number as one; raises TypeError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError
+    return str(value)
 
 
 def metric_of(rows: Sequence[Mapping[str, Any]]) -> str:

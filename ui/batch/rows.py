@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 2_000
 MAX_BYTES = 2 * 2**20
-LIMITS = BatchLimits(rows=MAX_ROWS, characters=100_000, adapters=32)
+LIMITS = BatchLimits(rows=MAX_ROWS, characters=100_000, adapters=32, columns=100)
 KINDS = {"automatic": None, "jsonl": "jsonl", "csv": "csv", "one prompt a line": "lines"}
 ENDINGS = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
 SHOWN = 30

@@ -1,5 +1,6 @@
 """The numbers in the textbook's sentences, each taken from a recorded run or a measured file."""
 
+from collections import Counter
 from collections.abc import Iterator
 from math import exp, log
 from pathlib import Path
@@ -84,6 +85,11 @@ def _measured_facts(folder: Path | None) -> Iterator[tuple[str, str]]:
             ("far_left", parts["far tasks"]),
         ):
             yield fact, measured(told["systems"][name]["left"]).said(0)
+    if claims := read("papers.json", folder).get("claims"):
+        verdicts = Counter(one.get("verdict", "missing") for one in claims)
+        yield "claims", str(len(claims) - verdicts["missing"])
+        for name in ("same", "other", "unclear"):
+            yield f"claims_{name}", str(verdicts[name])
     if tested := read("evaluation_dev.json", folder):
         yield "questions", str(sum(task["rows"] for task in tested["tasks"].values()))
         yield "tasks", str(len(tested["tasks"]))

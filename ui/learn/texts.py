@@ -187,5 +187,9 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "95 in 100 lie between the two. Two methods can be told apart only if the interval of "
         "their difference does not contain 0. Differences are taken prompt by prompt, so the "
         "lines of two methods may overlap although they can be told apart.",
+        "The papers behind the methods compare them with one another. {claims} of these "
+        "comparisons were made again with this small model: {claims_same} came out as the paper "
+        "has it, {claims_other} the other way round, and of {claims_unclear} the interval cannot "
+        "tell. The tab Results has each of them.",
     ),
 }

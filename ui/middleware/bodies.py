@@ -1,10 +1,10 @@
 """Limits of body sizes: uploads by the cache's room, all others by their route."""
 
 import json
-import re
 from contextlib import suppress
 from itertools import count
 
+from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -171,8 +171,8 @@ class Parts:
 
     def __init__(self, kind: str):
         """`kind`: the Content-Type."""
-        said = re.search(r'boundary="?([^";,]+)', kind, re.IGNORECASE)
-        self._mark = b"--" + said[1].strip().encode("latin1") if said else b""
+        said = parse_options_header(kind)[1].get(b"boundary")
+        self._mark = b"--" + said if said else b""
         self._tail = b""
         self.count = 0
 

@@ -1,6 +1,7 @@
 """Turn a call of `/v1/chat/completions` into requests."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .errors import Refused
@@ -49,6 +50,8 @@ def read_call(body: object, ramole: "Ramole", owner: str | None) -> Call:
         length=_length(said, ramole.settings.max_new_tokens),
         owner=owner,
     )
+    if talk.system == "":  # no system message at all, where null is the template's own
+        requests = tuple(replace(request, system="") for request in requests)
     stream = read_switch(said, "stream")
     return Call(
         requests,

@@ -55,7 +55,7 @@ class Completion:
             **self._frame,
             "object": self.WHOLE,
             "choices": choices,
-            "usage": usage_of(answers, self.call.n),
+            "usage": usage_of(answers, self.call),
             "ramole": self._about(answers[0]),
         }
 
@@ -75,7 +75,7 @@ class Completion:
 
     def count(self, answers: Sequence[Answered]) -> dict:
         """The chunk with the counts of tokens."""
-        return {**self._chunk([]), "usage": usage_of(answers, self.call.n)}
+        return {**self._chunk([]), "usage": usage_of(answers, self.call)}
 
     def _choice(self, index: int, one: Answered) -> dict:
         """A finished answer. Its message names its adapters, so that it keeps them as an earlier
@@ -134,10 +134,11 @@ class TextCompletion(Completion):
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": None}
 
 
-def usage_of(answers: Sequence[Answered], n: int) -> dict:
-    """The counts of tokens; a prompt of `n` answers counts once."""
-    prompts = sum(one.answer.prompt_tokens for one in answers[::n])
-    new = sum(one.answer.new_tokens for one in answers)
+def usage_of(answers: Sequence[Answered], call: Call) -> dict:
+    """The counts of tokens; a prompt of `n` answers counts once, an answer that was not wanted
+    (`bare`) not at all."""
+    prompts = sum(one.answer.prompt_tokens for one in answers[:: call.n])
+    new = 0 if call.bare else sum(one.answer.new_tokens for one in answers)
     return {"prompt_tokens": prompts, "completion_tokens": new, "total_tokens": prompts + new}
 
 

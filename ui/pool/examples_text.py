@@ -31,7 +31,7 @@ def examples_from_file(path: Path) -> list[str]:
         return _checked([_text(row, f"{path.name}, item {i}") for i, row in _items(text, path)])
     if kind != ".jsonl":
         return examples_from_lines(text)
-    lines = [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     return _checked([_example(line, f"{path.name}, line {i}") for i, line in lines])
 
 

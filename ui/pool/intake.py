@@ -128,7 +128,10 @@ def _add(
         with room:
             given = list(examples) or None
             there = {card.key for card in ramole.pool.all_cards()}
-            card = ramole.pool.add(drop.path, name=name, examples=given, owner=owner)
+            mine = lambda there: operator or quota.owns(there, owner)  # noqa: E731
+            card = ramole.pool.add(
+                drop.path, name=name, examples=given, owner=owner, may_replace=mine
+            )
             known = card.key in there
             if not known:
                 quota.added(card, owner)

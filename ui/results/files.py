@@ -26,6 +26,7 @@ COMMANDS = {
     "methods_further_dev.json": f"{CORE} evaluate --data data --rows 4 --skip 60 --trial 12 "
     "--situations switch,unseen",
     "methods.json": f"{LAB}method_speed",
+    "papers.json": f"{LAB}papers",
     "second_half.json": f"{LAB}second_half",
     "usable.json": f"{LAB}usable",
     "effects.json": f"{LAB}effects --data data",

@@ -13,6 +13,7 @@ from .figure import scores_figure
 from .html import html, section_html
 from .layout import ResultsLayout
 from .methods import METHODS
+from .papers import PAPERS
 from .retrieval import RETRIEVAL
 from .scores import Evaluation, evaluation, label
 from .short import short_html
@@ -20,7 +21,7 @@ from .situations import STRESSES
 from .speed import SPEED
 from .who import WHO
 
-REST = (METHODS, WHO, STRESSES, RETRIEVAL, ADAPTERS, SPEED)
+REST = (METHODS, PAPERS, WHO, STRESSES, RETRIEVAL, ADAPTERS, SPEED)
 """The sections below the closer look."""
 
 

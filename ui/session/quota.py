@@ -131,19 +131,19 @@ class Quota:
             aside.discard()
 
     def remove_shared(self, name: str) -> None:
-        """Remove an upload of everyone's for the operator, whoever uploaded it; raises as
-        `Pool.remove` does."""
+        """Remove an upload of everyone's for the operator; raises as `Pool.remove` does."""
         with self._lock:
             self.pool.remove(name, owner=None)
             self._uploaders.pop(f"pool/{name}", None)  # as `AdapterCard.key` says it
 
     def undo(self, token: str, owner: str | None) -> "AdapterCard":
-        """Bring back what this session removed; AdapterRefused, in one sentence, where it cannot
-        be."""
+        """Bring back what this session removed; AdapterRefused where it cannot be."""
         removal = self.removed.take(token, owner)
         try:
             with self._lock:
-                self._check(removal.owner, removal.aside.bytes)
+                address = self._addresses.get(removal.owner, "")
+                for silent in self._leavers(removal.owner, removal.aside.bytes, address):
+                    self.leave(silent)
                 card = self.pool.bring_back(removal.aside)
                 self._uploaders[card.key] = removal.owner
         except BaseException:
