@@ -18,7 +18,7 @@ RESULTS = shipped("results")
 CORE, LAB = "python -m ramole_core", "python -m lab "
 COMMANDS = {
     "evaluation.json": f"{CORE} evaluate --data data --split test --rows 100",
-    "evaluation_dev.json": f"{CORE} evaluate --data data --rows 6 --skip 68 --situations iid,ood",
+    "evaluation_dev.json": f"{CORE} evaluate --data data --rows 12 --skip 60 --situations iid,ood",
     "situations_dev.json": f"{CORE} evaluate --data data --rows 6 --skip 68 --situations "
     "iid,ood,crowded,phrased,follow-up,change,uploads,"
     "open,permuted,blind,composite,switch",
