@@ -227,7 +227,7 @@ def test_layers_modules_and_scaling_reach_the_config(tiny_base, tmp_path, data):
 
 
 def test_an_unknown_module_is_refused(tiny_base):
-    with pytest.raises(RamoleError, match="no module query"):
+    with pytest.raises(RamoleError, match="no linear module query"):
         attach_lora(tiny_base, recipe(modules=("query",)))
 
 

@@ -239,8 +239,9 @@ def _copied(
 ) -> Situation:
     copies = add(m.ramole.pool, m.crowd.samples, seed=m.seed)
     hidden = (*m.crowd.samples, *m.hidden)
+    tasks = [task for task in m.tasks if task.task in copies]  # one's own adapters have none
     return make_copied(
-        m.ramole, m.tasks, copies, name=name, what=what, hidden=hidden, owner=owner, ask=m.ask
+        m.ramole, tasks, copies, name=name, what=what, hidden=hidden, owner=owner, ask=m.ask
     )
 
 

@@ -91,8 +91,7 @@ def situations_of(
     """Those of `every` situation that these tasks can be asked in, where the pool has these
     `adapters`; tells which are left out."""
     written = {one.adapter for one in read_phrased()}
-    samples = set(crowd.samples)
-    if written <= samples >= set(tasks) and all(has_rows(data, name) for name in samples):
+    if written <= set(crowd.samples) and all(has_rows(data, name) for name in crowd.samples):
         return every
     hidden = len(adapters) > 1 and set(tasks) <= set(adapters)  # each has one, and others are left
     there = {"iid": bool(adapters), "ood": hidden, "crowded": bool(crowd.distractors)}

@@ -22,7 +22,7 @@ COMMANDS = {
     "situations_dev.json": f"{CORE} evaluate --data data --rows 6 --skip 68 --situations "
     "iid,ood,crowded,phrased,follow-up,change,uploads,"
     "open,permuted,blind,composite,switch",
-    "methods_dev.json": f"{CORE} evaluate --data data --rows 40 --skip 60",
+    "methods_dev.json": f"{CORE} evaluate --data data --rows 12 --skip 60 --situations iid",
     "methods_further_dev.json": f"{CORE} evaluate --data data --rows 4 --skip 60 --trial 12 "
     "--situations switch,unseen",
     "methods.json": f"{LAB}method_speed",

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from .files import blocks_of, read
+from .files import read
 from .scores import label
-from .tables import Block, Column, Section, Table, spoken, tables
+from .tables import Column, Table, spoken, tables
 from .values import Raw, at, items, span_of, text
 
 FILE = "papers.json"
@@ -53,17 +53,3 @@ def claims_of(method: str, folder: Path) -> list[str]:
 
 def _sides(claim: Raw) -> str:
     return " minus ".join(text(claim.get(side)).rpartition(":")[2] for side in ("ours", "rival"))
-
-
-def _blocks(folder: Path) -> list[Block]:
-    return blocks_of(folder, FILE, papers)
-
-
-PAPERS = Section(
-    "papers",
-    "Do the papers' claims hold here?",
-    "Each claim is a comparison of two systems. The same two are compared here, on a small model "
-    "and this pool: points of score, paired by row, with the interval of drawing tasks again. "
-    "Another outcome here does not refute a paper, which measured on another model.",
-    _blocks,
-)

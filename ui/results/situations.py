@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from .files import blocks_of
+from .papers import papers
 from .tables import Block, Column, Section, Table, tables
 from .values import Raw, at, text
 
@@ -85,7 +86,12 @@ def _mixed(raw: Raw) -> list[Table]:
     return _paired(title, at(raw, "table"), ours="llava_mole")
 
 
-CASES = {"composite_n.json": situations, "ca_lora.json": _recovery, "llava_mole.json": _mixed}
+CASES = {
+    "papers.json": papers,
+    "composite_n.json": situations,
+    "ca_lora.json": _recovery,
+    "llava_mole.json": _mixed,
+}
 
 
 def _blocks(folder: Path) -> list[Block]:
@@ -94,9 +100,11 @@ def _blocks(folder: Path) -> list[Block]:
 
 STRESSES = Section(
     "stresses",
-    "Do the papers' own cases hold here?",
-    "MeteoRA asks several questions in one prompt; CA-LoRA brings an adapter to a base that was "
-    "compressed harder; LLaVA-MoLE trains on tasks that disagree. Each is measured beside what it "
-    "replaces.",
+    "Do the papers' claims hold here?",
+    "A claim compares two systems. The same two are compared here, on a small model and this pool, "
+    "in points of score, with the interval of drawing tasks again; another outcome does not refute "
+    "a paper, which measured on another model. Below are the papers' own cases: several questions "
+    "in one prompt (MeteoRA), a base that was compressed harder (CA-LoRA), tasks that disagree "
+    "(LLaVA-MoLE).",
     _blocks,
 )

@@ -13,7 +13,6 @@ from .figure import scores_figure
 from .html import html, section_html
 from .layout import ResultsLayout
 from .methods import METHODS
-from .papers import PAPERS
 from .retrieval import RETRIEVAL
 from .scores import Evaluation, evaluation, label
 from .short import short_html
@@ -21,7 +20,7 @@ from .situations import STRESSES
 from .speed import SPEED
 from .who import WHO
 
-REST = (METHODS, PAPERS, WHO, STRESSES, RETRIEVAL, ADAPTERS, SPEED)
+REST = (METHODS, WHO, STRESSES, RETRIEVAL, ADAPTERS, SPEED)
 """The sections below the closer look."""
 
 
