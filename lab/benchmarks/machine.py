@@ -49,7 +49,7 @@ def commit() -> str | None:
     """The commit that is checked out, `+` behind it where files differ; None outside git."""
     try:
         head = _git("rev-parse", "HEAD")
-        return head + ("+" if _git("status", "--porcelain", "--", "ramole_core") else "")
+        return head + ("+" if _git("status", "--porcelain", "--", "ramole_core", "lab") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

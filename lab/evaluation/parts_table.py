@@ -21,8 +21,10 @@ from lab import harness
 from lab.evaluation.composite import BETWEEN
 from lab.evaluation.composite_n import cut, draw_sets, score_parts, short
 from lab.evaluation.evaluate import Rows, read_rows
+from lab.evaluation.facts import ask_once, clean_commit
 from lab.evaluation.intervals import bootstrap, paired_difference
 from ramole_core.request import Request
+from ramole_core.terminal.recorded_command import recorded_command
 from ramole_core.training.rows import Row
 
 if TYPE_CHECKING:
@@ -108,6 +110,9 @@ def main(
         drawn = read_rows(data, samples, split=split, count=100)
         metrics = {task.task: task.metric for task in drawn}
         facts = harness.facts_of(ramole)
+        if split != "dev":
+            asked_by = facts | {"commit": clean_commit(), "n": n, "sets": sets, "seed": seed}
+            ask_once(f"{split}_parts", asked_by, recorded_command("lab"), out.parent)
         results = harness.Results(out, facts, split=split, sets=sets, tokens=tokens, seed=seed)
         ordinary = read_rows(data, every, split=split, count=rows)
         results.write(ordinary=measure_cuts(ramole, ordinary))
