@@ -4,6 +4,7 @@ import base64
 import inspect
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from ramole_core.errors import Busy
 from tests.fake_ramole import OPTIONS, FakeRamole
 from ui.openai.call import read_call
 from ui.openai.completion import Answered, Completion, TextCompletion, about
+from ui.openai.door import _Grown
 from ui.openai.embeddings import embed, read_texts
 from ui.openai.errors import Refused, refused
 from ui.openai.likelihoods import chat_logprobs
@@ -281,6 +283,13 @@ def test_fields_of_messages_that_change_nothing_are_said():
     assert call(messages=said).ignored == ("messages.reasoning_content",)
 
 
+def test_adapters_of_answers_that_are_in_no_turn_are_ignored_and_named():
+    answer = {"role": "assistant", "content": "Red.", "ramole": {"adapters": ["red"]}}
+    user = {"role": "user", "content": "Which?"}
+    assert call(messages=[user, answer, user]).ignored == ()
+    assert call(messages=[answer, user]).ignored == ("messages.ramole",)
+
+
 def test_a_name_with_half_a_character_is_ignored_by_a_name_that_can_be_said():
     asked = call(**{"a\ud800": 1, "messages": [message(**{"b\ud800": 1})]})
     assert asked.ignored == ("a?", "messages.b?")
@@ -447,6 +456,41 @@ def test_the_parts_of_a_stream_count_a_token_s_place_from_the_answer_s_beginning
     answers = [Answered(items[-1], Request("a"), items[:-1]) for items in found.values()]
     whole = [one["logprobs"]["text_offset"] for one in frame.whole(answers)["choices"]]
     assert list(seen.values()) == whole == [[0, 4, 10, 21, 28]] * 2
+
+
+@pytest.mark.parametrize("cuts", [(1, 4), (2, 4), (3, 4), (1, 2, 3, 4), (4,)])
+def test_parts_have_the_log_probabilities_of_the_whole_behind_a_stop_string_too(cuts):
+    """Of `The boats .EN`, stopped by ` .EN`: its last two tokens have no text."""
+    texts = {1: "The", 2: " boats", 3: " .", 4: "EN"}
+    steps = [
+        Step(token, texts[token] if token < 3 else "", None, likelihood=TokenLogprob(token, -0.5))
+        for token in texts
+    ]
+    one = Answered(Generation("The boats", [], [], None, "stop", 7, 4, 0.5, 0.2), Request("a"), steps)
+    for frame, read in (
+        (Completion(call(), lambda ids: [texts[n] for n in ids]), _of_chat),
+        (TextCompletion(text_call(), lambda ids: [texts[n] for n in ids]), _of_text),
+    ):
+        running = SimpleNamespace(steps=[[]])
+        grown, parts = _Grown(running, 0), []
+        for end in cuts:
+            running.steps[0] = steps[:end]
+            text, new = grown.take()
+            parts += read(frame.chunk(0, text, new)["choices"][0]) if text else []
+        parts += read(frame.end(0, one, grown.waiting)["choices"][0])
+        assert parts == read(frame.whole([one])["choices"][0])
+        assert [part[0] for part in parts][:2] == ["The", " boats"]
+
+
+def _of_chat(choice) -> list[tuple]:
+    found = choice["logprobs"] or {"content": []}
+    return [(one["token"], one["logprob"]) for one in found["content"]]
+
+
+def _of_text(choice) -> list[tuple]:
+    found = choice["logprobs"]
+    keys = ("tokens", "token_logprobs", "text_offset")
+    return list(zip(*(found[key] for key in keys), strict=True)) if found else []
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,8 @@ class Completion:
         logprobs = chat_logprobs(steps, self.spell)
         return self._chunk([_delta(index, {"content": text}, logprobs=logprobs)])
 
-    def end(self, index: int, one: Answered) -> dict:
-        """The chunk that says how an answer ended."""
+    def end(self, index: int, one: Answered, rest: Sequence[Step] = ()) -> dict:
+        """The chunk that says how an answer ended; `rest`: its last tokens, which have no text."""
         last = self._chunk([_delta(index, {}, reason=REASONS[one.answer.finish_reason])])
         return {**last, "ramole": self._about(one)}
 
@@ -86,8 +86,7 @@ class Completion:
             "refusal": None,
             "ramole": {"adapters": list(one.answer.adapters)},
         }
-        steps = [step for step in one.steps if step.text or step is not one.steps[-1]]
-        logprobs = chat_logprobs(steps, self.spell)  # without the token that ends the answer
+        logprobs = chat_logprobs(with_text(one.steps), self.spell)
         return {"index": index, "message": message, "logprobs": logprobs}
 
     def _about(self, one: Answered) -> dict:
@@ -119,8 +118,9 @@ class TextCompletion(Completion):
             self._ends[index] = logprobs["text_offset"][-1] + len(logprobs["tokens"][-1])
         return self._chunk([self._part(index, text, logprobs)])
 
-    def end(self, index: int, one: Answered) -> dict:
-        last = {**self._part(index, "", None), "finish_reason": REASONS[one.answer.finish_reason]}
+    def end(self, index: int, one: Answered, rest: Sequence[Step] = ()) -> dict:
+        logprobs = text_logprobs(rest, (), self.spell, start=self._ends.get(index, 0))
+        last = {**self._part(index, "", logprobs), "finish_reason": REASONS[one.answer.finish_reason]}
         return {**self._chunk([last]), "ramole": self._about(one)}
 
     def _choice(self, index: int, one: Answered) -> dict:
@@ -132,6 +132,11 @@ class TextCompletion(Completion):
 
     def _part(self, index: int, text: str, logprobs: dict | None) -> dict:
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": None}
+
+
+def with_text(steps: Sequence[Step]) -> Sequence[Step]:
+    """The tokens up to the last that has text: without the end of the turn, or a stop string."""
+    return steps[: max((n for n, step in enumerate(steps, 1) if step.text), default=0)]
 
 
 def usage_of(answers: Sequence[Answered], call: Call) -> dict:

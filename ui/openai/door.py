@@ -19,7 +19,7 @@ from ..session.address import address_of
 from ..session.owner import secret_owner
 from ..session.quota import quota_of
 from .call import read_call
-from .completion import Answered, Completion, TextCompletion
+from .completion import Answered, Completion, TextCompletion, with_text
 from .embeddings import embed, read_texts
 from .errors import Refused, refused
 from .models import EMBEDDER, list_models, model_object, read_model
@@ -214,7 +214,7 @@ async def _events(
                     yield f": place {running.place} in the queue\n\n"
         answers = _finished(running)
         for n, one in enumerate(answers):
-            yield _event(completion.end(n, one))
+            yield _event(completion.end(n, one, () if completion.call.bare else grown[n].waiting))
         if completion.call.usage:
             yield _event(completion.count(answers))
         yield "data: [DONE]\n\n"
@@ -247,18 +247,17 @@ class _Grown:
 
     def __init__(self, running: Running, index: int):
         self._running, self._index, self._read = running, index, 0
-        self._waiting: list[Step] = []
+        self.waiting: list[Step] = []
+        """Tokens without text behind the last one that has some."""
 
     def take(self) -> "tuple[str, list[Step]]":
         """What is new of it; tokens that end inside a character come with the next text."""
         steps = self._running.steps[self._index][self._read :]
         self._read += len(steps)
-        self._waiting += steps
-        text = "".join(step.text for step in steps)
-        if not text:
-            return "", []
-        waiting, self._waiting = self._waiting, []
-        return text, waiting
+        every = [*self.waiting, *steps]
+        new = [*with_text(every)]
+        self.waiting = every[len(new) :]
+        return "".join(step.text for step in new), new
 
 
 def _event(said: dict) -> str:

@@ -58,6 +58,8 @@ def read_messages(given: object) -> Conversation:
     asked = next((one for one in reversed(said) if one.role == "user"), said[-1])
     if (length := sum(len(one.text) for one in said)) > MAX_PROMPT:
         raise _refused(f"messages have {length} characters, and {MAX_PROMPT} is the most")
+    if any(one.adapters is not None for one in said):  # only turns keep theirs
+        ignored["messages.ramole"] = None
     messages = tuple((one.role, one.text) for one in said)
     return Conversation(asked.text, messages=messages, ignored=tuple(ignored))
 
