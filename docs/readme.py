@@ -19,10 +19,12 @@ BEGIN, END = "<!-- {name}: written by `make readme` -->", "<!-- end of {name} --
 
 RESULTS = "docs/results.md"
 PEERS = "python -m ramole_core benchmark --peers"
-AS_SHIPPED = (
-    "The system as it ships, on dev rows that were looked at while it was made (the test was asked "
-    "once, of an earlier state).\n\n"
-)
+ASKED = {
+    "dev": "Dev rows, looked at while the system was made.",
+    "test2": "Test rows, asked once, of the system as it ships.",
+}
+"""By split of the rows."""
+RIVALS = ("similarity",)
 
 
 def results() -> Path:
@@ -35,11 +37,12 @@ def short() -> str:
     found = scores.evaluation(results())
     if not isinstance(found, scores.Evaluation):
         return markdown([found])
-    told = AS_SHIPPED if (results() / scores.SHIPPED).is_file() else ""
     facts = found.made.facts
+    table = markdown(answers.main(found, brief=True))
+    told = ASKED.get(facts.get("split", ""), "")
     made = f"Measured {facts['date']}: {facts['tasks']} tasks, {facts['rows per task']} rows each, "
-    made += f"k = {facts['k']}, {facts['quantization']}; by the command in [Results]({RESULTS})."
-    return f"{told}{markdown(answers.main(found))}\n\n{made}"
+    made += f"{facts['quantization'].partition(',')[0]}; the command is in [Results]({RESULTS})."
+    return f"{told}\n\n{table}\n\n{found.by_tasks(*RIVALS)} {made}".strip()
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {

@@ -343,7 +343,7 @@ FILES = {
     "composite_n.json": composite_n,
     "ca_lora.json": ca_lora,
     "llava_mole.json": llava_mole,
-    "evaluation.json": evaluation,
+    "test2.json": evaluation,
     "methods_dev.json": methods_dev,
     "methods_further_dev.json": methods_further_dev,
     "methods.json": methods,

@@ -123,13 +123,13 @@ def test_nothing_is_sent_before_the_tab_is_opened_and_its_first_screens_say_it_a
 
 def test_every_task_is_in_sight_at_once(changing, visit):
     server, folder = changing
-    raw = json.loads((folder / "evaluation.json").read_text())
+    raw = json.loads((folder / "test2.json").read_text())
     names = [f"task_{n}" for n in range(24)]
     raw["tasks"] = {name: {"domain": "many", "metric": "em", "rows": 9} for name in names}
     for cells in raw["cells"].values():
         for cell in cells.values():
             cell["by_task"] = {name: 50.0 + n for n, name in enumerate(names)}
-    (folder / "evaluation.json").write_text(json.dumps(raw))
+    (folder / "test2.json").write_text(json.dumps(raw))
     speed = json.loads((folder / "speed.json").read_text())
     (cell, *_), peers = speed["parts"]["peers"]["cells"].values(), speed["parts"]["peers"]
     facts = [(name, rows) for name in ("ramole_k3_int4", "llama_cpp") for rows in (1, 8, 32)]
@@ -157,7 +157,7 @@ def test_broken_and_missing_files_are_sentences_and_a_change_is_seen(changing, v
     page = visit(server.url)
     boxes = page.locator("#results-tab .rm-unmeasured")
     expect(boxes).to_have_count(len(FILES) - len(router.MADE))
-    expect(boxes.first).to_contain_text("results/evaluation.json is broken, older")
+    expect(boxes.first).to_contain_text("results/test2.json is broken, older")
     expect(boxes.last).to_contain_text("Not measured yet. This command writes results/budget.json")
     assert page.locator("#results-tab table").count() == 0
     expect(page.locator("#results-plot")).not_to_be_visible()

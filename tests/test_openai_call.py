@@ -466,7 +466,8 @@ def test_parts_have_the_log_probabilities_of_the_whole_behind_a_stop_string_too(
         Step(token, texts[token] if token < 3 else "", None, likelihood=TokenLogprob(token, -0.5))
         for token in texts
     ]
-    one = Answered(Generation("The boats", [], [], None, "stop", 7, 4, 0.5, 0.2), Request("a"), steps)
+    told = Generation("The boats", [], [], None, "stop", 7, 4, 0.5, 0.2)
+    one = Answered(told, Request("a"), steps)
     for frame, read in (
         (Completion(call(), lambda ids: [texts[n] for n in ids]), _of_chat),
         (TextCompletion(text_call(), lambda ids: [texts[n] for n in ids]), _of_text),

@@ -20,11 +20,22 @@ from ui.results.figure import inks_of, scores_figure
 from ui.results.files import COMMANDS, RESULTS, Unmeasured, load, stamp
 from ui.results.html import html, whisker
 from ui.results.markdown import markdown
-from ui.results.scores import FURTHER, SHIPPED, Evaluation, evaluation, evaluation_of
+from ui.results.scores import (
+    FURTHER,
+    ON_DEV,
+    SEVERAL,
+    TESTED,
+    Evaluation,
+    evaluation,
+    evaluation_of,
+)
 from ui.results.short import bars_of, fails, headline, own_words, short_html
 from ui.results.speed import machines_of
 from ui.results.tables import Column, Fold, Table, spoken
 from ui.results.values import Span, span_of
+
+WAYS = {"base": 4.5, "whole": 11.6, "parts": 59.6, "turns": 70.0}
+RIGHT = {"mean": 62.4, "low": 47.5, "high": 77.5}
 
 
 @pytest.fixture
@@ -231,12 +242,12 @@ def test_a_missing_broken_or_older_file_is_a_sentence_with_its_command(folder, n
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_text(content)
-    page = everything(folder, pictures=name == "evaluation.json")
+    page = everything(folder, pictures=name == "test2.json")
     (box,) = re.findall(r'<div class="rm-unmeasured"><p>(.*?)</p>.*?<code>(.*?)</code>', page)
     assert box[0].startswith("Not measured yet") and f"results/{name}" in box[0]
     assert ("broken, older" in box[0]) == (content is not None)
     assert box[1] == COMMANDS[name]
-    if name == "evaluation.json":
+    if name == "test2.json":
         assert COMMANDS[name] in markdown(blocks(folder)).splitlines()
     if name.startswith("methods") and name != "methods_further_dev.json":
         assert len(Tables(page).named("All methods")) > 2, "the half that is there"
@@ -263,7 +274,7 @@ def test_junk_anywhere_in_a_file_breaks_nothing(folder):
             node[place[-1]] = random.choice(junk)
             (folder / name).write_text(json.dumps(spoilt))
             os.utime(folder / name, ns=(0, random.randrange(10**18)))
-            page = everything(folder, pictures=name == "evaluation.json")
+            page = everything(folder, pictures=name == "test2.json")
             assert Tables(page).open == [], (name, place)
         (folder / name).write_text(json.dumps(raw))
 
@@ -348,18 +359,33 @@ def test_the_best_mixing_is_looked_for_in_each_setting():
     )
 
 
-def test_what_ships_stands_first_and_the_earlier_test_folded_below(folder):
-    assert "asked of an earlier state" not in everything(folder), (
-        "one table alone is no earlier one"
-    )
+def test_the_test_stands_first_and_dev_rows_folded_below(folder):
+    assert "choices were made on" not in everything(folder), "there is one table alone"
     raw = written()
     raw["cells"]["iid"]["mixture"]["mean"] = 33.3
     told = {"skipped": 60, "split": "dev", "command": "python -m ramole_core evaluate X"}
-    change(folder, SHIPPED, cells=raw["cells"], **told)
-    shown, folded = markdown(blocks(folder)).split("<details><summary>The test, which is asked")
-    assert "| `mixture` | 33.3" in shown and "| `mixture` | 52.1" not in shown
-    assert "| `mixture` | 52.1" in folded and "evaluate X" in shown + folded
+    change(folder, ON_DEV, cells=raw["cells"], **told)
+    shown, folded = markdown(blocks(folder)).split("<details><summary>The same on dev rows")
+    assert "| `mixture` | 52.1" in shown and "| `mixture` | 33.3" not in shown
+    assert "| `mixture` | 33.3" in folded and "evaluate X" in folded
+    (folder / TESTED).unlink()
+    shown = markdown(blocks(folder))
+    assert "| `mixture` | 33.3" in shown and "The same on dev rows" not in shown
     assert "<dt>skipped</dt><dd>60</dd>" in everything(folder)
+
+
+def test_differences_in_the_main_table_have_their_interval_over_tasks(folder):
+    gap = {"method": "ramole_plus", "rival": "mixture", "mean": 9.1, "low": 8.0, "high": 10.0}
+    gap |= {"task_low": -1.5, "task_high": 20.0}
+    change(folder, TESTED, differences={"iid": [gap]})
+    assert evaluation(folder).by_tasks("mixture") == "", "not measured in each setting"
+    change(folder, TESTED, differences={name: [gap] for name in ("iid", "ood", "crowded")})
+    said = evaluation(folder).by_tasks("mixture", "selection")
+    assert said.endswith("over tasks: `mixture` " + ", ".join(["−9.1 [−20.0, +1.5]"] * 3) + ".")
+    rows = Tables(everything(folder)).named("Mean score of each method, by setting")
+    assert rows[0][:3] == ["method", "its adapter is there", "minus ramole_plus"]
+    (mixture,) = [row for row in rows if row[0] == "mixture"]
+    assert mixture[2] == "−9.1 [−20.0, +1.5]"
 
 
 def test_where_it_fails_says_what_people_s_own_words_get(folder):
@@ -373,7 +399,6 @@ def test_where_it_fails_says_what_people_s_own_words_get(folder):
         "86 % have the adapter that they ask for among the three that answer, 80 % in the" in found
     )
     assert answers == "Of 69 answers to such prompts, readers found 26 of use."
-    change(folder, SHIPPED)
     assert found in short_html(folder).replace("&#x27;", "'") and answers in short_html(folder)
     (folder / "usable.json").write_text("{")
     assert own_words(folder) == [found]
@@ -384,17 +409,29 @@ def test_situations_of_a_file_of_their_own_are_among_the_tables(folder):
     told |= {"systems": {"mixture": {"right": {"mean": 91.5, "low": 88.0, "high": 95.0}}}}
     raw = {"command": "python -m ramole_core evaluate Y", "situations": {"phrased": told}}
     (folder / FURTHER).write_text(json.dumps(raw))
-    assert "phrased" not in everything(folder), "not without the table that ships"
-    change(folder, SHIPPED)
     shown = everything(folder)
     assert Tables(shown).named("phrased: own words")[1] == ["mixture", "91.5 [88.0, 95.0]"]
     assert "evaluate Y" in markdown(blocks(folder)) and "cannot be read" not in shown
 
 
+def test_several_tasks_in_one_prompt_have_a_table(folder):
+    ways = {way: {"mean": mean, "low": 1.0, "high": 99.0} for way, mean in WAYS.items()}
+    raw = {"command": "python -m lab parts_table X", "composite-2": ways | {"right_cut": RIGHT}}
+    raw["ordinary"] = {"prompts": 4150, "cut": {"mean": 0.12}}
+    (folder / SEVERAL).write_text(json.dumps(raw))
+    shown = everything(folder)
+    rows = Tables(shown).named("Several tasks in one prompt")
+    assert rows[0] == ["asked", "2 tasks"] and len(rows) == 5
+    assert rows[3] == ["cut into its parts, the default", "59.6 [1.0, 99.0]"]
+    assert "Cut between their tasks: 62 % of those with 2 tasks." in shown
+    assert "Of 4150 prompts with one task 0.1 % were cut." in shown
+    assert "parts_table X" in markdown(blocks(folder))
+
+
 def test_the_answers_say_what_their_retriever_was_tuned_on(folder):
     assert "The retriever was tuned on" not in everything(folder), "the file does not say it"
     for known, words in ((["sst2"], "1 of"), (["sst2", "copa", "e2e_nlg"], "all")):
-        change(folder, "evaluation.json", retriever_tuned_on=known)
+        change(folder, "test2.json", retriever_tuned_on=known)
         words = f"The retriever was tuned on other rows of {words} these 3 tasks."
         assert words in everything(folder)
 
@@ -402,16 +439,19 @@ def test_the_answers_say_what_their_retriever_was_tuned_on(folder):
 def test_readme_shows_what_ships_where_that_was_measured(folder, monkeypatch):
     readme = generator()
     monkeypatch.setattr(readme, "REPOSITORY", folder.parent)
+    change(folder, TESTED, split="test2")
     lines = readme.short().splitlines()
+    assert lines[0] == "Test rows, asked once, of the system as it ships."
     assert "| method | its adapter is there | its adapter is hidden | crowded |" in lines
-    assert lines[4].startswith("| `ramole_plus` | **61.2 [58.2, 64.2]** | **36.4 [33.4, 39.4]** |")
-    assert lines[-1].startswith("Measured 2026-11-25: 3 tasks, 100 rows each, k = 3")
+    assert lines[6].startswith("| `ramole_plus` | **61.2 [58.2, 64.2]** | **36.4 [33.4, 39.4]** |")
+    assert "Measured 2026-11-25: 3 tasks, 100 rows each, nf4; the" in lines[-1]
     assert "python -m" not in lines[-1] and "[Results](docs/results.md)" in lines[-1]
-    change(folder, SHIPPED, split="dev")
-    said = readme.short()
-    assert said.startswith("The system as it ships, on dev rows that were looked at")
-    (folder / SHIPPED).write_text("{ broken")
-    assert COMMANDS[SHIPPED] in readme.short().splitlines()
+    change(folder, ON_DEV, split="dev")
+    assert readme.short().splitlines() == lines
+    (folder / TESTED).write_text("{ broken")
+    assert COMMANDS[TESTED] in readme.short().splitlines()
+    (folder / TESTED).unlink()
+    assert readme.short().startswith("Dev rows, looked at")
 
 
 # --- one setting in detail ------------------------------------------------------------------------
@@ -473,7 +513,7 @@ def test_the_tab_opens_with_the_first_setting(folder):
 
 
 def test_without_an_evaluation_there_is_nothing_to_choose(folder):
-    (folder / "evaluation.json").unlink()
+    (folder / "test2.json").unlink()
     drawn = updates.opened(UI, folder)
     assert "Not measured yet" in drawn["top"] and not drawn["chosen"].visible
     assert "arc_easy" in drawn["rest"] and "plot" not in drawn
@@ -505,7 +545,7 @@ def test_each_task_stands_with_and_without_its_adapter_and_what_fails_is_said(fo
     raw = written()
     plus = [raw["cells"][setting]["ramole_plus"]["by_task"] for setting in ("iid", "ood")]
     plus[0]["copa"], plus[1]["sst2"] = 12, -1.5
-    change(folder, SHIPPED, cells=raw["cells"])
+    change(folder, TESTED, cells=raw["cells"])
     said = short_html(folder)
     assert "Poor even where its adapter is there: copa 12." in said
     assert "Worse than the base where its adapter is hidden: sst2 -2, base 4." in said

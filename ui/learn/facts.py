@@ -9,7 +9,7 @@ from string import Formatter
 from ..charts.explained import spell
 from ..parts.markup import escaped
 from .kept import AGREE, CLOSE, DIFFER, END, MEANING, gated, judged, vectors
-from .measured import measured, read
+from .measured import evaluation, measured, read
 from .switched import ALL, NONE, values
 
 
@@ -90,7 +90,7 @@ def _measured_facts(folder: Path | None) -> Iterator[tuple[str, str]]:
         yield "claims", str(len(claims) - verdicts["missing"])
         for name in ("same", "other", "unclear"):
             yield f"claims_{name}", str(verdicts[name])
-    if tested := read("evaluation_dev.json", folder):
+    if tested := evaluation(folder):
         yield "questions", str(sum(task["rows"] for task in tested["tasks"].values()))
         yield "tasks", str(len(tested["tasks"]))
 

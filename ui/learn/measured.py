@@ -8,6 +8,8 @@ from typing import Any
 from ramole_core import shipped
 
 RESULTS = shipped("results")
+SCORES = ("test2.json", "evaluation_dev.json")
+"""Test rows of what ships, else dev rows."""
 FITS, HIDDEN = "iid", "ood"
 """The two settings: an adapter fits, and it is hidden."""
 METHODS = {
@@ -59,16 +61,25 @@ def measured(raw: dict[str, Any]) -> Measured:
     return Measured(float(raw["mean"]), float(raw["low"]), float(raw["high"]))
 
 
+def evaluation(folder: Path | None = None) -> dict[str, Any]:
+    """The object in the first file of SCORES that can be read."""
+    return next((raw for name in SCORES if (raw := read(name, folder))), {})
+
+
 def scores(setting: str, folder: Path | None = None) -> dict[str, Measured]:
     """Each method's mean score there, in the order of METHODS."""
-    cells = read("evaluation_dev.json", folder).get("cells", {}).get(setting, {})
+    cells = evaluation(folder).get("cells", {}).get(setting, {})
     return {name: measured(cells[name]) for name in METHODS if name in cells}
 
 
 def differences(
     setting: str, folder: Path | None = None, *, of: str = "ramole_plus"
 ) -> dict[str, Measured]:
-    """The method's lead over each rival, on the same prompts."""
-    rows = read("evaluation_dev.json", folder).get("differences", {}).get(setting, [])
-    found = {row["rival"]: measured(row) for row in rows if row["method"] == of}
+    """The method's lead over each rival on the same prompts, with the interval over tasks."""
+    rows = evaluation(folder).get("differences", {}).get(setting, [])
+    found = {
+        row["rival"]: Measured(float(row["mean"]), float(row["task_low"]), float(row["task_high"]))
+        for row in rows
+        if row["method"] == of
+    }
     return {name: found[name] for name in RIVALS if name in found}

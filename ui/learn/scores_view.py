@@ -19,8 +19,8 @@ SCORES = (
 )
 AHEAD = (
     f"How many points <code>{OURS}</code> is ahead of each rival on the same prompts, with the "
-    "interval. “Cannot be told apart” means just that: these prompts do not show that one of the "
-    "two is better."
+    "interval of drawing the tasks again. “Cannot be told apart” means just that: these tasks do "
+    "not show that one of the two is better."
 )
 
 

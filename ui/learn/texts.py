@@ -26,9 +26,9 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "that ask for similar things similar numbers. The other {words} are places for its "
         "words. Each word, and each pair of words, adds to one of these places (plus or minus), "
         "rare ones more; several may fall on the same place.",
-        "An adapter gets a vector as well: the mean of the vectors of prompts of its task (20 "
-        "at most) and of the words of its description. Every vector is then scaled to <b>length "
-        "1</b>: the squares of its numbers add up to 1.",
+        "An adapter gets a vector as well: seven tenths of the mean of the vectors of prompts of "
+        "its task (20 at most), three tenths of the vector of its description. Every vector is "
+        "then scaled to <b>length 1</b>: the squares of its numbers add up to 1.",
         "Nobody can say what one of the first {meaning} means, and nobody needs to. What counts "
         "is how much two vectors are alike.",
     ),
@@ -177,16 +177,16 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "One good answer proves nothing. So {questions} prompts with known answers, from "
         "{tasks} tasks, were given to each method. Each answer was scored from 0 to 100: by exact "
         "match, or by how much wording it shares with the known answer, as suits its task. None of "
-        "these prompts was used to train; others of the same tasks were, and what the page begins "
-        "with was chosen on prompts like these.",
+        "these prompts was used to train or to choose anything; others of the same tasks were.",
         "This was done twice. First <b>an adapter fits</b>: the whole pool is there, with an "
         "adapter trained for the task. Then <b>it is hidden</b>: that adapter is taken away, as "
         "if nobody had made it yet, and the others must help out.",
         "The numbers in brackets are the <b>interval</b>. Draw {questions} times from these "
         "prompts, so that some come twice and some never, and take the mean. Of many such means, "
         "95 in 100 lie between the two. Two methods can be told apart only if the interval of "
-        "their difference does not contain 0. Differences are taken prompt by prompt, so the "
-        "lines of two methods may overlap although they can be told apart.",
+        "their difference does not contain 0; for that one whole tasks are drawn, for other tasks "
+        "may come. Differences are taken prompt by prompt, so the lines of two methods may overlap "
+        "although they can be told apart.",
         "The papers behind the methods compare them with one another. {claims} of these "
         "comparisons were made again with this small model: {claims_same} came out as the paper "
         "has it, {claims_other} the other way round, and of {claims_unclear} the interval cannot "

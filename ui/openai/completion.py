@@ -120,7 +120,8 @@ class TextCompletion(Completion):
 
     def end(self, index: int, one: Answered, rest: Sequence[Step] = ()) -> dict:
         logprobs = text_logprobs(rest, (), self.spell, start=self._ends.get(index, 0))
-        last = {**self._part(index, "", logprobs), "finish_reason": REASONS[one.answer.finish_reason]}
+        reason = REASONS[one.answer.finish_reason]
+        last = {**self._part(index, "", logprobs), "finish_reason": reason}
         return {**self._chunk([last]), "ramole": self._about(one)}
 
     def _choice(self, index: int, one: Answered) -> dict:

@@ -1,8 +1,9 @@
 """An adapter as a zip to download: its own files alone."""
 
-import tempfile
 import zipfile
 from pathlib import Path
+
+from ..parts.downloads import fresh_folder
 
 FILES = (
     "adapter_model.safetensors",
@@ -13,16 +14,14 @@ FILES = (
 )
 
 
-def write_bundle(folder: Path, name: str, *, into: Path) -> Path:
-    """`<name>.zip` in a new folder under `into`, whose name nobody can guess.
-
-    The files lie in a folder `<name>` inside.
+def write_bundle(folder: Path, name: str) -> Path:
+    """`<name>.zip` in a new folder of Gradio's cache, whose name nobody can guess; in it the files
+    of `folder`, in a folder `<name>`.
 
     The weights are stored, not packed: they do not shrink. Times are fixed, so that the same
     adapter gives the same bytes.
     """
-    into.mkdir(parents=True, exist_ok=True)
-    target = Path(tempfile.mkdtemp(prefix="bundle-", dir=into)) / f"{name}.zip"
+    target = fresh_folder() / f"{name}.zip"
     with zipfile.ZipFile(target, "w") as bundle:
         for file in FILES:
             path = folder / file

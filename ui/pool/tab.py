@@ -1,10 +1,8 @@
 """The tab Pool: the adapters, one in detail, and uploads."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from ..parts.errors import one_sentence
 from ..parts.events import QUIET, open_page, text_in
@@ -114,7 +112,7 @@ class PoolHandlers:
         """The adapter as a zip."""
         with one_sentence(), self.call(request) as visitor:
             card = self.ramole.pool.card(chosen_name(name), visitor.owner)
-            return str(write_bundle(card.folder, card.name, into=Path(get_upload_folder())))
+            return str(write_bundle(card.folder, card.name))
 
     def on_remove(self, name, request: gr.Request):
         """Remove one of the session's own, and its verdicts."""

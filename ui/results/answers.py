@@ -7,26 +7,26 @@ from pathlib import Path
 from .files import made_of, read
 from .scores import (
     FURTHER,
-    SHIPPED,
-    TESTED,
+    ON_DEV,
+    SEVERAL,
     Evaluation,
     evaluation,
     evaluation_of,
     label,
     read_evaluation,
 )
-from .situations import situations
-from .tables import Block, Column, Drawn, Fold, Section, Table, Unmeasured, tables
+from .situations import several_tasks, situations
+from .tables import Block, Column, Fold, Section, Table, Unmeasured, tables
 from .values import Raw, Span, at, items, span_of, spans_of, text
 
 SITUATIONS = "Chats, other people's words, everyday talk, and more situations"
+TOGETHER = "Several tasks in one prompt"
 ROWS = "What each row is"
 OTHERS = "The same, scored leniently, and for adapters that came after the router was trained"
+BRIEF = ("base", "perfect", "ramole_plus", "ramole", "mixture", "similarity")
+"""The methods of README's table."""
 WHAT = {"is": Column("what it is", drawn="words")}
-EARLIER = (
-    "The test, which is asked once, was asked of an earlier state: another pool, retriever, router "
-    "and ramole_plus"
-)
+CHOSEN = "The same on dev rows, which choices were made on"
 
 
 def blocks(folder: Path, *, brief: bool = False) -> list[Block]:
@@ -34,15 +34,16 @@ def blocks(folder: Path, *, brief: bool = False) -> list[Block]:
     found = evaluation(folder)
     if isinstance(found, Unmeasured):
         return [found]
-    ships = (folder / SHIPPED).is_file()
-    further = read(folder, FURTHER) if ships else {}
-    before = read_evaluation(folder, TESTED) if ships else None
+    further, split = read(folder, FURTHER), text(found.raw.get("split"))
+    chosen = None if split == "dev" else read_evaluation(folder, ON_DEV)
     ways = {name: {"is": words} for name, words in found.methods.items()}
+    several = read(folder, SEVERAL)
     folds: dict[str, list[Block]] = {
-        SITUATIONS: [*_more(found, further), *situations(found.raw), *situations(further)],
+        SITUATIONS: [*_more(found, further), *situations(found.raw), *_others_of(found, further)],
+        TOGETHER: [*several_tasks(several), *([made_of(several, SEVERAL)] if several else [])],
         ROWS: [*tables("Methods", "method", WHAT, {"": ways})],
         OTHERS: list(_others(found)),
-        EARLIER: [*main(before), before.made] if isinstance(before, Evaluation) else [],
+        CHOSEN: [*main(chosen), chosen.made] if isinstance(chosen, Evaluation) else [],
     }
     if further:
         folds[SITUATIONS].append(made_of(further, FURTHER))
@@ -53,15 +54,22 @@ def blocks(folder: Path, *, brief: bool = False) -> list[Block]:
     return [*main(found), found.made, *_published(found.raw), *folded]
 
 
-def main(found: Evaluation) -> list[Table]:
-    """Methods x settings, the best way of mixing bold."""
+def main(found: Evaluation, *, brief: bool = False) -> list[Table]:
+    """Methods x settings, the best way of mixing bold; in brief a few methods without
+    differences."""
     said = {name: words for name, words in found.settings.items() if words and label(name) == name}
     meanings = "".join(f"{name}: {words}. " for name, words in said.items())
     note = (
         f"{meanings}Bold: the best way of mixing; base, perfect (the right adapter alone) and "
-        f"selection use one adapter or none. Intervals are over rows. {found.tuned}"
+        "selection use one adapter or none. Intervals of scores are over rows, of differences over "
+        f"tasks. {found.tuned}"
     )
-    return _means(found, found.cells, "Mean score of each method, by setting", note, "from 0")
+    columns, rows = found.compared()
+    if brief:
+        columns = {key: one for key, one in columns.items() if not one.signed}
+        rows = {name: row for name, row in rows.items() if name in BRIEF}
+        note = f"{meanings}`perfect` is the right adapter alone. Intervals are over rows."
+    return tables("Mean score of each method, by setting", "method", columns, {"": rows}, note)
 
 
 def _more(found: Evaluation, further: Raw) -> list[Table]:
@@ -70,6 +78,12 @@ def _more(found: Evaluation, further: Raw) -> list[Table]:
         return []
     settings = {n: said for n, said in more.settings.items() if n not in found.settings}
     return main(replace(more, settings=settings)) if settings else []
+
+
+def _others_of(found: Evaluation, further: Raw) -> list[Table]:
+    """The situations that the main table's file does not have."""
+    known, every = at(found.raw, "situations"), at(further, "situations")
+    return situations({"situations": {name: every[name] for name in every if name not in known}})
 
 
 def differences(found: Evaluation, setting: str) -> list[Table]:
@@ -104,10 +118,8 @@ def by_task(found: Evaluation, setting: str) -> list[Table]:
     return tables(f"Score by task, {label(setting)}", "task", columns, groups, note)
 
 
-def _means(
-    found: Evaluation, cells: Mapping[str, object], caption: str, note: str, drawn: Drawn = ""
-) -> list[Table]:
-    columns = {s: Column(label(s), drawn=drawn) for s in found.settings}
+def _means(found: Evaluation, cells: Mapping[str, object], caption: str, note: str) -> list[Table]:
+    columns = {s: Column(label(s)) for s in found.settings}
     rows = {n: {s: at(cells.get(s)).get(n) for s in found.settings} for n in found.methods}
     return tables(caption, "method", columns, {"": rows}, note)
 

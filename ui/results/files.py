@@ -17,7 +17,9 @@ from .values import Raw, at, text
 RESULTS = shipped("results")
 CORE, LAB = "python -m ramole_core", "python -m lab "
 COMMANDS = {
-    "evaluation.json": f"{CORE} evaluate --data data --split test --rows 100",
+    "test2.json": f"{CORE} evaluate --data data --split test2 --rows 50 --workers 2 --situations "
+    "iid,ood,crowded,switch",
+    "test2_parts.json": f"{LAB}parts_table --data data --split test2",
     "evaluation_dev.json": f"{CORE} evaluate --data data --rows 12 --skip 60 --situations iid,ood",
     "situations_dev.json": f"{CORE} evaluate --data data --rows 6 --skip 68 --situations "
     "iid,ood,crowded,phrased,follow-up,change,uploads,"
@@ -43,7 +45,9 @@ COMMANDS = {
     "budget.json": f"{LAB}budget",
 }
 COMMANDS |= {
-    name: f"{words} --out results/{name}" for name, words in COMMANDS.items() if "evaluate" in words
+    name: f"{words} --out results/{name}"
+    for name, words in COMMANDS.items()
+    if "evaluate" in words or "test2" in words
 }
 """What writes a file that is not there yet; a file that is there says its own."""
 EARLIER = "an earlier one, not the one that ships"

@@ -1,18 +1,21 @@
 """An evaluation as plain data: methods x settings.
 
-The system as it ships is in `results/evaluation_dev.json` (rows) and `situations_dev.json` (chats
-and whatever else is no row of a task), on dev rows; `evaluation.json` has the test rows,
-which are asked once, of whatever shipped then.
+`results/test2.json` has the test rows, asked once, of the system that ships; `evaluation_dev.json`
+the dev rows that choices were made on, and `situations_dev.json` what is no row of a task.
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .files import load, made_of, unreadable
-from .tables import Made, Unmeasured
-from .values import Raw, Span, at, spans_of, text
+from ramole_core import DEFAULT_METHOD
 
-SHIPPED, FURTHER, TESTED = "evaluation_dev.json", "situations_dev.json", "evaluation.json"
+from .files import load, made_of, unreadable
+from .tables import Column, Made, Unmeasured, spoken
+from .values import Raw, Span, at, items, number, spans_of, text
+
+TESTED, ON_DEV, FURTHER = "test2.json", "evaluation_dev.json", "situations_dev.json"
+SEVERAL = "test2_parts.json"
+"""Test rows asked two and three in one prompt."""
 NOT_MIXING = ("base", "perfect", "selection")
 """Rows that use one adapter or none."""
 LABELS = {"iid": "its adapter is there", "ood": "its adapter is hidden"}
@@ -43,6 +46,35 @@ class Evaluation:
         """The method that mixes best there."""
         return next((n for n, span in self.cells.get(setting, {}).items() if span.best), None)
 
+    def by_tasks(self, *rivals: str) -> str:
+        """One sentence: how far these are ahead of the default method in each setting, with the
+        interval of drawing tasks again; empty where that was not measured."""
+        columns, rows = self.compared()
+        gaps = {key: one for key, one in columns.items() if one.signed}
+        said = []
+        for name in rivals:
+            row = rows.get(name, {})
+            spans = [(span, one) for key, one in gaps.items() if (span := row.get(key))]
+            if len(spans) == len(gaps):
+                said.append(f"`{name}` {', '.join(' '.join(spoken(*both)) for both in spans)}")
+        if not said:
+            return ""
+        head = f"Differences to `{DEFAULT_METHOD}`, with intervals over tasks"
+        return f"{head}: {'; '.join(said)}."
+
+    def compared(self) -> tuple[dict[str, Column], dict[str, dict[str, Span | None]]]:
+        """(columns, rows by method): the score in each setting, and its difference to that of the
+        default method, with the interval of drawing tasks again."""
+        columns: dict[str, Column] = {}
+        rows: dict[str, dict[str, Span | None]] = {name: {} for name in self.methods}
+        for setting, cells in self.cells.items():
+            gap, gaps = f"{setting}, ahead", _gaps(self.raw, setting)
+            columns[setting] = Column(label(setting), drawn="from 0")
+            columns[gap] = Column(f"minus {DEFAULT_METHOD}", 1, True, "around 0")
+            for name, row in rows.items():
+                row |= {setting: cells.get(name), gap: gaps.get(name)}
+        return columns, rows
+
 
 def label(setting: str) -> str:
     """The setting's short name."""
@@ -50,8 +82,9 @@ def label(setting: str) -> str:
 
 
 def evaluation(folder: Path) -> Evaluation | Unmeasured:
-    """The evaluation of the shipped system, else of the test."""
-    return read_evaluation(folder, SHIPPED if (folder / SHIPPED).is_file() else TESTED)
+    """The evaluation on test rows, else on dev rows."""
+    one_there = (folder / TESTED).is_file() or not (folder / ON_DEV).is_file()
+    return read_evaluation(folder, TESTED if one_there else ON_DEV)
 
 
 def read_evaluation(folder: Path, name: str) -> Evaluation | Unmeasured:
@@ -78,3 +111,14 @@ def _marked(spans: dict[str, Span], methods: dict[str, str]) -> dict[str, Span]:
     mixing = {name: span.mean for name, span in spans.items() if name not in NOT_MIXING}
     best = max(mixing, key=mixing.__getitem__) if mixing else None
     return {n: replace(spans[n], best=n == best) for n in methods if n in spans}
+
+
+def _gaps(raw: Raw, setting: str) -> dict[str, Span]:
+    """Each method's difference to the default one, with the interval over tasks."""
+    found = {}
+    for one in map(at, items(at(raw, "differences").get(setting))):
+        ends = [number(one.get(key)) for key in ("mean", "task_high", "task_low")]
+        turned = [-end for end in ends if end is not None]
+        if len(turned) == 3 and one.get("method") == DEFAULT_METHOD:
+            found[text(one.get("rival"))] = Span(turned[0], turned[1], turned[2])
+    return found

@@ -5,7 +5,7 @@ from pathlib import Path
 from .files import blocks_of
 from .papers import papers
 from .tables import Block, Column, Section, Table, tables
-from .values import Raw, at, text
+from .values import Raw, at, number, text
 
 MEASURES = {
     "score": "score",
@@ -25,6 +25,14 @@ MEASURES = {
 }
 """Names in the file, and in words; an unknown one stands last, as it is."""
 WAYS = {"3bit": "rounded to 3 bits", "nf4": "NF4, the control"}
+SEVERAL = "composite-"
+"""How entries of prompts with several tasks begin."""
+WHOLE = {
+    "base": "the base alone",
+    "whole": "as one prompt",
+    "parts": "cut into its parts, the default",
+    "turns": "task by task, as turns of a chat",
+}
 SYSTEMS = {
     "uncompressed": "uncompressed base, its adapter",
     "inherited": "the same adapter",
@@ -55,6 +63,27 @@ def _situation(name: str, raw: Raw) -> list[Table]:
     note = f"{questions} questions; intervals are over {units} units (unit: {unit})."
     found = tables(f"{name}: {text(told.get('what'))}", "method", columns, groups, note)
     return [one for one in found if "" in one.groups]
+
+
+def several_tasks(raw: Raw) -> list[Table]:
+    """Prompts with two and three tasks: scores of each way to answer them."""
+    counts = {name: f"{name.rpartition('-')[2]} tasks" for name in raw if name.startswith(SEVERAL)}
+    rows = {
+        words: {name: at(raw, name).get(way) for name in counts} for way, words in WHOLE.items()
+    }
+    columns = {name: Column(words, drawn="from 0") for name, words in counts.items()}
+    ordinary, cut = at(raw, "ordinary"), number(at(raw, "ordinary", "cut").get("mean"))
+    right = [number(at(raw, name, "right_cut").get("mean")) for name in counts]
+    told = [
+        f"{one:.0f} % of those with {counts[n]}"
+        for n, one in zip(counts, right, strict=True)
+        if one
+    ]
+    note = f"Cut between their tasks: {', '.join(told)}. " if told else ""
+    if cut is not None:
+        note += f"Of {text(ordinary.get('prompts'))} prompts with one task {cut:.1f} % were cut. "
+    note += "Intervals are over sets of tasks."
+    return tables("Several tasks in one prompt", "asked", columns, {"": rows}, note)
 
 
 def _paired(caption: str, systems: Raw, *, ours: str) -> list[Table]:
