@@ -51,6 +51,8 @@ class Explaining:
         token_ids: Sequence[int] | None = None,
     ) -> Explanation:
         """As `Ramole.explain`."""
+        if top < 0:
+            raise RamoleError(f"top={top}; give how many of the likeliest tokens, from 0.")
         prepared = self._prepared(request)
         given = [*prepared.prompt.ids, *request.prefix_ids]
         if token_ids is None:

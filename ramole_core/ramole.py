@@ -66,8 +66,9 @@ class Ramole(OpenedPool):
             time.sleep(0.02)
 
     def close(self) -> None:
-        """Close the model, the index and the data folder; later calls raise RamoleError."""
+        """End what runs, close model, index and data folder; later calls raise RamoleError."""
         self._closed = True
+        self.stop()
         self.packing.close()
         if self._engines is not None:
             self._engines.close()
@@ -263,8 +264,7 @@ class Ramole(OpenedPool):
         return self.prepare([request])[0].selection
 
     def candidates(self, requests: Sequence[Request]) -> "list[list[Candidate]]":
-        """The adapters that each request would get for the turn that is answered, as the engine
-        takes them; for measuring."""
+        """The adapters that each request would get for its last turn; for measuring."""
         return [list(prepared.candidates) for prepared in self.prepare(list(requests))]
 
     def prepare(

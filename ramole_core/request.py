@@ -218,12 +218,14 @@ class Request(Sampling):
 
 
 def _earlier(last: Request, turn: Exchange) -> Request:
-    """An earlier turn of the request whose last turn is given."""
+    """An earlier turn of the request whose last turn is given; with the same adapters it has the
+    same weights."""
     if turn.adapters is None:
         return replace(last, prompt=turn.user)
     if not turn.adapters:
         return replace(last, prompt=turn.user).turn_by_base()
-    found = {"adapters": turn.adapters, "weights": None, "exclude": (), "abstain": None}
+    weights = last.weights if turn.adapters == tuple(last.adapters or ()) else None
+    found = {"adapters": turn.adapters, "weights": weights, "exclude": (), "abstain": None}
     return replace(last, prompt=turn.user, **found)
 
 

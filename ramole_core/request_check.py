@@ -77,8 +77,12 @@ def _contradictions(r: "Request") -> Iterator[str]:
                 f"mix={r.mix!r} says which adapters and weights, but {', '.join(said)} came as "
                 "well; leave one of them out."
             )
-    if r.raw and r.history:
-        yield "history needs the chat template, but raw=True leaves it out; leave one of them out."
+    for name in ("history", "system"):
+        if r.raw and getattr(r, name):
+            yield (
+                f"{name} needs the chat template, but raw=True leaves it out; leave one of them "
+                "out."
+            )
     if r.abstain and r.adapters:
         yield "abstain=True, but adapters are named, and these answer; leave one of them out."
     if r.split and (whole := whole_fields(r)):

@@ -315,7 +315,9 @@ def test_the_digest_changes_with_whatever_decides_the_answer():
     changed = {"prompt": "other", "method": "ramole", "k": 5, "seed": 4, "raw": True, "system": "x"}
     changed |= {"weights": [0.25, 0.5], "stop": ["x"], "id": "z", "temperature": 0.25}
     changed |= TALK
-    assert len({same, *(digest({**FULL, key: value}) for key, value in changed.items())}) == 16
+    bare = {key: value for key, value in FULL.items() if key != "system"}
+    rows = [{**(bare if key == "raw" else FULL), key: value} for key, value in changed.items()]
+    assert len({same, digest(bare), *map(digest, rows)}) == 17
     old = {"prompt": "x", "method": "ramole"}  # which a row that said none had once
     assert digest(old) == "d9082a6b566b1d73"  # what it was before conversations
     assert digest({"prompt": "x"}) == digest({**old, "method": DEFAULT_METHOD}) != digest(old)

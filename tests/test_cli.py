@@ -107,7 +107,7 @@ def door(monkeypatch) -> Door:
 def test_every_option_of_generate_reaches_the_request(door: Door, capsys):
     words = "generate hello --method mixture --k 5 --adapter x --adapter y --weight 0.25"
     words += " --weight -0.5 --exclude z --max-new-tokens 7 --temperature 0.7 --top-p 0.9 --seed 3"
-    assert main([*words.split(), "--stop", "a b", "--stop", "c", "--system", "Be brief.", "--raw",
+    assert main([*words.split(), "--stop", "a b", "--stop", "c", "--system", "Be brief.",
                  "--owner", "me"]) == 0  # fmt: skip
     assert door.asked == [
         Request(
@@ -123,7 +123,6 @@ def test_every_option_of_generate_reaches_the_request(door: Door, capsys):
             seed=3,
             stop=("a b", "c"),
             system="Be brief.",
-            raw=True,
             trace=False,
             owner="me",
         ),

@@ -1,6 +1,7 @@
 """A prompt that asks for several things: cut into parts, each answered by its own adapters."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, strategies as st
@@ -316,6 +317,37 @@ def test_parts_go_on_while_there_is_room_and_nothing_ended_the_answer(reason, ro
     assert answers[0].text == "\n\n".join("abc"[:parts])
     said = "".join(item.text for n, item in items if n == 0 and isinstance(item, Step))
     assert said == answers[0].text
+
+
+def test_a_part_that_no_token_came_of_adds_nothing_to_the_text():
+    cut = made("", "cancelled", tokens=0, part="two")
+    assert join([made("a", part="one"), cut]).text == "a"
+
+
+def test_no_part_brings_back_turns_that_were_dropped(ramole, monkeypatch):
+    """Answers of many tokens and little text make room in the context again."""
+    preparing = ramole._preparation
+    parts = SimpleNamespace(
+        of=lambda request: ("one?", "two?", "three?") if request.split is None else ()
+    )
+    monkeypatch.setattr(preparing, "_parts", parts)
+    dropped = set()
+    monkeypatch.setattr(preparing._selector, "_max_new_tokens", 150)
+    for length in range(44, 100, 2):
+        talk = [("uuu", "a" * length, ())] * 4
+        asked = Request("one two three", history=talk, method="base", drop_turns=True)
+        asked = replace(asked, ignore_eos=True, max_new_tokens=150)
+        try:
+            (first,) = ramole.prepare([asked])
+            answer = replace(made("", "length", tokens=1))
+            second = preparing.follow(first, answer, ramole.engines)
+            answer = replace(answer, new_tokens=second.prompt.room)
+            third = preparing.follow(second, answer, ramole.engines)
+        except RamoleError:
+            continue
+        assert len(third.turns) == len(third.prompt.parts) <= len(second.turns) + 1
+        dropped.add(first.prompt.dropped)
+    assert len(dropped) > 1
 
 
 def test_an_answer_with_a_part_that_was_cut_was_cut():

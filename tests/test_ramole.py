@@ -229,6 +229,9 @@ def test_weights_that_were_found_can_be_kept_as_a_mix_and_are_explained(ramole):
     explained = [ramole.explain(one, last, top=3, token_ids=ids) for one in (request, mixed)]
     assert explained[0] == explained[1] and explained[0].base != explained[0].mixture
     ramole.check(Request("Rain?", mix="rain", method="lorahub", owner="ann"))  # needs no examples
+    talk = [("Is it going to rain?", again.text, again.adapters)]
+    (then,) = ramole.generate([replace(mixed, prompt="And then?", history=talk)])
+    assert then.weights == found.weights, "a conversation goes on with what was kept"
     ramole.remove_mix("rain")
     for ask in (ramole.check, lambda one: ramole.generate([one])):
         with pytest.raises(RamoleError, match="no mix 'rain'"):
@@ -396,6 +399,89 @@ def test_answers_that_run_end_as_cancelled_once_it_is_to_stop_and_none_begins(ra
     assert late.finish_reason == "cancelled" and late.new_tokens == 0
 
 
+@pytest.mark.parametrize("thread", [False, True])
+def test_closing_ends_what_runs(tiny_llama, tmp_path, thread):
+    request = Request("hello", method="base", max_new_tokens=400, ignore_eos=True)
+    opened = Ramole(tiny_settings(tiny_llama, tmp_path, max_new_tokens=400))
+    opened.load()
+    ended, begun = [], threading.Event()
+
+    def run():
+        try:
+            for _, item in opened.stream_batch([request, request]):
+                begun.set()
+                if not thread:
+                    begun.wait()
+                    opened.close()
+                if isinstance(item, Generation):
+                    ended.append(item.finish_reason)
+        except RamoleError as error:
+            ended.append(str(error))
+
+    if thread:
+        opened.start()
+        asking = threading.Thread(target=run)
+        asking.start()
+        assert begun.wait(60)
+        opened.close()
+        asking.join(60)
+        assert not asking.is_alive() and ended == ["cancelled"] * 2
+    else:
+        run()
+        assert len(ended) == 1 and "closed" in ended[0]
+
+
+def test_tokens_are_delivered_before_another_caller_makes_the_next_ones(ramole, monkeypatch):
+    engine, between = ramole.engine, []
+    submit = engine.submit
+
+    def watched(*asked, deliver, **said):
+        def told(state, item):
+            other = threading.Thread(target=engine.step)
+            other.start()
+            other.join(0.2)
+            between.append(not other.is_alive())
+            deliver(state, item)
+
+        return submit(*asked, deliver=told, **said)
+
+    monkeypatch.setattr(engine, "submit", watched)
+    ramole.generate([Request("hello", method="base", max_new_tokens=2, ignore_eos=True)])
+    assert between and not any(between)
+
+
+def test_a_merge_is_shared_by_requests_with_the_same_weights_to_the_last_digit(ramole, monkeypatch):
+    """Rounded to float32 they are equal, but three times the one is another number."""
+    store, keys = ramole.engine.store, set()
+    made = store.made
+    monkeypatch.setattr(
+        store, "made", lambda key, *said, **how: keys.add(key) or made(key, *said, **how)
+    )
+    asked = {"method": "lego", "adapters": ["weather", "sums", "poems"], **ASK}
+    one, other = 0.28093600273132324, 0.2809360161423683
+    assert np.float32(one) == np.float32(other) and np.float32(3 * one) != np.float32(3 * other)
+    for weight in (one, other, one):
+        ramole.generate([Request("What is 3 plus 4?", weights=[weight] * 3, **asked)])
+    assert len(keys) == 2
+
+
+def test_a_request_that_fails_ends_alone_and_is_raised_at_the_end(ramole, tiny_llama, tmp_path):
+    """One of a list, whose adapter is removed before its turn in the batch comes."""
+    shapes = read_shapes(tiny_llama)
+    ramole.pool.add(write_lora(tmp_path / "gone", shapes, rank=3, seed=9))
+    plain = Request("hello", method="base", **ASK)
+    asked = [*[plain] * 4, Request("hello", "mixture", adapters=["gone"], **ASK), plain]
+    answered, began = [], False
+    with pytest.raises(RamoleError, match="gone"):
+        for index, item in ramole.stream_batch(asked):
+            if not began:
+                ramole.pool.remove("gone")
+            began = True
+            if isinstance(item, Generation):
+                answered.append(index)
+    assert sorted(answered) == [0, 1, 2, 3, 5] and ramole.engine.scheduler.idle
+
+
 def test_adding_and_removing_while_a_request_runs_does_not_touch_it(ramole, tmp_path):
     request = Request("Is it going to rain?", **ASK)
     alone = ramole.generate([request])[0]
@@ -435,6 +521,10 @@ def test_explaining_a_position_of_the_answer(ramole):
     again = ramole.explain(request, position, top=4)
     assert given == again and len(given.base) == 4
     assert given.mixture[0][0] == trace.tokens[position + 1] and given.base != given.mixture
+    every = ramole.explain(request, position, top=10**6, token_ids=trace.token_ids)
+    assert len(every.base) == ramole.model_facts.vocabulary
+    with pytest.raises(RamoleError, match="top=-1; give how many"):
+        ramole.explain(request, position, top=-1, token_ids=trace.token_ids)
     with pytest.raises(RamoleError, match="choose 0 to"):
         ramole.explain(request, 10_000, token_ids=trace.token_ids)
 

@@ -110,6 +110,7 @@ def test_a_refusal_repeats_no_more_than_the_beginning(name, given):
         ({"without": [(None, None, 4)]}, "not the name of a module"),
         ({"later_weights": {"ant": float("inf")}}, "later_weights has 'ant': inf"),
         ({"history": [TURN], "raw": True}, "history needs the chat template"),
+        ({"system": "Be brief.", "raw": True}, "system needs the chat template"),
         ({"prefix_ids": [1, 2], "max_new_tokens": 2}, "has ended"),
     ],
 )

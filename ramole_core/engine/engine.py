@@ -34,7 +34,7 @@ from ramole_core.engine.scheduler import Scheduler, Sizes
 from ramole_core.engine.segment_maker import SegmentMaker
 from ramole_core.engine.store import UnitStore
 from ramole_core.engine.submission import Submission
-from ramole_core.errors import fault_of
+from ramole_core.errors import RamoleError, fault_of
 from ramole_core.kernels.all import compile_kernels
 from ramole_core.layers import Bank, find_layout, fused_of, install_serving, is_exact
 from ramole_core.request import Generation, Request, Step
@@ -227,8 +227,7 @@ class Engine:
     def step(self) -> list[Event]:
         """Run one iteration of the batch and deliver its results.
 
-        An unforeseen error of the forward itself ends every request with it, and is
-        raised.
+        An unforeseen error of the forward itself ends every request with it, and is raised.
         """
         with self._lock.turn(), self._runner.apart():
             began = time.monotonic()
@@ -239,8 +238,8 @@ class Engine:
                     state.deliver(state, error)
                 raise
             self._alone.note_step(time.monotonic() - began)
-        for state, item in events:
-            state.deliver(state, item)
+            for state, item in events:  # before another caller's step
+                state.deliver(state, item)
         return events
 
     @contextmanager
@@ -291,9 +290,11 @@ class Engine:
         }
 
     def close(self) -> None:
-        """End the thread, and take the served layers out again."""
+        """End the thread and what still runs, and take the served layers out again."""
         if self._thread is not None:
             self._thread.close()
         with self._lock.turn():
+            for state in self.scheduler.fail():
+                state.deliver(state, RamoleError("The model was closed meanwhile; open it again."))
             self._installed.remove()
             self._attention.remove()

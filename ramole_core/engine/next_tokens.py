@@ -36,7 +36,8 @@ class NextTokens:
     def likeliest(self, asked: Sequence[Prepared], ids: Sequence[int], *, top: int) -> list[Likely]:
         """The `top` likeliest tokens after `ids`, with their probabilities, as each request would
         have them."""
-        found = self._logits(asked, [list(ids)] * len(asked)).softmax(-1).topk(top)
+        spread = self._logits(asked, [list(ids)] * len(asked)).softmax(-1)
+        found = spread.topk(min(top, spread.shape[-1]))
         return [
             Likely(list(zip(spell(self._tokenizer, ids), chances, strict=True)), ids)
             for ids, chances in zip(found.indices.tolist(), found.values.tolist(), strict=True)

@@ -258,6 +258,7 @@ class Placer:
             method,
             tuple(one.checksum for one in candidates),
             decision.weights.numpy().tobytes(),
+            ask.weights,  # as they came: a merge may use more of their digits
             tuple(sorted(ask.options.items())),
             trained,
             ask.present.numpy().tobytes(),

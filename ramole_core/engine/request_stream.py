@@ -78,9 +78,10 @@ class RequestStream:
         self._held: dict[EffectReading, _Held] = {}
         """Answers that are read again for their effects."""
         self._stopped = False
+        self._fault: Exception | None = None
 
     def __iter__(self) -> Iterator[tuple[int, Step | Generation]]:
-        """Every token and answer, with the index of its request; raises its errors."""
+        """Every token and answer, with its request's index; an error is raised once all ended."""
         try:
             while self._open or self._unfitted or self._held or self._next < len(self._asked):
                 if not self._stopped and self._cancelled():
@@ -89,6 +90,8 @@ class RequestStream:
                 self._search()
                 self._report_places()
                 yield from self._take()
+            if self._fault is not None:
+                raise self._fault
         finally:
             self._stop()
             if self._fit is not None:
@@ -109,12 +112,10 @@ class RequestStream:
         What is stopped before it was fed goes in as well, to come out as cancelled.
         """
         most, before = self._engine.sizes.max_batch, self._next
-
-        def held() -> int:
-            return len(self._open) + len(self._unfitted) + len(self._held)
-
         try:
-            while self._next < len(self._asked) and held() < most:
+            while self._next < len(self._asked) and most > sum(
+                map(len, (self._open, self._unfitted, self._held))
+            ):
                 prepared = self._asked[self._next]
                 if needs_fit(prepared) and not self._stopped:
                     self._unfitted.append(self._next)
@@ -139,6 +140,9 @@ class RequestStream:
             if not (index or self._open or self._fit):  # else it waits for one of these
                 raise
             return False
+        except RamoleError as error:
+            self._fault = self._fault or error
+            return True
         self._open[state] = index
         if self._stopped:
             state.cancel()
@@ -226,7 +230,7 @@ class RequestStream:
                 if not isinstance(item, Step):
                     del self._open[state]
                 if isinstance(item, Exception):
-                    raise item
+                    self._fault, item = self._fault or item, None
                 assert not isinstance(item, PairReading)
                 if isinstance(item, Generation):
                     item = replace(item, fitted=self._fitted.get(index))
@@ -243,8 +247,7 @@ class RequestStream:
         self._news.put((state, item))
 
     def _hold(self, state: RequestState, held: "_Held") -> Generation | None:
-        """Queue an answer's second readings; returns the answer where there are none, or they
-        fail."""
+        """Queue an answer's second readings; the answer where there are none, or they fail."""
         try:
             reading = self._engine.read_again(self._asked[held.index], state, self._deliver)
         except RamoleError as error:

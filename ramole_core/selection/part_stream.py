@@ -102,7 +102,7 @@ def join(parts: Sequence[Generation], *, unanswered: int = 0) -> Generation:
     return replace(
         parts[-1],
         finish_reason="length" if cut and reason == "eos" else reason,
-        text=BETWEEN.join(part.text for part in parts),
+        text=BETWEEN.join(p.text for n, p in enumerate(parts) if not n or p.new_tokens),
         adapters=names,
         scores=[pairs[name] for name in names],
         new_tokens=sum(part.new_tokens for part in parts),

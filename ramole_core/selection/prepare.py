@@ -125,9 +125,10 @@ class Preparation:
         """
         (turn, *later), request = prepared.later, prepared.request
         named = tuple(one.name for one in prepared.candidates)
+        kept = request.history[len(request.history) + 1 - len(prepared.turns) :]
         asked = replace(
             turn.request,
-            history=(*request.history, (request.prompt, answer.text, named)),
+            history=(*kept, (request.prompt, answer.text, named)),
             max_new_tokens=turn.request.max_new_tokens + request.max_new_tokens - answer.new_tokens,
             drop_turns=request.drop_turns,
         )

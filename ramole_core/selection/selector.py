@@ -112,8 +112,9 @@ class Selector:
         from ramole_core.composition import find_method
 
         methods = [find_method(turn.method) for turn in turns]
-        for turn in turns:
-            self._check(turn)
+        goes_on = [*follows[1:], False] if follows else [False] * len(turns)
+        for turn, then in zip(turns, goes_on, strict=True):
+            self._check(turn, answered=then and bool(turn.adapters))
         found: list[Choice] = []
         for start in range(0, len(turns), AT_ONCE):
             go_on(start, wait)
@@ -221,16 +222,18 @@ class Selector:
 
     def check(self, request: Request) -> None:
         """Raise RamoleError where the request cannot run, as far as is known without a model."""
-        for turn in request.turns:
-            self._check(turn)
+        *_, last = turns = request.turns
+        for turn in turns:
+            self._check(turn, answered=turn is not last and bool(turn.adapters))
             for name in turn.adapters or ():
                 if not self._fetch.hub.is_listed(name):
                     self._pool.card(name, turn.owner)
 
-    def _check(self, request: Request) -> None:
+    def _check(self, request: Request, *, answered: bool) -> None:
+        """`answered`: it is an earlier turn, whose adapters are known."""
         row = find_row(request.method)
         complete_options(request.method, request.options)
-        if row.fits and not request.examples and request.weights is None:
+        if row.fits and not answered and not request.examples and request.weights is None:
             raise RamoleError(
                 f"Method {request.method} finds its weights on examples, and none came; pass about "
                 "5 (input, target) pairs as examples, or weights of your own."
