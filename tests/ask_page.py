@@ -4,7 +4,8 @@ With GATE the model is not there before that file is; STEP_SECONDS is the time o
 only so many questions are answered at the same time, and one more than MOST may not even wait. With
 ENDLESS an answer has LENGTH tokens, however few were asked for. With
 OPTIONS some methods have options of their own; explanations wait for the file EXPLAIN_GATE. With
-BATCH the tab Batch is there too.
+BATCH the tab Batch is there too. With ELSEWHERE answers run as in a process of their own: Stop cuts
+their stream.
 """
 
 import os
@@ -121,10 +122,19 @@ def record(folder: Path) -> None:
         write_run(run, folder / f"{n:02}-{example.title.lower().replace(' ', '-')}.json")
 
 
+class Elsewhere(ask.AskHandlers):
+    """Handlers whose Stop does not reach the answer."""
+
+    def on_stop(self, request: gr.Request):
+        return None
+
+
 def main() -> None:
     folder = Path(os.environ["RECORDED"])
     record(folder)
     examples.FOLDER = folder
+    if "ELSEWHERE" in os.environ:
+        ask.ELSEWHERE, ask.AskHandlers = True, Elsewhere
     gate = Path(os.environ["GATE"]) if "GATE" in os.environ else None
     ramole = CrowdedRamole(
         rows=int(os.environ.get("ROWS", "32")),

@@ -12,6 +12,7 @@ from playwright.sync_api import (
     BrowserContext,
     Locator,
     Page,
+    Route,
     TimeoutError,
     expect,
     sync_playwright,
@@ -187,6 +188,14 @@ def open_tab(page: Page, name: str) -> None:
                 page.locator(".overflow-menu > button").click(timeout=patience)
             return folded.click(timeout=patience)
     raise AssertionError(f"No tab {name} can be opened.")
+
+
+def refused(route: Route, refuse: bool) -> None:
+    """Answer a request as a busy server does, or let it go on."""
+    if refuse:
+        route.fulfill(status=429, json={"error": "Too many calls; wait a minute."})
+    else:
+        route.continue_()
 
 
 def fill_number(field: Locator, value: str) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,12 +20,14 @@ from tests.browser import (
     fill_number,
     fresh_page,
     lost_focus,
+    refused,
     serious,
     stopped_within,
     visits,
 )
 from tests.fake_ramole import LAYERS, MODULES, WORDS
 from ui.charts.explained import spell
+from ui.parts.events import FAILED
 
 expect.set_options(timeout=PATIENCE)
 
@@ -170,6 +173,15 @@ def test_a_picked_token_opens_its_weights_and_what_else_was_likely(quick, visit)
     page.locator("#token .close").click()
     expect(page.locator("#token-panel")).to_be_hidden()
     expect(page.locator("#answer .token").nth(3)).to_be_focused()
+    same = page.locator("#answer .token").nth(3)
+    for opens in (same.click, lambda: same.press("Enter")):
+        # Gradio drops a pick that comes while it waits for the one before
+        with page.expect_request("**/queue/join*"):  # then that one has its answer
+            opens()
+        expect(page.locator("#token-panel")).to_be_visible()
+        expect(page.locator("#token")).to_contain_text("Token 4 of 8")
+        page.locator("#token .close").press("Escape")
+        expect(page.locator("#token-panel")).to_be_hidden()
     page.keyboard.press("ArrowRight")
     expect(page.locator("#token")).to_contain_text("Token 5 of 8")
     page.locator("#token .close").press("Escape")
@@ -377,6 +389,57 @@ def test_an_error_is_one_sentence_and_nothing_typed_is_lost(quick, visit):
     expect(page.locator("#token-plot")).to_be_hidden()
 
 
+def test_a_value_out_of_range_leaves_the_form_in_use(quick, visit):
+    page = visit(quick.url)
+    page.locator("#more > button").click()
+    page.locator("#method input").click()
+    page.get_by_role("option", name="mixture").click()
+    page.locator("#advanced > button").click()
+    rounds = page.get_by_label("How often it is stirred")
+    fill_number(rounds, "12")  # 1 to 9
+    page.locator("#prompt textarea").fill("Which boats?")
+    page.locator("#ask-button").click()
+    expect(page.locator("#notice [role=alert]")).to_have_text(FAILED)
+    expect(page.locator("#ask-button")).to_be_enabled()
+    expect(page.locator("#stop-button")).to_be_hidden()
+    expect(page.locator("#notice progress")).to_have_count(0)
+    expect(page.locator("#answer .caret")).to_have_count(0)
+    expect(page.locator("#beside")).to_be_hidden()
+    expect(page.locator("#prompt textarea")).to_have_value("Which boats?")
+    fill_number(rounds, "5")
+    ask(page)
+    expect(page.locator("#answer .token")).to_have_count(len(WORDS))
+    assert page.wrong == []
+
+
+def test_where_the_panels_of_an_answer_fail_its_text_stays_and_one_can_ask_again(quick, visit):
+    page = visit(quick.url)
+    page.locator("#prompt textarea").fill("Which boats?")
+    refusals = chain([False, True], repeat(False))  # of the begin, the end, and what comes after
+    page.route("**/run/**", lambda route: refused(route, next(refusals)))
+    page.locator("#ask-button").click()
+    expect(page.locator("#notice [role=alert]")).to_have_text(FAILED)
+    expect(page.locator("#answer .token").first).to_be_visible()
+    ask(page)
+    expect(page.locator("#answer .token")).to_have_count(len(WORDS))
+    assert page.wrong == []
+
+
+def test_a_conversation_goes_on_after_an_event_that_failed(quick, visit):
+    page = visit(quick.url)
+    ask(page)
+    page.locator("#on-box input").check()
+    page.route("**/queue/join*", lambda route: refused(route, True))
+    page.locator("#prompt textarea").fill("And where?")
+    page.locator("#ask-button").click()
+    expect(page.locator("#notice [role=alert]")).to_have_text(FAILED)
+    expect(page.locator("#new-button")).to_be_enabled()
+    page.unroute("**/queue/join*")
+    ask(page, "And where?")
+    expect(page.locator("#talk .turn")).to_have_count(2)
+    assert page.wrong == []
+
+
 def test_a_conversation_of_two_turns(quick, visit):
     page = visit(quick.url)
     ask(page, "Which boats?")
@@ -422,6 +485,28 @@ def test_a_conversation_of_two_turns(quick, visit):
     expect(page.locator("#answer .token")).to_have_count(0)
     expect(page.locator("#prompt textarea")).to_be_focused()
     assert page.wrong == []
+
+
+def test_after_a_reload_an_earlier_answer_is_text_that_opens_nothing(quick, visit):
+    page = visit(quick.url)
+    ask(page, "Which boats?")
+    page.locator("#on-box input").check()
+    ask(page, "And where?")
+    first = page.locator("#talk .turn").first
+    expect(first.locator(".token")).to_have_count(len(WORDS))
+    page.reload()
+    expect(page.locator("#talk .now .asked")).to_contain_text("And where?")
+    expect(page.locator("#answer .token")).to_have_count(len(WORDS))
+    expect(page.locator("#ask-button")).to_be_enabled()
+    expect(first.locator(".how")).to_have_text("ant, bee, cat")
+    expect(first.get_by_role("group", name="Answer", exact=True)).to_have_text("".join(WORDS))
+    expect(first.locator(".token, .text [role], .text [tabindex]")).to_have_count(0)
+    assert "base model" not in first.inner_html()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    first.locator(".copy").click()
+    expect(first.locator(".copy")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == "".join(WORDS)
+    assert serious(page, "#ask-tab") == [] and page.wrong == []
 
 
 NOT_UNDER_IT = """() => {
@@ -562,6 +647,50 @@ def test_stop_works_at_once_and_what_came_can_be_looked_into(slow, visit):
             break
     stopped_within(page, "#what-stop", "#what-notice")
     assert page.wrong == []
+
+
+def test_what_if_ends_where_another_token_is_opened_or_a_question_asked(slow, visit):
+    slow.gate.touch()
+    page = visit(slow.url)
+    expect(page.locator("#status .ready")).to_be_visible()
+    streams(page, "Which boats?")
+    stopped_within(page, "#stop-button", "#notice")
+    page.locator("#answer .token").nth(1).click()
+    page.locator("#what-if > button").click()
+    go_on_without(page, "bee")
+    page.locator("#answer .token").nth(0).click()
+    expect(page.locator("#token")).to_contain_text("Token 1 of")
+    nothing_branches(page)
+    go_on_without(page, "cat")
+    streams(page, "And where?")
+    stopped_within(page, "#stop-button", "#notice")
+    page.locator("#answer .token").nth(0).click()
+    expect(page.locator("#token")).to_contain_text("Token 1 of")
+    nothing_branches(page)
+    assert page.wrong == []
+
+
+def streams(page: Page, prompt: str) -> None:
+    """Ask, and wait for the first tokens."""
+    page.locator("#prompt textarea").fill(prompt)
+    page.locator("#prompt textarea").press("Enter")
+    expect(page.locator("#talk .now .asked")).to_contain_text(prompt)
+    expect(page.locator("#answer .token ~ .token ~ .caret").first).to_be_visible()
+
+
+def go_on_without(page: Page, adapter: str) -> None:
+    """Answer from the token that is open on, without the adapter, and wait for the first tokens."""
+    page.locator("#what-adapter input").click()
+    page.get_by_role("option", name=adapter).click()
+    page.locator("#what-go").click()
+    expect(page.locator("#branch .token ~ .token ~ .caret").first).to_be_visible()
+
+
+def nothing_branches(page: Page) -> None:
+    """The panel is that of a token without a change, and the row of the batch is free."""
+    expect(page.locator("#what-go")).to_be_visible(timeout=20_000)
+    expect(page.locator("#what-notice")).to_have_text("")
+    expect(page.locator("#branch .token, #branch .caret, #what-likely table")).to_have_count(0)
 
 
 def test_a_second_token_opens_while_the_model_is_asked_about_the_first(quick, visit):

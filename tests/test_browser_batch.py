@@ -9,9 +9,19 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.ask_page import SLOWLY
-from tests.browser import LONG, PATIENCE, ask_page, lost_focus, serious, stopped_within, visits
+from tests.browser import (
+    LONG,
+    PATIENCE,
+    ask_page,
+    lost_focus,
+    refused,
+    serious,
+    stopped_within,
+    visits,
+)
 from tests.fake_ramole import WORDS
 from tests.serving import Server, fake_page
+from ui.parts.events import FAILED
 
 expect.set_options(timeout=PATIENCE)
 ROWS = [
@@ -86,6 +96,19 @@ def tab_to(page: Page, selector: str) -> None:
         if focused(page, selector):
             return
     raise AssertionError(f"Tab does not come to {selector}")
+
+
+def test_a_refused_batch_can_be_run_again(quick, visit, file):
+    page = visit(quick.url)
+    drop(page, file)
+    page.route("**/queue/join*", lambda route: refused(route, True))
+    page.locator("#batch-run").click()
+    expect(page.locator("#batch-notice [role=alert]")).to_have_text(FAILED)
+    expect(page.locator("#batch-run")).to_be_enabled()
+    expect(page.locator("#batch-stop")).to_be_hidden()
+    page.unroute("**/queue/join*")
+    run(page)
+    assert page.wrong == []
 
 
 def test_a_file_is_dropped_run_watched_picked_and_taken_away(quick, visit, file):

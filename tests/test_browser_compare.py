@@ -11,12 +11,14 @@ from tests.browser import (
     ask_page,
     fresh_page,
     lost_focus,
+    refused,
     serious,
     stopped_within,
     visits,
 )
 from tests.fake_ramole import WORDS
 from tests.test_browser_ask import ask
+from ui.parts.events import FAILED
 
 expect.set_options(timeout=PATIENCE)
 
@@ -101,6 +103,25 @@ def test_stop_ends_every_column(tmp_path, visit):
         expect(page.locator("#compare-bar > button:visible")).to_have_text(["Compare"])
 
 
+def test_a_refused_comparison_can_be_asked_again(server, visit):
+    page = visit(server.url)
+    page.locator("#compare-prompt textarea").fill("Which boats?")
+    page.locator("#compare-button").click()
+    expect(page.locator("#compare-head-1")).to_contain_text("base")
+    page.route("**/queue/join*", lambda route: refused(route, True))
+    page.locator("#compare-prompt textarea").fill("And where?")
+    page.locator("#compare-button").click()
+    expect(page.locator("#compare-notice [role=alert]")).to_have_text(FAILED)
+    expect(page.locator("#compare-asked .asked")).to_contain_text("And where?")
+    expect(page.locator("#compare-columns .token")).to_have_count(0)
+    expect(page.locator("#compare-bar > button:visible")).to_have_text(["Compare"])
+    page.unroute("**/queue/join*")
+    page.locator("#compare-button").click()
+    expect(page.locator("#compare-answer-1 .token")).to_have_count(len(WORDS))
+    expect(page.locator("#compare-button")).to_be_enabled()
+    assert page.wrong == []
+
+
 def test_a_link_and_a_reload_compare_the_same_again(server, visit):
     page = visit(server.url)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -122,6 +143,42 @@ def test_a_link_and_a_reload_compare_the_same_again(server, visit):
         expect(again.locator("#compare-answer-2 .token")).to_have_count(len(WORDS))
         expect(again.locator("#compare-prompt textarea")).to_have_value("Which <b>boats</b>?")
     assert page.wrong == []
+
+
+NOTHING_KEPT = """
+for (const name of ['sessionStorage', 'localStorage']) {
+  Object.defineProperty(window, name, { get() { throw new DOMException('', 'SecurityError'); } });
+}
+"""
+"""A browser that keeps no site data."""
+
+
+def test_in_a_browser_that_keeps_no_site_data_the_page_and_its_links_work(server, visit, chromium):
+    page = visit(server.url)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("#compare-prompt textarea").fill("Which boats?")
+    page.locator("#compare-button").click()
+    expect(page.locator("#compare-head-1")).to_contain_text("base")
+    page.locator("#compare-copy button").click()
+    expect(page.locator("#compare-copy button")).to_have_text("Copied")
+    comparison = page.evaluate("navigator.clipboard.readText()")
+    page.get_by_role("tab", name="Ask").click()
+    ask(page)
+    question = copied(page, "link")
+    with chromium.new_context() as context:
+        context.add_init_script(NOTHING_KEPT)
+        bare = fresh_page(context, server.url)
+        expect(bare.locator("#answer .token")).to_have_count(len(WORDS))
+        expect(bare.locator("#notice")).to_contain_text("Recorded earlier")
+        ask(bare, "Whose boats?")
+        bare.goto("about:blank")
+        bare.goto(question)
+        expect(bare.locator("#prompt textarea")).to_have_value("Which boats?")
+        expect(bare.locator("#timing details")).to_be_visible()
+        bare.goto("about:blank")
+        bare.goto(comparison)
+        expect(bare.locator("#compare-answer-1 .token")).to_have_count(len(WORDS))
+        assert bare.wrong == []
 
 
 HELD = """

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import LONG, PATIENCE, ask_page, serious, visits
+from tests.browser import LONG, PATIENCE, ask_page, refused, serious, visits
+from ui.parts.events import FAILED
 
 expect.set_options(timeout=PATIENCE)
 ASKING = "#ask-bar button:visible"
@@ -79,6 +80,35 @@ def test_stop_ends_the_answer_and_the_kept_question_follows(tmp_path: Path, visi
         ended(page, "Whose boats?")
 
 
+def test_a_prompt_to_try_says_that_an_answer_is_on_its_way(server, visit):
+    page = visit(server.url)
+    page.locator("#examples-fold > button").click()
+    enter(page, "Which boats?")
+    expect(page.locator("#stop-button")).to_be_visible()
+    live = page.locator("#examples-live button", has_text="Question to SQL")
+    live.click()
+    held = page.locator("#held p")
+    expect(held).to_have_text("An answer is on its way: wait for its end, or press Stop.")
+    expect(held).to_be_in_viewport()
+    ended(page, "Which boats?")
+    expect(held).to_have_text("")
+    live.click()
+    expect(page.locator("#talk .now .asked")).to_contain_text("Bergen")
+    expect(page.locator("#ask-button")).to_be_enabled()
+    assert page.wrong == []
+
+
+def test_a_question_that_the_server_does_not_take_is_not_lost_without_a_word(server, visit):
+    page = visit(server.url)
+    page.route("**/run/**", lambda route: refused(route, True))
+    enter(page, "Which boats?")
+    expect(page.locator("#held p")).to_contain_text("not asked")
+    page.unroute("**/run/**")
+    enter(page, "Which boats?")
+    ended(page, "Which boats?")
+    assert page.wrong == []
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_one_button_asks_and_in_a_chat_the_input_stands_under_it(server, visit, width):
     page = visit(server.url, width=width)
@@ -100,6 +130,28 @@ def test_one_button_asks_and_in_a_chat_the_input_stands_under_it(server, visit, 
     assert answer < prompt < bar
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.wrong == []
+
+
+NOTICES = """() => {
+  const notice = document.querySelector('#notice');
+  window.notices = [];
+  new MutationObserver(() => window.notices.push(notice.textContent))
+    .observe(notice, { childList: true, subtree: true, characterData: true });
+}"""
+
+
+def test_a_stop_that_cuts_the_stream_is_no_failure(tmp_path: Path, visit):
+    with ask_page(tmp_path, elsewhere=1, **LONG) as server:
+        page = visit(server.url)
+        enter(page, "Which boats?")
+        expect(page.locator("#answer .token ~ .caret").first).to_be_visible()
+        page.evaluate(NOTICES)
+        page.locator("#stop-button").click()
+        expect(page.locator("#notice")).to_have_text("Stopped.")
+        ended(page, "Which boats?")
+        page.wait_for_timeout(2000)  # the failure of what was cut comes after it
+        expect(page.locator("#notice")).to_have_text("Stopped.")
+        assert not [said for said in page.evaluate("window.notices") if FAILED in said]
 
 
 BARS = """() => {

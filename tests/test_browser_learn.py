@@ -145,6 +145,8 @@ def test_a_slider_changes_the_numbers_a_token_is_picked_and_an_adapter_guessed(s
     stretch = page.locator("#learn-stretch .token")
     expect(stretch).to_have_count(guess.last - guess.first + 1)
     expect(page.locator("#learn-stretch .token.led")).to_have_count(0)
+    labels = [one.get_attribute("aria-label") for one in stretch.all()]
+    assert labels == guess.text.split(), "nobody knows yet who leads"
     expect(page.locator("#learn-reveal")).not_to_contain_text(guess.answer)
     wrong = next(name for name in guess.experts if name != guess.answer)
     page.locator("#learn-choice").get_by_text(wrong).click()

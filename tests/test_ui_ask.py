@@ -22,10 +22,12 @@ from ramole_core import (
     RamoleError,
     Request,
     Selection,
+    Step,
     facts_of,
     mean_contribution,
     write_trace,
 )
+from ramole_core.selection.part_stream import join
 from tests.fake_ramole import (
     LAYERS,
     MODULES,
@@ -35,7 +37,8 @@ from tests.fake_ramole import (
     FakeRamole,
     gate_of,
 )
-from ui.ask.answer import Live, answer, found_by
+from tests.serving import REPOSITORY
+from ui.ask.answer import Live, answer, found_by, runs_of
 from ui.ask.examples import RECORDED, earlier_runs, recorded_files
 from ui.ask.form import FIELDS, Form, form_of, read_weights
 from ui.ask.found import found_html, timing_html
@@ -43,7 +46,7 @@ from ui.ask.layout import how, lay_out
 from ui.ask.pairs import text_of
 from ui.ask.tab import AskHandlers
 from ui.ask.takeaway import write_files
-from ui.ask.updates import beside_text, done
+from ui.ask.updates import beside_text, done, part_by_part
 from ui.ask.whole_panel import ENTROPY
 from ui.charts.did import whole_html
 from ui.charts.explained import PICK, explanation_html, spell, token_html
@@ -57,7 +60,7 @@ from ui.charts.plots import (
     tokens_table,
 )
 from ui.charts.recorded import read_run, write_run
-from ui.charts.run import NAMED, UNCOMPARED, Found, entropy, led_by, strongest
+from ui.charts.run import NAMED, UNCOMPARED, Found, Run, entropy, led_by, strongest
 from ui.charts.tokens import (
     BASE_MEANING,
     CONTRIBUTED,
@@ -456,6 +459,51 @@ def test_token_text_never_becomes_markup():
     assert "&lt;i&gt;base&lt;/i&gt;" in explanation_html(explanation, "")
 
 
+def test_a_count_that_grows_is_not_read_out():
+    """Neither the tokens so far nor the share that is done, which change many times a second."""
+    counted = notice_html("Answering… part 1 of 2, 37 tokens", kind="busy")
+    shared = notice_html("Finding adapters…", kind="busy", share=0.25)
+    for shown, changes, stays in (
+        (counted, "part 1 of 2, 37 tokens", "Answering… "),
+        (shared, "25 %", "Finding adapters… "),
+    ):
+        heard = re.sub(
+            r'<span[^>]* aria-hidden="true">.*?</span>|<span aria-hidden.*?</span>', "", shown
+        )
+        assert changes in shown and changes not in heard and stays in heard
+    assert "aria-hidden" not in notice_html("It ended… early.")
+
+
+def test_without_any_adapter_the_panel_says_what_was_decided_and_no_promise():
+    assert "appear here" in found_html(())
+    shown = found_html((), asked=Request("Hi", method="base"), notes=["The Hub is away."])
+    assert "appear here" not in shown and "The Hub is away." in shown
+    assert "nearest ones" not in shown and "cosine" not in shown
+
+
+def several_tasks(reason: str, *, unanswered: int) -> Run:
+    """The last of two answers to a prompt with several tasks."""
+    run, _, _ = ask(Request("boats?"))
+    parts = [replace(run.answer, part=f"task {n}") for n in (1, 2)]
+    parts[1] = replace(parts[1], finish_reason=reason)
+    steps = [Step(0, text, None, part=n) for n in (0, 1) for text in run.pieces]
+    pieces = tuple(step.text for step in steps)
+    whole = replace(run, answer=join(parts, unanswered=unanswered), pieces=pieces)
+    *_, last = runs_of(whole, steps)
+    return last
+
+
+def test_parts_that_were_stopped_or_left_are_not_called_answered():
+    ended, stopped = several_tasks("eos", unanswered=0), several_tasks("cancelled", unanswered=0)
+    assert part_by_part(ended, 2).endswith("by its own adapters. The answer has ended.")
+    assert part_by_part(stopped, 2).endswith("The answer ended in part 2: stopped by you.")
+    left = several_tasks("eos", unanswered=3)
+    assert left.answer.finish_reason == "length"
+    assert any("not answered: 3" in note for note in left.answer.notes)
+    assert "the token limit was reached" in part_by_part(left, 2)
+    assert not ended.answer.notes and ended.answer.finish_reason == "eos"
+
+
 def test_one_token_says_who_contributed_most_and_how_even_it_was():
     run, _, _ = ask(Request("boats?", k=3))
     said = token_html(run, 2)
@@ -529,15 +577,37 @@ def test_letters_and_colours_go_on_past_the_last():
     assert len({ink.colour for ink in INKS}) == len(INKS)
 
 
-def test_every_ink_reads_on_its_colour():
-    def luminance(colour: str) -> float:
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return sum(p * w for p, w in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
+def rgb(colour: str) -> list[float]:
+    return [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
 
+
+def contrast(one: list[float], other: list[float]) -> float:
+    """WCAG's ratio of two colours."""
+    shades = []
+    for parts in (one, other):
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        shades.append(sum(p * w for p, w in zip(linear, (0.2126, 0.7152, 0.0722), strict=True)))
+    return (max(shades) + 0.05) / (min(shades) + 0.05)
+
+
+def test_every_ink_reads_on_its_colour():
     for ink in INKS:
-        light, dark = sorted((luminance(ink.colour), luminance(ink.text)), reverse=True)
-        assert (light + 0.05) / (dark + 0.05) >= 4.5, ink
+        assert contrast(rgb(ink.colour), rgb(ink.text)) >= 4.5, ink
+
+
+def test_a_token_at_full_strength_reads_on_the_dark_page():
+    """Zinc 100 on zinc 950, between which the token's colour lies."""
+    style = (REPOSITORY / "ui" / "style.css").read_text()
+    (share,) = re.findall(r"[.]dark [.]tokens [.]token[.]led .*?--strength[)] [*] ([0-9.]+)", style)
+    script = (REPOSITORY / "ui" / "charts" / "tokens.js").read_text()
+    least, more = re.findall(r"100 [*] [(]([0-9.]+) [+] ([0-9.]+)", script)[0]
+    strength = float(share) * (float(least) + float(more))
+    text, page = rgb("#f4f4f5"), rgb("#09090b")
+    for ink in INKS:
+        mixed = [
+            strength * a + (1 - strength) * b for a, b in zip(rgb(ink.colour), page, strict=True)
+        ]
+        assert contrast(text, mixed) >= 4.5, ink
 
 
 def test_the_form_makes_the_request_and_the_request_the_form():
@@ -555,7 +625,6 @@ def test_the_form_makes_the_request_and_the_request_the_form():
         seed=" 7 ",
         system="Be brief.",
         stop="END\n\\n\\n",
-        raw=True,
         mix_anyway=True,
     )
     request = form.request("me")
@@ -572,12 +641,14 @@ def test_the_form_makes_the_request_and_the_request_the_form():
         seed=7,
         stop=("END", "\n\n"),
         system="Be brief.",
-        raw=True,
         owner="me",
         abstain=False,
         effects=True,
     )
     assert form_of(request, beside=False).request("me") == request
+    raw = replace(request, system=None, raw=True)
+    assert replace(form, system="", raw=True).request("me") == raw
+    assert form_of(raw, beside=False).request("me") == raw
     assert Form(prompt="boats?").request(None) == Request(
         "boats?", method="ramole_plus", max_new_tokens=64, effects=True
     )

@@ -240,13 +240,16 @@ def test_nobody_else_sees_my_turns_and_they_go_with_me(visit):
     event = SimpleNamespace(_data={"run": name, "index": 0})
     for request, turns in ((other, visit.turns), (visit.request, ())):
         (told,) = visit.handlers.talk.on_pick(request, turns, event)
-        assert "can be opened" in told[visit.ui.token.token]
+        said = told[visit.ui.token.token]
+        assert "no longer kept" in said and "has ended" not in said, "it ended long ago"
     quota_of(visit.ramole).presence.sessions.leave("me")
     assert sessions.earlier("me", name) is None
     visit.ask("three")  # a connection that was lost for a moment: the conversation holds
     assert [turn[0] for turn in visit.run.request.history] == ["one", "two"]
-    text = tokens_of(visit.talk["turns"][0]["view"])
-    assert [one["t"] for one in text] == ["".join(WORDS)] and text[0]["e"] == -1
+    view = visit.talk["turns"][0]["view"]
+    assert [one["t"] for one in tokens_of(view)] == ["".join(WORDS)]
+    assert view["plain"] and not view["meaning"], "nobody knows who led it"
+    assert not visit.view.get("plain")
 
 
 @pytest.mark.parametrize("end", ["new", "recorded", "live"])
@@ -284,7 +287,7 @@ def test_a_recorded_chat_shows_its_earlier_turns_in_their_colours_and_is_asked_a
     assert shown["prompt"] == user and names[0] in shown["how"]
     assert {one["e"] for one in tokens_of(shown["view"])} != {-1}, "coloured"
     assert visit.talk["asked"] == run.request.prompt
-    assert "A token can be opened" not in str(visit.pick(shown["name"], 3)[-1])
+    assert "cannot be opened" not in str(visit.pick(shown["name"], 3)[-1])
     visit.held |= visit.handlers.on_begin_again(visit.request, visit.run)
     (turn,) = visit.turns
     assert (turn.user, turn.assistant, turn.adapters) == (user, said, tuple(names))

@@ -32,6 +32,7 @@ from ui.inspect.marks import marks_of
 from ui.inspect.player import player_of
 from ui.inspect.sources import ASKED, Sources
 from ui.inspect.tab import InspectHandlers
+from ui.inspect.updates import sides_of
 from ui.inspect.words import PICK
 
 VISITOR = SimpleNamespace(session_hash="me", headers={})
@@ -350,6 +351,11 @@ def test_effects_stand_upon_each_other_and_their_sums_over_words_are_log_probabi
     assert "mean effect (nats a token)" in loads_table([found.side], what="effect")[0][2]
 
 
+def both_in(path) -> str:
+    """The part of a page with the comparison of two runs."""
+    return path.read_text("utf-8").rpartition("Loads of both runs")[2]
+
+
 def test_everything_can_be_taken_away(handlers, live, tmp_path):
     held = handlers.on_open(live, None, *START, *CLOSED)[handlers.ui.held]
     said = seen(live, Choice())
@@ -368,6 +374,9 @@ def test_everything_can_be_taken_away(handlers, live, tmp_path):
     made = [handlers.on_table("loads"), handlers.on_table("against"), handlers.on_page]
     for make in made:
         assert make(held, live, *START[1:], *CLOSED).startswith("/")
+    assert "mean effect (nats a token)" in both_in(
+        write_page(said, sides_of(said, live), into=tmp_path)
+    )
     npz, as_json = handlers.on_trace(VISITOR, held)
     with np.load(npz) as arrays:
         assert arrays["weights"].shape[1:] == (5, 2, 3)

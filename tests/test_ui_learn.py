@@ -306,6 +306,10 @@ def test_measured_numbers_are_those_of_the_files():
         for name in measured.METHODS:
             cell = tested["cells"][setting][name]
             assert f"{cell['mean']:.1f} [{cell['low']:.1f}, {cell['high']:.1f}]" in shown
+    crowd = tested["cells"]["crowded"]
+    among = shown[shown.index("A third time 100 adapters") :]
+    for name in ("similarity", "ramole_plus"):
+        assert f"{crowd[name]['mean']:.1f} [{crowd[name]['low']:.1f}, " in among
     found = result("situations_dev.json")["situations"]["open"]
     left = found["systems"]["ramole_plus"]["left"]["mean"]
     far = found["parts"]["far tasks"]["systems"]["ramole_plus"]["left"]["mean"]
@@ -417,6 +421,7 @@ def test_a_guess_hides_its_answer_until_it_is_made(handlers, place):
     assert len(GUESSES) >= 3 and guess.text in run.answer.text and len(guess.text.strip()) > 8
     hidden, shown = guess.view(revealed=False), guess.view(revealed=True)
     assert hidden["experts"] == [] and '"e": -1' in hidden["tokens"]
+    assert hidden["unknown"] and not shown["unknown"], "no adapter is not the base"
     assert guess.answer not in question_html(guess).replace(run.request.prompt, "")
     assert [one["name"] for one in shown["experts"]] == run.experts
     real = run.shares[guess.first : guess.last + 1].mean(0)

@@ -47,6 +47,15 @@ def test_every_part_has_the_numbers_of_the_run(run):
     )
 
 
+@pytest.mark.parametrize(
+    ("piece", "said"), [(" the", "the"), ("\n", "↵"), ("", "(no text)"), ("  ", "␣␣")]
+)
+def test_the_token_is_spelt_as_elsewhere(run, piece, said):
+    pieces = (piece,) * len(run.pieces)
+    token = parts(path_html(replace(run, pieces=pieces)))[4]
+    assert f'<p class="piece">{said}</p>' in token
+
+
 def test_what_there_is_not_is_a_sentence(run):
     assert "say what the words are about.</p>" in parts(path_html(run))[1]
     alone = replace(run, answer=replace(run.answer, adapters=[], effects=None), found=())

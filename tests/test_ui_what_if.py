@@ -2,12 +2,15 @@
 
 import threading
 from dataclasses import replace
+from itertools import islice
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
 
 from ramole_core import RamoleError, Request
 from tests.fake_ramole import WORDS, FakeRamole
+from tests.serving import wait_until
 from tests.test_ui_ask import asking
 from ui.ask.answer import Live, answer
 from ui.ask.branch import Change, branched, weights_at
@@ -190,3 +193,63 @@ def test_the_panel_offers_what_the_answer_has_and_says_what_is_wrong(ramole, run
     )
     assert any("without ant" in look.get(what.notice, "") for look in looks)
     assert last[what.go].interactive and not last[what.stop].interactive
+
+
+VISITOR = gr.Request(session_hash="one")
+ELSEWHERE = {
+    "another token": lambda hands, run: hands.ui.token.on_pick(VISITOR, run, at(5)),
+    "an earlier turn": lambda hands, run: list(hands.talk.on_pick(VISITOR, (), at(0))),
+    "a question": lambda hands, run: hands.on_begin(VISITOR, "Whose?", False, run, ()),
+    "a follow-up": lambda hands, run: hands.on_begin(VISITOR, "And?", False, run, (), True),
+    "a prompt to try": lambda hands, run: hands.on_begin_live(VISITOR, False, at(0)),
+    "a recorded run again": lambda hands, run: hands.on_begin_again(VISITOR, run),
+    "a new conversation": lambda hands, run: hands.talk.on_new(VISITOR),
+    "a recorded run": lambda hands, run: hands.on_show_recorded(VISITOR, False, at(0)),
+}
+"""What else is looked at, with the event that brings it."""
+
+
+def at(index: int) -> SimpleNamespace:
+    """A press on what stands at this place."""
+    return SimpleNamespace(_data={"index": index, "run": "first"})
+
+
+def branching(hands, run):
+    """An answer that goes on from the fourth token, which is open, for long; its first tokens have
+    come."""
+    ramole, what = hands.ramole, hands.ui.token.what
+    ramole.length, ramole.pause = 100_000, 0.001
+    long = replace(run, request=replace(run.request, max_new_tokens=ramole.length))
+    hands.ui.token.on_pick(VISITOR, long, at(3))
+    rest = (HERE, EVERY, EVERY, NOTHING, 0, -1)
+    looks = what.on_go(ramole, VISITOR, long, 3, {}, "ant", *rest)
+    while "$" not in next(looks).get(what.view, {"tokens": ""})["tokens"]:
+        pass
+    assert ramole.running == 1
+    return long, looks
+
+
+@pytest.mark.parametrize("event", ELSEWHERE)
+def test_a_branch_ends_and_is_drawn_no_more_once_something_else_is_looked_at(ramole, run, event):
+    hands = asking(ramole)
+    what = hands.ui.token.what
+    long, looks = branching(hands, run)
+    ELSEWHERE[event](hands, long)
+    *others, last = islice(looks, 40)
+    assert others == [], "nothing of it is drawn any more"
+    assert not last[what.notice] and not last[what.view]["tokens"] and not last[what.likely]
+    assert last[what.go].interactive and not last[what.stop].interactive
+    wait_until(lambda: not ramole.running)
+
+
+def test_a_branch_goes_on_where_its_own_token_is_pressed_again(ramole, run):
+    hands = asking(ramole)
+    what = hands.ui.token.what
+    long, looks = branching(hands, run)
+    hands.ui.token.on_pick(VISITOR, long, at(3))
+    assert next(looks)[what.view]["tokens"] and ramole.running == 1
+    what.on_stop(VISITOR)
+    *others, last = looks
+    assert "Stopped. From token 4 on, without ant." in others[-1][what.notice]
+    assert others[-1][what.view]["tokens"] and set(last) == {what.go, what.stop}
+    wait_until(lambda: not ramole.running)

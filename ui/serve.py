@@ -203,9 +203,10 @@ def show_progress_once(page: gr.Blocks) -> None:
 
 
 def scripts() -> str:
-    """The scripts that run before Gradio's: whose page it is, and no event's end is missed."""
+    """The scripts that run before Gradio's: what a browser tab keeps, whose page it is, and no
+    event's end is missed."""
     folder = Path(__file__).parent / "session"
-    files = [folder / name for name in ("tab_secret.js", "event_stream.js")]
+    files = [folder / name for name in ("kept.js", "tab_secret.js", "event_stream.js")]
     return "".join(f"<script>{file.read_text('utf-8')}</script>" for file in files)
 
 

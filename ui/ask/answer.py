@@ -193,12 +193,17 @@ def runs_of(whole: Run, steps: Sequence[Step]) -> list[Run]:
     the bare base's answer to all of it is the last one's."""
     runs: list[Run] = []
     history = list(whole.request.history)
+    known = {note for part in whole.answer.parts for note in part.notes}
+    left = tuple(note for note in whole.answer.notes if note not in known)
     for n, part in enumerate(whole.answer.parts):
         texts = [step.text for step in steps if step.part == n]
         if n and texts:
             texts[0] = texts[0].removeprefix("\n\n")
         asked = replace(whole.request, prompt=part.part, history=tuple(history), split=None)
         last = n + 1 == len(whole.answer.parts)
+        if last and left:  # parts that were not answered
+            reason = whole.answer.finish_reason
+            part = replace(part, notes=(*part.notes, *left), finish_reason=reason)
         runs.append(
             replace(
                 whole,

@@ -108,6 +108,7 @@ def _turn(turn: Turn, run: Run | None) -> dict[str, Any]:
     shown = {"name": turn.name, "prompt": turn.user, "beside": None}
     if run is None:
         view = view_of([turn.assistant], [], [], run=turn.name, running=False)
+        view |= {"plain": True, "meaning": ""}  # nothing is kept to open, or to name who led
         return {**shown, "how": ", ".join(turn.adapters) or "the base alone", "view": view}
     beside = run.beside.text if run.beside else None
     return {**shown, "beside": beside, "how": _how(run), "view": view_of_run(run, turn.name)}

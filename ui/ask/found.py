@@ -25,6 +25,7 @@ LEFT, NEXT = "Left out: the next most similar", "Most similar, not taken"
 NEARER = "Left out, though some are more similar"
 RESPONDS = "How an adapter responds to the words counts too, not similarity alone."
 """Where the method asked the adapters themselves."""
+COSINE = "Similarity: the cosine between the prompt and up to 20 example inputs of each adapter."
 NO_RETRIEVAL = "No adapter is mixed; the nearest ones are shown for comparison."
 BESIDE = """
 <section class="beside"><h2>The base alone, without adapters</h2><div class="plain"></div>
@@ -53,7 +54,7 @@ def found_html(
     `asked` says who chose them. `before` are the adapters that earlier turns had, which keep their
     letters and colours; `notes` say what came of adapters of the Hub.
     """
-    if not found:
+    if not found and asked is None and not notes:
         return '<p class="quiet">The adapters nearest to the prompt appear here.</p>'
     taken = [one for one in found if one.taken]
     others = [one for one in found if not one.taken]
@@ -64,7 +65,7 @@ def found_html(
     parts += [verdict_html(evidence, asked, scores, nearest=compared and not nearer)]
     if taken:
         parts += [_bars("Mixed into this answer, and how similar to the prompt", taken, before)]
-    else:
+    elif others:
         parts += [f'<p class="quiet">{NO_RETRIEVAL}</p>']
     if others and taken:
         why = f'<p class="quiet">{RESPONDS}</p>' if nearer and evidence is not None else ""
@@ -73,10 +74,8 @@ def found_html(
         parts += [f"<details><summary>{title}</summary>{bars}{why}</details>"]
     elif others:
         parts += [_bars(NEXT, others)]
-    return (
-        '<div class="found">' + "".join(parts) + '<p class="quiet">Similarity: the cosine between '
-        "the prompt and up to 20 example inputs of each adapter.</p></div>"
-    )
+    parts += [f'<p class="quiet">{COSINE}</p>'] if found else []
+    return f'<div class="found">{"".join(parts)}</div>'
 
 
 def timing_html(run: Run) -> str:

@@ -1,7 +1,7 @@
 """Stream an answer that continues from one of its tokens. Without gradio."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ def going_on(
     *,
     text: str,
     address: str,
-) -> Iterator[Look]:
+) -> Generator[Look, None, None]:
     """Stream pictures of the answer from the token at `index` on; `text` is that of the token that
     is taken there, where one is. Raises RamoleError."""
     asked = branched(run, index, change)

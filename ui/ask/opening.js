@@ -2,13 +2,13 @@
 (whole) => {
   const asks = (hash) => /[?&](r|run)=/.test(hash);
   const inAsk = (hash) => hash.replace(/^#\w*/, '#ask'); // whichever tab shows it
-  const last = sessionStorage.getItem('ramole-link') || '';
+  const last = window.ramoleKept.get('ramole-link');
   const told = asks(location.hash) ? location.hash : last;
   const same = !asks(location.hash) || (last && inAsk(told).startsWith(last));
-  const typed = (same && sessionStorage.getItem('ramole-typed')) || ''; // to no other question
+  const typed = same ? window.ramoleKept.get('ramole-typed') : ''; // to no other question
   const field = () => document.querySelector('#prompt textarea');
   document.addEventListener('input', (event) => {
-    if (event.target === field()) sessionStorage.setItem('ramole-typed', field().value);
+    if (event.target === field()) window.ramoleKept.set('ramole-typed', field().value);
   });
   const tab = told.slice(1).split('?')[0];
   const answer = tab === 'inspect' ? '#inspect-answer' : '#answer';

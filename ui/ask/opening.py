@@ -92,7 +92,7 @@ class Opening:
         if asked.method not in methods:
             raise RamoleError(
                 f"This link asks for the method {str(asked.method)[:60]!r}, which this page does "
-                "not have; choose one under How."
+                "not have; choose another under Settings."
             )
         form = form_of(asked, beside=link.beside)
         with self.call(request) as visitor:

@@ -16,7 +16,7 @@ from ..charts.run import Run
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
 from ..parts.errors import UNEXPECTED, one_sentence
-from ..parts.events import QUIET, number_in, open_page, session_of
+from ..parts.events import CUT, QUIET, on_failure, open_page, place_in, session_of
 from ..parts.markup import notice_html
 from ..parts.prompts import LIVE
 from ..session.quota import quota_of
@@ -31,14 +31,13 @@ from .opening import Opening
 from .sessions import Sessions
 from .takeaway import write_files
 from .talk import Talk
-from .updates import Drawing, begun, done, emptied, ended
+from .updates import NOT_ASKED, Drawing, begun, done, emptied, ended, failed, freed, part_by_part
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
 log = logging.getLogger(__name__)
 RUNNING = "An answer is on its way."
-PART_BY_PART = "The prompt asks for several things: each was answered by its own adapters."
 
 
 def tab(ramole: "Ramole", run: gr.State | None = None) -> None:
@@ -77,7 +76,7 @@ class AskHandlers:
 
     def on_begin_live(self, request: gr.Request, beside, event: gr.EventData):
         """As `on_begin`, for a prompt to try by the form's method; ends a conversation."""
-        example = LIVE[_index(event, len(LIVE))]
+        example = LIVE[place_in(event, len(LIVE))]
         asked = {"prompt": example.prompt, "max_new_tokens": example.max_new_tokens, "raw": False}
         return self._begin(request, asked, beside, None, ())
 
@@ -141,7 +140,7 @@ class AskHandlers:
             turns = self.talk.with_parts(session, earlier, turns)
             view = self.talk.view(session, turns, asked=run.request.prompt)
             shown = done(self.ui, run, name, whole=whole, talking=True)
-            said = notice_html(f"{PART_BY_PART} The answer has ended.")
+            said = notice_html(part_by_part(run, len(earlier) + 1))
             shown |= {self.ui.turns: turns, self.ui.outcome.notice: said}
             return {**shown, **view, **({} if typed else {self.ui.entry.prompt: ""})}
         free = turns and run.pieces and not typed
@@ -161,10 +160,11 @@ class AskHandlers:
         """A recorded run in the place of the answer; what is typed and chosen stays, and the next
         question does not go on from it. A conversation ends with it; none is shown while an answer
         is on its way."""
-        place = _index(event, len(self.recorded))
+        place = place_in(event, len(self.recorded))
         if self.sessions.busy(session_of(request)):
             raise gr.Error(RUNNING, print_exception=False)
         self.sessions.forget(session_of(request))
+        self.ui.token.leave(session_of(request))
         return self.recorded_run(request, place, whole)
 
     def recorded_run(self, request: gr.Request, place: int, whole) -> dict[Any, Any]:
@@ -250,6 +250,8 @@ def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
         entry.live.select(handlers.on_begin_live, beside, begins, queue=False, **QUIET),
         entry.again.click(handlers.on_begin_again, ui.run, begins, queue=False, **QUIET),
     ]
+    for begin in asks:
+        begin.failure(None, js=NOT_ASKED, queue=False, **QUIET)
     on_ask = gpu(120)(handlers.on_ask)
     ends: list[Any] = [ui.run, ui.open, ui.turns, entry.prompt, ui.asked]
     after: list[Any] = [entry.prompt, *ui.answered]
@@ -265,10 +267,12 @@ def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
         for one in asks
     ]
     for one in running:
-        one.then(handlers.on_end, ends, after, queue=False, **QUIET)
+        on_failure(one, ui.outcome.notice, failed(ui))
+        over = one.then(handlers.on_end, ends, after, queue=False, **QUIET)
+        on_failure(over, ui.outcome.notice, freed(ui))
     entry.stop.click(handlers.on_stop, queue=False, **QUIET)
     if ELSEWHERE:  # there no event reaches the answer: its stream is cut
-        cut = entry.stop.click(None, cancels=running, **QUIET)
+        cut = entry.stop.click(None, js=CUT, cancels=running, **QUIET)
         cut.then(handlers.on_stopped, ui.turns, ui.answered, **QUIET)
 
     for runs in (entry.recorded, entry.more):
@@ -290,10 +294,3 @@ def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
     names: list[Any] = [entry.fields["pinned"], entry.fields["exclude"], entry.pairs.mix]
     page.load(handlers.on_names, None, names, **QUIET)
     ask_tab.select(handlers.on_names, None, names, **QUIET)
-
-
-def _index(event: gr.EventData, count: int) -> int:
-    index = number_in(event, "index")
-    if index is None or not 0 <= index < count:
-        raise gr.Error("There is no such example.", print_exception=False)
-    return index

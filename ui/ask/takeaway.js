@@ -30,13 +30,13 @@ function draw() {
   if (value.link) document.dispatchEvent(new Event('ramole-answered')); // for other tabs
   // A reload asks for the last answer again; a recorded run comes by itself.
   if (!value.link || value.first) return;
-  sessionStorage.setItem('ramole-link', value.link);
+  window.ramoleKept.set('ramole-link', value.link);
   // An address that asks for something else would come back in its place.
   const asks = /[?&](r|run)=/.test(location.hash);
   if (asks && !location.hash.replace(/^#\w*/, '#ask').startsWith(value.link)) {
     history.replaceState(history.state, '', value.link);
   }
-  if (sessionStorage.getItem('ramole-typed') === value.prompt) sessionStorage.removeItem('ramole-typed');
+  if (window.ramoleKept.get('ramole-typed') === value.prompt) window.ramoleKept.remove('ramole-typed');
 }
 watch('value', draw);
 draw();

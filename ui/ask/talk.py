@@ -37,6 +37,7 @@ class Talk:
     def begun(self, session: str, run: Run | None, turns: Turns, on: bool = False) -> Turns:
         """The turns before the question that is asked now: the answer in sight joins those that are
         there, or with `on` becomes the first one; else it is a question of its own."""
+        self.ui.token.leave(session)
         if turns or (on and run is not None and not run.title):
             return self._joined(session, run, turns)
         self.sessions.forget(session)
@@ -60,7 +61,9 @@ class Talk:
 
     def on_new(self, request: gr.Request):
         """End the conversation."""
-        self.sessions.forget(session_of(request))
+        session = session_of(request)
+        self.ui.token.leave(session)
+        self.sessions.forget(session)
         return fresh(self.ui)
 
     def on_pick(
@@ -71,10 +74,13 @@ class Talk:
         numbers = {turn.name: number for number, turn in enumerate(turns, 1)}
         if not turns and RECORDED.fullmatch(name):  # the recorded chat that is seen first
             numbers = {name: int(name.rpartition("-")[2]) + 1}
-        run = self.sessions.earlier(session_of(request), name) if name in numbers else None
-        pick = self.ui.token.picked
-        self.ui.token.left(request)
-        yield from pick(self.ramole, run, number_in(event, "index"), turn=numbers.get(name, 0))
+        session, panel = session_of(request), self.ui.token
+        run = self.sessions.earlier(session, name) if name in numbers else None
+        panel.leave(session)
+        if run is None:
+            yield panel.gone()
+        else:
+            yield from panel.picked(self.ramole, run, number_in(event, "index"), turn=numbers[name])
 
     def connect(self) -> None:
         """The events with their handlers."""

@@ -39,9 +39,13 @@ document.addEventListener('keydown', (event) => {
   const listed = at?.getAttribute('aria-expanded') === 'true';
   if (event.key === 'Escape' && !listed && panel()?.contains(at)) close();
 }, true);
-watch('value', () => panel()?.classList.remove('away'));
+const show = () => panel()?.classList.remove('away');
+watch('value', show);
+// the same token once more: its value is as it was, so that nothing is there to watch
+document.addEventListener('picked', (event) => { if (event.target.closest('#ask-tab')) show(); });
 """
-"""The panel goes away until another token is picked."""
+"""The panel goes away until a token is picked."""
+GONE = "The trace of this earlier answer is no longer kept, so its tokens cannot be opened."
 TABLE = "Contributions and weights as a table"
 CAPTION = (
     '<p class="caption">Each square is one module (to the right) of one layer (upwards); the '
@@ -94,12 +98,6 @@ class TokenPanel:
         """Show a token picked in `view`: the trace at once, the model's explanation later, unless
         another one was picked meanwhile."""
 
-        def on_pick(request: gr.Request, run: Run | None, event: gr.EventData):
-            index = number_in(event, "index")
-            if run is not None:
-                self.latest.put(session_of(request), (index, run.request))
-            return self.shown(run, index)
-
         def on_shown(request: gr.Request, run: Run | None, index: int | None):
             def here() -> bool:
                 picked = self.latest.get(session_of(request))
@@ -109,7 +107,7 @@ class TokenPanel:
             return said if said and here() else {self.likely: gr.skip()}
 
         picked = view.select(
-            on_pick, run, self.all, trigger_mode="always_last", queue=False, **QUIET
+            self.on_pick, run, self.all, trigger_mode="always_last", queue=False, **QUIET
         )
         picked.then(
             on_shown,
@@ -120,9 +118,21 @@ class TokenPanel:
             **QUIET,
         )
 
-    def left(self, request: gr.Request) -> None:
-        """The visitor looks at an answer before this one."""
-        self.latest.drop(session_of(request))
+    def on_pick(self, request: gr.Request, run: Run | None, event: gr.EventData):
+        """Show the trace's values of a token of the newest answer; what runs from another one
+        ends."""
+        session, index = session_of(request), number_in(event, "index")
+        if run is not None:
+            picked = (index, run.request)
+            if self.latest.get(session) != picked:
+                self.what.leave(session)
+            self.latest.put(session, picked)
+        return self.shown(run, index)
+
+    def leave(self, session: str) -> None:
+        """Forget the token that was picked last, and end what runs from it."""
+        self.latest.drop(session)
+        self.what.leave(session)
 
     def picked(
         self, ramole: "Ramole", run: Run | None, index: int | None, *, turn: int = 0
@@ -181,6 +191,10 @@ class TokenPanel:
             self.plot: token_figure(parts[what], present, axes, what=what),
             self.table: gr.Dataframe(value=rows, headers=headers),
         }
+
+    def gone(self) -> dict[Any, Any]:
+        """The panel for a token of an earlier turn whose run is no longer kept."""
+        return {self.token: waiting_html(GONE)}
 
     def closed(self) -> dict[Any, Any]:
         """The panel before any token is picked."""

@@ -15,6 +15,8 @@ from ..charts.palette import places_of
 from ..charts.run import Run
 from ..charts.tokens import Growing, empty_view, view_of_run
 from ..model.reading import FINDING
+from ..parts.asked import ending
+from ..parts.events import free, not_asked_of
 from ..parts.fields import run_and_stop
 from ..parts.markup import notice_html
 from .answer import Shown
@@ -23,6 +25,8 @@ from .found import found_html, timing_html
 from .layout import ON, AskLayout
 from .takeaway import takeaway_of
 
+NOT_ASKED = not_asked_of("#ask-button", "#held", "An answer")
+"""Gradio shows no error of an event that is not queued."""
 BEYOND = "A weight below 0 works against its adapter, and one above 1 makes more of it than it is."
 SAME = "The same answer: no adapter was used above."
 GO_ON = f'To ask about it, tick "{ON}".'
@@ -132,6 +136,14 @@ def done(
     }
 
 
+def part_by_part(run: Run, count: int) -> str:
+    """How a prompt with several tasks was answered; `run` is the last of so many answers."""
+    several, reason = "The prompt asks for several things", run.answer.finish_reason
+    if reason == "eos":
+        return f"{several}: each was answered by its own adapters. The answer has ended."
+    return f"{several}. The answer ended in part {count}: {ending(reason)}."
+
+
 def beside_text(run: Run) -> str | None:
     """What the bare base said; where it is the answer itself, only that; None: it was not asked."""
     if run.beside is None:
@@ -159,6 +171,17 @@ def emptied(ui: AskLayout, *, talking: bool) -> dict[Any, Any]:
     """The buttons as at the start, where no answer came; the notice and what was typed stay."""
     view = {ui.outcome.view: empty_view(), ui.run: None}
     return {**_buttons(ui, running=False, talking=talking), **_beside(ui, None), **view}
+
+
+def failed(ui: AskLayout) -> dict[Any, Any]:
+    """As `emptied`, for `on_failure`."""
+    view = {ui.outcome.view: empty_view(), ui.outcome.beside: ""}
+    return {**freed(ui), **view, ui.outcome.beside_column: gr.update(visible=False)}
+
+
+def freed(ui: AskLayout) -> dict[Any, Any]:
+    """The buttons as no answer is on its way, for `on_failure`."""
+    return {**free(ui.entry.ask, ui.entry.stop), ui.entry.new: gr.update(interactive=True)}
 
 
 def _buttons(

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ class WhatIf:
     weighed: gr.State
     """The adapter whose weight the slider was set to."""
     running: Drawer[threading.Event]
-    """Ends what is on its way."""
+    """Ends the answer that is on its way; what is not here any more is not drawn."""
 
     @classmethod
     def build(cls, sessions: SessionStore) -> "WhatIf":
@@ -166,8 +167,11 @@ class WhatIf:
                 looks = going_on(
                     ramole, run, index, change, cancelled, text=text, address=visitor.address
                 )
-                for look in looks:
-                    yield self._drawn(look)
+                with closing(looks):
+                    for look in looks:
+                        if self.running.get(session) is not cancelled:
+                            break
+                        yield self._drawn(look)
         except RamoleError as error:
             refused(error)
             yield self._emptied(str(error), kind="wrong")
@@ -177,7 +181,8 @@ class WhatIf:
             yield self._emptied(UNEXPECTED, kind="wrong")
         finally:
             cancelled.set()
-        yield self._buttons(running=False)
+        left = self.running.get(session) is not cancelled
+        yield {**(self._emptied("") if left else {}), **self._buttons(running=False)}
 
     def on_moved(self, run: Run | None, index, name, weighed):
         """Set the slider to the adapter's weight at the token, once: the list says its value anew
@@ -203,6 +208,10 @@ class WhatIf:
     def on_stop(self, request: gr.Request):
         """Stop the answer with what came."""
         self.running.end_of(session_of(request))
+
+    def leave(self, session: str) -> None:
+        """End the answer that is on its way, and draw no more of it: its token is not open now."""
+        self.running.drop(session)
 
     def connect(self, ramole: "Ramole", *, run: gr.State) -> None:
         """The events with their handlers."""

@@ -7,7 +7,7 @@ import gradio as gr
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
 from ..parts.errors import html_or_sentence, one_sentence
-from ..parts.events import QUIET, number_in, session_of
+from ..parts.events import CUT, QUIET, free, number_in, on_failure, session_of
 from ..parts.fields import run_and_stop
 from ..parts.markup import notice_html
 from ..session.quota import quota_of
@@ -142,10 +142,13 @@ def _connect(ui: BatchLayout, handlers: BatchHandlers) -> None:
         concurrency_limit=None,
         **QUIET,
     )
-    running.then(handlers.on_end, out.ran, buttons, queue=False, **QUIET)
+    over = running.then(handlers.on_end, out.ran, buttons, queue=False, **QUIET)
+    on_failure(asked, out.notice)
+    for event in (running, over):
+        on_failure(event, out.notice, free(entry.run, entry.stop))
     entry.stop.click(handlers.on_stop, queue=False, **QUIET)
     if ELSEWHERE:  # there no event reaches the run: its stream is cut
-        cut = entry.stop.click(None, cancels=[running], **QUIET)
+        cut = entry.stop.click(None, js=CUT, cancels=[running], **QUIET)
         cut.then(lambda: run_and_stop(running=False), None, buttons, queue=False, **QUIET)
 
     picked = out.picture.select(handlers.on_row, None, out.row, queue=False, **QUIET)

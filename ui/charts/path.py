@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..parts.markup import clipped, escaped
+from .explained import spell
 from .palette import chip_html, ink_of
 from .run import Run
 
@@ -110,7 +111,8 @@ def _layers(run: Run, index: int) -> str:
 def _token(run: Run, index: int) -> str:
     if not run.pieces:
         return "<p>None came.</p>"
-    piece = f'<p class="piece">{escaped(run.pieces[index].strip() or "⏎")}</p>'
+    text = run.pieces[index]
+    piece = f'<p class="piece">{escaped(spell(text.strip(" ") or text))}</p>'
     did = run.did(index)
     if not run.experts:
         return piece + "<p>By the base alone.</p>"

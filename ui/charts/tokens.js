@@ -82,7 +82,8 @@ function describe(value, token, index) {
   const nobody = token.n ? 'no adapter needed' : 'no expert stands out';
   const leader = token.e < 0 ? nobody : 'expert ' + value.experts[token.e].letter + ', ' + value.experts[token.e].name + (token.n ? ', ' + times(token.n[token.e]) : '');
   const said = token.t.trim() || (token.t.includes('\n') ? 'line break' : token.t ? 'space' : ending(value, index) ? 'end of the answer' : 'no text');
-  return { label: said + ': ' + (value.experts.length ? leader : 'base model'), title: ['Token ' + (index + 1), ...named].join('\n') };
+  const by = value.unknown ? '' : ': ' + (value.experts.length ? leader : 'base model');
+  return { label: said + by, title: ['Token ' + (index + 1), ...named].join('\n') };
 }
 
 // The end-of-answer token adds no text, but it was chosen like any other.
@@ -104,6 +105,7 @@ function stackOf(value, shares) {
 
 function drawToken(value, index) {
   const token = value.tokens[index];
+  if (value.plain) return make('span', '', token.t);
   const node = make('span', 'token');
   // A line break must stay one, and yet be something to click.
   const glyph = ending(value, index) ? 'end' : token.t === '' ? '·' : /^\n+$/.test(token.t) ? token.t.replace(/\n/g, '↵\n') : token.t;
@@ -153,6 +155,7 @@ function draw() {
   for (let i = keep; i < value.tokens.length; i++) text.append(drawToken(value, i));
   if (value.running) text.append(make('span', 'caret', '▍'));
   if (!value.tokens.length && !value.running) text.append(make('span', 'empty', value.empty || ''));
+  if (value.plain) text.setAttribute('aria-label', 'Answer');
   shown = { run: value.run, tokens: value.tokens, measure: value.measure };
   drawLegend(value);
   if (value.differs) markDiffering(value, new Set(value.differs));
@@ -189,7 +192,10 @@ function pick(node, wait) {
   mark(node);
   node.focus({ preventScroll: !wait });
   clearTimeout(timer);
-  timer = setTimeout(() => trigger('select', { index: Number(node.dataset.index), run: shown.run }), wait);
+  timer = setTimeout(() => {
+    node.dispatchEvent(new CustomEvent('picked', { bubbles: true }));
+    trigger('select', { index: Number(node.dataset.index), run: shown.run });
+  }, wait);
 }
 
 // The token above or below: the nearest one on the next line of text.
@@ -213,8 +219,8 @@ text.addEventListener('click', (event) => {
 });
 
 // Copied text is the answer's own, without the signs that stand for a line break or the end.
-function plain(nodes) {
-  return [...nodes].map((node) => shown.tokens[Number(node.dataset.index)].t).join('');
+function plain(tokens) {
+  return tokens.map((token) => token.t).join('');
 }
 
 text.addEventListener('copy', (event) => {
@@ -222,11 +228,11 @@ text.addEventListener('copy', (event) => {
   const nodes = [...text.querySelectorAll('.token')].filter((node) => selection.containsNode(node, true));
   if (nodes.length < 2) return;
   event.preventDefault();
-  event.clipboardData.setData('text/plain', plain(nodes));
+  event.clipboardData.setData('text/plain', plain(nodes.map((node) => shown.tokens[Number(node.dataset.index)])));
 });
 
 copy.addEventListener('click', async () => {
-  const words = plain(text.querySelectorAll('.token'));
+  const words = plain(shown.tokens);
   try {
     await navigator.clipboard.writeText(words);
   } catch { // without https the clipboard is not there

@@ -3,6 +3,9 @@
 Neighbours of one expert share one underline and one letter. A pick reaches Python as a `select`
 event whose data are the token's index and the run's name.
 
+Two keys may be added to a value: `unknown`, where it is not known who leads, so that nobody is
+named; and `plain`, where the pieces are text that opens nothing.
+
 The tokens travel as one text that only grows, a token a line, so that Gradio sends what was added
 and walks through nothing.
 """

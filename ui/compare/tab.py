@@ -17,7 +17,16 @@ from ..charts.tokens import empty_view
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts.asked import ending, mixed_words, verdict_html
 from ..parts.errors import UNEXPECTED
-from ..parts.events import QUIET, enter_of, number_in, open_page, session_of
+from ..parts.events import (
+    CUT,
+    QUIET,
+    enter_of,
+    free,
+    number_in,
+    on_failure,
+    open_page,
+    session_of,
+)
 from ..parts.fields import run_and_stop
 from ..parts.link import copies
 from ..parts.markup import escaped, notice_html
@@ -35,7 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 ENTER = enter_of("#compare-button", "#compare-held", "A comparison")
 OPENED = """() => {
-  const last = sessionStorage.getItem('ramole-compared') || '';
+  const last = window.ramoleKept.get('ramole-compared');
   const told = /^#compare[?]q=./.test(location.hash) ? location.hash : last;
   window.ramoleCompares = { told, asks: told && location.hash.startsWith('#compare') };
   return [];
@@ -49,9 +58,7 @@ GO = """() => {
   document.querySelector('#compare-button').click();
 }"""
 """Ask it, unless it could not be read; what was typed meanwhile is not asked."""
-KEEP = (
-    """(copied) => { if (copied?.link) sessionStorage.setItem('ramole-compared', copied.link); }"""
-)
+KEEP = "(copied) => { if (copied?.link) window.ramoleKept.set('ramole-compared', copied.link); }"
 RUNNING = "A comparison is on its way."
 CHOICES = 4
 """Components of a column's choices."""
@@ -242,12 +249,16 @@ def _connect(ui: CompareLayout, handlers: CompareHandlers, here: gr.Tab) -> None
         concurrency_limit=None,
         **QUIET,
     )
+    freed, empty = free(ui.ask, ui.stop), {shown.view: empty_view("") for shown in columns}
+    on_failure(asked, ui.notice)
+    on_failure(running, ui.notice, {**freed, **empty})
     ended = [ui.ask, ui.stop, ui.copy, *heads]
     over = running.then(handlers.on_end, ui.asked, ended, queue=False, **QUIET)
     over.then(None, ui.copy, js=KEEP, queue=False, **QUIET)
+    on_failure(over, ui.notice, freed)
     ui.stop.click(handlers.on_stop, queue=False, **QUIET)
     if ELSEWHERE:  # there no event reaches the answers: their stream is cut
-        cut = ui.stop.click(None, cancels=[running], **QUIET)
+        cut = ui.stop.click(None, js=CUT, cancels=[running], **QUIET)
         cut.then(handlers.on_end, ui.asked, ended, queue=False, **QUIET)
     for shown in columns:
         shown.view.select(

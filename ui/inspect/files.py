@@ -1,19 +1,23 @@
 """Downloads: tables as csv, and all pictures as one HTML page."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 import plotly.io as pio
 
-from ..charts.loads import Side, loads_figure, titles_of
+from ..charts.loads import loads_figure, titles_of
 from ..charts.plots import Table
 from ..parts.asked import decoding_words, mixed_words
 from ..parts.downloads import fresh_folder, write_csv
 from .cuts import CUTS, Seen
 from .layout import AGAINST
 from .words import origin
+
+if TYPE_CHECKING:
+    from .updates import Both
 
 Drawn = tuple[str, str, go.Figure]
 """Title, what to look for, the picture."""
@@ -30,8 +34,8 @@ def write_table(name: str, table: Table, *, into: Path | None = None) -> Path:
     return write_csv(fresh_folder(into) / f"ramole-{name}.csv", headers, rows)
 
 
-def write_page(seen: Seen, sides: Sequence[Side] = (), *, into: Path | None = None) -> Path:
-    """Every picture on a page of its own; `sides`: with the comparison of two runs."""
+def write_page(seen: Seen, both: "Both | None" = None, *, into: Path | None = None) -> Path:
+    """Every picture on a page of its own; `both`: with the comparison of two runs."""
     run = seen.run
     named = "; ".join(titles_of([seen.side], plain=True).values())
     facts = [
@@ -42,8 +46,8 @@ def write_page(seen: Seen, sides: Sequence[Side] = (), *, into: Path | None = No
         ("Answer", run.answer.text),
     ]
     drawn = [(cut.title, cut.look, cut.figure(seen)) for cut in CUTS]
-    if sides:
-        figure = loads_figure(sides, what=seen.grid.what)
+    if both is not None:
+        figure = loads_figure(both.sides, what=both.what)
         drawn.append(("Loads of both runs", AGAINST, figure))
     path = fresh_folder(into) / "ramole-inspect.html"
     path.write_text(page_of("RAMoLE: one answer, taken apart", facts, drawn), "utf-8")

@@ -138,7 +138,7 @@ class InspectHandlers:
         """All pictures as one page."""
         with one_sentence():
             found = self.found(held, values)
-            both = () if pinned is None else sides_of(found, pinned).sides
+            both = None if pinned is None else sides_of(found, pinned)
             return str(write_page(found, both))
 
     def on_trace(self, request: gr.Request, held: Inspected | None):

@@ -54,7 +54,8 @@ class Guess:
         here = run.shares[self.first : self.last + 1] if revealed else []
         experts = run.experts if revealed else []
         view = view_of(self._pieces, here, experts, run=f"guess {self.title}", running=False)
-        return view | {"meaning": ""}  # its strengths are those of shares
+        # its strengths are those of shares; before the answer it is unknown who leads
+        return view | {"meaning": "", "unknown": not revealed}
 
 
 GUESSES: dict[int, Guess] = {

@@ -10,8 +10,8 @@ from ramole_core import shipped
 RESULTS = shipped("results")
 SCORES = ("test2.json", "evaluation_dev.json")
 """Test rows of what ships, else dev rows."""
-FITS, HIDDEN = "iid", "ood"
-"""The two settings: an adapter fits, and it is hidden."""
+FITS, HIDDEN, CROWDED = "iid", "ood", "crowded"
+"""The settings: an adapter fits, it is hidden, and a hundred that mislead are beside the pool."""
 METHODS = {
     "base": "no adapter at all",
     "selection": "the nearest adapter alone, with weight 1",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..charts.palette import INKS, NOBODY
 from .frames import figure, table
-from .measured import FITS, HIDDEN, METHODS, RIVALS, Measured, differences, scores
+from .measured import CROWDED, FITS, HIDDEN, METHODS, RIVALS, Measured, differences, scores
 
 NOT_YET = "<p>Not measured yet; the tab Results says which command does it.</p>"
 OURS = "ramole_plus"
@@ -50,6 +50,7 @@ def scores_html(folder: Path | None = None) -> str:
         + figure(
             table("Differences", ("rival", "an adapter fits", "it is hidden"), compared), AHEAD
         )
+        + crowd_html(folder)
         + gate_html(folder)
     )
 
@@ -58,6 +59,20 @@ def verdicts(folder: Path | None = None) -> list[tuple[str, Measured | None, Mea
     """Each rival with the difference in both settings."""
     fits, hidden = differences(FITS, folder), differences(HIDDEN, folder)
     return [(name, fits.get(name), hidden.get(name)) for name in RIVALS]
+
+
+def crowd_html(folder: Path | None = None) -> str:
+    """How the page's own choice does among adapters that mislead, in a sentence; empty where
+    unmeasured."""
+    found, ahead = scores(CROWDED, folder), differences(CROWDED, folder).get("similarity")
+    if ahead is None or not {OURS, "similarity"} <= found.keys():
+        return ""
+    return (
+        "<p>A third time 100 adapters stood beside the pool: spoilt copies, which show the same "
+        f"examples, and some with random weights. Then <code>similarity</code> has "
+        f"{found['similarity'].said()} and <code>{OURS}</code>, which also asks how adapters "
+        f"respond, {found[OURS].said()}: {ahead.said(signed=True)}, {ahead.verdict}.</p>"
+    )
 
 
 def gate_html(folder: Path | None = None) -> str:

@@ -1,11 +1,16 @@
 """Shared options, scripts and senders of events and HTML components."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal, TypedDict
 
 import gradio as gr
+from gradio.blocks import Block
 from gradio.context import Context
+from gradio.events import Dependency
+
+from .markup import notice_html
 
 
 class Quiet(TypedDict):
@@ -34,19 +39,64 @@ document.addEventListener('keydown', (event) => {  // Gradio's drop zones heed S
 """
 
 
+WAITS = "WHAT is on its way: wait for its end, or press Stop."
 ENTER = """() => {
   const button = document.querySelector('BUTTON');
   const said = document.querySelector('HELD p');
-  said.textContent = button.disabled ? 'WHAT is on its way: wait for its end, or press Stop.' : '';
+  said.textContent = button.disabled ? 'WAITS' : '';
   if (button.disabled) setTimeout(() => { said.textContent = ''; }, 5000); else button.click();
+}"""
+NOT_ASKED = """() => {
+  const running = document.querySelector('BUTTON').disabled;
+  const said = document.querySelector('HELD p');
+  if (said.querySelector('button')) return;  // a question that is kept is named there already
+  said.textContent = running ? 'WAITS' : 'That was not asked: the server is busy. Try again.';
+  setTimeout(() => { if (!said.querySelector('button')) said.textContent = ''; }, 5000);
 }"""
 HELD = '<p class="notice quiet" role="status"></p>'
 """Where a key that does nothing now says why."""
+FAILED = (
+    "That failed: a value among the settings may be out of range, or the server is busy. Correct "
+    "the value, or try again."
+)
+"""What is said where an event failed outside its handler."""
+CUT = "() => { window.ramoleCut = Date.now(); }"
+"""Script of a Stop that cuts a stream, which Gradio counts as a failure."""
+RESTORED = "() => Date.now() - (window.ramoleCut || 0) < 10000 ? [] : VALUES"
 
 
 def enter_of(button: str, held: str, what: str) -> str:
     """Script of a text field: Enter presses the button, and says in `held` where it cannot."""
-    return ENTER.replace("BUTTON", button).replace("HELD", held).replace("WHAT", what)
+    return _filled(ENTER, button, held, what)
+
+
+def not_asked_of(button: str, held: str, what: str) -> str:
+    """Script for an event that was refused and asks nothing: it says so in `held`."""
+    return _filled(NOT_ASKED, button, held, what)
+
+
+def _filled(script: str, button: str, held: str, what: str) -> str:
+    said = script.replace("WAITS", WAITS).replace("WHAT", what)
+    return said.replace("BUTTON", button).replace("HELD", held)
+
+
+def on_failure(
+    event: Dependency, notice: gr.HTML, values: Mapping[Block, object] | None = None
+) -> None:
+    """Where the event fails outside its handler, say so in `notice`, and give these components
+    these values.
+
+    Gradio's page then runs no `then`. All of it is done in the browser: a server that is busy
+    refuses the next call as well.
+    """
+    given = {notice: notice_html(FAILED, kind="wrong"), **(values or {})}
+    script = RESTORED.replace("VALUES", json.dumps([*given.values()]))
+    event.failure(None, None, [*given], js=script, queue=False, **QUIET)
+
+
+def free(run: gr.Button, stop: gr.Button) -> dict[Block, object]:
+    """For `on_failure`: nothing is on its way (`run_and_stop`)."""
+    return {run: gr.update(interactive=True), stop: gr.update(interactive=False)}
 
 
 def open_page() -> gr.Blocks:
@@ -90,3 +140,11 @@ def number_in(event: gr.EventData, name: str) -> int | None:
     said = event._data if isinstance(event._data, dict) else {}
     number = said.get(name)
     return number if isinstance(number, int) else None
+
+
+def place_in(event: gr.EventData, count: int) -> int:
+    """The index of one of so many examples that was pressed; raises gr.Error for any other."""
+    index = number_in(event, "index")
+    if index is None or not 0 <= index < count:
+        raise gr.Error("There is no such example.", print_exception=False)
+    return index

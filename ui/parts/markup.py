@@ -34,12 +34,19 @@ def description_of(card: "AdapterCard", *, most: int, sentence: bool = False) ->
 
 def notice_html(text: str, *, kind: str = "quiet", share: float | None = None) -> str:
     """A sentence: `quiet`, `busy`, `ready` or `wrong`; nothing for an empty one. `share` of the
-    work that is done, 0 to 1: a bar, and its number behind the sentence."""
+    work that is done, 0 to 1: a bar, and its number behind the sentence.
+
+    That number, and a count behind "…" of a busy one, change many times a second: a screen reader
+    is spared them.
+    """
     if not text:
         return ""
     role = "alert" if kind == "wrong" else "status"
+    words, dots, count = text.partition("… ") if kind == "busy" else (text, "", "")
+    said = html.escape(words + dots)
+    said += f'<span aria-hidden="true">{html.escape(count)}</span>' if count else ""
     if share is None:
-        return f'<p class="notice {kind}" role="{role}">{html.escape(text)}</p>'
-    said = f"{html.escape(text)} <span class='share'>{100 * share:.0f} %</span>"
+        return f'<p class="notice {kind}" role="{role}">{said}</p>'
+    said += f" <span class='share' aria-hidden=\"true\">{100 * share:.0f} %</span>"
     bar = f'<progress class="work" max="1" value="{share:.2f}" aria-label="Work done"></progress>'
     return f'<p class="notice {kind}" role="{role}">{said}</p>{bar}'

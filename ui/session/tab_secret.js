@@ -1,17 +1,9 @@
 // A browser tab is one visitor, a reload included: a secret that only this tab knows goes with its calls.
 (() => {
-  const known = () => {
-    try {
-      return sessionStorage;
-    } catch { // a browser that keeps nothing: each load is a visitor of its own
-      return null;
-    }
-  };
-  const kept = known();
   const bytes = () => [...crypto.getRandomValues(new Uint8Array(16))];
   const fresh = () => bytes().map((byte) => byte.toString(16).padStart(2, '0')).join('');
-  const secret = kept?.getItem('ramole-tab') || fresh();
-  kept?.setItem('ramole-tab', secret);
+  const secret = window.ramoleKept.get('ramole-tab') || fresh();
+  window.ramoleKept.set('ramole-tab', secret);
   const send = window.fetch;
   window.fetch = (what, how) => {
     const asked = what instanceof Request ? what : null;
