@@ -458,11 +458,11 @@ def test_typed_examples_are_lines():
 # Taking away
 
 
-def test_a_bundle_holds_the_adapter_and_nothing_else_and_can_be_added_again(ramole, tmp_path):
+def test_a_bundle_holds_the_adapter_and_nothing_else_and_can_be_added_again(ramole):
     folder = ramole.pool.card("squad").folder
     (folder / "secret.txt").write_text("not to be taken")
-    first = write_bundle(folder, "squad", into=tmp_path / "out")
-    second = write_bundle(folder, "squad", into=tmp_path / "out")
+    first = write_bundle(folder, "squad")
+    second = write_bundle(folder, "squad")
     assert first != second and first.read_bytes() == second.read_bytes()
     with zipfile.ZipFile(first) as bundle:
         names = {Path(name).name for name in bundle.namelist()}
