@@ -68,7 +68,7 @@ def main(found: Evaluation, *, brief: bool = False) -> list[Table]:
     if brief:
         columns = {key: one for key, one in columns.items() if not one.signed}
         rows = {name: row for name, row in rows.items() if name in BRIEF}
-        note = f"{meanings}`perfect` is the right adapter alone. Intervals are over rows."
+        note = f"{meanings}Bold: best mix; perfect: the right adapter. Intervals are over rows."
     return tables("Mean score of each method, by setting", "method", columns, {"": rows}, note)
 
 
