@@ -26,6 +26,7 @@ from tests.browser import (
     visits,
 )
 from tests.fake_ramole import LAYERS, MODULES, WORDS
+from tests.serving import wait_until
 from ui.charts.explained import spell
 from ui.parts.events import FAILED
 
@@ -713,6 +714,17 @@ def test_a_second_token_opens_while_the_model_is_asked_about_the_first(quick, vi
     quick.gate.touch()
     expect(page.locator("#likely .chosen code")).to_have_text(spell(WORDS[4]))
     expect(page.locator("#token h2")).to_contain_text("Token 5 of 8")
+    # of two that are picked before the first is there the second stays
+    held = []
+    page.route("**/gradio_api/run/**", lambda route: held.append(route))
+    for count, n in enumerate((1, 6), 1):
+        page.locator("#answer .token").nth(n).click()
+        wait_until(lambda: page.wait_for_timeout(20) or len(held) == count, seconds=60)  # noqa: B023
+    page.unroute("**/gradio_api/run/**")
+    held[0].fulfill(response=held[0].fetch())
+    held[1].continue_()
+    expect(page.locator("#likely .chosen code")).to_have_text(spell(WORDS[6]))
+    expect(page.locator("#token h2")).to_contain_text("Token 7 of 8")
 
     # a method's own options are asked with
     page.locator("#more > button").click()

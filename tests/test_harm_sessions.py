@@ -12,7 +12,7 @@ from tests.serving import REPOSITORY
 from ui.middleware.routes import RULES, Table, unused
 
 SCRIPT = '''
-import json, tempfile, tracemalloc
+import inspect, json, tempfile, tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 import gradio as gr
@@ -72,8 +72,15 @@ names = ["first", *(f"more{n}" for n in range(2040))]
 told |= {"remembered": sum(name in states for name in names)}
 told |= {"last": "more2039" in states, "first": "first" in states, "early": "more9" in states}
 told |= {"routes": list(paths(page.app.routes))}
+told["picks"] = {}
+for event in page.fns.values():
+    given = inspect.signature(event.fn).parameters.values() if event.fn else ()
+    if any(one.annotation is gr.EventData for one in given):
+        told["picks"][event.fn.__qualname__] = event.trigger_mode
 print(json.dumps(told))
 '''
+
+PICKS = (".on_pick", ".on_open", ".on_row")
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +106,13 @@ def test_a_session_takes_little_memory_and_has_its_own_state(told):
 def test_of_sessions_without_end_those_with_a_page_and_the_latest_are_remembered(told):
     assert told["remembered"] == 2000
     assert told["last"] and told["first"] and not told["early"]
+
+
+def test_of_two_picks_the_last_is_answered(told):
+    """With `always_last` Gradio sends the first one's data for the last; with `once` none of it."""
+    picks = {name: mode for name, mode in told["picks"].items() if name.endswith(PICKS)}
+    assert len(picks) == 7 and set(picks.values()) == {"multiple"}
+    assert "always_last" not in told["picks"].values()
 
 
 def test_every_route_of_gradio_is_served_or_known_to_be_unused(told):

@@ -221,12 +221,31 @@ def test_a_token_of_an_earlier_turn_opens_like_one_of_the_newest_answer(visit):
     for turn, run, number in ((visit.turns[0], first, 1), (visit.turns[1], second, 2)):
         opened, explained = visit.pick(turn.name, 3)
         assert f"Turn {number}, token 4 of 8" in opened[token]
-        plain, _ = list(visit.ui.token.picked(visit.ramole, run, 3))
+        plain, _ = list(visit.ui.token.picked(visit.ramole, "me", run, 3, turn=0))
         assert opened[token].replace(f"Turn {number}, t", "T") == plain[token]
         assert 'class="chosen"' in explained[likely]
         trace = run.answer.trace
         visit.pick(turn.name, 3)
         assert visit.ramole.explained_at == (trace.prompt_length + 2, trace.token_ids)
+
+
+def test_of_two_tokens_of_earlier_turns_the_one_picked_last_is_explained(visit):
+    visit.ask("one")
+    visit.go_on()
+    visit.ask("two")
+    visit.ask("three")
+    first, second = (
+        visit.handlers.talk.on_pick(
+            visit.request, visit.turns, SimpleNamespace(_data={"run": turn.name, "index": 3})
+        )
+        for turn in visit.turns
+    )
+    token, likely = visit.ui.token.token, visit.ui.token.likely
+    assert "Turn 1, token 4 of 8" in next(first)[token]
+    assert "Turn 2, token 4 of 8" in next(second)[token]
+    assert list(first) == [], "its explanation would stand under the other token"
+    (explained,) = second
+    assert 'class="chosen"' in explained[likely]
 
 
 def test_nobody_else_sees_my_turns_and_they_go_with_me(visit):

@@ -179,7 +179,7 @@ def test_what_is_not_there_is_refused(run, chosen):
 def test_the_panel_offers_what_the_answer_has_and_says_what_is_wrong(ramole, run):
     handlers = asking(ramole)
     what, panel = handlers.ui.token.what, handlers.ui.token
-    *_, told = panel.picked(ramole, run, 2)
+    told = panel.said(ramole, run, 2)
     opened = panel.opened(run, 2)
     assert opened[what.adapter]["choices"] == [NOTHING, ALL, *run.experts]
     assert opened[what.layer]["choices"][1:] == ["0", "1", "2", "3", "4"]

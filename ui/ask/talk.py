@@ -80,7 +80,8 @@ class Talk:
         if run is None:
             yield panel.gone()
         else:
-            yield from panel.picked(self.ramole, run, number_in(event, "index"), turn=numbers[name])
+            index, turn = number_in(event, "index"), numbers[name]
+            yield from panel.picked(self.ramole, session, run, index, turn=turn)
 
     def connect(self) -> None:
         """The events with their handlers."""
@@ -93,7 +94,7 @@ class Talk:
             ui.turns,
             ui.token.all,
             concurrency_limit=PICKS,
-            trigger_mode="always_last",
+            trigger_mode="multiple",
             **QUIET,
         )
 

@@ -99,15 +99,12 @@ class TokenPanel:
         another one was picked meanwhile."""
 
         def on_shown(request: gr.Request, run: Run | None, index: int | None):
-            def here() -> bool:
-                picked = self.latest.get(session_of(request))
-                return run is not None and picked == (index, run.request)
-
+            here = self.here(session_of(request), run, index)
             said = self.said(ramole, run, index, here=here) if here() else {}
             return said if said and here() else {self.likely: gr.skip()}
 
         picked = view.select(
-            self.on_pick, run, self.all, trigger_mode="always_last", queue=False, **QUIET
+            self.on_pick, run, self.all, trigger_mode="multiple", queue=False, **QUIET
         )
         picked.then(
             on_shown,
@@ -122,12 +119,17 @@ class TokenPanel:
         """Show the trace's values of a token of the newest answer; what runs from another one
         ends."""
         session, index = session_of(request), number_in(event, "index")
+        here = self.here(session, run, index)
         if run is not None:
-            picked = (index, run.request)
-            if self.latest.get(session) != picked:
+            if not here():
                 self.what.leave(session)
-            self.latest.put(session, picked)
-        return self.shown(run, index)
+            self.latest.put(session, (index, run.request))
+        shown = self.shown(run, index)
+        return shown if run is None or here() else {self.token: gr.skip()}
+
+    def here(self, session: str, run: Run | None, index: int | None) -> Callable[[], bool]:
+        """Whether this is still the token that was picked last."""
+        return lambda: run is not None and self.latest.get(session) == (index, run.request)
 
     def leave(self, session: str) -> None:
         """Forget the token that was picked last, and end what runs from it."""
@@ -135,11 +137,14 @@ class TokenPanel:
         self.what.leave(session)
 
     def picked(
-        self, ramole: "Ramole", run: Run | None, index: int | None, *, turn: int = 0
+        self, ramole: "Ramole", session: str, run: Run, index: int | None, *, turn: int
     ) -> Iterator[dict[Any, Any]]:
-        """The trace's values, and then the model's explanation; `turn` as for `token_html`."""
+        """The trace's values, and then the model's explanation, while it is the token that was
+        picked last; `turn` as for `token_html`."""
+        self.latest.put(session, (index, run.request))
+        here = self.here(session, run, index)
         yield self.shown(run, index, turn=turn)
-        if said := self.said(ramole, run, index):
+        if (said := self.said(ramole, run, index, here=here)) and here():
             yield said
 
     def shown(self, run: Run | None, index: int | None, *, turn: int = 0) -> dict[Any, Any]:

@@ -151,6 +151,8 @@ def _connect(ui: BatchLayout, handlers: BatchHandlers) -> None:
         cut = entry.stop.click(None, js=CUT, cancels=[running], **QUIET)
         cut.then(lambda: run_and_stop(running=False), None, buttons, queue=False, **QUIET)
 
-    picked = out.picture.select(handlers.on_row, None, out.row, queue=False, **QUIET)
+    picked = out.picture.select(
+        handlers.on_row, None, out.row, trigger_mode="multiple", queue=False, **QUIET
+    )
     picked.then(None, js=SHOW.format("batch-row"), **QUIET)
     downloads.connect([out.jsonl, out.csv], handlers.on_take)

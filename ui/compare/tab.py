@@ -262,7 +262,7 @@ def _connect(ui: CompareLayout, handlers: CompareHandlers, here: gr.Tab) -> None
         cut.then(handlers.on_end, ui.asked, ended, queue=False, **QUIET)
     for shown in columns:
         shown.view.select(
-            handlers.on_pick, ui.asked, ui.token, trigger_mode="always_last", queue=False, **QUIET
+            handlers.on_pick, ui.asked, ui.token, trigger_mode="multiple", queue=False, **QUIET
         )
     names = [part for shown in columns for part in (shown.adapters, shown.without)]
     named = page.load(handlers.on_names, None, names, js=OPENED, **QUIET)

@@ -198,7 +198,7 @@ def _connect(ui: InspectLayout, handlers: InspectHandlers, here: gr.Tab, asked: 
             handlers.on_pick,
             ui.held,
             [ui.token, ui.marks],
-            trigger_mode="always_last",
+            trigger_mode="multiple",
             queue=False,
             **QUIET,
         )

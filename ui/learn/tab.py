@@ -144,7 +144,7 @@ def _connect(ui: LearnLayout, handlers: LearnHandlers, here: gr.Tab) -> None:
         handlers.on_pick,
         [ui.steps, ui.picked, ui.what, ui.off],
         [ui.picked, *ui.looked_at],
-        trigger_mode="always_last",
+        trigger_mode="multiple",
         queue=False,
         **QUIET,
     )

@@ -154,7 +154,8 @@ def _connect(ui: PoolLayout, handlers: PoolHandlers, pool_tab: gr.Tab) -> None:
         concurrency_id="list",
         **QUIET,
     )
-    ui.cards.click(handlers.on_open, None, name, **QUIET).then(None, js=SHOW_DETAIL)
+    opened = ui.cards.click(handlers.on_open, None, name, trigger_mode="multiple", **QUIET)
+    opened.then(None, js=SHOW_DETAIL)
     name.change(handlers.on_choose, name, details.shown, **QUIET).then(None, js=SHOW_DETAIL)
     for zone in (dropping.files, dropping.folder):
         words = [dropping.name, dropping.lines]
