@@ -46,6 +46,10 @@ document.addEventListener('picked', (event) => { if (event.target.closest('#ask-
 """
 """The panel goes away until a token is picked."""
 GONE = "The trace of this earlier answer is no longer kept, so its tokens cannot be opened."
+NOT_YET = (
+    "A token can be opened once its answer has ended; where it has, the server has forgotten it: "
+    "ask again."
+)
 TABLE = "Contributions and weights as a table"
 CAPTION = (
     '<p class="caption">Each square is one module (to the right) of one layer (upwards); the '
@@ -150,7 +154,7 @@ class TokenPanel:
     def shown(self, run: Run | None, index: int | None, *, turn: int = 0) -> dict[Any, Any]:
         """The trace's values of a token of the answer."""
         if run is None or index is None or not 0 <= index < len(run.pieces):
-            return {self.token: waiting_html("A token can be opened once its answer has ended.")}
+            return {self.token: waiting_html(NOT_YET)}
         known = run.explained.get(index)
         return {**self.opened(run, index, turn=turn), self.likely: _likely(known, run, index)}
 

@@ -58,6 +58,10 @@ GO = """() => {
   document.querySelector('#compare-button').click();
 }"""
 """Ask it, unless it could not be read; what was typed meanwhile is not asked."""
+NOT_YET = (
+    "A token can be opened once all answers have ended; where they have, the server has forgotten "
+    "them: press Compare again."
+)
 KEEP = "(copied) => { if (copied?.link) window.ramoleKept.set('ramole-compared', copied.link); }"
 RUNNING = "A comparison is on its way."
 CHOICES = 4
@@ -178,7 +182,7 @@ class CompareHandlers:
         name, _, column = str(said.get("run", "")).rpartition("-")
         index = number_in(event, "index")
         if asked is None or name != asked.name or not column.isdigit() or index is None:
-            return notice_html("A token can be opened once all answers have ended.")
+            return notice_html(NOT_YET)
         runs = dict(enumerate(asked.runs))
         run = runs.get(int(column))
         if run is None or not 0 <= index < len(run.pieces):
