@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent
 FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 VIEWS = {"light": (1280, 1000), "dark": (1280, 1000), "phone": (390, 1100)}
 """Width and height."""
-TOKEN = 1
+TOKEN = 2
 
 
 def ask(page: Page, view: str) -> None:

@@ -243,6 +243,15 @@ def full(place: Place) -> None:
         place.upload("eve", EVIL)
 
 
+def test_what_the_operator_gave_takes_no_room_of_the_sessions():
+    place = Place(all_mb=10)
+    place.pool.cards += [card(f"shared{n}", None, 3 * MIB) for n in range(5)]
+    for who in ("ann", "ben"):
+        place.upload(who, HOME, mb=4)
+    with pytest.raises(AdapterRefused, match="no room left"):
+        place.upload("cid", WORK, mb=4)
+
+
 def test_who_gives_signs_of_life_is_never_evicted():
     place = Place(places=1 + 1)
     place.upload("ann", HOME)

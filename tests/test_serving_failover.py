@@ -13,6 +13,7 @@ from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import Busy
 from ramole_core.serving import remote_stream, wire
 from ramole_core.serving.engine_server import EngineServer
+from ramole_core.serving.fleet import EngineLost
 from ramole_core.serving.opening import engines_over
 from tests.test_ramole import TASKS, write_lora
 from tests.thread_fleet import ThreadFleet
@@ -258,6 +259,51 @@ def test_one_that_is_cancelled_ends_with_what_it_has(pair):
     for _, item in many.stream_batch([request, request], cancelled=lambda: len(told) > 4):
         (ending if isinstance(item, Generation) else told).append(item)
     assert {item.finish_reason for item in ending} == {"cancelled"} and len(ending) == 2
+
+
+def test_one_whose_engine_is_lost_while_it_is_cancelled_goes_to_no_other(pair, monkeypatch):
+    _, many, fleet = pair
+    answer, stopped = fleet.answer, []
+
+    def lost(key, job, receive):
+        if stopped:
+            return answer(key, job, receive)
+        end = answer(key, job, lambda items: None if stopped else receive(items))
+
+        def cancel():
+            stopped.append(key)
+            end()
+            receive([EngineLost(key)])
+
+        return cancel
+
+    monkeypatch.setattr(fleet, "answer", lost)
+    request, told = replace(REQUESTS[0], max_new_tokens=40), []
+    for _, item in many.stream_batch([request], cancelled=lambda: len(told) > 4):
+        told.append(item)
+    assert told[-1].finish_reason == "cancelled" and told[-1].new_tokens < 40
+    assert len(fleet.jobs) == 1
+
+
+def test_one_that_fails_at_its_engine_ends_alone_and_is_raised_at_the_end(pair, monkeypatch):
+    alone, many, fleet = pair
+    answer, failing = fleet.answer, [True]
+
+    def fail(key, job, receive):
+        if not failing:
+            return answer(key, job, receive)
+        failing.clear()
+        receive([RamoleError("This one needs more room.")])
+        return lambda: None
+
+    monkeypatch.setattr(fleet, "answer", fail)
+    came = []
+    with pytest.raises(RamoleError, match="needs more room"):
+        for index, item in many.stream_batch([REQUESTS[0], REQUESTS[2]]):
+            came.append((index, item))
+    assert {index for index, _ in came} == {1}
+    assert came[-1][1].text == alone.generate([REQUESTS[2]])[0].text
+    assert not many.engines._placing._load
 
 
 def test_who_goes_leaves_nothing_behind(pair):

@@ -129,15 +129,18 @@ class RemoteStream:
         self._open: list[RemoteRequest] = []
         self._next = 0
         self._stopped = False
+        self._fault: Exception | None = None
 
     def __iter__(self) -> Iterator[tuple[int, Step | Generation]]:
-        """Every token and answer, with the index of its request; raises its errors."""
+        """Every token and answer, with its request's index; an error is raised once all ended."""
         try:
             while self._open or self._next < len(self._asked):
                 if not self._stopped and self._cancelled():
                     self._stop()
                 self._feed()
                 yield from self._take()
+            if self._fault is not None:
+                raise self._fault
         finally:
             for one in list(self._open):
                 one.cancel()
@@ -159,9 +162,8 @@ class RemoteStream:
             contents = {c.checksum for turn in prepared.turns for c in turn.candidates}
             one.held.enter_context(self._hold(sorted(contents)))
             self._send(one)
-        now = time.monotonic()
-        for one in self._open:
-            if one.retry_at is not None and one.retry_at <= now:
+        for one in list(self._open) if not self._stopped else ():
+            if one.retry_at is not None and one.retry_at <= time.monotonic():
                 self._send(one)
 
     def _send(self, one: RemoteRequest) -> None:
@@ -173,7 +175,7 @@ class RemoteStream:
         if not keys:
             one.waits = now if one.waits is None else one.waits
             if now - one.waits > MAX_WAIT_SECONDS:
-                raise NoEngine(MAX_WAIT_SECONDS)
+                self._fail(one, NoEngine(MAX_WAIT_SECONDS))
             one.retry_at = now + RETRY_SECONDS
             return
         one.waits = None
@@ -235,7 +237,7 @@ class RemoteStream:
         elif isinstance(item, Busy):
             self._crowded(one, item)
         else:
-            raise item
+            self._fail(one, item)
         return None
 
     def _step(self, one: RemoteRequest, step: Step) -> Step | None:
@@ -265,11 +267,12 @@ class RemoteStream:
         self._moved()
         one.fruitless += 1
         if one.fruitless > MAX_LOST:
-            raise RamoleError(
+            told = (
                 f"{one.fruitless} engines ended while they had this request, and none came to its "
                 "next token; ask for something else, and see why they ended."
             )
-        if self._stopped:
+            self._fail(one, RamoleError(told))
+        elif self._stopped:
             one.retry_at = time.monotonic()
         else:
             self._send(one)
@@ -282,6 +285,11 @@ class RemoteStream:
             self._leave(one)
             raise busy
         one.retry_at = time.monotonic() + RETRY_SECONDS
+
+    def _fail(self, one: RemoteRequest, error: Exception) -> None:
+        """End a request that failed; the others go on."""
+        self._leave(one)
+        self._fault = self._fault or error
 
     def _leave(self, one: RemoteRequest) -> None:
         if one in self._open:

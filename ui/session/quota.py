@@ -239,7 +239,7 @@ class Quota:
         return [*near, *others]
 
     def _uses(self, removed: Kept | None = None, *, staying: str | None = None) -> list[Use]:
-        """Each owner's use; `staying` may not be evicted."""
+        """Each owner's use; `staying` may not be evicted. What the operator gave has no size."""
         sizes: dict[str | None, list[int]] = defaultdict(list)
         for card in self.pool.all_cards():
             if not card.sample:
@@ -254,7 +254,7 @@ class Quota:
                 owner=owner,
                 address=self._addresses.get(owner or "", ""),
                 adapters=len(sizes[owner]),
-                bytes=sum(sizes[owner]) + kept[owner],
+                bytes=sum(sizes[owner]) + kept[owner] if owner else 0,
                 silent=None if owner == staying else self._silence(owner),
             )
             for owner in {**sizes, **kept}
