@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import chromadb
 import numpy as np
@@ -13,6 +14,7 @@ from pytest import approx
 
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval import AdapterIndex, Hit, Retriever
+from ramole_core.retrieval.collection import IndexBroken
 from ramole_core.retrieval.examination import SUM
 from tests.retrieval_fakes import D, FakeCard, FakeEncoder, FakePool
 
@@ -176,6 +178,31 @@ def test_a_collection_deleted_under_us_is_rebuilt(retriever: Retriever, tmp_path
     before = retriever.retrieve("a", k=2)
     chromadb.PersistentClient(str(tmp_path / "chroma")).delete_collection("adapters")
     assert retriever.retrieve("a", k=2) == before
+
+
+def test_an_index_whose_rebuilding_failed_is_repaired_by_the_next_who_asks(
+    retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = {hit.name for hit in retriever.retrieve("one", 9)}
+    index, written = retriever._kept._index, []
+    upsert = index.upsert
+
+    def write_one(entries):
+        if written:
+            raise IndexBroken("the disk is full")
+        written.append(upsert(entries))
+
+    def broken(*args, **named):
+        raise IndexBroken("it broke")
+
+    monkeypatch.setattr("ramole_core.retrieval.kept_index._CHUNK", 1)
+    monkeypatch.setattr(index, "query", broken)
+    monkeypatch.setattr(index, "read", Mock(side_effect=[IndexBroken("it broke"), {}]))
+    monkeypatch.setattr(index, "upsert", write_one)
+    with pytest.raises(IndexBroken, match="full"):
+        retriever.retrieve("one", 9)
+    monkeypatch.undo()
+    assert {hit.name for hit in retriever.retrieve("one", 9)} == everything
 
 
 def test_the_index_follows_the_pool(

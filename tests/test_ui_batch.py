@@ -7,14 +7,16 @@ import pickle
 import re
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gradio.utils import get_upload_folder
 
-from ramole_core import Ramole, RamoleError, Request
+from ramole_core import Generation, Ramole, RamoleError, Request
 from ramole_core.base.shapes import read_shapes
+from ramole_core.selection.part_stream import join
 from tests.conftest import tiny_settings
 from tests.fake_ramole import WORDS, FakeRamole, gate_of
 from tests.test_ramole import write_lora
@@ -237,6 +239,18 @@ def test_a_run_has_every_row_in_the_order_of_the_file_with_what_it_used():
         assert item.text == "".join(WORDS[:length])
     assert run.items[0].answer.trace is None  # 2,000 of them would fill the memory
     assert not run.error and run.speed > 0 and run.elapsed == run.seconds
+
+
+def test_a_row_that_was_answered_part_by_part_keeps_no_trace():
+    ramole = FakeRamole()
+    run = run_of(batch_of(ramole, "This. That.\n"), owner=None)
+    asked = [Request("This.", trace=True), Request("That.", trace=True)]
+    answers = [one for _, one in ramole.stream_batch(asked) if isinstance(one, Generation)]
+    assert all(one.trace for one in answers)
+    batch_run._take(run, run.items[0], join([replace(one, part="x") for one in answers]))
+    answer = run.items[0].answer
+    assert all(part.text for part in answer.parts) and len(answer.parts) == 2
+    assert [part.trace for part in (answer, *answer.parts)] == [None] * 3
 
 
 def test_a_row_that_runs_shows_its_adapters_weights_and_text_so_far():

@@ -135,6 +135,7 @@ class KeptIndex:
             try:
                 report = self._repair(None, start)
             except IndexBroken as error:
+                self._checked = False  # whoever comes waits for it, or repairs it
                 self._index.wipe()
                 report = self._repair(str(error), start)
             self._checked = True

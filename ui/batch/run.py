@@ -257,7 +257,8 @@ def _take(run: BatchRun, item: RowRun, came: object) -> None:
                 item.told[name] = item.told.get(name, 0) + pair
     elif isinstance(came, Generation):
         item.experts, item.scores = tuple(came.adapters), tuple(came.scores)
-        item.answer = replace(came, trace=None)
+        parts = tuple(replace(part, trace=None) for part in came.parts)
+        item.answer = replace(came, trace=None, parts=parts)
         item.state = "stopped" if came.finish_reason == "cancelled" else "answered"
         if isinstance(item.row, BatchRow):
             answered(item.row.request, came)
