@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import inspect
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -23,6 +25,7 @@ from tests.serving import REPOSITORY, client_of, fake, free_port
 from ui.api import fields
 from ui.api.answers import batched, streamed
 from ui.api.asking import ask_endpoint
+from ui.api.endpoints import Endpoints
 from ui.serve import drop_old, passwords
 
 ENDPOINTS = {
@@ -126,6 +129,16 @@ def test_options_reach_the_request_of_a_method_that_has_them(monkeypatch, option
     other = fields.checked(fields.Ask, prompt="hi", method="mixture", options={"slow": True})
     with pytest.raises(RamoleError, match="no option 'slow'; its options are warmth, rounds"):
         fields.refuse_unknown_options(ramole, other)
+
+
+def test_a_call_that_says_no_length_asks_for_no_more_than_the_server_gives():
+    ramole = FakeRamole()
+    for most, usual in ((64, 64), (512, 128)):
+        ramole.settings = ramole.settings.model_copy(update={"max_new_tokens": most})
+        parameters = inspect.signature(ask_endpoint(Mock(), ramole)).parameters
+        assert parameters["max_new_tokens"].default == usual
+        list(Endpoints(ramole).ask_batch(["hi"], method="base"))
+        assert ramole.requests[-1].max_new_tokens == usual
 
 
 PARTS = {

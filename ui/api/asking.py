@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ramole_core import askable_fields
+from ramole_core import Request, askable_fields
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -46,7 +46,8 @@ Answer = Callable[[Mapping[str, object], gr.Request | None], Iterator[Any]]
 
 def ask_endpoint(answer: Answer, ramole: "Ramole") -> Callable[..., Iterator[Any]]:
     """A function for `gr.api` with a parameter for each field; `answer` gets the given ones."""
-    fields = askable_fields()
+    fields = {**askable_fields()}
+    fields["max_new_tokens"] = fields["max_new_tokens"][0], usual_length(ramole)
     names = [*FIRST, *(name for name in fields if name not in FIRST)]
 
     def ask(*given, **named) -> Iterator[Any]:
@@ -61,6 +62,11 @@ def ask_endpoint(answer: Answer, ramole: "Ramole") -> Callable[..., Iterator[Any
     said = [f"    {name}: {fields[name][0].help}{more.get(name, '')}" for name in names]
     ask.__doc__ = "\n".join([ABOUT, "Args:", *said, RETURNS])
     return ask
+
+
+def usual_length(ramole: "Ramole") -> int:
+    """The longest answer where a call says none: a request's default, or what the server gives."""
+    return min(Request.max_new_tokens, ramole.settings.max_new_tokens)
 
 
 def _parameter(name: str, takes: Any, default: object) -> inspect.Parameter:

@@ -20,7 +20,7 @@ from ..pool.intake import judge
 from ..session.quota import quota_of
 from ..watch.events import retrieved
 from .answers import batched, card_of, hit_of, streamed
-from .asking import ask_endpoint
+from .asking import ask_endpoint, usual_length
 from .fields import (
     Ask,
     Named,
@@ -59,7 +59,7 @@ class Endpoints:
         prompts: list[str | dict],
         method: str = DEFAULT_METHOD,
         k: int = 3,
-        max_new_tokens: int = 128,
+        max_new_tokens: int | None = None,
         request: gr.Request | None = None,
     ) -> list[dict]:  # pyright: ignore[reportInvalidTypeForm] of one step
         """
@@ -70,13 +70,15 @@ class Endpoints:
             prompts: Up to 64; each a string, or an object with prompt and other parameters of /ask.
             method: For the prompts that name none: ramole_plus, ramole, mixture, base, ...
             k: How many adapters to retrieve for the prompts that do not say.
-            max_new_tokens: The longest answer, in tokens, for the prompts that do not say.
+            max_new_tokens: The longest answer, in tokens, for the prompts that do not say; unset:
+                128, or the server's limit where that is less.
         Returns:
             For each prompt, in order: text, adapters, method, finish_reason, tokens and seconds; or
             error, a sentence, for one that cannot be asked.
         """
         with one_sentence(markup=False), self.call(request) as visitor:
-            defaults = {"method": method, "k": k, "max_new_tokens": max_new_tokens}
+            length = max_new_tokens or usual_length(self.ramole)
+            defaults = {"method": method, "k": k, "max_new_tokens": length}
             answers = batched(
                 self.ramole, prompts, defaults, owner=visitor.owner, address=visitor.address
             )
