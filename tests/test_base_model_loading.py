@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 from transformers.pytorch_utils import Conv1D
 
-from ramole_core.base.convert import convert_gguf, mend_tokenizer
+from ramole_core.base.convert import convert_gguf, end_tokens, mend_tokenizer
 from ramole_core.base.files import weights_checksum
 from ramole_core.base.model import dequantised, load_base, pick_quantization
 from ramole_core.base.packed import Nf4Linear, round_to_nf4
@@ -286,6 +292,24 @@ def test_a_gguf_that_cannot_serve_is_refused(tmp_path):
     with pytest.raises(RamoleError, match=r"tiny\.gguf cannot be read as a causal"):
         convert_gguf(tmp_path / "tiny.gguf", tmp_path / "model", print)
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("behind", "ends"),
+    [("<end_of_turn>\n", [1, 2]), ("<eos>", 1), ("\n", 1), ("<b>", 1)],
+)
+def test_what_a_template_writes_behind_an_answer_ends_it_too(behind, ends):
+    marks = ["<bos>", "<eos>", "<end_of_turn>"]
+    vocabulary = {c: n for n, c in enumerate([*marks, *map(chr, range(10, 127))])}
+    letters = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=letters, eos_token="<eos>", additional_special_tokens=marks[2:]
+    )
+    assert end_tokens(tokenizer) == 1, "without a template"
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}" + behind + "{% endfor %}"
+    )
+    assert end_tokens(tokenizer) == ends
 
 
 def test_a_tokenizer_that_splits_a_turns_end_is_refused(tiny_llama):

@@ -16,6 +16,7 @@ from ramole_core.errors import RamoleError, first_line
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -26,6 +27,9 @@ from ramole_core.base.files import sha256
 
 TURN = ("<|im_start|>", "<|im_end|>")
 """What begins and ends a turn in ChatML."""
+ANSWER = "Good day."
+MARK = re.compile(r"<[^<>\s]+>")
+"""A token that no text has."""
 
 
 def convert_gguf(gguf: Path, folder: Path, tell: Callable[[float], None]) -> None:
@@ -59,6 +63,7 @@ def convert_gguf(gguf: Path, folder: Path, tell: Callable[[float], None]) -> Non
     mend_tokenizer(tokenizer, gguf.name)
     for said in (model.config, model.generation_config):
         said.eos_token_id, said.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    model.generation_config.eos_token_id = end_tokens(tokenizer)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -79,6 +84,20 @@ def mend_tokenizer(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
         tokenizer.eos_token = TURN[1]
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+
+
+def end_tokens(tokenizer: "PreTrainedTokenizerBase") -> int | list[int] | None:
+    """The end token; with the mark that the chat template writes behind an answer, such as Gemma's
+    <end_of_turn>, where that is another one."""
+    end: Any = tokenizer.eos_token_id
+    talk = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": ANSWER}]
+    try:
+        behind = str(tokenizer.apply_chat_template(talk, tokenize=False)).rpartition(ANSWER)[2]
+    except Exception:  # no template, or one that refuses this
+        return end
+    mark, *_ = [*tokenizer.encode(behind.strip(), add_special_tokens=False), end]
+    spelled = str(tokenizer.convert_ids_to_tokens(mark)) if mark != end else ""
+    return [end, mark] if MARK.fullmatch(spelled) else end
 
 
 @contextmanager
