@@ -47,14 +47,15 @@ def long_prompts(tiny, count=1):
 
 
 def test_a_crowd_that_examines_is_one_turn_between_two_steps(tiny, forwards, monkeypatch):
-    """However long a piece takes: no clock runs, and a step ends when a reader waits for it."""
+    """However long a piece takes: no clock runs, a step ends when a reader waits for it, and a
+    reader's piece when the batch does."""
     over, alone, forward = threading.Event(), tiny.engine._alone, tiny.engine._runner.forward
     monkeypatch.setattr(alone, "_behind", lambda source: False)
     monkeypatch.setattr("ramole_core.engine.isolated_forward.time", Mock(monotonic=lambda: 0.0))
 
     def until_somebody_waits(pieces, kv, **more):
-        end = time.monotonic() + SOON
-        while threading.current_thread().name == "engine" and time.monotonic() < end:
+        end, mine = time.monotonic() + SOON, threading.current_thread().name == "engine"
+        while (mine or not tiny.engine.scheduler.idle) and time.monotonic() < end:
             if tiny.engine._lock._waiting:
                 break
             time.sleep(0.001)
