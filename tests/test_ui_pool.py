@@ -16,8 +16,10 @@ from gradio.context import Context
 from gradio.utils import get_upload_folder
 
 from ramole_core import AdapterRefused, RamoleError
+from ramole_core.pool.examples_and_readme import check_examples
 from tests.pool_fakes import FakeRamole, write_adapter, write_sample, zipped
 from ui.api.endpoints import Endpoints
+from ui.api.fields import Upload, WrongField, checked
 from ui.model import spaces
 from ui.parts.errors import UNEXPECTED, one_sentence
 from ui.parts.markup import escaped
@@ -436,14 +438,25 @@ def test_examples_replace_those_that_were_there(ramole, quota, archive, upload, 
         ("a.jsonl", b'{"text": "x"}\n{oops', "line 2 is not JSON"),
         ("a.jsonl", b'{"label": 1}', "line 1 has no text"),
         ("a.txt", b"\xff\xfe\x00", "not text in UTF-8"),
-        ("a.txt", b"x" * 9000, "9000 characters"),
-        ("a.txt", b"x\n" * 1001, "1001 examples"),
+        ("a.txt", b"x" * 2001, "2001 characters, and 2000 is the most"),
+        ("a.txt", b"x\n" * 201, "201 examples are given, and 200 is the most"),
     ],
 )
 def test_what_is_wrong_with_an_examples_file(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(AdapterRefused, match=reason):
         examples_from_file(tmp_path / name)
+
+
+def test_the_page_takes_as_many_and_as_long_examples_as_the_pool_keeps():
+    most = ["x" * 1998 + str(n % 90 + 10) for n in range(200)]
+    assert examples_from_lines("\n".join(most)) == most == checked(Upload, examples=most).examples
+    assert check_examples(most) == (most, [])
+    for more in ([*most, "y"], ["y" * 2001]):
+        with pytest.raises(AdapterRefused, match="is the most"):
+            examples_from_lines("\n".join(more))
+        with pytest.raises(WrongField, match=r"^examples.* at most (200 items|2000 characters)"):
+            checked(Upload, examples=more)
 
 
 def test_typed_examples_are_lines():

@@ -12,6 +12,7 @@ EXAMPLES, README = "examples.jsonl", "README.md"
 LISTED = "examples.json"
 """The same as one JSON list, as others write it; read where there is no examples.jsonl."""
 MAX_EXAMPLES = 200
+"""Of one adapter."""
 MAX_EXAMPLE = 2000
 """Characters."""
 LARGEST_WORDS = 2**20

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from ramole_core import RamoleError, Request, WrongField as WrongField, read_request
+from ramole_core import (
+    MAX_EXAMPLE,
+    MAX_EXAMPLES,
+    RamoleError,
+    Request,
+    WrongField as WrongField,
+    read_request,
+)
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -56,8 +63,8 @@ class Upload(BaseModel):
     """The fields of `/add_adapter` beside the file."""
 
     name: Annotated[str, Field(strict=True, max_length=200)] | None = None
-    examples: list[Annotated[str, Field(strict=True, max_length=8000)]] | None = Field(
-        None, max_length=1000
+    examples: list[Annotated[str, Field(strict=True, max_length=MAX_EXAMPLE)]] | None = Field(
+        None, max_length=MAX_EXAMPLES
     )
 
 

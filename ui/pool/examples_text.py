@@ -5,10 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ramole_core import AdapterRefused
+from ramole_core import MAX_EXAMPLE, MAX_EXAMPLES, AdapterRefused
 
-MAX_EXAMPLES = 1000
-MAX_EXAMPLE = 8000
 TEXT_KEYS = ("text", "input", "inputs", "prompt", "question", "instruction")
 
 
