@@ -213,6 +213,20 @@ def test_the_two_files_make_one_adapter_with_the_name_and_examples_given(
     assert "adapter_config.json + adapter_model.safetensors" in steps[0][0]
 
 
+@pytest.mark.parametrize(("name", "lines"), [("mine", ""), ("", "how far"), ("", " ")])
+def test_with_two_adapters_a_typed_name_and_examples_are_kept_and_a_sentence_says_so(
+    ramole, archive, name, lines
+):
+    paths = [archive("one", seed=21), archive("two", seed=22)]
+    (*_, last) = PoolHandlers(ramole).on_drop(paths, name, lines, _request("abc"))
+    typed = bool(name or lines.strip())
+    assert "one.zip" in last[0] and "two.zip" in last[0]
+    assert last[0].count("for one adapter at a time, so what is typed was not used") == typed
+    assert last[1:] == (None, *((gr.skip(), gr.skip()) if typed else ("", "")))
+    cards = [card for card in ramole.pool.cards(owner_of(_request("abc"))) if card.owner]
+    assert [(card.name, card.examples) for card in cards] == [("one", ()), ("two", ())]
+
+
 def test_loose_files_of_two_adapters_are_refused_because_nothing_says_which_is_whose(
     ramole, quota, upload, tmp_path
 ):

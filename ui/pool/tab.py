@@ -89,7 +89,7 @@ class PoolHandlers:
             return chosen(self.ramole, self.quota, known, owner=visitor.owner)
 
     def on_drop(self, paths, name, lines, request: gr.Request):
-        """The verdicts as they come; then the zone is empty, and so are the words that served."""
+        """The verdicts as they come; then the zone is empty, and so are words that were used."""
         with one_sentence(), self.call(request) as visitor:
             owner = visitor.owner
             name, lines = (text if isinstance(text, str) else "" for text in (name, lines))
@@ -102,10 +102,10 @@ class PoolHandlers:
                 owner=owner,
                 address=visitor.address,
             )
-            html, all_good = "", False
-            for html, all_good in steps:  # noqa: B007
+            html, used = "", False
+            for html, used in steps:  # noqa: B007
                 yield html, gr.skip(), gr.skip(), gr.skip()
-            typed = ("", "") if all_good else (gr.skip(), gr.skip())
+            typed = ("", "") if used else (gr.skip(), gr.skip())
             yield html, None, *typed
 
     def on_download(self, name, request: gr.Request):

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from ramole_core import Ramole
 
 NOTHING = '<p class="rm-empty">Choose an adapter to see its numbers, neighbours and examples.</p>'
+UNUSED = (
+    "<p>A name and examples are for one adapter at a time, so what is typed was not used; it stays "
+    "for the next one.</p>"
+)
 UNDO = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('.rm-undo');
@@ -79,22 +83,24 @@ def added(
     owner: str | None,
     address: str = "",
 ) -> Iterator[tuple[str, bool]]:
-    """(the verdicts so far as HTML, whether all were usable), one upload after the other."""
+    """(the verdicts so far as HTML, whether all were usable and what was typed was used), one
+    upload after the other."""
     shown, good = "", True
-    examples = examples_from_lines(lines)
+    name, examples = name.strip(), examples_from_lines(lines)
     verdicts = judge(
         ramole,
         quota,
         paths or (),
         owner=owner,
         address=address,
-        name=name.strip() or None,
+        name=name or None,
         examples=examples,
     )
-    for verdict in verdicts:
+    for number, verdict in enumerate(verdicts, start=1):
         shown += verdict.as_html()
         good = good and verdict.card is not None
-        yield f'<div role="status">{shown}</div>', good
+        unused = number > 1 and bool(name or examples)
+        yield f'<div role="status">{shown}{UNUSED if unused else ""}</div>', good and not unused
 
 
 def chosen_name(name: object) -> str:
