@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import httpx
@@ -135,6 +136,11 @@ def test_an_answer_is_told_in_counts():
     assert (told.queue_seconds, told.retrieve_seconds, told.reason) == (0.25, None, None)
     line = json.loads(line_of(told, datetime.now(UTC)))
     assert "secret" not in str(line) and line["seconds"] == 2.0
+
+
+def test_a_request_by_a_kept_mix_is_told_under_the_method_that_answered():
+    answer = replace(ANSWER, method="lorahub")
+    assert record_of(Request("a secret", mix="mine"), answer).method == "lorahub"
 
 
 @pytest.mark.parametrize(

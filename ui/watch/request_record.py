@@ -46,7 +46,7 @@ def record_of(request: Request, answer: Generation) -> RequestRecord:
     extra = answer.extra
     return RequestRecord(
         outcome=answer.finish_reason if answer.finish_reason in ANSWERED else FAILED,
-        method=request.method,  # one that there is, or it would have no answer
+        method=answer.method or request.method,  # one that there is, or there were no answer
         adapters=len(answer.adapters),
         prompt_tokens=answer.prompt_tokens,
         new_tokens=answer.new_tokens,
