@@ -157,10 +157,16 @@ class Settings(BaseSettings):
         return init_settings, env_settings, dotenv_settings, file_secret_settings
 
     @property
+    def listening(self) -> str:
+        """The host to listen on, as a URL has it: an address of IPv6 in brackets."""
+        said = self.host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+        return f"[{said.strip('[]')}]" if ":" in said else said
+
+    @property
     def url(self) -> str:
         """The page's address, as this machine reaches it."""
-        every = self.host in (None, "0.0.0.0", "::")
-        return f"http://{'127.0.0.1' if every else self.host}:{self.port}/"
+        every = self.listening in ("0.0.0.0", "[::]")
+        return f"http://{'127.0.0.1' if every else self.listening}:{self.port}/"
 
     @property
     def trained_dir(self) -> Path:

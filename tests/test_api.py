@@ -4,6 +4,7 @@ import asyncio
 import base64
 import inspect
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -553,6 +554,43 @@ def test_nothing_that_opens_the_page_imports_torch(tmp_path):
         timeout=120,
     )
     assert done.stdout.strip() == "[]", done.stdout + done.stderr[-2000:]
+
+
+SIX = """
+import os, sys
+from pathlib import Path
+import gradio as gr, httpx
+from tests.pool_fakes import FakeRamole
+from ui.serve import launch
+
+with gr.Blocks() as page:
+    pass
+url = launch(page, FakeRamole(Path(sys.argv[1]), port=int(sys.argv[2]), host="::1"))
+print(url, httpx.get(f"{url}livez", timeout=60, trust_env=False).status_code, flush=True)
+os._exit(0)
+"""
+
+
+def has_ipv6() -> bool:
+    """Whether this machine has the loopback address ::1."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="This machine has no IPv6.")
+def test_the_page_listens_on_an_address_of_ipv6(tmp_path):
+    port = str(free_port())
+    done = subprocess.run(
+        [sys.executable, "-c", SIX, str(tmp_path), port],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.split()[-2:] == [f"http://[::1]:{port}/", "200"], done.stderr[-2000:]
 
 
 LATE = """

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -354,6 +355,38 @@ def test_a_bad_setting_is_one_sentence(capsys, monkeypatch):
     assert main(["list"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and len(err.splitlines()) == 1 and "RAMOLE_PORT='many'" in err
+
+
+@pytest.mark.parametrize(
+    ("host", "variable", "listening", "address"),
+    [
+        (None, "", "127.0.0.1", "127.0.0.1"),
+        (None, "0.0.0.0", "0.0.0.0", "127.0.0.1"),
+        (None, "192.0.2.7", "192.0.2.7", "192.0.2.7"),
+        ("192.0.2.8", "192.0.2.7", "192.0.2.8", "192.0.2.8"),
+        ("::1", "", "::1", "[::1]"),
+        ("[::1]", "", "::1", "[::1]"),
+        ("::", "", "::", "127.0.0.1"),
+    ],
+)
+def test_the_host_or_gradios_variable_is_listened_on_by_one_page_and_by_one_over_engines(
+    monkeypatch, host, variable, listening, address
+):
+    from ramole_core.serving.running import Running
+    from ramole_core.settings import load_settings
+
+    said, pages = [], []
+    serve = SimpleNamespace(start=lambda **options: said.append(options["http_options"]["host"]))
+    ray = SimpleNamespace(init=lambda **options: None, serve=serve)
+    monkeypatch.setattr(os, "environ", os.environ | {"GRADIO_SERVER_NAME": variable})
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.serve", serve)
+    monkeypatch.setattr(Running, "_deploy", lambda self, page: pages.append(page))
+    settings = load_settings(host=host)
+    Running(settings, engines=2, cpus=1, page="ui.mounted:mounted").start()
+    assert said == [listening] and settings.url == f"http://{address}:7860/"
+    (page,) = pages
+    assert load_settings(**page.settings).listening == settings.listening
 
 
 def test_doctor_says_where_each_setting_comes_from(monkeypatch, tmp_path: Path):

@@ -84,7 +84,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
     try:
         _, url, _ = page.launch(
             **said,
-            server_name=settings.host,
+            server_name=settings.listening,
             server_port=_port(settings.port, said="port" in settings.model_fields_set),
             share=False,
             quiet=True,

@@ -42,7 +42,7 @@ class Running:
     ):
         """`page` names what makes the page, None: the engines alone; `make` what makes an engine,
         where it is not the real one."""
-        said = settings.model_dump(mode="json")
+        said = settings.model_dump(mode="json") | {"host": settings.listening}
         self._settings, self._address = settings, address
         self._engines = EnginesAsked(
             engines=engines,
@@ -81,7 +81,7 @@ class Running:
                     f"({type(error).__name__}); start one by `ray start --head`, or leave "
                     "--address out."
                 ) from None
-        http = {"host": self._settings.host or "127.0.0.1", "port": self._settings.port}
+        http = {"host": self._settings.listening.strip("[]"), "port": self._settings.port}
         http |= {"keep_alive_timeout_s": IDLE_SECONDS}
         serve.start(http_options=http, logging_config=LOGGED)
         self._deploy(self._page)

@@ -38,8 +38,7 @@ def doors(ramole: "Ramole", *, cache: Path, accounts: Accounts) -> Sequence[Midd
     `accounts`, and sizes;
     `cache` is Gradio's. Raises RamoleError for settings that cannot be."""
     s, hosted = ramole.settings, "SPACE_ID" in os.environ
-    listening = s.host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
-    names = host_names(s.allowed_hosts, listening=listening, hosted=hosted)
+    names = host_names(s.allowed_hosts, listening=s.listening, hosted=hosted)
     trusted = networks(s.trusted_proxies or "")
     largest = s.max_upload_mb * MIB
     room = UploadCache(
