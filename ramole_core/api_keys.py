@@ -31,7 +31,7 @@ class ApiKey:
     until: str | None = None
     """The last day that it is good for; None: it does not expire."""
     operator: bool = False
-    """Adapters that this user adds by the endpoint are everyone's, and stay."""
+    """Adapters that a call with this key adds are everyone's, and stay."""
 
     def opens(self, today: date) -> bool:
         """Whether it is good on this day."""

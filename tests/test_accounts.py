@@ -185,8 +185,8 @@ def test_the_command_makes_lists_and_removes_keys(tmp_path, capsys):
     assert main(["keys", "add", "ann", "--days", "3", "--operator", *file]) == 0
     key = capsys.readouterr().out.strip()
     accounts = Accounts(keys_file=tmp_path / "made" / "keys")
-    assert call(accounts, f"Bearer {key}") == "ann" and accounts.is_operator("ann")
-    assert not accounts.is_operator("ben") and not accounts.is_operator(None)
+    assert call(accounts, f"Bearer {key}") == "ann" and accounts.is_operator(f"Bearer {key}")
+    assert not accounts.is_operator("Bearer ann") and not accounts.is_operator(None)
     assert main(["keys", "list", *file]) == 0 and "operator" in capsys.readouterr().out
     assert main(["keys", "remove", "ben", *file]) == 2
     assert "there are keys of ann" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import socket
 import time
+from datetime import timedelta
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -30,6 +31,7 @@ from ui.session.accounts import (
     Accounts,
     Tries,
 )
+from ui.session.owner import is_operator
 
 ANN = {"username": "ann", "password": "secret"}
 
@@ -66,6 +68,27 @@ def test_under_a_path_that_the_proxy_leaves_on_the_same_is_open(path, root, stat
     locked = Logins(page, accounts=Accounts([("ann", "secret")]))
     asyncio.run(Routes(locked, table=RULES)(scope, receive, send))
     assert told[0] == status
+
+
+def test_operator_rights_go_with_the_key_that_a_call_brings_not_with_its_user(tmp_path):
+    keys, day = tmp_path / "keys", today()
+    own, boss = (add_key(keys, "ann", today=day, operator=operator) for operator in (False, True))
+    old = add_key(keys, "ann", today=day - timedelta(days=9), days=8, operator=True)
+    told = []
+
+    async def page(scope, receive, send):
+        told.append(is_operator({key.decode(): value.decode() for key, value in scope["headers"]}))
+
+    async def send(message):
+        told.append(message.get("status"))
+
+    gradio = SimpleNamespace(startup_events_triggered=True, cookie_id="x", tokens={})
+    locked = Routes(Logins(page, accounts=Accounts([("ann", "secret")], keys)), table=RULES)
+    scope = {"type": "http", "method": "GET", "path": "/gradio_api/info", "app": gradio}
+    for said in (boss, f"ann:{boss}", own, f"ann:{own}", "ann:secret", boss, old):
+        headers = [(b"authorization", f"Bearer {said}".encode())]
+        asyncio.run(locked({**scope, "headers": headers}, lambda: asyncio.sleep(60), send))
+    assert told[:7] == [True, True, False, False, False, True, 401]
 
 
 def test_the_right_password_is_let_in_behind_all_guesses_that_wait(monkeypatch):

@@ -66,9 +66,10 @@ class Logins:
             gradio.tokens.get(cookies.get(one)) for one in (name, name.replace("-unsecure", ""))
         ):
             return scope
-        user = await self._accounts.caller(header(scope, "authorization"), address)
+        authorization = header(scope, "authorization")
+        user = await self._accounts.caller(authorization, address)
         more = []
-        if self._accounts.is_operator(user):
+        if self._accounts.is_operator(authorization):
             more = [(OPERATOR_HEADER.encode(), OPERATOR_KEY.encode())]
         operator = {OPERATOR_HEADER: header(scope, OPERATOR_HEADER) or ""}
         if user is None and (header(scope, OWN_HEADER) == OWN or is_operator(operator)):

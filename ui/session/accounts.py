@@ -115,17 +115,11 @@ class KeyFile:
         if path is not None:
             self._keys = {key.sha256: key for key in read_keys(path)}
 
-    def user(self, key: str) -> str | None:
-        """The user of this key; None for an unknown or expired one."""
+    def find(self, key: str) -> ApiKey | None:
+        """This key's line; None for an unknown or expired one."""
         self._look()
         found = self._keys.get(hash_of(key))
-        return found.user if found is not None and found.opens(today()) else None
-
-    def is_operator(self, user: str) -> bool:
-        """Whether this user has an operator's key."""
-        self._look()
-        keys = self._keys.values()
-        return any(key.operator and key.user == user and key.opens(today()) for key in keys)
+        return found if found is not None and found.opens(today()) else None
 
     def _look(self) -> None:
         if self._path is None or time.monotonic() - self._looked < POLL_SECONDS:
@@ -173,21 +167,26 @@ class Accounts:
         """The user of this header, `Bearer KEY`, `Bearer user:password` or Basic; None for nobody.
         Raises TooManyTries."""
         given = _given(authorization or "")
-        key = given.rpartition(b":")[2].decode("utf-8", "replace")
-        if user := self._keys.user(key):
-            return user
+        if (key := self._key(given)) is not None:
+            return key.user
         return await self._opened(given, address) if b":" in given else None
 
-    def is_operator(self, user: str | None) -> bool:
-        """Whether what this user adds by an endpoint is everyone's."""
-        return user is not None and self._keys.is_operator(user)
+    def is_operator(self, authorization: str | None) -> bool:
+        """Whether this header brings an operator's key: what the call adds is everyone's."""
+        key = self._key(_given(authorization or ""))
+        return key is not None and key.operator
 
     async def log_in(self, user: str, password: str) -> bool:
         """Whether these open the page; a key is a password too. Raises TooManyTries."""
-        if self._keys.user(password) == user:
+        key = self._keys.find(password)
+        if key is not None and key.user == user:
             return True
         given = f"{user}:{password}".encode("utf-8", "replace")
         return await self._opened(given, CALLER.get()) is not None
+
+    def _key(self, given: bytes) -> ApiKey | None:
+        """The key that was given, alone or as the password of any user."""
+        return self._keys.find(given.rpartition(b":")[2].decode("utf-8", "replace"))
 
     async def _opened(self, given: bytes, address: str) -> str | None:
         user = given.partition(b":")[0].decode("utf-8", "replace")
