@@ -514,20 +514,26 @@ def test_mcp_lists_the_endpoints_with_their_words_and_calls_them(server, archive
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mcp renames its own client function
 def test_an_adapter_is_uploaded_by_a_tool_that_is_listed(server, archive):
     data = Path(archive).read_bytes()
+    lines = base64.encodebytes(data).decode()  # as `base64 FILE` prints it
     with Path(archive).open("rb") as file:
         told = httpx.post(f"{server.url}/gradio_api/upload", files={"files": file}, timeout=30)
     (path,) = told.json()
     files = {
         "plain": base64.b64encode(data).decode(),
         "path": path,
+        "lines": lines.replace("\n", "\r\n "),
+        "url": f"data:application/zip;base64,{lines}",
         "odd": "x y",
         "etc": "/etc/hosts",
     }
     calls = [("add_adapter", {"file": file, "name": name}) for name, file in files.items()]
     secret = {"x-ramole-session": "another long secret of mine"}
-    _, (plain, again, odd, outside) = asyncio.run(speak_mcp(server.url, calls, **secret))
+    _, (plain, *again, odd, outside) = asyncio.run(speak_mcp(server.url, calls, **secret))
     assert plain.structuredContent["name"] == "plain" and plain.structuredContent["yours"]
-    assert again.structuredContent["sha256"] == plain.structuredContent["sha256"]
+    assert lines.count("\n") > 2
+    for told in again:
+        assert not told.isError, told.content[0].text
+        assert told.structuredContent["sha256"] == plain.structuredContent["sha256"]
     for refused in (odd, outside):
         assert refused.isError and "file is neither base64" in refused.content[0].text
 

@@ -164,10 +164,11 @@ def _file(given: object) -> object:
     path = Path(given[:4096])
     if path.is_absolute() and path.resolve().is_relative_to(cache):
         return gr.FileData(path=given, meta={"_type": "gradio.FileData"}).model_dump()
+    packed = "".join(given.split())  # `base64 FILE` prints lines
     try:
-        base64.b64decode(given, validate=True)
+        base64.b64decode(packed, validate=True)
     except (binascii.Error, ValueError):
         raise RamoleError(
             f"file is neither base64, nor a data: URL, nor an upload's path. {FILE}"
         ) from None
-    return f"data:application/zip;base64,{given}"
+    return f"data:application/zip;base64,{packed}"
