@@ -1,16 +1,18 @@
 """Training a router: only A_r and B_r move, the scale is folded, a killed run ends the same."""
 
 import json
+from contextlib import closing
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from ramole_core.composition import find_method, load_router
+from ramole_core.composition import Trained, find_method, load_router
 from ramole_core.composition.trained import load_trained
 from ramole_core.errors import RamoleError
-from ramole_core.training.gate import fill, fresh_weights, watched
+from ramole_core.training.gate import first_weights, fresh_weights, watched
 from ramole_core.training.loop import Run
 from ramole_core.training.loss import mean_by_row, row_losses, token_losses
 from ramole_core.training.material import Material, dev_rows, mixed_rows
@@ -144,24 +146,40 @@ def test_it_begins_with_weights_that_are_there(base, loras, tmp_path):
         run(base, loras, tmp_path / "u", start=start, recipe=other)
 
 
-def test_a_gate_over_more_adapters_takes_the_places_of_those_it_knows():
-    names, known = ("blue", "loud", "red"), ("red", "blue")
-    fresh = {"W": torch.full((3, 2), -1.0), "M": torch.full((3, 3, 3), -1.0), "tau": torch.ones(())}
-    start = {"W": torch.rand(2, 2), "M": torch.rand(2, 2, 3), "tau": torch.tensor(5.0)}
-    weights = {name: torch.nn.Parameter(one.clone()) for name, one in fresh.items()}
-    fill(weights, start, names, known)
-    assert weights["tau"] == 5.0
-    for n, one in enumerate(names):
-        was = start["W"][known.index(one)] if one in known else fresh["W"][n]
-        assert torch.equal(weights["W"][n], was)
-        for m, other in enumerate(names):
-            both = one in known and other in known
-            was = start["M"][known.index(one), known.index(other)] if both else fresh["M"][n, m]
-            assert torch.equal(weights["M"][n, m], was)
-    with pytest.raises(RamoleError, match="weights to begin with are of another base"):
-        fill(weights, start | {"M": torch.rand(2, 2, 4)}, names, known)
-    with pytest.raises(RamoleError, match="weights to begin with are of another base"):
-        fill(weights, start)
+@pytest.mark.parametrize(
+    "known", [("red", "blue"), ("red", "blue", "grey"), ("loud", "red", "blue")]
+)
+@pytest.mark.parametrize("method", ["moe", "meteora", "smear", "mole", "lora_flow"])
+def test_a_gate_takes_the_places_of_the_adapters_it_knows_by_their_names(method, known, base):
+    """Fewer, as many others, the same in another order; `units` of mole are as many as adapters."""
+    names, kind = ("blue", "loud", "red"), find_method(method)
+    loras = make_loras(SHAPES, dict.fromkeys(names, 2), lacks="loud", size=0.5)
+    settings = {"units": 3} if method == "mole" else {}
+    learning = MethodRecipe(method, settings, schedule=Schedule(steps=1))
+    with closing(MixedModel(base, loras=loras, shapes=SHAPES)) as model:
+        trained = fresh_weights(kind, model, [(name, name) for name in known], learning)
+        trained = {name: torch.rand_like(tensor) + 1 for name, tensor in trained.items()}
+        config = {"adapters": [{"name": name, "checksum": f"{name}!"} for name in known]}
+        given = Material(loras, TASKS, base, SHAPES, start=Trained(trained, config=config))
+        fresh = fresh_weights(kind, model, given.known, learning)
+        weights = first_weights(kind, model, learning, given)
+    start = kind.resume(trained, learning.settings)
+    for name, tensor in weights.items():
+        dims = {"M": 2, "W": 1, "b": 1, "tau": 0}[name.rpartition(".")[2]]
+        for at in product(range(len(names)), repeat=dims):
+            each = [names[n] for n in at]
+            if set(each) <= set(known):
+                was = start[name][tuple(known.index(one) for one in each)]
+            else:
+                was = fresh[name][at]
+            assert torch.equal(tensor[at], was)
+    wrong = {name: torch.cat([tensor, tensor]) for name, tensor in trained.items() if tensor.dim()}
+    given = replace(given, start=Trained(trained | wrong, config=config))
+    with (
+        closing(MixedModel(base, loras=loras, shapes=SHAPES)) as model,
+        pytest.raises(RamoleError, match="weights to begin with are of another base"),
+    ):
+        first_weights(kind, model, learning, given)
 
 
 class Killed(Exception):

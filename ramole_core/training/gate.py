@@ -13,7 +13,6 @@ dropped at random, at least two staying. In both, a gate must also make do witho
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -63,11 +62,7 @@ def _trainable(
     method: Composition, model: MixedModel, recipe: MethodRecipe, given: Material, run: Run
 ) -> Trainable:
     schedule, base = recipe.schedule, given.base
-    weights = fresh_weights(method, model, given.known, recipe)
-    if given.start is not None:
-        start = method.resume(given.start.tensors, recipe.settings)
-        pools = (tuple(given.loras), tuple(given.start.adapters.values()))
-        fill(weights, start, *pools if method.fixed else ())
+    weights = first_weights(method, model, recipe, given)
     dev = dev_rows(base, given.tasks, recipe)
     rows = mixed_rows(base, given.tasks, recipe)
     order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
@@ -172,31 +167,58 @@ def fresh_weights(
     )
 
 
+def first_weights(
+    method: Composition, model: MixedModel, recipe: MethodRecipe, given: Material
+) -> dict[str, nn.Parameter]:
+    """The tensors of a run's first step: fresh, or those of `given.start`, adapter by adapter."""
+    weights = fresh_weights(method, model, given.known, recipe)
+    if given.start is None:
+        return weights
+    pooled = {}
+    if method.fixed:
+        larger = fresh_weights(method, model, [*given.known, ("one more", "one more")], recipe)
+        pooled = grown_dimensions(weights, larger)
+    start = method.resume(given.start.tensors, recipe.settings)
+    fill(weights, start, pooled, names=tuple(given.loras), known=[*given.start.adapters.values()])
+    return weights
+
+
+def grown_dimensions(
+    weights: Mapping[str, Tensor], larger: Mapping[str, Tensor]
+) -> dict[str, list[int]]:
+    """The dimensions with a place for each adapter: those that one adapter more makes larger."""
+    return {
+        name: [n for n, size in enumerate(tensor.shape) if larger[name].shape[n] != size]
+        for name, tensor in weights.items()
+    }
+
+
 @torch.no_grad()
 def fill(
     weights: Mapping[str, nn.Parameter],
     start: Mapping[str, Tensor],
-    names: Sequence[str] = (),
-    known: Sequence[str] = (),
+    pooled: Mapping[str, Sequence[int]],
+    *,
+    names: Sequence[str],
+    known: Sequence[str],
 ) -> None:
-    """Begin with weights that were trained over as many adapters in the same order, or over others.
+    """Begin with weights that were trained over the same adapters or others, in any order.
 
-    A tensor of a gate over `names` that has a place for each of them takes the places of those
-    that are `known` to the weights; the others stay as they are. Raises RamoleError where other
-    sizes differ.
+    Along the `pooled` dimensions of each tensor, the places of those of the `names` that are
+    `known` to the weights are taken, by name; the others stay as they are. Raises RamoleError
+    where sizes differ.
     """
-    counts = len(names), len(known)
     both = [name for name in names if name in known]
+    mine, theirs = [names.index(one) for one in both], [known.index(one) for one in both]
     if weights.keys() != start.keys():
         raise RamoleError(OTHER_START)
     for name, tensor in weights.items():
-        into, of = [], []
-        for size, was in zip_longest(tensor.shape, start[name].shape):
-            grown = size != was and (size, was) == counts
-            if size != was and not grown:
-                raise RamoleError(OTHER_START)
-            into.append([names.index(one) for one in both] if grown else range(size))
-            of.append([known.index(one) for one in both] if grown else range(size))
+        places = pooled.get(name, ())
+        needed = [len(known) if n in places else size for n, size in enumerate(tensor.shape)]
+        if list(start[name].shape) != needed:
+            raise RamoleError(OTHER_START)
+        into = [mine if n in places else range(size) for n, size in enumerate(tensor.shape)]
+        of = [theirs if n in places else range(size) for n, size in enumerate(tensor.shape)]
         tensor[np.ix_(*into)] = start[name][np.ix_(*of)].to(tensor)
 
 
