@@ -227,6 +227,24 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(base, data, tmp_path, capsys
         assert said in error and len(error.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [("red,blue,red", "--adapters names red twice or more"), (" , ", "--adapters names none")],
+)
+@pytest.mark.parametrize("method", ["lorauter", "ca_lora", "moe", "llava_mole"])
+def test_adapters_are_named_once_each_before_the_base_is_loaded(
+    method, names, sentence, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sources, "load_configured_base", lambda *_: pytest.fail("it was loaded"))
+    for name in ("red", "blue"):
+        (tmp_path / name).mkdir()
+        for part in ("train", "dev"):
+            (tmp_path / name / f"{part}.jsonl").write_text('{"inputs": "a", "targets": "b"}')
+    words = ("method", method, "--data", str(tmp_path), "--out", str(tmp_path / "out"))
+    asked = call(*words, "--adapters", names, monkeypatch=monkeypatch)
+    assert isinstance(asked.exception, RamoleError) and sentence in str(asked.exception)
+
+
 def test_examples_with_any_line_separator_are_read_as_they_were_written(tmp_path):
     texts = ["a\u2028b", "c\x85d", "e\x1cf"]
     write_examples(tmp_path, texts)

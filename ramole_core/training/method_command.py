@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Value, find_row, read_values
 from ramole_core.training.options import (
     Overwrite,
@@ -98,6 +99,18 @@ def router(
     _train("ramole", values, place, mixing, pace)
 
 
+def read_adapters(words: str) -> list[str]:
+    """The names of `--adapters`. Raises RamoleError where none or one twice is among them."""
+    names = read_names(words)
+    if not names:
+        raise RamoleError(
+            "--adapters names none; give the names of the adapters to train on, comma separated."
+        )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise RamoleError(f"--adapters names {', '.join(twice)} twice or more; name each once.")
+    return names
+
+
 def _train(
     name: str,
     values: dict[str, Value],
@@ -118,7 +131,7 @@ def _train(
     from ramole_core.training.sampled_adapters import nearest_of
     from ramole_core.training.sources import PoolLoras, read_loras
 
-    names, kind = read_names(place.adapters), find_method(name)
+    names, kind = read_adapters(place.adapters), find_method(name)
     retrieved = min(mixing.retrieved, len(names) - (mixing.masked > 0))
     if kind.fixed or kind.experts(2) < 2 or retrieved < 2:
         retrieved = 0
