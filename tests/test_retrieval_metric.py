@@ -163,6 +163,18 @@ def test_tasks_of_one_input_are_refused() -> None:
         fit_metric(lambda rows: np.ones((len(rows), 2)), {"once": ["a"]}, MetricRecipe())
 
 
+def test_fewer_inputs_than_dimensions_need_a_shrink() -> None:
+    random = np.random.default_rng(3)
+    rows = random.normal(size=(5, 9)).astype(np.float32)
+    texts = {"a": [f"say {n}" for n in range(5)]}
+    with pytest.raises(RamoleError, match=r"--shrink is 0.*give a larger one"):
+        fit_metric(lambda _: rows, texts, MetricRecipe(shrink=0.0))
+    matrix = fit_metric(lambda _: rows, texts, MetricRecipe(shrink=0.1)).matrix
+    assert np.isfinite(matrix.astype(np.float16)).all()
+    with pytest.raises(RamoleError, match="all inputs of a task have the same vector"):
+        fit_metric(lambda _: np.ones((5, 9), np.float32), texts, MetricRecipe())
+
+
 def test_a_folder_without_a_tuning_is_none(tmp_path: Path) -> None:
     assert read_tuning(tmp_path) is None
 
