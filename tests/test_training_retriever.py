@@ -91,6 +91,32 @@ def test_a_window_keeps_both_ends(source: Path) -> None:
     assert window.cut([], spans) == []
 
 
+def test_a_window_of_one_end_reads_that_end_alone(source: Path) -> None:
+    spans = spans_of(AutoTokenizer.from_pretrained(source))
+    texts = ["say red 1 2 3 4 now", "say red", "", "x " * 30_000 + "now"]
+    assert Window(3, 0).cut(texts, spans) == ["say red 1", "say red", "", "x x x"]
+    assert Window(0, 3).cut(texts, spans) == ["3 4 now", "say red", "", "x x now"]
+
+
+@pytest.mark.parametrize("ends", [(0, 0), (-1, 40), (40, -1)])
+def test_a_window_that_reads_nothing_is_refused(ends: tuple[int, int], tmp_path: Path) -> None:
+    with pytest.raises(RamoleError, match="0 or more at each end, and 1 or more in all"):
+        Window(*ends)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    said = {"window": dict(zip(("head", "tail"), ends, strict=True)), "encoder_checksum": "x"}
+    (tmp_path / RECORD).write_text(json.dumps(said))
+    with pytest.raises(RamoleError, match=f"{RECORD} cannot be used"):
+        read_tuning(tmp_path)
+
+
+def test_a_retriever_that_reads_one_end_is_served(tmp_path: Path) -> None:
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    said = {"window": {"head": 7, "tail": 0}, "encoder_checksum": "x"}
+    (tmp_path / RECORD).write_text(json.dumps(said))
+    tuning = read_tuning(tmp_path)
+    assert tuning is not None and tuning.window == Window(7, 0)
+
+
 def test_the_metric_is_fitted_to_the_tuned_vectors(
     source: Path, tuned: Path, tmp_path: Path
 ) -> None:

@@ -43,6 +43,13 @@ class Window:
     tail: int
     """Tokens kept at the end, where many prompts put the question."""
 
+    def __post_init__(self) -> None:
+        if min(self.head, self.tail) < 0 or self.head + self.tail < 1:
+            raise RamoleError(
+                f"A window of head {self.head} and tail {self.tail} reads no text; give 0 or more "
+                "at each end, and 1 or more in all."
+            )
+
     def cut(
         self, texts: Sequence[str], spans: Callable[[Sequence[str]], Sequence[Sequence[Span]]]
     ) -> list[str]:
@@ -50,11 +57,17 @@ class Window:
         half = _MAX_CHARACTERS // 2
         texts = [t if len(t) <= 2 * half else f"{t[:half]} {t[-half:]}" for t in texts]
         return [
-            text
-            if len(span) <= self.head + self.tail
-            else f"{text[: span[self.head - 1][1]]} {text[span[-self.tail][0] :]}"
+            text if len(span) <= self.head + self.tail else self._ends(text, span)
             for text, span in zip(texts, spans(texts) if texts else [], strict=True)
         ]
+
+    def _ends(self, text: str, span: Sequence[Span]) -> str:
+        parts = []
+        if self.head:
+            parts.append(text[: span[self.head - 1][1]])
+        if self.tail:  # span[-0] would be the first
+            parts.append(text[span[-self.tail][0] :])
+        return " ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -94,10 +107,12 @@ def read_tuning(folder: Path) -> Tuning | None:
             f"{folder / RECORD} cannot be read ({error!r}); train the retriever anew, or delete "
             f"{folder}."
         ) from None
-    if head < 1 or tail < 1:
-        raise RamoleError(f"{folder / RECORD} has a window of {head} + {tail} tokens; both count.")
+    try:
+        window = Window(head, tail)
+    except RamoleError as error:
+        raise RamoleError(f"{folder / RECORD} cannot be used: {error}") from None
     metric = Metric.load(folder, share=share, words=words) if measured else None
-    return Tuning(folder, checksum, Window(head, tail), metric)
+    return Tuning(folder, checksum, window, metric)
 
 
 def fold(weights: "Mapping[str, Tensor]", tuning: Tuning) -> None:
