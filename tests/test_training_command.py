@@ -16,7 +16,6 @@ from ramole_core.terminal.console import read_examples as typed_examples
 from ramole_core.training import command, options, sources
 from ramole_core.training.card import card_text, read_examples, span, write_examples
 from ramole_core.training.options import command_line
-from ramole_core.training.rows import Task
 from tests.tiny_training import build_base
 from ui.pool.examples_text import examples_from_file
 
@@ -245,12 +244,34 @@ def test_adapters_are_named_once_each_before_the_base_is_loaded(
     assert isinstance(asked.exception, RamoleError) and sentence in str(asked.exception)
 
 
+@pytest.mark.parametrize(
+    ("option", "written", "sentence"),
+    [
+        ("--examples", None, "card.txt is not there; give a file of example inputs"),
+        ("--examples", b"say red", "card.txt is not a file of example inputs; expected one"),
+        ("--examples", b"\xe9", "card.txt is not a file of example inputs; expected one"),
+        ("--examples", b"\n", "card.txt has no example inputs; expected one"),
+        ("--description", None, "card.txt is not there; give a text file"),
+        ("--description", b"Names colours caf\xe9.", "card.txt is not text in UTF-8; save it"),
+    ],
+)
+def test_a_card_that_cannot_be_written_is_said_before_the_base_is_loaded(
+    option, written, sentence, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sources, "load_configured_base", lambda *_: pytest.fail("it was loaded"))
+    file = tmp_path / "card.txt"
+    if written is not None:
+        file.write_bytes(written)
+    words = ("adapter", "--data", str(data), "--out", str(tmp_path / "a"), *WORDS)
+    asked = call(*words, option, str(file), monkeypatch=monkeypatch)
+    assert isinstance(asked.exception, RamoleError) and sentence in str(asked.exception)
+
+
 def test_examples_with_any_line_separator_are_read_as_they_were_written(tmp_path):
     texts = ["a\u2028b", "c\x85d", "e\x1cf"]
     write_examples(tmp_path, texts)
     file = tmp_path / "examples.jsonl"
-    task = Task("colours", (), (), "em")
-    assert read_examples(file, task) == texts == typed_examples(file) == examples_from_file(file)
+    assert read_examples(file) == texts == typed_examples(file) == examples_from_file(file)
 
 
 def test_a_router_is_trained_over_adapters_of_the_pool(base, data, tmp_path, monkeypatch):

@@ -74,19 +74,35 @@ def write_examples(folder: Path, texts: Sequence[str]) -> None:
     (folder / "examples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def read_examples(source: Path | None, task: Task, *, seed: int = 0) -> list[str]:
-    """Up to 20 example inputs: those in a file of `{"text": ...}` lines, else from the task."""
-    if source is None:
-        rows = random.Random(seed).sample(task.train, min(EXAMPLES, len(task.train)))
-        return [row.inputs for row in rows]
+def draw_examples(task: Task, *, seed: int) -> list[str]:
+    """Up to 20 example inputs of the task; the seed decides which."""
+    rows = random.Random(seed).sample(task.train, min(EXAMPLES, len(task.train)))
+    return [row.inputs for row in rows]
+
+
+def read_examples(file: Path) -> list[str]:
+    """Up to 20 example inputs of a file of `{"text": ...}` lines."""
+    expected = 'expected one {"text": "..."} a line.'
     try:
-        lines = source.read_text(encoding="utf-8").split("\n")
+        lines = file.read_text(encoding="utf-8").split("\n")
         texts = [str(json.loads(line)["text"]) for line in lines if line.strip()]
+    except FileNotFoundError:
+        raise RamoleError(f"{file} is not there; give a file of example inputs.") from None
     except (OSError, ValueError, KeyError, TypeError):
-        raise RamoleError(
-            f'{source} is not a file of example inputs; expected one {{"text": "..."}} a line.'
-        ) from None
+        raise RamoleError(f"{file} is not a file of example inputs; {expected}") from None
+    if not texts:
+        raise RamoleError(f"{file} has no example inputs; {expected}")
     return texts[:EXAMPLES]
+
+
+def read_description(file: Path) -> str:
+    """A description of an adapter from a text file."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RamoleError(f"{file} is not there; give a text file for the model card.") from None
+    except UnicodeDecodeError:
+        raise RamoleError(f"{file} is not text in UTF-8; save it as UTF-8.") from None
 
 
 def write_card(folder: Path) -> None:

@@ -108,6 +108,8 @@ def adapter(
     from ramole_core.training.adapter import train_adapter
     from ramole_core.training.card import (
         Provenance,
+        draw_examples,
+        read_description,
         read_examples,
         read_record,
         write_card,
@@ -119,7 +121,10 @@ def adapter(
     recipe = lora.recipe(name or data.stem, pace.schedule(Schedule()))
     if (out / WEIGHTS).is_file():  # examples of its own may lie there already
         output_folder(out, overwrite=overwrite)
-    text = card.description.read_text(encoding="utf-8") if card.description else ""
+    text = read_description(card.description) if card.description else ""
+    there = [one / "examples.jsonl" for one in (out, start) if one]
+    source = card.examples or next((one for one in there if one.is_file()), None)
+    examples = read_examples(source) if source else []
     began = read_record(start) if start else None
     earlier = began or {}
     base = sources.load_configured_base(quantization)
@@ -137,9 +142,7 @@ def adapter(
 
         def finish(folder, task, progress) -> None:
             write_record(folder, recipe, task, progress, origin=origin)
-            there = [one / "examples.jsonl" for one in (out, start) if one]
-            source = card.examples or next((one for one in there if one.is_file()), None)
-            write_examples(folder, read_examples(source, task, seed=pace.seed))
+            write_examples(folder, examples or draw_examples(task, seed=pace.seed))
             write_card(folder)
             write_manifest(folder, name=recipe.name, shapes=read_shapes(base.folder))
 
