@@ -122,6 +122,57 @@ def test_what_the_operator_adds_is_everybodys_and_what_a_session_adds_its_own(as
     assert ask("remove", "mine")[:2] == (0, "Removed mine.\n")
 
 
+def put_beside(folder, beside):
+    """Write what may lie beside an adapter's files."""
+    if beside == "other files":
+        for n in range(70):
+            (folder / f"note-{n}.txt").write_text("x")
+    elif beside == "an archive":
+        (folder / "logs.tar.gz").write_bytes(b"x")
+    elif beside == "a large log":
+        with (folder / "train.log").open("wb") as log:
+            log.truncate(70 * 2**20)
+    elif beside == "a file of 1970":
+        os.utime(folder / "adapter_config.json", (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("beside", "note"),
+    [
+        ("nothing, in an outer folder", ""),
+        ("other files", "'note-0.txt', 'note-1.txt'"),
+        ("an archive", "'logs.tar.gz'"),
+        ("a large log", "'train.log'"),
+        ("a file of 1970", ""),
+    ],
+)
+def test_a_page_gets_the_used_files_of_a_folder_and_the_others_are_named(
+    ask, tmp_path, beside, note
+):
+    folder = write_adapter(tmp_path / "outer" / "sums", rank=4, seed=7)
+    put_beside(folder, beside)
+    source = folder.parent if "outer" in beside else folder
+    status, out, err = ask("add", str(source))
+    assert status == 0, err
+    assert out.startswith("Added sums: rank 4")
+    assert (f"Note: Not used: {note}" in out) == bool(note)
+    assert ask("remove", "sums")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.safetensors"])
+def test_a_folder_that_a_pool_refuses_is_not_sent_to_a_page(ask, tmp_path, name):
+    """Pickled weights beside the others; weights that are a link to nowhere."""
+    folder = write_adapter(tmp_path / "sums", rank=4, seed=7)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(tmp_path / "nowhere")
+    if name.endswith(".bin"):
+        (tmp_path / "nowhere").write_bytes(b"x")
+    status, out, err = ask("add", str(folder))
+    assert status == 2 and not out
+    sentence = "can run code" if name.endswith(".bin") else "is a link that leads nowhere"
+    assert f"{name} {sentence}" in err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -24,6 +24,8 @@ from ramole_core.answer import Fitting, Generation, Step
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.evidence import Evidence
 from ramole_core.facts import asked_fields
+from ramole_core.pool.files import choose
+from ramole_core.pool.sources import files_dropped, files_of_folder, open_plain
 from ramole_core.request import Request
 from ramole_core.retrieval import Hit
 from ramole_core.whole_file import replacing
@@ -107,14 +109,16 @@ class Server:
     ) -> dict:
         """Upload a folder, a zip or the files of an adapter; the result of `/add_adapter`."""
         with tempfile.TemporaryDirectory(prefix="ramole-add-") as folder:
-            file = _packed([source] if isinstance(source, str) else source, Path(folder))
+            sources = [source] if isinstance(source, str) else source
+            file, notes = _packed(sources, Path(folder))
             with self._one_sentence(), file.open("rb") as opened:
                 stored = self._post("gradio_api/upload", files={"files": (file.name, opened)})
         path = stored.json()[0]
         said = {"file": {"path": path, "meta": {"_type": "gradio.FileData"}}, "name": name}
         if examples is not None:
             said["examples"] = list(examples)
-        return self._last("add_adapter", {k: v for k, v in said.items() if v is not None})
+        card = self._last("add_adapter", {k: v for k, v in said.items() if v is not None})
+        return {**card, "notes": [*notes, *card["notes"]]}
 
     def remove(self, name: str) -> None:
         """Remove an adapter that was added there."""
@@ -192,8 +196,9 @@ def _sentence(said: object) -> str:
     return str(said) if said else "The server refused it, and does not say why."
 
 
-def _packed(sources: Sequence[str], folder: Path) -> Path:
-    """One zip of the named paths: a zip as it is, a folder's files, or the files."""
+def _packed(sources: Sequence[str], folder: Path) -> tuple[Path, list[str]]:
+    """One zip of the named paths and notes: a zip as it is, or the used files of a folder or of
+    those named; raises AdapterRefused."""
     import zipfile
 
     paths = [Path(one) for one in sources]
@@ -205,17 +210,18 @@ def _packed(sources: Sequence[str], folder: Path) -> Path:
         if not path.exists():
             raise RamoleError(f"{path} is not there; give a folder, a zip, or the two files.")
     if len(paths) == 1 and paths[0].is_file() and paths[0].suffix.lower() == ".zip":
-        return paths[0]
-    inner = [
-        one for path in paths for one in ([path] if path.is_file() else sorted(path.iterdir()))
-    ]
-    name = (paths[0] if paths[0].is_dir() else paths[0].absolute().parent).resolve().name
+        return paths[0], []
+    if len(paths) == 1 and paths[0].is_dir():
+        name, files = files_of_folder(paths[0])
+    else:
+        name, files = paths[0].absolute().parent.resolve().name, files_dropped(paths)
+    used, notes = choose(files)
     file = folder / f"{name}.zip"
-    with zipfile.ZipFile(file, "w") as made:
-        for one in inner:
-            if one.is_file():
-                made.write(one, one.name)
-    return file
+    with zipfile.ZipFile(file, "w", strict_timestamps=False) as made:
+        for one in used:
+            with open_plain(files[one]):  # a pipe is refused, not waited for
+                made.write(files[one], one)
+    return file, notes
 
 
 def _secret(data_dir: Path, url: str) -> str:

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Limits
@@ -36,7 +37,7 @@ def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
             )
         paths = [Path(path) for path in source]
         if len(paths) > 1:
-            return _copy_files(paths, into, limits=limits)
+            return Found(None, _copy(files_dropped(paths), into, limits=limits))
         source = paths[0]
     path = Path(source)
     if not path.exists():
@@ -45,7 +46,8 @@ def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
             f"and {CONFIG}, or hf:owner/name."
         )
     if path.is_dir():
-        return _copy_folder(path, into, limits=limits)
+        name, files = files_of_folder(path)
+        return Found(name, _copy(files, into, limits=limits))
     if path.suffix.lower() in PICKLES:
         raise pickled([path.name])
     if zipfile.is_zipfile(path) or _begins_as_zip(path):
@@ -67,7 +69,8 @@ def _begins_as_zip(path: Path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
-def _copy_folder(folder: Path, into: Path, *, limits: Limits) -> Found:
+def files_of_folder(folder: Path) -> tuple[str, dict[str, Path]]:
+    """An adapter's name and its files by name: the folder's, or those of the only folder in it."""
     entries = _list(folder)
     name = folder.resolve().name
     if WEIGHTS not in entries:
@@ -75,15 +78,15 @@ def _copy_folder(folder: Path, into: Path, *, limits: Limits) -> Found:
         inner = [path for path in folders if (path / WEIGHTS).exists()]
         if len(inner) == 1 and len(folders) == 1:
             entries, name = _list(inner[0]), inner[0].name
-    files = {name: path for name, path in entries.items() if not path.is_dir()}
-    return Found(name, _copy(files, into, limits=limits))
+    return name, {name: path for name, path in entries.items() if not path.is_dir()}
 
 
 def _list(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in folder.iterdir()}
 
 
-def _copy_files(paths: Sequence[Path], into: Path, *, limits: Limits) -> Found:
+def files_dropped(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files that came together, by name; raises AdapterRefused for what is none or comes twice."""
     files: dict[str, Path] = {}
     for path in paths:
         if not path.is_file():
@@ -96,18 +99,20 @@ def _copy_files(paths: Sequence[Path], into: Path, *, limits: Limits) -> Found:
                 f"{CONFIG}."
             )
         files[path.name] = path
-    return Found(None, _copy(files, into, limits=limits))
+    return files
 
 
 def _copy(files: dict[str, Path], into: Path, *, limits: Limits) -> list[str]:
     used, notes = choose(files)
     left = limits.bytes
     for name in used:
-        left -= _copy_file(files[name], into / name, left=left, limits=limits)
+        with open_plain(files[name]) as file:
+            left -= copy_stream(file.read, into / name, left=left, limits=limits)
     return notes
 
 
-def _copy_file(path: Path, target: Path, *, left: int, limits: Limits) -> int:
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file to read; raises AdapterRefused for a pipe, a device or a lost link."""
     try:
         plain = stat.S_ISREG(path.stat().st_mode)
         file = open(path, "rb") if plain else None
@@ -118,5 +123,4 @@ def _copy_file(path: Path, target: Path, *, left: int, limits: Limits) -> int:
         ) from None
     if file is None:
         raise AdapterRefused(f"{path.name} is not a plain file; give the file itself.")
-    with file:
-        return copy_stream(file.read, target, left=left, limits=limits)
+    return file
