@@ -56,6 +56,8 @@ class HubServer:
         """Answered to everything, where it is set."""
         self.busy = 0
         """So many answers are 429 first."""
+        self.parts = True
+        """Whether a part of a file is given, or the whole of it with 200."""
         self.slow: threading.Event | None = None
         """Weights are held back until it is set."""
         self.url = ""
@@ -114,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
             hub.slow.wait(HOURS)
         data = there.files[name]
         extra = {"X-Repo-Commit": sha, "ETag": f'"{hashlib.md5(data).hexdigest()}"'}
-        if span.startswith("bytes="):
+        if hub.parts and span.startswith("bytes="):
             first, last = span.removeprefix("bytes=").split("-")
             part = data[int(first) : int(last) + 1]
             extra["Content-Range"] = f"bytes {first}-{int(first) + len(part) - 1}/{len(data)}"

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from ramole_core.errors import Busy, RamoleError
-from ramole_core.hub.client import _pause
+from ramole_core.hub.client import HubClient, Piece, _pause
 from ramole_core.hub.search import names_for
 from tests.adapter_files import CONFIG, WEIGHTS, tree_of
 from tests.hub_server import EVIL, LATE, Repository, adapter, made
@@ -116,6 +116,27 @@ def test_a_long_header_is_read_to_its_end(hub_server, open_hub, monkeypatch):
     hub_server.repositories = {"a/b": Repository(adapter(1))}
     (one,) = open_hub().search().rows
     assert one.verdict == "fits" and one.bytes == len(hub_server.repositories["a/b"].files[WEIGHTS])
+
+
+def test_a_mirror_that_gives_whole_files_alone_is_read_to_the_end_of_the_header(
+    hub_server, open_hub, monkeypatch
+):
+    monkeypatch.setattr("ramole_core.hub.repository.FIRST", 16)
+    hub_server.repositories = {"a/b": Repository(adapter(1))}
+    hub_server.parts = False
+    (one,) = open_hub().search().rows
+    assert one.verdict == "fits", one.reason
+    assert one.bytes == len(hub_server.repositories["a/b"].files[WEIGHTS])
+
+
+@pytest.mark.parametrize("parts", [True, False])
+def test_a_piece_begins_and_ends_where_it_was_asked(hub_server, parts):
+    hub_server.repositories = {"a/b": Repository({"x": bytes(range(200)) * 1000})}
+    hub_server.parts = parts
+    client = HubClient(threading.Event())
+    sha = hub_server.repositories["a/b"].sha
+    piece = client.begin("a/b", sha, "x", most=7, start=150_000)
+    assert piece == Piece(bytes(range(7)), 200_000)
 
 
 @pytest.mark.parametrize("spoil", [{"status": 500}, {"status": 200}, {"url": "http://[::1]:9"}])

@@ -98,14 +98,14 @@ class HubClient:
     ) -> Piece | Refusal:
         """Up to `most` bytes of a file from `start` on; raises Unreachable."""
         url = f"{self.endpoint}/{repo}/resolve/{sha}/{quote(file)}"
-        reply = self._get(url, most=most, span=f"bytes={start}-{start + most - 1}")
+        reply = self._get(url, most=most, start=start)
         if reply.status not in (200, 206):
             return Refusal(reply.status)
         if reply.status == 206:
-            whole, data = reply.headers.get("content-range", "").rpartition("/")[2], reply.data
+            whole = reply.headers.get("content-range", "").rpartition("/")[2]
         else:
-            whole, data = reply.headers.get("content-length", ""), reply.data[start:]
-        return Piece(data, int(whole) if whole.isdecimal() else len(data))
+            whole = reply.headers.get("content-length", "")
+        return Piece(reply.data, int(whole) if whole.isdecimal() else len(reply.data))
 
     def _page(self, url: str) -> tuple[list[dict[str, object]], str | None]:
         reply = self._get(url, most=LARGEST_PAGE)
@@ -121,11 +121,11 @@ class HubClient:
             raise self._unreachable("its list goes on elsewhere")
         return [row for row in rows if isinstance(row, dict)], reply.after
 
-    def _get(self, url: str, *, most: int, span: str = "") -> Reply:
-        """Get the body's first `most` bytes, with pauses where the Hub is busy."""
-        headers = {**self._headers, **({"range": span} if span else {})}
+    def _get(self, url: str, *, most: int, start: int | None = None) -> Reply:
+        """Get the body's first `most` bytes, or those from `start` on as a part of it, with pauses
+        where the Hub is busy."""
         for number in range(1, TRIES + 1):
-            reply = self._once(url, headers, most)
+            reply = self._once(url, most, start)
             if reply.status not in BUSY or number == TRIES:
                 return reply
             pause = _pause(reply.headers, otherwise=2.0 ** (number - 1))
@@ -135,23 +135,28 @@ class HubClient:
                 raise Stopped
         raise AssertionError("the last try returns")
 
-    def _once(self, url: str, headers: dict[str, str], most: int) -> Reply:
+    def _once(self, url: str, most: int, start: int | None) -> Reply:
         from huggingface_hub.utils import get_session
 
+        part = {} if start is None else {"range": f"bytes={start}-{start + most - 1}"}
+        headers = {**self._headers, **part}
         began, data = time.monotonic(), bytearray()
         try:
             with get_session().stream("GET", url, headers=headers, timeout=SECONDS) as response:
+                # A mirror that knows no parts sends the whole file, with 200.
+                skipped = (start or 0) if response.status_code == 200 else 0
                 for chunk in response.iter_bytes():
                     data += chunk
                     if self._stop.is_set():
                         raise Stopped
                     if time.monotonic() - began > SECONDS:
                         raise self._unreachable("it is too slow")
-                    if len(data) >= most:
+                    if len(data) >= skipped + most:
                         break
                 after = response.links.get("next", {}).get("url")
                 said = {name.lower(): text for name, text in response.headers.items()}
-                return Reply(response.status_code, said, bytes(data[:most]), after)
+                piece = bytes(data[skipped : skipped + most])
+                return Reply(response.status_code, said, piece, after)
         except (Stopped, RamoleError):
             raise
         except Exception as error:  # the client raises what its HTTP library of the day raises
