@@ -1,5 +1,6 @@
 """The command `batch`: lines as answers come, going on after any end, a sentence for each slip."""
 
+import fcntl
 import io
 import json
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ramole_core.batch.record import added_to, read_written
+from ramole_core.batch.record import added_to
 from ramole_core.cli import main
 from tests.batch_door import Door
 from tests.fake_ramole import WORDS
@@ -204,10 +205,31 @@ def test_two_runs_do_not_write_one_file(door, file, tmp_path, capsys):
     out = tmp_path / "out.jsonl"
     assert main(["batch", str(file), "--out", str(out)]) == 0
     kept = out.read_bytes()
-    with added_to(out, read_written(out)):
+    with added_to(out):
         file.write_text(ROWS + '{"prompt": "d"}\n')
         assert main(["batch", str(file), "--out", str(out), "--resume"]) == 2
     assert "Another run writes to" in capsys.readouterr().err and out.read_bytes() == kept
+
+
+def test_what_another_run_wrote_before_the_lock_is_kept(door, file, tmp_path, monkeypatch):
+    """Another run ends just before this one has the file."""
+    out, other = tmp_path / "out.jsonl", tmp_path / "other.jsonl"
+    assert main(["batch", str(file), "--out", str(other)]) == 0
+    first, second, third = other.read_bytes().splitlines(keepends=True)
+    out.write_bytes(first)
+    lock = fcntl.flock
+
+    def late(opened, how):
+        with out.open("ab") as another:
+            another.write(second)
+        lock(opened, how)
+
+    monkeypatch.setattr("ramole_core.batch.record.fcntl.flock", late)
+    door.asked.clear()
+    assert main(["batch", str(file), "--out", str(out), "--resume"]) == 0
+    assert out.read_bytes().startswith(first + second)
+    assert door.asked[0] == [json.loads(third)["prompt"]]
+    assert sorted(line["index"] for line in lines(out)) == [0, 1, 2]
 
 
 def test_a_refusal_is_written_once(door, file, tmp_path, capsys):

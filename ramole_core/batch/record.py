@@ -55,9 +55,27 @@ def as_line(record: dict[str, object]) -> str:
     return json.dumps(record, ensure_ascii=False, default=str) + "\n"
 
 
-def read_written(path: Path) -> Written:
-    """Read a file of answers; RamoleError where a line is not one."""
-    data = path.read_bytes() if path.exists() else b""
+@contextmanager
+def added_to(path: Path) -> Iterator[tuple[BinaryIO, Written]]:
+    """The file, open behind its last whole line, and what it has; no other run writes it.
+
+    Raises RamoleError where another run does, or a line is none of ours.
+    """
+    with path.open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RamoleError(
+                f"Another run writes to {path}; wait for its end, or name another file."
+            ) from None
+        file.seek(0)
+        written = _read_written(file.read(), path)
+        file.truncate(written.end)
+        yield file, written
+
+
+def _read_written(data: bytes, path: Path) -> Written:
+    """The contents of a file of answers; RamoleError where a line is not one."""
     end = data.rfind(b"\n") + 1
     last: dict[int, tuple[bool, str]] = {}  # whether it is an answer, and its digest or sentence
     for number, line in enumerate(data[:end].split(b"\n")[:-1], 1):
@@ -77,21 +95,6 @@ def read_written(path: Path) -> Written:
         for wanted in (True, False)
     )
     return Written(answered, refused, end)
-
-
-@contextmanager
-def added_to(path: Path, written: Written) -> Iterator[BinaryIO]:
-    """The file, open behind its last whole line; raises RamoleError where another run writes it."""
-    with path.open("r+b" if path.exists() else "wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RamoleError(
-                f"Another run writes to {path}; wait for its end, or name another file."
-            ) from None
-        file.truncate(written.end)
-        file.seek(written.end)
-        yield file
 
 
 def _read(line: bytes) -> dict[str, object]:

@@ -16,14 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ramole_core.batch.prompt_file import decode, read_batch, read_batch_file
-from ramole_core.batch.record import (
-    Written,
-    added_to,
-    as_line,
-    read_written,
-    record_of,
-    refusal_of,
-)
+from ramole_core.batch.record import Written, added_to, as_line, record_of, refusal_of
 from ramole_core.batch.rows import BadRow, Batch
 from ramole_core.cli.opening import reached
 from ramole_core.errors import RamoleError
@@ -79,8 +72,7 @@ def batch(
         if not isinstance(system, Server):
             rows = refuse_unfit(system, rows, owner=owner)
         if out is not None:
-            written = read_written(out)
-            with added_to(out, written) as sink:
+            with added_to(out) as (sink, written):
 
                 def write(record: dict[str, object]) -> None:
                     sink.write(as_line(record).encode())
