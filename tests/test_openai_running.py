@@ -14,6 +14,8 @@ from starlette.middleware import Middleware
 from ramole_core import Generation, Request, Step
 from ramole_core.errors import Busy
 from tests.fake_ramole import FakeRamole
+from tests.serving import wait_until
+from ui.model.loading import loading_of
 from ui.openai import door, running
 from ui.openai.running import Places
 from ui.session.accounts import Accounts
@@ -24,8 +26,10 @@ SAID = {"model": "base", "messages": [{"role": "user", "content": "hi"}]}
 SECRET = {"x-ramole-session": "a long secret of mine"}
 
 
-def ask(ramole, *, count: int = 1, **said) -> list[httpx.Response]:
-    """What so many calls at once are told, from one address."""
+def ask(
+    ramole, *, count: int = 1, came: list[httpx.Response] | None = None, **said
+) -> list[httpx.Response]:
+    """What so many calls at once are told, from one address; `came` has it as it comes."""
     routes = door.openai_routes(ramole, Accounts())
     app = Starlette(routes=routes, middleware=[Middleware(Addresses)])
 
@@ -33,9 +37,14 @@ def ask(ramole, *, count: int = 1, **said) -> list[httpx.Response]:
         transport = httpx.ASGITransport(app, client=("203.0.113.9", 50000))
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
             body = {**SAID, **said}
-            address = "/v1/chat/completions"
-            calls = (client.post(address, json=body, headers=SECRET) for _ in range(count))
-            return await asyncio.gather(*calls)
+
+            async def call() -> httpx.Response:
+                told = await client.post("/v1/chat/completions", json=body, headers=SECRET)
+                if came is not None:
+                    came.append(told)
+                return told
+
+            return await asyncio.gather(*(call() for _ in range(count)))
 
     return asyncio.run(all_at_once())
 
@@ -50,9 +59,16 @@ def test_a_call_is_its_address_s_and_its_session_s(stream):
 
 
 def test_more_than_may_be_on_their_way_are_told_to_come_again():
-    ramole = FakeRamole(pause=0.05)
+    came: list[httpx.Response] = []
+
+    class Held(FakeRamole):
+        def stream_batch(self, requests, **how):
+            wait_until(lambda: len(came) >= 2, seconds=60)  # those that are refused
+            yield from super().stream_batch(requests, **how)
+
+    ramole = Held()
     ramole.settings = ramole.settings.model_copy(update={"max_batch": 1, "max_queue": 1})
-    codes = sorted(told.status_code for told in ask(ramole, count=4))
+    codes = sorted(told.status_code for told in ask(ramole, count=4, came=came))
     assert codes == [200, 200, 429, 429] and ramole.batches == 2
 
 
@@ -162,11 +178,10 @@ def test_a_model_that_could_not_be_loaded_says_why():
     ramole.load_error = "There is no such base."
     first, *_ = ask(ramole)
     assert first.json()["error"]["code"] == "model_loading"
-    for _ in range(100):
-        (told,) = ask(ramole)
-        if told.json()["error"]["code"] == "model_not_loaded":
-            assert "retry-after" not in told.headers, "waiting is no help"
-            break
+    assert loading_of(ramole).ended.wait(60)
+    (told,) = ask(ramole)
+    assert told.json()["error"]["code"] == "model_not_loaded"
+    assert "retry-after" not in told.headers, "waiting is no help"
     assert told.json()["error"]["message"] == "There is no such base."
     assert told.status_code == 503
 

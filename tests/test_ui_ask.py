@@ -37,7 +37,7 @@ from tests.fake_ramole import (
     FakeRamole,
     gate_of,
 )
-from tests.serving import REPOSITORY
+from tests.serving import REPOSITORY, wait_until
 from ui.ask.answer import Live, answer, found_by, runs_of
 from ui.ask.examples import RECORDED, earlier_runs, recorded_files
 from ui.ask.form import FIELDS, Form, form_of, read_weights
@@ -190,12 +190,22 @@ def test_those_who_answer_stand_first_in_their_order_and_the_nearest_others_behi
 
 
 def test_the_adapters_are_shown_before_the_first_token_and_are_those_that_answer():
+    seen = threading.Event()
+
     class Choosy(FakeRamole):
         def _names(self, request):
             return ["eel", "bee"][: request.k]
 
-    live = Live()
-    shown = list(answer(Choosy(pause=0.2), Request("boats?", k=2), live, beside=False))
+        def stream_batch(self, requests, **how):
+            for item in super().stream_batch(requests, **how):
+                assert seen.wait(60), "nobody was shown the adapters"
+                yield item
+
+    live, shown = Live(), []
+    for one in answer(Choosy(), Request("boats?", k=2), live, beside=False):
+        shown.append(one)
+        if one.found:
+            seen.set()
     on_the_way = [one for one in shown if one.run is None and one.found]
     assert on_the_way and not on_the_way[0].pieces
     assert {one.experts for one in on_the_way} == {("eel", "bee")}
@@ -1038,7 +1048,7 @@ def test_two_threads_may_watch_one_live_run():
     request = Request("boats?", max_new_tokens=100_000)
     reader = threading.Thread(target=lambda: list(answer(ramole, request, live, beside=False)))
     reader.start()
-    time.sleep(0.05)
+    wait_until(lambda: ramole.running)
     live.cancelled.set()
     assert live.ended.wait(60)
     reader.join(60)

@@ -11,6 +11,7 @@ import pytest
 
 from ramole_core import Evidence, RamoleError, Request
 from tests.fake_ramole import WORDS, FakeRamole
+from tests.serving import wait_until
 from ui.charts.explained import token_html
 from ui.charts.spans import differing
 from ui.compare.columns import START, Column
@@ -139,8 +140,18 @@ def test_what_cannot_be_asked_is_one_sentence_in_every_column(handlers):
     assert "&lt;i&gt;" in looks[-1][0] and "<i>" not in looks[-1][0] and looks[-1][-1] is None
 
 
-def test_stopping_ends_all_columns_and_what_came_stays(handlers):
-    handlers.ramole.pause = 0.05
+def test_stopping_ends_all_columns_and_what_came_stays(handlers, monkeypatch):
+    stream = handlers.ramole.stream_batch
+
+    def held(requests, *, cancelled, **how):
+        came = set()
+        for index, item in stream(requests, cancelled=cancelled, **how):
+            yield index, item
+            came.add(index)
+            if len(came) == len(requests):
+                wait_until(cancelled, seconds=60)
+
+    monkeypatch.setattr(handlers.ramole, "stream_batch", held)
     looks = []
     choices = [part for c in START for part in (c.method, c.k, c.adapters, c.without)]
     for look in handlers.on_ask(VISITOR, "boats?", 2, 64, *choices):
