@@ -128,11 +128,20 @@ def test_nobody_waits_long_for_one_that_never_comes(tiny, thread, monkeypatch):
 
 def test_who_waits_for_a_next_token_does_not_wait_for_others(tiny, thread, monkeypatch):
     monkeypatch.setattr(engine_thread, "GATHER", NEVER)
+    step, go_on = tiny.engine.step, threading.Event()
+
+    def held():
+        if any(row.new for row in tiny.engine.scheduler.batch.rows):
+            go_on.wait(SOON)
+        return step()
+
+    monkeypatch.setattr(tiny.engine, "step", held)
     long = submitted(tiny, thread, ask(4, max_new_tokens=400))
-    while not tiny.heard[long].steps and not tiny.heard[long].end:
-        time.sleep(0.001)
+    wait_until(lambda: tiny.heard[long].steps)
     elsewhere(lambda: prepared(thread))
-    assert ended(tiny, [submitted(tiny, thread, ask(6)), long])
+    other = submitted(tiny, thread, ask(6))
+    go_on.set()
+    assert ended(tiny, [other, long])
 
 
 def test_a_request_that_comes_while_the_thread_begins_is_answered(tiny, monkeypatch):

@@ -286,13 +286,12 @@ def test_what_a_search_has_found_is_answered_by_a_server_s_thread(tiny):
 def test_a_search_beside_a_server_s_thread_can_be_stopped(tiny, expected):
     thread, told, found, stop = EngineThread(tiny.engine), [], {}, threading.Event()
     thread.start()
-    items = stream(
-        tiny,
-        [hub(steps=100)],
-        thread=thread,
-        cancelled=stop.is_set,
-        fitting=lambda index, how: told.append(how),
-    )
+
+    def fitting(index, how):
+        told.append(how)
+        assert len(told) < 10 or stop.wait(60)
+
+    items = stream(tiny, [hub(steps=100)], thread=thread, cancelled=stop.is_set, fitting=fitting)
     searching = threading.Thread(target=lambda: found.update(answers(items)), daemon=True)
     searching.start()
     try:

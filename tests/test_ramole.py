@@ -15,6 +15,7 @@ from ramole_core.composition import METHODS, Sites
 from ramole_core.methods import METHOD_LIST
 from ramole_core.terminal.records import answer_record
 from tests.conftest import tiny_settings
+from tests.serving import wait_until
 from tests.tiny_methods import make_gates, make_mole, make_recovered
 
 TASKS = {
@@ -399,8 +400,21 @@ def test_answers_that_run_end_as_cancelled_once_it_is_to_stop_and_none_begins(ra
     assert late.finish_reason == "cancelled" and late.new_tokens == 0
 
 
+def hold_until_cancelled(engine, monkeypatch, *, tokens=1):
+    """Once a request has so many tokens the engine waits until all that run are cancelled."""
+    scheduler, step = engine.scheduler, engine.scheduler.step
+
+    def held():
+        states = scheduler.batch.states
+        if any(state.new >= tokens for state in states):
+            wait_until(lambda: all(state.cancelled for state in states), seconds=60)
+        return step()
+
+    monkeypatch.setattr(scheduler, "step", held)
+
+
 @pytest.mark.parametrize("thread", [False, True])
-def test_closing_ends_what_runs(tiny_llama, tmp_path, thread):
+def test_closing_ends_what_runs(tiny_llama, tmp_path, monkeypatch, thread):
     request = Request("hello", method="base", max_new_tokens=400, ignore_eos=True)
     opened = Ramole(tiny_settings(tiny_llama, tmp_path, max_new_tokens=400))
     opened.load()
@@ -419,6 +433,7 @@ def test_closing_ends_what_runs(tiny_llama, tmp_path, thread):
             ended.append(str(error))
 
     if thread:
+        hold_until_cancelled(opened.engine, monkeypatch)
         opened.start()
         asking = threading.Thread(target=run)
         asking.start()

@@ -15,7 +15,8 @@ from ramole_core.serving import remote_stream, wire
 from ramole_core.serving.engine_server import EngineServer
 from ramole_core.serving.fleet import EngineLost
 from ramole_core.serving.opening import engines_over
-from tests.test_ramole import TASKS, write_lora
+from tests.serving import wait_until
+from tests.test_ramole import TASKS, hold_until_cancelled, write_lora
 from tests.thread_fleet import ThreadFleet
 
 TIMES = {"seconds": 0.0, "first_token_seconds": 0.0, "extra": {}}
@@ -252,8 +253,10 @@ def test_a_search_for_weights_is_not_made_again_once_it_is_over(pair):
     assert near.mixture == far.mixture and near.base == far.base
 
 
-def test_one_that_is_cancelled_ends_with_what_it_has(pair):
+def test_one_that_is_cancelled_ends_with_what_it_has(pair, monkeypatch):
     _, many, fleet = pair
+    for server in fleet.servers.values():
+        hold_until_cancelled(server._engines, monkeypatch, tokens=5)
     request = replace(REQUESTS[0], max_new_tokens=40)
     told, ending = [], []
     for _, item in many.stream_batch([request, request], cancelled=lambda: len(told) > 4):
@@ -313,11 +316,7 @@ def test_who_goes_leaves_nothing_behind(pair):
     stream.close()
     assert not many.engines._placing._load
     for server in fleet.servers.values():
-        for _ in range(200):
-            if server._engines.idle:
-                break
-            time.sleep(0.01)
-        assert server._engines.idle
+        wait_until(lambda server=server: server._engines.idle)
 
 
 def test_a_request_that_cannot_be_is_told_before_it_is_sent(pair):
