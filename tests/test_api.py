@@ -22,11 +22,12 @@ from ramole_core import Fitting, Generation, RamoleError, Request, Step
 from ramole_core.errors import Busy
 from tests.fake_ramole import OPTIONS, FakeRamole
 from tests.pool_fakes import write_adapter, write_sample, zipped
-from tests.serving import REPOSITORY, client_of, fake, free_port
+from tests.serving import REPOSITORY, client_of, fake, free_port, wait_until
 from ui.api import fields
 from ui.api.answers import batched, streamed
 from ui.api.asking import ask_endpoint
 from ui.api.endpoints import Endpoints
+from ui.model import reading
 from ui.serve import drop_old, passwords
 
 ENDPOINTS = {
@@ -182,7 +183,8 @@ def test_the_weights_that_were_found_come_with_the_answer(client):
     assert mixed == Request("hi", mix="spam", trace=False, owner="me")
 
 
-def test_a_search_tells_its_step_while_it_runs():
+def test_a_search_tells_its_step_while_it_runs(monkeypatch):
+    monkeypatch.setattr(reading, "BEAT", 600.0)
     found = Fitting("lorahub", ("dart",), ("0",), 3, 40, (1.5,), 1.25, 2.0, 0.5)
 
     class Searching(Steps):
@@ -242,11 +244,7 @@ def test_uploads_go_when_the_client_leaves(server, archive):
     assert len(held) == 2
     for client in leaving:
         client.close()
-    for _ in range(300):
-        if not any(folder.exists() for folder in held):
-            return
-        asyncio.run(asyncio.sleep(0.1))
-    raise AssertionError("An upload outlived its session.")
+    wait_until(lambda: not any(folder.exists() for folder in held), seconds=120)
 
 
 # Hostile
@@ -693,18 +691,21 @@ def answer_of(text: str) -> Generation:
     return Generation(text, ["x"], [float("nan")], None, "eos", 7, 3, 0.5, 0.25)
 
 
-def test_a_stream_says_its_place_then_the_text_so_far_and_only_the_end_says_the_rest():
+def test_a_stream_says_its_place_then_the_text_so_far_and_only_the_end_says_the_rest(monkeypatch):
+    monkeypatch.setattr(reading, "BEAT", 600.0)
     system = Steps((0, 2), (0, 0), (0, said("a")), (0, said("")), (0, said("b")))
     system.items += ((0, answer_of("ab")),)
     seen, stream = [], streamed(system, Request("hi", owner="me"), address="10.0.0.9")
-    for _ in system.items:
+    for _ in system.items[:-1]:
         system.go.release()
         seen.append(next(stream))
     assert seen[:3] == [("", {"place": 2}), ("", {}), ("a", {})] and seen[4] == ("ab", {})
     assert (system.session, system.address) == ("me", "10.0.0.9")
-    assert seen[-1][0] == "ab" and seen[-1][1]["finish_reason"] == "eos"
-    assert seen[-1][1]["adapters"] == [{"name": "x", "score": None}]
-    assert list(stream) == []
+    system.go.release()
+    *before, (text, told) = stream
+    assert before in ([], [("ab", {})]), "the answer may be here a moment before the end"
+    assert text == "ab" and told["finish_reason"] == "eos"
+    assert told["adapters"] == [{"name": "x", "score": None}]
 
 
 def test_a_batch_says_the_answers_so_far_in_order():

@@ -217,13 +217,14 @@ def test_no_prompt_waits_for_the_cards_that_a_search_embeds(hub_server, open_hub
     hub = open_hub()
     embed, one_at_a_time = hub._retriever._encoder.embed, threading.Lock()
     at_once: list[int] = []
-    prompts = threading.Semaphore(0)
+    cards, prompts = threading.Semaphore(0), threading.Semaphore(0)
 
     def slowly(texts):
         if threading.current_thread() is threading.main_thread():
             assert all(text.startswith("sums of ") for text in texts), "a prompt embeds a card"
         else:
             at_once.append(len(texts))
+            cards.release()
             assert prompts.acquire(timeout=60), "a prompt waits for a card"
         with one_at_a_time:
             return embed(texts)
@@ -236,7 +237,8 @@ def test_no_prompt_waits_for_the_cards_that_a_search_embeds(hub_server, open_hub
     found = 0
     for number in itertools.count():
         found += bool(hub.near(f"sums of kind {number}", 3))
-        prompts.release()
+        if cards.acquire(blocking=False):
+            prompts.release()
         if not searching.is_alive():
             break
         time.sleep(0.02)
