@@ -8,6 +8,8 @@ import pytest
 
 from ramole_core.retrieval.gathered import MANY, Gathered
 
+SOON = 120
+
 
 class Reader:
     """Vectors of word lengths; each read waits until it is let, where `gate` is closed."""
@@ -20,7 +22,7 @@ class Reader:
     def __call__(self, texts: list[str]) -> list[np.ndarray]:
         self.reads.append(texts)
         self.begun.set()
-        assert self.gate.wait(20)
+        assert self.gate.wait(SOON)
         if "bad" in texts:
             raise ValueError("no such word")
         return [np.array([len(text)], np.float32) for text in texts]
@@ -44,16 +46,16 @@ def many_at_once(gathered: Gathered, reader: Reader, lists: list[list[str]]) -> 
     reader.gate.clear()
     threads = [threading.Thread(target=ask, args=[n]) for n in range(len(lists))]
     threads[0].start()
-    assert reader.begun.wait(20)
+    assert reader.begun.wait(SOON)
     for thread in threads[1:]:
         thread.start()
-    until = time.monotonic() + 20
+    until = time.monotonic() + SOON
     wanted = sum(min(MANY, len(words)) for words in lists[1:])
     while len(gathered._waiting) < wanted and time.monotonic() < until:
         time.sleep(0.001)
     reader.gate.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(SOON)
     return found
 
 

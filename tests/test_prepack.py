@@ -13,7 +13,7 @@ from ramole_core.prepack import Prepack
 from tests.learn_page import card
 from tests.test_ramole import ASK, ramole as ramole, write_lora  # noqa: F401  the fixture
 
-SOON = 20.0
+SOON = 120.0
 
 
 def one(name, *, examples=(), owner=None):
@@ -78,7 +78,8 @@ def test_the_last_of_the_disk_is_left(packing, monkeypatch):
     assert packing.wait(SOON) and engines.packed == []
 
 
-def test_a_removal_waits_for_the_adapter_that_is_packed_now(packing):
+def test_a_removal_waits_for_the_adapter_that_is_packed_now(packing, monkeypatch):
+    monkeypatch.setattr(prepack, "MAX_WAIT_SECONDS", 3600.0)
     engines = FakeEngines()
     packing.start(engines, [one("a"), one("b")])
     end = time.monotonic() + SOON

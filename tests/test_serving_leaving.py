@@ -28,7 +28,7 @@ def heard(raised: Exception) -> list[str]:
             found.append((await receive())["type"])
 
     async def run():
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(120):
             await with_leaving(app)({"type": "http"}, receive, None)
 
     asyncio.run(run())

@@ -733,7 +733,7 @@ def test_loading_tells_how_far_it_is_and_why_it_failed():
 
         def load(self, progress):
             progress("reading", 0.25)
-            go.wait(20)
+            go.wait(120)
             if told.get("fail"):
                 raise RamoleError("No network; connect it.")
             self.loaded = True
@@ -748,10 +748,10 @@ def test_loading_tells_how_far_it_is_and_why_it_failed():
         pass
     assert loading.status() == {"ready": False, "stage": "reading", "fraction": 0.25, "error": None}
     go.set()
-    assert loading.ended.wait(20) and loading.error == "No network; connect it."
+    assert loading.ended.wait(120) and loading.error == "No network; connect it."
     told["fail"] = False
     loading.start()
-    assert loading.ended.wait(20) and loading.ready and loading.error is None
+    assert loading.ended.wait(120) and loading.ready and loading.error is None
     assert json.loads(json.dumps(loading.status()))["fraction"] == 1.0
 
 
@@ -768,7 +768,7 @@ def test_what_is_there_once_the_model_is_loaded_is_searched_for_garbage_no_more(
     quick = Quick()
     loading = Loading(quick)
     loading.start()
-    assert loading.ended.wait(20) and loading.ready
+    assert loading.ended.wait(120) and loading.ready
     known = len(gc.get_objects())
     assert len(quick.kept) == 100_000 and known < 50_000, "as many as were made since"
 
