@@ -4,11 +4,11 @@ import asyncio
 
 import httpx
 import pytest
-from gradio_client import Client
+from gradio_client import handle_file
 
 from ramole_core import RamoleError
 from tests.pool_fakes import write_adapter, write_sample, zipped
-from tests.serving import fake
+from tests.serving import client_of, fake
 from ui.middleware.hosts import Hosts, host_names
 from ui.session.address import HEADER, Addresses, networks
 
@@ -176,9 +176,7 @@ def test_a_proxy_under_a_path_passes_uploads_and_questions_on(server):
 
 def test_a_client_uploads_and_asks(server, tmp_path):
     archive = str(zipped(write_adapter(tmp_path / "mine", seed=3), tmp_path / "mine.zip"))
-    from gradio_client import handle_file
-
-    client = Client(server.url, verbose=False)
+    client = client_of(server.url)
     client.predict(handle_file(archive), "by client", None, api_name="/add_adapter")
     assert client.predict("a b", api_name="/ask")[0] == "a b"
     client.close()

@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from gradio_client.exceptions import AppError
 
 from ramole_core.api_keys import add_key, today
 from tests.pool_fakes import write_adapter, write_sample, zipped
-from tests.serving import fake, fake_page, main
+from tests.serving import client_of, fake, fake_page, main, wait_until
 from tests.test_api import speak_mcp
 from ui import serve
 from ui.middleware import logins
@@ -229,7 +229,7 @@ def test_wrong_passwords_through_a_proxy_that_tells_no_address_lock_nobody_out(s
 def test_a_key_opens_the_endpoints_and_mcp(server, key):
     said = {"authorization": f"Bearer {key}"}
     assert httpx.get(f"{server.url}/gradio_api/info", timeout=30).status_code == 401
-    client = Client(server.url, headers=said, verbose=False)
+    client = client_of(server.url, headers=said)
     assert client.predict("a b", api_name="/ask")[0] == "a b"
     client.close()
     ann = {"authorization": "Bearer ann:secret"}
@@ -247,17 +247,17 @@ def test_what_an_operator_adds_is_everyones_and_stays_when_he_goes(server, key, 
     while httpx.get(f"{server.url}/v1/models", headers=mine, timeout=30).status_code != 200:
         assert time.monotonic() < end
         time.sleep(0.2)  # until the file is looked at again
-    client = Client(server.url, headers=mine, verbose=False)
+    client = client_of(server.url, headers=mine)
     added = client.predict(handle_file(archive), "shared", None, api_name="/add_adapter")
     assert added["name"] == "shared"
     client.close()
-    carl = Client(server.url, headers=others, verbose=False)
+    carl = client_of(server.url, headers=others)
     seen = [card["name"] for card in carl.predict(api_name="/list_adapters")]
     assert sorted(seen) == ["shared", "squad"]
     with pytest.raises(AppError, match="not this session's to change"):
         carl.predict("shared", api_name="/remove_adapter")
     carl.close()
-    client = Client(server.url, headers=mine, verbose=False)
+    client = client_of(server.url, headers=mine)
     with pytest.raises(AppError, match="sample pool"):
         client.predict("squad", api_name="/remove_adapter")
     client.predict("shared", api_name="/remove_adapter")
@@ -277,7 +277,7 @@ def test_without_a_password_an_announced_upload_is_asked_for_it_first(server):
 
 
 def test_who_has_logged_in_does_all_as_before(server):
-    client = Client(server.url, auth=("ann", "secret"), verbose=False)
+    client = client_of(server.url, auth=("ann", "secret"))
     assert client.predict("a b", api_name="/ask")[0] == "a b"
     assert [card["name"] for card in client.predict(api_name="/list_adapters")] == ["squad"]
     client.close()
@@ -286,12 +286,16 @@ def test_who_has_logged_in_does_all_as_before(server):
 def test_a_login_of_a_running_page_ends(tmp_path):
     with fake_page(__name__, tmp_path, str(tmp_path), auth="ann:secret") as page:
         with httpx.Client(base_url=page.url, timeout=60) as client:
-            assert client.post("/login", data=ANN).status_code == 200
-            assert client.get("/gradio_api/info").status_code == 200
-            end = time.monotonic() + 300
-            while client.get("/gradio_api/info").status_code != 401:
-                assert time.monotonic() < end, "the login goes on"
-                time.sleep(0.5)
+
+            def told() -> int:
+                return client.get("/gradio_api/info").status_code
+
+            def logged_in() -> bool:
+                assert client.post("/login", data=ANN).status_code == 200
+                return told() == 200
+
+            wait_until(logged_in)  # a login may be over before it is used
+            wait_until(lambda: told() == 401)
             assert client.post("/login", data=ANN).status_code == 200
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 
 from tests.heard import Heard
 from tests.pool_fakes import write_adapter, write_sample, zipped
-from tests.serving import REPOSITORY, Server, fake, free_port
+from tests.serving import REPOSITORY, Server, client_of, fake, free_port
 from tests.test_api import speak_mcp
 
 NAME = "ramole.example.org"
@@ -151,7 +151,7 @@ def test_a_proxy_as_documented_passes_each_token_when_it_comes(named):
 
 def test_a_client_behind_it_uploads_asks_and_removes(named, tmp_path):
     archive = str(zipped(write_adapter(tmp_path / "mine", seed=3), tmp_path / "mine.zip"))
-    client = Client(named.url, verbose=False)
+    client = client_of(named.url)
     added = client.predict(handle_file(archive), "by proxy", None, api_name="/add_adapter")
     assert added["yours"] and client.predict("a b", api_name="/ask")[0] == "a b"
     client.predict(added["name"], api_name="/remove_adapter")

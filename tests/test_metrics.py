@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
-from gradio_client import Client
+from gradio_client import handle_file
 from prometheus_client.parser import text_string_to_metric_families
 
 from ramole_core import Busy, Generation, RamoleError, Request
 from tests.pool_fakes import write_adapter, write_sample, zipped
-from tests.serving import fake
+from tests.serving import client_of, fake
 from ui.metrics.route import metrics_routes
 from ui.middleware.refusal import Refused
 from ui.session.accounts import Accounts
@@ -52,11 +52,9 @@ def read(server, **headers) -> httpx.Response:
 
 
 def test_what_happened_is_counted_and_nobodys_words_are_in_it(server, tmp_path):
-    from gradio_client import handle_file
-
     archive = zipped(write_adapter(tmp_path / "mine", seed=3), tmp_path / "zanzibar.zip")
     before = numbers_of(read(server).text)
-    client = Client(server.url, verbose=False)
+    client = client_of(server.url)
     client.predict(handle_file(str(archive)), "zanzibar", None, api_name="/add_adapter")
     client.predict(f"{PROMPT} four five", api_name="/ask")
     client.predict([PROMPT, f"{PROMPT} three"], api_name="/ask_batch")
@@ -88,7 +86,7 @@ def test_what_happened_is_counted_and_nobodys_words_are_in_it(server, tmp_path):
 
 
 def test_a_line_a_request_says_counts_and_no_words(server):
-    client = Client(server.url, verbose=False)
+    client = client_of(server.url)
     client.predict(f"{PROMPT} three", api_name="/ask")
     client.close()
     lines = [json.loads(x) for x in server.log.read_text().splitlines() if x.startswith("{")]
