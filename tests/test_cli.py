@@ -357,6 +357,17 @@ def test_a_bad_setting_is_one_sentence(capsys, monkeypatch):
     assert out == "" and len(err.splitlines()) == 1 and "RAMOLE_PORT='many'" in err
 
 
+def test_turns_and_pairs_in_a_file_with_a_byte_order_mark_are_read(tmp_path):
+    from ramole_core.terminal.console import read_pairs, read_turns
+
+    file = tmp_path / "file"
+    for text, read in (('[["Hello", "Hi."]]', read_turns), ("say => red", read_pairs)):
+        file.write_text(text, encoding="utf-8")
+        plain = read(file)
+        file.write_text(text, encoding="utf-8-sig")
+        assert read(file) == plain != ()
+
+
 @pytest.mark.parametrize(
     ("host", "variable", "listening", "address"),
     [

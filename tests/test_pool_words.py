@@ -1,5 +1,6 @@
 """The words of a model card: the same as ever for honest cards, and quickly whatever the text."""
 
+import codecs
 import json
 import random
 import re
@@ -86,6 +87,14 @@ def test_one_list_of_examples_is_read_too_and_does_not_stay(tmp_path, listed, ke
     (tmp_path / "examples.jsonl").write_text('{"text": "first"}')
     assert read_examples(tmp_path) == (["first"], [])
     assert [path.name for path in tmp_path.iterdir()] == ["examples.jsonl"]
+
+
+def test_a_byte_order_mark_is_no_word_of_a_card_nor_of_an_example():
+    card = b"---\nlicense: mit\n---\n# Boats\n\nFinds boats.\n"
+    lines = b'{"text": "one"}\r\n{"text": "two"}\r\n'
+    mark = codecs.BOM_UTF8
+    assert parse_readme(mark + card) == parse_readme(card) == ("mit", "Finds boats.", [])
+    assert parse_examples(mark + lines) == parse_examples(lines) == (["one", "two"], [])
 
 
 def test_there_are_cards_to_compare():

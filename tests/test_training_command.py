@@ -271,7 +271,10 @@ def test_examples_with_any_line_separator_are_read_as_they_were_written(tmp_path
     texts = ["a\u2028b", "c\x85d", "e\x1cf"]
     write_examples(tmp_path, texts)
     file = tmp_path / "examples.jsonl"
-    assert read_examples(file) == texts == typed_examples(file) == examples_from_file(file)
+    for coding in ("utf-8", "utf-8-sig"):  # with a byte order mark
+        file.write_bytes(file.read_bytes().decode().encode(coding))
+        assert read_examples(file) == texts == typed_examples(file)
+        assert examples_from_file(file) == texts
 
 
 def test_a_router_is_trained_over_adapters_of_the_pool(base, data, tmp_path, monkeypatch):

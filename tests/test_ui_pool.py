@@ -1,5 +1,6 @@
 """The tab Pool as plain functions: what the cards say, what an upload is told, whose it is."""
 
+import codecs
 import gc
 import json
 import re
@@ -29,6 +30,7 @@ from ui.pool.cards import badges, cards_html, matching
 from ui.pool.details import card_text, details_html, training_command
 from ui.pool.examples_text import examples_from_file, examples_from_lines
 from ui.pool.intake import judge
+from ui.pool.naming import declared_name
 from ui.pool.tab import PoolHandlers
 from ui.pool.updates import added, detail, listing, removals_html, replace_examples
 from ui.session.leaving import forget, sweep
@@ -664,6 +666,28 @@ def test_loose_files_are_named_by_what_they_say(
     (verdict,) = judge(ramole, quota, paths, owner=ANN)
     assert verdict.card is not None and verdict.card.name == name
     assert ("do not say its name" in verdict.as_html()) == (name == "my-adapter")
+
+
+def test_files_with_a_byte_order_mark_say_what_they_say_without_it(ramole, quota, upload, tmp_path):
+    readme = "---\nlicense: mit\n---\n# Boats\n\nFinds boats."
+    for name in ("README.md", "examples.jsonl", "adapter_config.json"):
+        folder = write_adapter(
+            tmp_path / name, seed=len(name), readme=readme, examples=["where", "who"]
+        )
+        file = folder / name
+        file.write_bytes(codecs.BOM_UTF8 + file.read_bytes())
+        paths = [upload(file, folder=name + file.name) for file in sorted(folder.iterdir())]
+        (verdict,) = judge(ramole, quota, paths, owner=ANN)
+        card = verdict.card
+        assert card is not None, verdict.reason
+        assert card.name.startswith("boats") and card.notes == ()
+        assert (card.licence, card.description) == ("mit", "Finds boats.")
+        assert card.examples == ("where", "who") and card_text(card.folder) == readme
+
+
+def test_the_name_in_a_configuration_with_a_byte_order_mark_counts(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"name": "boats"}', "utf-8-sig")
+    assert declared_name(tmp_path, taken=()) == "boats"
 
 
 def test_a_good_verdict_offers_a_prompt_to_try(ramole, quota, archive):

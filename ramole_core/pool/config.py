@@ -6,6 +6,7 @@ that makes another one is refused. Fields read against peft 0.21 (`peft/tuners/l
 
 import math
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,7 @@ def read_config(path: Path) -> LoraWord:
         raise AdapterRefused(
             f"{CONFIG} has {size} bytes; at most {LARGEST_CONFIG} are read: shorten it."
         )
-    word = parse_object(path.read_bytes(), CONFIG)
+    word = parse_object(path.read_bytes().removeprefix(BOM_UTF8), CONFIG)
     kind = word.get("peft_type", "LORA")
     if str(kind).upper() != "LORA":
         raise AdapterRefused(

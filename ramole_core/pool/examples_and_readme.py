@@ -86,7 +86,7 @@ def parse_examples(text: bytes) -> tuple[list[str], list[str]]:
     if len(text) > LARGEST_WORDS:
         return [], [f"{EXAMPLES} has {len(text)} bytes, more than {LARGEST_WORDS}; it is not used."]
     try:
-        lines = text.decode("utf-8").split("\n")
+        lines = text.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError:
         return [], [f"{EXAMPLES} is not UTF-8; it is not used."]
     kept: list[str] = []
@@ -139,7 +139,7 @@ def parse_readme(text: bytes) -> tuple[str | None, str, list[str]]:
     if len(text) > LARGEST_WORDS:
         return None, "", [f"{README} has {len(text)} bytes, more than {LARGEST_WORDS}."]
     try:
-        card = text.decode("utf-8").replace("\r\n", "\n")
+        card = text.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
         return None, "", [f"{README} is not UTF-8; it is not used."]
     front, body = split_front(card)

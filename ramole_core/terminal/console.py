@@ -51,7 +51,7 @@ def read_turns(path: Path) -> tuple[Exchange, ...]:
     Raises RamoleError where the file is none, or has a turn that is none.
     """
     try:
-        turns = json.loads(path.read_text(encoding="utf-8"))
+        turns = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError:
         turns = None
     if not isinstance(turns, list):
@@ -65,7 +65,7 @@ def read_pairs(path: Path) -> tuple[Example, ...]:
     """Examples that weights are found on, one a line: `{"inputs": ..., "targets": ...}`, or
     `input => target`. Raises RamoleError."""
     try:
-        return read_example_lines(path.read_text(encoding="utf-8"))
+        return read_example_lines(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
         raise RamoleError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
 

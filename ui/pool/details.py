@@ -79,7 +79,7 @@ def verdict_html(
 def card_text(folder: Path) -> str:
     """The model card as it was written, cut where it grows too long; empty where there is none."""
     try:
-        text = (folder / CARD_FILE).read_text(encoding="utf-8", errors="replace")
+        text = (folder / CARD_FILE).read_text(encoding="utf-8-sig", errors="replace")
     except OSError:
         return ""
     return text[:MAX_CARD] + ("\n…" if len(text) > MAX_CARD else "")

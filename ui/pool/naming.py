@@ -59,6 +59,6 @@ def _numbered(name: str, others: int) -> list[str]:
 def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(LARGEST).decode("utf-8", errors="replace").replace("\r\n", "\n")
+            return file.read(LARGEST).decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
     except OSError:
         return ""
