@@ -183,9 +183,16 @@ class Settings(BaseSettings):
         return self.store_url or str(self.data_dir / "store")
 
 
+PLACING = Path(".checkpoint", "placing")
+"""In a folder of weights: there while the files of a finished training run are put in place."""
+
+
 def holds_weights(folder: Path) -> bool:
-    """Whether a finished training run is here; a checkpoint alone does not count."""
-    return folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir())
+    """Whether a finished training run is here; a checkpoint alone does not count, nor do files of
+    which only some are in place."""
+    if not folder.is_dir() or (folder / PLACING).exists():
+        return False
+    return any(not file.name.startswith(".") for file in folder.iterdir())
 
 
 def trained_folder(name: str, adapters_dir: Path, *, own: Path | None) -> Path:

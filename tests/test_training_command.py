@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +14,9 @@ from typer.testing import CliRunner
 from ramole_core import cli
 from ramole_core.errors import RamoleError
 from ramole_core.pool.examples_and_readme import parse_readme
+from ramole_core.settings import holds_weights
 from ramole_core.terminal.console import read_examples as typed_examples
-from ramole_core.training import command, options, sources
+from ramole_core.training import command, options, sources, weights_folder
 from ramole_core.training.card import card_text, read_examples, span, write_examples
 from ramole_core.training.options import command_line
 from tests.tiny_training import build_base
@@ -90,6 +93,11 @@ def test_weights_to_begin_with_have_the_same_scale(
     ("words", "sentence"),
     [
         (["--layers", "20-10"], "--layers 20-10 is not understood"),
+        (["--layers", "0-"], "--layers 0- is not understood; write 10-29"),
+        (["--measure-every", "0"], "--measure-every is 0; it must be at least 1"),
+        (["--dev-rows", "0"], "--dev-rows is 0; it must be at least 1"),
+        (["--dev-rows", "-1"], "--dev-rows is -1; it must be at least 1"),
+        (["--batch-rows", "0"], "--batch-rows is 0; it must be at least 1"),
         (["--layers", "0,9"], "has layers 0 to 1, not 9"),
         (["--modules", "lm_head"], "no linear module lm_head; choose from down_proj"),
         (["--modules", "self_attn"], "no linear module self_attn"),
@@ -174,6 +182,39 @@ def test_a_run_pauses_resumes_and_ends_by_patience(base, data, tmp_path, monkeyp
     assert f"{losses[0]:.3f} before, {min(losses):.3f} after" in card
 
 
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("moved", [1, 4])
+def test_a_run_that_is_killed_while_its_files_are_put_in_place_is_taken_up(
+    moved, before, base, data, tmp_path, monkeypatch
+):
+    out, whole = tmp_path / "a", tmp_path / "whole"
+    words = ("adapter", "--data", str(data), *WORDS)
+    if before:
+        assert call(*words, "--out", str(out), monkeypatch=monkeypatch).exit_code == 0
+    words = (*words, "--seed", "5", "--out")
+    assert call(*words, str(whole), monkeypatch=monkeypatch).exit_code == 0
+    replace_file, files = os.replace, []
+
+    def killed(file, place):
+        if Path(place).parent == out:
+            if len(files) == moved:
+                raise KeyboardInterrupt
+            files.append(place)
+        replace_file(file, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(weights_folder.os, "replace", killed)
+        overwrite = ["--overwrite"] if before else []
+        assert call(*words, str(out), *overwrite, monkeypatch=monkeypatch).exit_code != 0
+    assert len(files) == moved and not holds_weights(out)
+    result = call(*words, str(out), monkeypatch=monkeypatch)
+    assert result.exit_code == 0, result.output
+    assert holds_weights(out)
+    assert sorted(one.name for one in out.iterdir()) == sorted(one.name for one in whole.iterdir())
+    name = "adapter_model.safetensors"
+    assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
 def test_the_base_may_be_quantised_otherwise_than_it_is_served(data, tmp_path, monkeypatch):
     tiny = build_base(torch.float32, tmp_path)
     monkeypatch.setattr(
@@ -241,6 +282,28 @@ def test_adapters_are_named_once_each_before_the_base_is_loaded(
             (tmp_path / name / f"{part}.jsonl").write_text('{"inputs": "a", "targets": "b"}')
     words = ("method", method, "--data", str(tmp_path), "--out", str(tmp_path / "out"))
     asked = call(*words, "--adapters", names, monkeypatch=monkeypatch)
+    assert isinstance(asked.exception, RamoleError) and sentence in str(asked.exception)
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "sentence"),
+    [
+        ("ramole", ["--retrieved", "1"], "retrieved is 1; a gate chooses between two"),
+        ("ramole", ["--retrieved", "-2"], "retrieved is -2; a gate chooses between two"),
+        ("lorauter", ["--start", "weights"], "lorauter cannot begin with trained weights"),
+        ("ca_lora", ["--start", "weights"], "ca_lora cannot begin with trained weights"),
+    ],
+)
+def test_what_a_method_does_not_take_is_said_before_the_base_is_loaded(
+    method, words, sentence, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sources, "load_configured_base", lambda *_: pytest.fail("it was loaded"))
+    for name in ("red", "blue", "loud"):
+        (tmp_path / name).mkdir()
+        for part in ("train", "dev"):
+            (tmp_path / name / f"{part}.jsonl").write_text('{"inputs": "a", "targets": "b"}')
+    first = ("method", method, "--data", str(tmp_path), "--out", str(tmp_path / "out"))
+    asked = call(*first, "--adapters", "red,blue,loud", *words, monkeypatch=monkeypatch)
     assert isinstance(asked.exception, RamoleError) and sentence in str(asked.exception)
 
 

@@ -17,10 +17,11 @@ from ramole_core.base.model import BaseModel
 from ramole_core.composition import Trained
 from ramole_core.composition.trained import config_file, weights_file
 from ramole_core.methods import find_row
+from ramole_core.settings import PLACING
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.recipe import MethodRecipe
 
-CHECKPOINT = ".checkpoint"
+CHECKPOINT = PLACING.parent.name
 """The folder of a run that has not ended, inside the weights' folder."""
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "safetensors")
 LAST = ("manifest.json", "retriever.json")
@@ -30,14 +31,18 @@ LAST = ("manifest.json", "retriever.json")
 @contextmanager
 def weights_folder(out_dir: Path) -> Iterator[Path]:
     """Write a finished run: its files appear in `out_dir` together, once all are written, and the
-    checkpoint is deleted."""
+    checkpoint is deleted. Until all are in place the folder counts as one without weights, so the
+    same command takes up a run that is killed here."""
     kept = out_dir / CHECKPOINT
     unfinished = kept / "finished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     yield unfinished
+    placing = out_dir / PLACING
+    placing.mkdir(exist_ok=True)
     for file in sorted(unfinished.iterdir(), key=lambda file: (file.name in LAST, file.name)):
         os.replace(file, out_dir / file.name)
+    placing.rmdir()
     shutil.rmtree(kept, ignore_errors=True)
 
 
