@@ -168,11 +168,11 @@ def lost_focus(page: Page) -> list[str]:
     return [one["name"] for one in stops if not one["seen"]] + kept
 
 
-def stopped_within(page: Page, button: str, notice: str, *, seconds: float = 20) -> None:
-    """Press Stop, and wait no longer than so many seconds until the notice says that it stopped;
-    what is stopped is `LONG`."""
+def stopped_within(page: Page, button: str, notice: str, *, patience: float = PATIENCE) -> None:
+    """Press Stop, and wait no longer than so many milliseconds until the notice says that it
+    stopped; what is stopped is `LONG`."""
     page.locator(button).click()
-    expect(page.locator(notice)).to_contain_text("Stopped.", timeout=1000 * seconds)
+    expect(page.locator(notice)).to_contain_text("Stopped.", timeout=patience)
     expect(page.locator(button)).to_be_hidden()
 
 

@@ -97,7 +97,7 @@ def letters(page: Page) -> str:
 def test_an_answer_arrives_with_colour_letter_and_words(quick, visit):
     page = visit(quick.url)
     painted = page.evaluate("performance.getEntriesByType('paint').at(-1).startTime")
-    assert painted < 20_000  # 2 s on an idle machine; here others work beside it
+    assert painted < PATIENCE  # 2 s on an idle machine; here others work beside it
     ask(page)
     tokens = page.locator("#answer .token")
     expect(tokens).to_have_count(len(WORDS))
@@ -329,7 +329,7 @@ window.fetch = async (what, how) => {
       out.enqueue(new TextEncoder().encode(text.slice(0, at)));
       const before = window.joined;
       window.held += 1;
-      for (let n = 0; n < 200 && window.joined === before; n++) await wait(0.1);
+      for (let n = 0; n < 1800 && window.joined === before; n++) await wait(0.1);
       window.caught += window.joined > before;
       await wait(0.3);
       out.enqueue(new TextEncoder().encode(text.slice(at)));
@@ -689,7 +689,7 @@ def go_on_without(page: Page, adapter: str) -> None:
 
 def nothing_branches(page: Page) -> None:
     """The panel is that of a token without a change, and the row of the batch is free."""
-    expect(page.locator("#what-go")).to_be_visible(timeout=20_000)
+    expect(page.locator("#what-go")).to_be_visible()
     expect(page.locator("#what-notice")).to_have_text("")
     expect(page.locator("#branch .token, #branch .caret, #what-likely table")).to_have_count(0)
 
