@@ -87,8 +87,8 @@ ENDLESS = "Write 'la la la' again and again for a thousand lines."
 """The base never ends its answer to this."""
 
 
-def ask_base(page: Page, prompt: str) -> None:
-    """Of the base alone, up to 6,000 tokens: 2,000 are over in fifteen seconds."""
+def fill_form(page: Page, prompt: str) -> None:
+    """For the base alone, up to 6,000 tokens: 2,000 are over in fifteen seconds."""
     expect(page.locator("#status .ready")).to_be_visible(timeout=4 * PATIENCE)
     page.locator("#beside-box input").uncheck()
     page.locator("#more button").first.click()
@@ -96,6 +96,9 @@ def ask_base(page: Page, prompt: str) -> None:
     page.get_by_role("option", name="base: ").click()
     fill_number(page.get_by_label("Most new tokens").first, "6000")
     page.locator("#prompt textarea").fill(prompt)
+
+
+def enter(page: Page) -> None:
     page.locator("#prompt textarea").press("Enter")
 
 
@@ -107,10 +110,12 @@ def stop(page: Page) -> None:
 def test_one_too_many_waits_until_another_stops(server, visit):
     streams = "#answer .token ~ .token ~ .caret"
     ann, ben, dot = [visit(server.url) for _ in range(3)]
+    for page in (ann, ben, dot):
+        fill_form(page, ENDLESS)
     for page in (ann, ben):
-        ask_base(page, ENDLESS)
+        enter(page)
         expect(page.locator(streams).first).to_be_visible()
-    ask_base(dot, ENDLESS)
+    enter(dot)
     expect(dot.locator("#notice")).to_contain_text("Place 1 in the queue")
     before = ann.locator("#answer .token").count()
     expect(ann.locator("#answer .token").nth(before + 5)).to_be_visible()
