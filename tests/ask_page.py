@@ -2,15 +2,16 @@
 
 With GATE the model is not there before that file is; STEP_SECONDS is the time of a token. With ROWS
 only so many questions are answered at the same time, and one more than MOST may not even wait. With
-ENDLESS an answer has LENGTH tokens, however few were asked for. With
-OPTIONS some methods have options of their own; explanations wait for the file EXPLAIN_GATE. With
-BATCH the tab Batch is there too. With ELSEWHERE answers run as in a process of their own: Stop cuts
-their stream.
+ENDLESS an answer has LENGTH tokens, however few were asked for. With OPTIONS some methods have
+options of their own; explanations wait for the file EXPLAIN_GATE, and an answer after each token
+for the file ANSWER_GATE. With BATCH the tab Batch is there too. With ELSEWHERE answers run as in a
+process of their own: Stop cuts their stream.
 """
 
 import os
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,9 +94,15 @@ class CrowdedRamole(FakeRamole):
                     told = place
                     waiting(0, place)
                 time.sleep(0.02)
-            yield from super().stream_batch(
+            gate = Path(os.environ.get("ANSWER_GATE", "/"))
+            stream = super().stream_batch(
                 requests, cancelled=cancelled, session=session, address=address, waiting=waiting
             )
+            with closing(stream):
+                for item in stream:
+                    yield item
+                    while not (gate.exists() or cancelled()):
+                        time.sleep(0.05)
         finally:
             with self._lock:
                 self._line.remove(me)

@@ -1,7 +1,10 @@
 """The first minute in a real Chromium: one button, a question that is kept, and what is done before
 the first token."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -15,9 +18,23 @@ ASKING = "#ask-bar button:visible"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A page whose model answers eight tokens, one in a quarter of a second."""
-    with ask_page(tmp_path_factory.mktemp("first"), step_seconds=0.25) as server:
-        yield server
+    """A page whose model answers eight tokens, while `gate` is there."""
+    root = tmp_path_factory.mktemp("first")
+    gate = root / "gate"
+    gate.touch()
+    with ask_page(root, answer_gate=gate) as server:
+        yield SimpleNamespace(url=server.url, gate=gate)
+
+
+@contextmanager
+def held(server: SimpleNamespace) -> Iterator[None]:
+    """What is asked inside the block is answered no further than its first token before the end of
+    the block."""
+    server.gate.unlink()
+    try:
+        yield
+    finally:
+        server.gate.touch()
 
 
 @pytest.fixture
@@ -42,12 +59,14 @@ def ended(page: Page, prompt: str) -> None:
 
 def test_a_question_that_is_entered_while_another_waits_is_kept_and_asked_next(server, visit):
     page = visit(server.url)
-    enter(page, "Which boats?")
-    expect(page.locator("#stop-button")).to_be_visible()
-    enter(page, "Whose boats?")
-    expect(page.locator("#held")).to_contain_text("Kept: asked as soon as this answer has ended")
-    expect(page.locator("#talk .now .asked")).to_contain_text("Which boats?")
-    assert serious(page, "#ask-bar") == []
+    with held(server):
+        enter(page, "Which boats?")
+        expect(page.locator("#stop-button")).to_be_visible()
+        enter(page, "Whose boats?")
+        kept = page.locator("#held")
+        expect(kept).to_contain_text("Kept: asked as soon as this answer has ended")
+        expect(page.locator("#talk .now .asked")).to_contain_text("Which boats?")
+        assert serious(page, "#ask-bar") == []
     ended(page, "Whose boats?")
     expect(page.locator("#held p")).to_have_text("")
     assert page.wrong == []
@@ -55,12 +74,13 @@ def test_a_question_that_is_entered_while_another_waits_is_kept_and_asked_next(s
 
 def test_a_kept_question_can_be_dropped_and_the_same_one_is_not_kept(server, visit):
     page = visit(server.url)
-    enter(page, "Which boats?")
-    expect(page.locator("#stop-button")).to_be_visible()
-    page.locator("#prompt textarea").press("Enter")
-    expect(page.locator("#held")).to_contain_text("An answer is on its way")
-    enter(page, "Whose boats?")
-    page.get_by_role("button", name="Do not ask it").click()
+    with held(server):
+        enter(page, "Which boats?")
+        expect(page.locator("#stop-button")).to_be_visible()
+        page.locator("#prompt textarea").press("Enter")
+        expect(page.locator("#held")).to_contain_text("An answer is on its way")
+        enter(page, "Whose boats?")
+        page.get_by_role("button", name="Do not ask it").click()
     ended(page, "Which boats?")
     page.wait_for_timeout(1000)
     expect(page.locator("#talk .now .asked")).to_contain_text("Which boats?")
@@ -83,15 +103,16 @@ def test_stop_ends_the_answer_and_the_kept_question_follows(tmp_path: Path, visi
 def test_a_prompt_to_try_says_that_an_answer_is_on_its_way(server, visit):
     page = visit(server.url)
     page.locator("#examples-fold > button").click()
-    enter(page, "Which boats?")
-    expect(page.locator("#stop-button")).to_be_visible()
     live = page.locator("#examples-live button", has_text="Question to SQL")
-    live.click()
-    held = page.locator("#held p")
-    expect(held).to_have_text("An answer is on its way: wait for its end, or press Stop.")
-    expect(held).to_be_in_viewport()
+    told = page.locator("#held p")
+    with held(server):
+        enter(page, "Which boats?")
+        expect(page.locator("#stop-button")).to_be_visible()
+        live.click()
+        expect(told).to_have_text("An answer is on its way: wait for its end, or press Stop.")
+        expect(told).to_be_in_viewport()
     ended(page, "Which boats?")
-    expect(held).to_have_text("")
+    expect(told).to_have_text("")
     live.click()
     expect(page.locator("#talk .now .asked")).to_contain_text("Bergen")
     expect(page.locator("#ask-button")).to_be_enabled()
@@ -113,8 +134,9 @@ def test_a_question_that_the_server_does_not_take_is_not_lost_without_a_word(ser
 def test_one_button_asks_and_in_a_chat_the_input_stands_under_it(server, visit, width):
     page = visit(server.url, width=width)
     expect(page.locator(ASKING)).to_have_text(["Ask"])
-    enter(page, "Which boats?")
-    expect(page.locator(ASKING)).to_have_text(["Stop"])
+    with held(server):
+        enter(page, "Which boats?")
+        expect(page.locator(ASKING)).to_have_text(["Stop"])
     ended(page, "Which boats?")
     expect(page.locator(ASKING)).to_have_text(["Ask"])
     page.get_by_label("follow up on this answer").check()
