@@ -77,6 +77,7 @@ def test_a_kept_question_can_be_dropped_and_the_same_one_is_not_kept(server, vis
     with held(server):
         enter(page, "Which boats?")
         expect(page.locator("#stop-button")).to_be_visible()
+        expect(page.locator("#talk .now .asked")).to_contain_text("Which boats?")
         page.locator("#prompt textarea").press("Enter")
         expect(page.locator("#held")).to_contain_text("An answer is on its way")
         enter(page, "Whose boats?")
