@@ -21,7 +21,7 @@ COMMANDS = {
     "iid,ood,crowded,switch",
     "test2_parts.json": f"{LAB}parts_table --data data --split test2",
     "evaluation_dev.json": f"{CORE} evaluate --data data --rows 12 --skip 60 --situations iid,ood",
-    "situations_dev.json": f"{CORE} evaluate --data data --rows 6 --skip 68 --situations "
+    "situations_dev.json": f"{CORE} evaluate --data data --rows 12 --skip 60 --situations "
     "iid,ood,crowded,phrased,follow-up,change,uploads,"
     "open,permuted,blind,composite,switch",
     "methods_dev.json": f"{CORE} evaluate --data data --rows 12 --skip 60 --situations iid",
