@@ -178,6 +178,13 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(parts, tmp_path):
     torch.testing.assert_close(table, measure(parts, tmp_path / "again"), rtol=0, atol=0)
 
 
+def test_a_table_begins_with_no_weights(parts, tmp_path):
+    base, shapes, loras, tasks = parts
+    given = Material(loras, tasks, base, shapes, start=TABLE)
+    with pytest.raises(RamoleError, match="lorauter cannot begin with trained weights"):
+        train_method(RECIPE, given, Run(tmp_path))
+
+
 def test_too_few_rows_are_refused_in_a_sentence(parts, tmp_path):
     with pytest.raises(RamoleError, match="7 training rows have at most 12.*8 are.*rows=7"):
         measure(parts, tmp_path, replace(RECIPE, settings={"rows": 8}))

@@ -20,6 +20,13 @@ OWN: dict[str, Callable[[MethodRecipe, Material, Run], Progress]] = {
 """Methods that train adapters themselves, and how."""
 
 
+def check_start(name: str) -> None:
+    """Raise RamoleError where the method cannot begin with weights that are trained already: it
+    trains adapters of its own, or measures a table."""
+    if name in OWN or find_method(name).measures:
+        raise RamoleError(f"{name} cannot begin with trained weights; leave --start out.")
+
+
 def train_method(recipe: MethodRecipe, given: Material, run: Run) -> Progress:
     """Train a method over the adapters on the rows of their tasks, and write its folder.
 
@@ -27,7 +34,7 @@ def train_method(recipe: MethodRecipe, given: Material, run: Run) -> Progress:
     again. Raises RamoleError where the adapters do not suit the method, or `given.near` is needed
     and missing; Paused at the run's deadline.
     """
-    if given.start is not None and recipe.method in OWN:
-        raise RamoleError(f"{recipe.method} cannot begin with trained weights; leave --start out.")
+    if given.start is not None:
+        check_start(recipe.method)
     measured = write_task_table if find_method(recipe.method).measures else train_gate
     return OWN.get(recipe.method, measured)(recipe, given, run)
