@@ -238,6 +238,8 @@ def test_impossible_recipes_are_refused():
         Schedule(learning_rate=5.0)
     with pytest.raises(RamoleError, match="steps is 0"):
         Schedule(steps=0)
+    with pytest.raises(RamoleError, match="dev_rows is -1"):
+        Schedule(dev_rows=-1)
 
 
 def test_the_rate_warms_up_and_ends_at_a_tenth():

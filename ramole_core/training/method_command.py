@@ -125,16 +125,18 @@ def _train(
     from ramole_core.settings import load_settings
     from ramole_core.training import sources
     from ramole_core.training.material import Material
-    from ramole_core.training.method import train_method
+    from ramole_core.training.method import check_start, train_method
     from ramole_core.training.progress import shown_run
     from ramole_core.training.rows import read_task
     from ramole_core.training.sampled_adapters import nearest_of
     from ramole_core.training.sources import PoolLoras, read_loras
 
     names, kind = read_adapters(place.adapters), find_method(name)
-    retrieved = min(mixing.retrieved, len(names) - (mixing.masked > 0))
-    if kind.fixed or kind.experts(2) < 2 or retrieved < 2:
-        retrieved = 0
+    if place.start:
+        check_start(name)
+    found_for_each = len(names) - (mixing.masked > 0)
+    takes_all = kind.fixed or kind.experts(2) < 2 or found_for_each < 2
+    retrieved = 0 if takes_all else min(mixing.retrieved, found_for_each)
     dropout = (0.0 if kind.fixed else 0.5) if mixing.dropout is None else mixing.dropout
     schedule = pace.schedule(Schedule(checkpoint_every=10))
     recipe = MethodRecipe(name, values, dropout, retrieved, mixing.masked, schedule)

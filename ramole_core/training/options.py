@@ -26,6 +26,8 @@ PLACES = {
     "--minutes": None,
     "--description": None,
 }
+COUNTS = ("steps", "batch_rows", "measure_every", "max_tokens", "dev_rows")
+"""Options that are at least 1, where a command has them."""
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the trained weights that are there.")
 ]
@@ -62,6 +64,10 @@ class Pace:
     """When the command began, of `time.monotonic`."""
 
     def __post_init__(self) -> None:
+        for name in COUNTS:
+            if (given := getattr(self, name, 1)) < 1:
+                option = f"--{name.replace('_', '-')}"
+                raise RamoleError(f"{option} is {given}; it must be at least 1: raise it.")
         if self.minutes is not None and not self.minutes > 0:
             raise RamoleError(f"--minutes {self.minutes:g} leaves no time; give more than 0.")
 
@@ -176,8 +182,8 @@ def read_layers(words: str | None) -> tuple[int, ...] | None:
     try:
         layers: list[int] = []
         for part in words.split(","):
-            first, _, last = part.partition("-")
-            found = range(int(first), int(last or first) + 1)
+            first, dash, last = part.partition("-")
+            found = range(int(first), int(last if dash else first) + 1)
             if not found:
                 raise ValueError(part)
             layers += found

@@ -9,6 +9,8 @@ from ramole_core.methods import Value, find_row
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
+COUNTS = ("steps", "batch_rows", "max_tokens", "evaluate_every", "checkpoint_every", "dev_rows")
+"""Fields of a schedule that are at least 1."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Schedule:
     kept. 0: a run does all of its steps, and the last weights are kept."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_rows", "max_tokens", "evaluate_every", "checkpoint_every"):
+        for name in COUNTS:
             if getattr(self, name) < 1:
                 raise RamoleError(
                     f"{name} is {getattr(self, name)}; it must be at least 1: raise it."
