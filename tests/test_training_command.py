@@ -141,6 +141,26 @@ def test_an_adapter_is_trained_with_its_card_examples_and_manifest(
     assert record["command"] in (out / "README.md").read_text()
 
 
+def test_a_card_counts_the_rows_that_were_read(base, data, tmp_path, monkeypatch):
+    for part, count in (("train", 3), ("dev", 1)):
+        long = [json.dumps({"inputs": "say red " * 40, "targets": "red"}) for _ in range(count)]
+        file = data / f"{part}.jsonl"
+        file.write_text("\n".join([*long, *file.read_text().splitlines()]))
+    out = tmp_path / "a"
+    words = ("adapter", "--data", str(data), "--out", str(out), *WORDS, "--max-tokens", "60")
+    assert call(*words, monkeypatch=monkeypatch).exit_code == 0
+    assert json.loads((out / "train.json").read_text())["data"] == {
+        "name": "colours",
+        "train_rows": 29,
+        "dev_rows": 4,
+        "metric": "rouge",
+    }
+    card = (out / "README.md").read_text()
+    assert "`colours`, 29 rows for training" in card and "(nats a token, 4 rows)" in card
+    assert "The base was not quantised in training" in card
+    assert "quantised before training" not in card
+
+
 def test_own_examples_and_a_description_take_the_place_of_the_datas(
     base, data, tmp_path, monkeypatch
 ):
@@ -397,7 +417,7 @@ def test_a_card_says_what_the_scale_is():
         "description": "Does it.",
         "command": "python -m ramole_core train adapter",
         "seconds": 300,
-        "data": {"name": "d", "train_rows": 11},
+        "data": {"name": "d", "train_rows": 11, "dev_rows": 180},
         "schedule": {
             "steps": 5,
             "batch_rows": 3,
@@ -409,7 +429,8 @@ def test_a_card_says_what_the_scale_is():
     }
     text = card_text(record)
     assert "4, 6 (scale 3, rank-stabilised)" in text and "layers 7-9" in text
-    assert "2.000 before, 0.500 after" in text
+    assert "2.000 before, 0.500 after (nats a token, 50 rows)" in text  # an older record: all 180
+    assert "The base was quantised before training, so these numbers are those of serving." in text
     assert "(scale 1.5)" in card_text({**record, "rslora": False})
     first, second = record | {"command": "one", "kept_step": 7}, {"command": "two", "kept_step": 4}
     text = card_text({**record, "command": "three", "start": {**second, "start": first}})

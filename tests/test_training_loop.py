@@ -65,8 +65,8 @@ class World:
             "base", self.base.checksum, "none", "float32", run.command, "mit", "Colours."
         )
 
-        def finish(folder, task, progress):
-            write_record(folder, recipe, task, progress, origin=origin)
+        def finish(folder, task, counts, progress):
+            write_record(folder, recipe, task, progress, counts=counts, origin=origin)
 
         return train_adapter(recipe, data=self.data, base=self.base, run=run, finish=finish)
 

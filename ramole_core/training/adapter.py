@@ -35,10 +35,10 @@ from ramole_core.training.loop import Run, Trainable, train
 from ramole_core.training.loss import answer_loss, can_share, row_losses
 from ramole_core.training.material import identity
 from ramole_core.training.recipe import AdapterRecipe
-from ramole_core.training.rows import BatchOrder, Task, collate, encode_rows, read_task
+from ramole_core.training.rows import BatchOrder, RowCounts, Task, collate, encode_rows, read_task
 from ramole_core.training.weights_folder import write_tensors
 
-Finish = Callable[[Path, Task, Progress], None]
+Finish = Callable[[Path, Task, RowCounts, Progress], None]
 """Writes the card, the examples and the manifest into a finished adapter's folder."""
 
 
@@ -49,7 +49,7 @@ def train_adapter(
     base: BaseModel,
     run: Run,
     start: Path | None = None,
-    finish: Finish = lambda folder, task, progress: None,
+    finish: Finish = lambda folder, task, counts, progress: None,
 ) -> Progress:
     """Train one adapter on `data` (a folder or a .jsonl file) and write its folder.
 
@@ -60,9 +60,9 @@ def train_adapter(
     model = attach_lora(base, recipe)
     began = "" if start is None else read_weights(model, start)
 
-    def save(folder: Path, progress: Progress) -> None:
+    def save(folder: Path, counts: RowCounts, progress: Progress) -> None:
         write_adapter(model, folder, base_name=hub_name(base.name))
-        finish(folder, task, progress)
+        finish(folder, task, counts, progress)
 
     return fit_lora(model, recipe, task=task, base=base, run=run, start=began, save=save)
 
@@ -147,13 +147,14 @@ def fit_lora(
     base: BaseModel,
     run: Run,
     start: str = "",
-    save: Callable[[Path, Progress], None] | None = None,
+    save: Callable[[Path, RowCounts, Progress], None] | None = None,
 ) -> Progress:
     """Run the recipe's schedule over a model from `attach_lora`; `start`: the SHA-256 of the
     weights that it was given."""
     schedule = recipe.schedule
     rows = encode_rows(base.tokenizer, task.train, max_tokens=schedule.max_tokens)
     dev = encode_rows(base.tokenizer, task.dev[: schedule.dev_rows], max_tokens=schedule.max_tokens)
+    counts = RowCounts(train=len(rows), dev=len(dev))
     order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
     plain = model.get_base_model()
     assert isinstance(plain, PreTrainedModel)
@@ -169,7 +170,7 @@ def fit_lora(
             **({"start": start} if start else {}),
         },
         epoch=order.epoch,
-        save=save,
+        save=save and (lambda folder, progress: save(folder, counts, progress)),
     )
     with reduced_precision(model, base.dtype, device=base.device):
         return train(one, schedule, run)

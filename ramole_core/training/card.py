@@ -12,7 +12,7 @@ from pathlib import Path
 from ramole_core.errors import RamoleError
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.recipe import AdapterRecipe
-from ramole_core.training.rows import Task
+from ramole_core.training.rows import RowCounts, Task
 from ramole_core.training.weights_folder import run_facts, versions as versions, write_json
 
 EXAMPLES = 20
@@ -42,15 +42,21 @@ class Provenance:
 
 
 def write_record(
-    folder: Path, recipe: AdapterRecipe, task: Task, progress: Progress, *, origin: Provenance
+    folder: Path,
+    recipe: AdapterRecipe,
+    task: Task,
+    progress: Progress,
+    *,
+    counts: RowCounts,
+    origin: Provenance,
 ) -> None:
     """`train.json`: recipe, base, versions, losses and the command."""
     record = {
         **asdict(recipe),
         "data": {
             "name": task.name,
-            "train_rows": len(task.train),
-            "dev_rows": len(task.dev),
+            "train_rows": counts.train,
+            "dev_rows": counts.dev,
             "metric": task.metric,
         },
         **asdict(origin),
@@ -119,6 +125,7 @@ def card_text(record: dict) -> str:
     schedule, losses = record["schedule"], record["dev_losses"]
     steps = record.get("kept_step", schedule["steps"])  # older records keep the last weights
     first, last = losses[0], next((one for one in losses if one["step"] == steps), losses[-1])
+    measured = min(schedule["dev_rows"], record["data"]["dev_rows"])  # older ones count all
     trainings = [record]
     while earlier := trainings[-1].get("start"):
         trainings.append(earlier)
@@ -148,15 +155,22 @@ tags:
 {schedule["learning_rate"]:g}, seed {schedule["seed"]}, {record["seconds"] / 60:.0f} minutes\
 {began} |
 | loss on dev answers | {first["adapter"]:.3f} before, {last["adapter"]:.3f} after \
-(nats a token, {schedule["dev_rows"]} rows) |
+(nats a token, {measured} rows) |
 
 Prompts follow the base model's chat template with its default system message; the loss was taken on
-answers only. The base was quantised before training, so these numbers are those of serving.
+answers only. {quantised(record["quantization"])}
 
 ```
 {commands}
 ```
 """
+
+
+def quantised(quantization: str) -> str:
+    """A sentence: whether the numbers of a training are those of serving."""
+    if quantization == "none":
+        return "The base was not quantised in training; a quantised one may give other numbers."
+    return "The base was quantised before training, so these numbers are those of serving."
 
 
 def span(numbers: Sequence[int]) -> str:

@@ -140,8 +140,8 @@ def adapter(
             start=began,
         )
 
-        def finish(folder, task, progress) -> None:
-            write_record(folder, recipe, task, progress, origin=origin)
+        def finish(folder, task, counts, progress) -> None:
+            write_record(folder, recipe, task, progress, counts=counts, origin=origin)
             write_examples(folder, examples or draw_examples(task, seed=pace.seed))
             write_card(folder)
             write_manifest(folder, name=recipe.name, shapes=read_shapes(base.folder))

@@ -41,6 +41,14 @@ class Task:
 
 
 @dataclass(frozen=True)
+class RowCounts:
+    """How many rows a run read: longer ones, and further dev rows, are not among them."""
+
+    train: int
+    dev: int
+
+
+@dataclass(frozen=True)
 class Encoded:
     """Token ids of a row: the rendered prompt, then the answer with its end token."""
 
