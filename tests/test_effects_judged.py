@@ -1,10 +1,15 @@
 """The judgement of effects, on answers of which everything is known."""
 
+import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from lab import harness
+from lab.__main__ import main
+from lab.evaluation import effects
 from lab.evaluation.composite import Composed
 from lab.evaluation.effects import Deleted, deletion, judge, summarise, summarise_deleted
 from lab.evaluation.questions import Question
@@ -69,3 +74,28 @@ def test_finished_work_is_not_done_again(tmp_path):
     for _ in range(2):
         assert kept.get("one", lambda: made.append(1) or [{"x": 1}]) == [{"x": 1}]
     assert made == [1]
+
+
+def test_rows_that_were_edited_are_asked_anew_in_the_same_work_folder(tmp_path, monkeypatch):
+    asked: list[str] = []
+
+    def made(ramole, task, prompt, method, *, seed):
+        asked.append(prompt)
+        return [Deleted(task, [3.0, 2.0, 1.0], [prompt == "new?"] * 3, [True] * 3)]
+
+    pool = SimpleNamespace(cards=lambda: [SimpleNamespace(name="ant")])
+    base = SimpleNamespace(tokenizer=None)
+    fake = SimpleNamespace(pool=pool, base=base, retrieve=list, generate=list)
+    monkeypatch.setattr(harness, "served", lambda **_: nullcontext(fake))
+    monkeypatch.setattr(harness, "facts_of", lambda ramole: {"base_model": "tiny"})
+    monkeypatch.setattr(effects, "deletion", made)
+    (tmp_path / "ant").mkdir()
+    for prompt, percent in (("old?", 0), ("new?", 100), ("old?", 0)):
+        row = {"inputs": prompt, "targets": "yes", "metric": "em"}
+        (tmp_path / "ant" / "dev.jsonl").write_text(json.dumps(row))
+        words = ["--methods", "mixture", "--out", str(tmp_path / "out.json")]
+        words += ["--data", str(tmp_path), "--work", str(tmp_path / "work")]
+        assert main(["effects", *words]) == 0
+        found = json.loads((tmp_path / "out.json").read_text())["deleted"]["mixture"]
+        assert found["another token comes"]["largest"]["mean"] == percent, prompt
+    assert asked == ["old?", "new?"], "the third run has its numbers"

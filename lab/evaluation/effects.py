@@ -27,6 +27,7 @@ import typer
 from lab import harness
 from lab.evaluation.composite import Composed, compose, make_composite
 from lab.evaluation.evaluate import read_rows
+from lab.evaluation.facts import rows_digest
 from lab.evaluation.intervals import bootstrap_groups
 from lab.evaluation.questions import Question
 from ramole_core.contribution import mean_contribution, mean_weights
@@ -240,9 +241,9 @@ def main(
     named = harness.words(methods)
     with harness.served(host_cache_mb=2048) as ramole:
         facts = harness.facts_of(ramole) | {"changed_nats": CHANGED, "rows_of_each": rows}
-        facts |= {"skipped": skip, "seed": seed}
-        results = harness.Results(out, facts, threads=threads)
         tasks = read_rows(data, tasks_of_pool(ramole, data), split="dev", count=rows, skip=skip)
+        facts |= {"skipped": skip, "seed": seed, "questions": rows_digest(tasks)}
+        results = harness.Results(out, facts, threads=threads)
         kept = harness.Kept(work / harness.digest(facts, 12))
         situation = make_composite(
             ramole, lambda asked: [], ramole.base.tokenizer, tasks, seed=seed, pairs=pairs, rows=1
