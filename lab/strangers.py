@@ -8,7 +8,7 @@ measure them, `python -m ramole_core add WORK/NAME --name NAME` each, and
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from lab import harness
+from ramole_core.errors import RamoleError
 from ramole_core.training.rows import Row, read_task
 
 
@@ -60,17 +61,24 @@ def main(
     seed: harness.Seed = 0,
     out: harness.Out = Path("strangers.json"),
 ) -> None:
-    """Train those that are not there yet."""
-    results, losses = harness.Results(out, steps=steps, batch_rows=batch_rows, seed=seed), {}
+    """Train those that are not there yet; the file is written after each."""
+    facts = {"steps": steps, "batch_rows": batch_rows, "seed": seed}
+    results = harness.Results(out, facts, last_losses={})
+    if not results.take_over("last_losses", where=[*facts]):
+        raise RamoleError(
+            f"{out} is of other steps, rows a step or another seed; give another file by --out, "
+            "and another folder by --work."
+        )
+    losses = results.held["last_losses"]
+    assert isinstance(losses, dict)
     base = harness.base_folder()
     for one in STRANGERS:
         if (work / one.task / "adapter_config.json").is_file():
             continue
         rows = read_task(data / one.task).train
-        pace = {"steps": steps, "batch_rows": batch_rows, "max_tokens": max_tokens, "seed": seed}
-        losses[one.task] = train(one, rows, base, work / one.task, **pace)
+        losses[one.task] = train(one, rows, base, work / one.task, max_tokens=max_tokens, **facts)
+        results.write(last_losses=losses)
         print(f"{one.task}: {losses[one.task]}")
-    results.write(last_losses=losses)
 
 
 def train(
@@ -90,6 +98,13 @@ def train(
 
     torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
+    read = encode(rows, tokenizer, max_tokens)
+    if len(read) < batch_rows:
+        raise RamoleError(
+            f"{one.task} has {len(read)} rows of at most {max_tokens} tokens ({len(rows)} in all), "
+            f"fewer than the {batch_rows} of a step; give a smaller --batch-rows or a larger "
+            "--max-tokens."
+        )
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model = get_peft_model(plain, LoraConfig(task_type="CAUSAL_LM", **one.config))
     optimizer = torch.optim.AdamW(
@@ -100,7 +115,7 @@ def train(
     )
     model.train()
     last = []
-    for batch in islice(batches(rows, tokenizer, batch_rows, max_tokens), steps):
+    for batch in islice(batches(read, batch_rows), steps):
         loss = model(**batch).loss
         optimizer.zero_grad()
         loss.backward()
@@ -114,10 +129,8 @@ def train(
     return sum(last) / len(last)
 
 
-def batches(
-    rows: tuple[Row, ...], tokenizer: Any, count: int, most: int
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Padded batches in random order, epoch after epoch; the loss is of the answer alone."""
+def encode(rows: tuple[Row, ...], tokenizer: Any, most: int) -> list[tuple[list[int], list[int]]]:
+    """Token ids and labels of the rows of at most `most` tokens; only the answer has a loss."""
     read = []
     for row in rows:
         talk = [{"role": "user", "content": row.inputs}]
@@ -127,6 +140,13 @@ def batches(
         ids = [*prompt, *answer, tokenizer.eos_token_id]
         if len(ids) <= most:
             read.append((ids, [-100] * len(prompt) + ids[len(prompt) :]))
+    return read
+
+
+def batches(
+    read: Sequence[tuple[list[int], list[int]]], count: int
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Padded batches of `count` rows, of at least as many, in random order, epoch after epoch."""
     while True:
         order = torch.randperm(len(read)).tolist()
         for start in range(0, len(order) - count + 1, count):
