@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from ramole_core.pool import AdapterCard as AdapterCard
     from ramole_core.pool.examples_and_readme import (
         MAX_EXAMPLE as MAX_EXAMPLE,
-        MAX_EXAMPLES as MAX_EXAMPLES,
     )
     from ramole_core.process_memory import (
         give_back as give_back,
@@ -116,7 +115,7 @@ _NAMES = {
     "mixes": "Mix",
     "own_model": "MEASURED TRAINING_STEPS untrained",
     "pool": "AdapterCard",
-    "pool.examples_and_readme": "MAX_EXAMPLE MAX_EXAMPLES",
+    "pool.examples_and_readme": "MAX_EXAMPLE",
     "process_memory": "give_back keep_few_heaps postponed_collection settle",
     "ramole": "Ramole",
     "request": "Fitting Generation Request Step Trace askable_fields read_request",

@@ -455,7 +455,7 @@ def test_examples_replace_those_that_were_there(ramole, quota, archive, upload, 
         ("a.jsonl", b'{"label": 1}', "line 1 has no text"),
         ("a.txt", b"\xff\xfe\x00", "not text in UTF-8"),
         ("a.txt", b"x" * 2001, "2001 characters, and 2000 is the most"),
-        ("a.txt", b"x\n" * 201, "201 examples are given, and 200 is the most"),
+        ("a.txt", b"x\n" * 1001, "1001 examples are given, and 1000 is the most"),
     ],
 )
 def test_what_is_wrong_with_an_examples_file(tmp_path, name, content, reason):
@@ -464,14 +464,14 @@ def test_what_is_wrong_with_an_examples_file(tmp_path, name, content, reason):
         examples_from_file(tmp_path / name)
 
 
-def test_the_page_takes_as_many_and_as_long_examples_as_the_pool_keeps():
-    most = ["x" * 1998 + str(n % 90 + 10) for n in range(200)]
+def test_the_page_takes_examples_as_long_as_the_pool_keeps_and_more_than_it_keeps():
+    most = ["x" * 1998 + str(n % 90 + 10) for n in range(1000)]
     assert examples_from_lines("\n".join(most)) == most == checked(Upload, examples=most).examples
-    assert check_examples(most) == (most, [])
+    assert check_examples(most) == (most[:200], ["The first 200 of 1000 examples are kept."])
     for more in ([*most, "y"], ["y" * 2001]):
         with pytest.raises(AdapterRefused, match="is the most"):
             examples_from_lines("\n".join(more))
-        with pytest.raises(WrongField, match=r"^examples.* at most (200 items|2000 characters)"):
+        with pytest.raises(WrongField, match=r"^examples.* at most (1000 items|2000 characters)"):
             checked(Upload, examples=more)
 
 

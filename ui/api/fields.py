@@ -11,7 +11,6 @@ from pydantic import BaseModel, Field, ValidationError
 
 from ramole_core import (
     MAX_EXAMPLE,
-    MAX_EXAMPLES,
     RamoleError,
     Request,
     WrongField as WrongField,
@@ -64,7 +63,7 @@ class Upload(BaseModel):
 
     name: Annotated[str, Field(strict=True, max_length=200)] | None = None
     examples: list[Annotated[str, Field(strict=True, max_length=MAX_EXAMPLE)]] | None = Field(
-        None, max_length=MAX_EXAMPLES
+        None, max_length=1000
     )
 
 

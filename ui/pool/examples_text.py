@@ -5,8 +5,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ramole_core import MAX_EXAMPLE, MAX_EXAMPLES, AdapterRefused
+from ramole_core import MAX_EXAMPLE, AdapterRefused
 
+MAX_GIVEN = 1000
+"""Of these the pool keeps the first ones, and notes it."""
 TEXT_KEYS = ("text", "input", "inputs", "prompt", "question", "instruction")
 
 
@@ -63,9 +65,9 @@ def _text(row: object, place: str) -> str:
 
 def _checked(examples: list[str]) -> list[str]:
     kept = [example for example in examples if example]
-    if len(kept) > MAX_EXAMPLES:
+    if len(kept) > MAX_GIVEN:
         raise AdapterRefused(
-            f"{len(kept)} examples are given, and {MAX_EXAMPLES} is the most; leave some out."
+            f"{len(kept)} examples are given, and {MAX_GIVEN} is the most; leave some out."
         )
     longest = max((len(example) for example in kept), default=0)
     if longest > MAX_EXAMPLE:
