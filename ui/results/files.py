@@ -36,7 +36,7 @@ COMMANDS = {
     "ca_lora.json": f"{LAB}ca_lora_table --data data",
     "llava_mole.json": f"{LAB}llava_mole_table --data data",
     "retriever.json": f"{LAB}retriever_table --data data",
-    "adapters_dev.json": f"{LAB}dev_table --data data --rows 50 --skip 50",
+    "adapters_dev.json": f"{LAB}dev_table --data data",
     "ablations.json": f"{LAB}evidence_table --data data",
     "router_ablations.json": f"{LAB}router_ablations --data data",
     "router_dev.json": f"{LAB}router_table --data data",
