@@ -80,7 +80,7 @@ class Server:
     ) -> Generator[Step, None, Generation]:
         """The answer as it grows; the generator's value is the whole of it, without a trace."""
         said = {**asked_fields(request), "trace": None}
-        text, told = "", {}
+        text, grown, told = "", "", {}
         for answer in self._ask("ask", {k: v for k, v in said.items() if v is not None}):
             grown, told = answer
             if isinstance(told.get("fitting"), dict):
@@ -91,7 +91,7 @@ class Server:
         if "finish_reason" not in told:
             raise Unreachable(f"The server at {self.url} ended in the middle of an answer.")
         with self._one_sentence():
-            return _generation(request, text, told)
+            return _generation(request, grown, told)  # it may be shorter than a picture before
 
     def retrieve(
         self, text: str, k: int = 3, exclude: Sequence[str] = (), owner: str | None = None
