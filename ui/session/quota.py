@@ -239,7 +239,7 @@ class Quota:
         return [*near, *others]
 
     def _uses(self, removed: Kept | None = None, *, staying: str | None = None) -> list[Use]:
-        """Each owner's use; `staying` may not be evicted. What the operator gave has no size."""
+        """Each owner's use; `staying` may not be evicted. Bytes without an owner do not count."""
         sizes: dict[str | None, list[int]] = defaultdict(list)
         for card in self.pool.all_cards():
             if not card.sample:
