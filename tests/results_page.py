@@ -279,13 +279,6 @@ def methods_dev() -> dict[str, Any]:
     return told
 
 
-def methods_further_dev() -> dict[str, Any]:
-    """All methods in a situation beyond the rows of one task."""
-    systems = {"ramole_plus": {"score": span(53.0)}, f"mole{EVIL}": {"score": span(41.0)}}
-    told = {"what": "chats of two tasks", "unit": "pair", "units": 12, "systems": systems}
-    return {"command": "python -m x.further", "situations": {"switch": told}}
-
-
 def paired(ours: str, *systems: str) -> dict[str, Any]:
     """Systems on the same two tasks, `ours` last."""
     return {
@@ -345,7 +338,6 @@ FILES = {
     "llava_mole.json": llava_mole,
     "test2.json": evaluation,
     "methods_dev.json": methods_dev,
-    "methods_further_dev.json": methods_further_dev,
     "methods.json": methods,
     "retriever.json": retriever,
     "adapters_dev.json": adapters,

@@ -219,6 +219,16 @@ def test_a_link_fills_the_form_and_names_what_is_not_here(handlers):
     assert list(handlers.on_open(VISITOR, "")) == [handlers.ui.notice]
 
 
+def test_a_link_that_asks_for_more_tokens_than_the_server_allows_gets_what_it_allows(handlers):
+    most = handlers.ramole.settings.max_new_tokens
+    shown = handlers.on_open(VISITOR, link_to(replace(ASKED, length=most + 7)))
+    assert shown[handlers.ui.length] == most
+    there = ComparisonLink("x", most + 7, (Column("base"), Column("mixture")))
+    shown = handlers.on_open(VISITOR, link_to(there))
+    assert f"an answer here has at most {most}" in shown[handlers.ui.notice]
+    assert not handlers.on_open(VISITOR, link_to(replace(there, length=most)))[handlers.ui.notice]
+
+
 def test_what_was_asked_is_what_the_link_asks(handlers):
     asked = ask(handlers, *ASKED.columns[1:], Column("mixture", 2), count=2)[-1][-1]
     columns = (ASKED.columns[1], Column("mixture", 2))

@@ -143,6 +143,18 @@ def test_a_link_fills_the_form_and_its_turns():
     assert "names gone, which is not here" in shown[ui.outcome.notice]
 
 
+def test_a_link_that_asks_for_more_tokens_than_the_server_allows_gets_what_it_allows():
+    handlers = asking(FakeRamole())
+    most = handlers.ramole.settings.max_new_tokens
+    length = handlers.ui.entry.fields["max_new_tokens"]
+    more = f"an answer here has at most {most}"
+    for asked, allowed, said in ((most + 7, most, more), (9, 9, "")):
+        told = link_to(Request("Which boats?", max_new_tokens=asked), beside=True)
+        shown = handlers.opening.on_open(visitor(), False, told)
+        notice = shown[handlers.ui.outcome.notice]
+        assert shown[length] == allowed and said in notice and bool(said) == bool(notice)
+
+
 def test_a_link_of_another_page_is_told_in_a_sentence_and_changes_nothing():
     handlers = asking(FakeRamole())
     notice = handlers.ui.outcome.notice

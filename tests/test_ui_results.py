@@ -123,9 +123,6 @@ switch: chats of two turns
 open: everyday prompts
   unseen families
   ramole_plus | 98.0 [95.0, 101.0]
-switch: chats of two tasks
-  ramole_plus | 53.0 [50.0, 56.0]
-  mole<img src=x
 All methods
   method | its adapter is there | minus ramole_plus | its adapter is hidden | tokens/s alone
   ramole | 57.4 [54.4, 60.4] | +2.5 [−4.0, +9.0] | 34.2 [31.2, 37.2] | 31.4 [30.0, 33.0] | 180.0
@@ -249,7 +246,7 @@ def test_a_missing_broken_or_older_file_is_a_sentence_with_its_command(folder, n
     assert box[1] == COMMANDS[name]
     if name == "test2.json":
         assert COMMANDS[name] in markdown(blocks(folder)).splitlines()
-    if name.startswith("methods") and name != "methods_further_dev.json":
+    if name.startswith("methods"):
         assert len(Tables(page).named("All methods")) > 2, "the half that is there"
 
 

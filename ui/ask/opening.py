@@ -1,6 +1,7 @@
 """The first content of the page: from its address, or from before a reload."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import gradio as gr
 from ramole_core import RamoleError
 
 from ..parts.events import QUIET, open_page, session_of
+from ..parts.fields import allowed_length
 from ..parts.link import Link, missing, read_link
 from ..parts.markup import notice_html
 from ..session.quota import quota_of
@@ -94,7 +96,8 @@ class Opening:
                 f"This link asks for the method {str(asked.method)[:60]!r}, which this page does "
                 "not have; choose another under Settings."
             )
-        form = form_of(asked, beside=link.beside)
+        length, said = allowed_length(self.ramole, asked.max_new_tokens)
+        form = form_of(replace(asked, max_new_tokens=length), beside=link.beside)
         with self.call(request) as visitor:
             there = [card.name for card in self.ramole.pool.cards(visitor.owner)]
         gone = missing(asked, there)
@@ -105,7 +108,8 @@ class Opening:
             )
         values |= entry.options.filled(form.method, dict(form.options))
         turns = _turns(asked.history, set(there))
-        said = ANEW if asked.temperature and asked.seed is None else ""
+        anew = ANEW if asked.temperature and asked.seed is None else ""
+        said = " ".join(filter(None, (said, anew)))
         shown = {
             **ended(ui, said, talking=bool(turns)),
             ui.run: None,

@@ -27,7 +27,7 @@ from ..parts.events import (
     open_page,
     session_of,
 )
-from ..parts.fields import run_and_stop
+from ..parts.fields import allowed_length, run_and_stop
 from ..parts.link import copies
 from ..parts.markup import escaped, notice_html
 from ..session.quota import quota_of
@@ -160,17 +160,18 @@ class CompareHandlers:
         for one in asked.columns:
             if one.method not in known:
                 raise RamoleError(NO_METHOD.format(method=repr(one.method[:60])))
+        length, shorter = allowed_length(self.ramole, asked.length)
         said: dict[Any, Any] = {
             self.ui.prompt: asked.prompt,
             self.ui.count: len(asked.columns),
-            self.ui.length: asked.length,
+            self.ui.length: length,
         }
         for shown, one in zip(self.ui.columns, asked.columns, strict=False):
             said |= dict(zip(shown.choices, one.here(there), strict=True))
         gone = asked.missing(there)
         names = ", ".join(name[:60] for name in gone)
         wrong = notice_html(ABSENT.format(names=names, verb=_are(gone)), kind="wrong")
-        return {**said, self.ui.notice: wrong if gone else ""}
+        return {**said, self.ui.notice: wrong if gone else notice_html(shorter)}
 
     def on_stop(self, request: gr.Request):
         """Stop all columns with what came."""

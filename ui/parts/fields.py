@@ -106,6 +106,15 @@ def length_field(
     )
 
 
+def allowed_length(ramole: "Ramole", asked: int) -> tuple[int, str]:
+    """The longest answer of a link, at most what the server allows; and a sentence where it asks
+    for more."""
+    most = ramole.settings.max_new_tokens
+    if asked <= most:
+        return asked, ""
+    return most, f"This link asks for {asked:,} tokens; an answer here has at most {most:,}."
+
+
 def run_and_stop(*, running: bool) -> tuple[gr.Button, gr.Button]:
     """The button that begins and the one that stops, of which one can be pressed."""
     return gr.Button(interactive=not running), gr.Button(interactive=running)

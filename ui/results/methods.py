@@ -6,12 +6,11 @@ from ramole_core import DEFAULT_METHOD
 
 from .files import blocks_of, read
 from .scores import Evaluation, read_evaluation
-from .situations import situations
-from .tables import Block, Column, Fold, Section, Table, Unmeasured, tables
+from .tables import Block, Column, Section, Table, Unmeasured, tables
 from .values import Raw, at
 
-FILE, SCORES, FURTHER = "methods.json", "methods_dev.json", "methods_further_dev.json"
-"""What methods need, their scores, and those in situations beyond the rows of one task."""
+FILE, SCORES = "methods.json", "methods_dev.json"
+"""What methods need, and their scores."""
 NEEDS = {
     ("tokens_a_second", "1"): Column("tokens/s alone"),
     ("tokens_a_second", "8"): Column("tokens/s, eight rows"),
@@ -38,10 +37,7 @@ def _blocks(folder: Path) -> list[Block]:
     found = read_evaluation(folder, SCORES)
     needs = blocks_of(folder, FILE, lambda raw: _table(raw, None))
     made = [found if isinstance(found, Unmeasured) else found.made, needs[-1]]
-    further = blocks_of(folder, FURTHER, situations)
-    if len(further) > 1:
-        further = [Fold("All methods in situations beyond the rows of one task", further)]
-    return [*_table(read(folder, FILE), found), *made, *further]
+    return [*_table(read(folder, FILE), found), *made]
 
 
 METHODS = Section(
