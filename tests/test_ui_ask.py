@@ -74,6 +74,7 @@ from ui.charts.tokens import (
     view_of_run,
 )
 from ui.header import hero_html
+from ui.parts.asked import mixed_words
 from ui.parts.downloads import sweep
 from ui.parts.fields import TOKENS, USUAL, method_choices
 from ui.parts.markup import notice_html
@@ -845,6 +846,16 @@ def test_weights_that_were_found_are_told_with_their_signs():
     said = timing_html(replace(run, answer=replace(run.answer, fitted=found)))
     assert "ant 1.250, bee −0.500" in said and "2.000 → 1.500" in said
     assert "40 steps of search" in said and "found" not in timing_html(run)
+
+
+def test_a_true_minus_stands_at_numbers_alone_and_names_keep_their_hyphens():
+    run, _, _ = ask(Request("boats?", adapters=["ant", "bee"], method="mixture"))
+    names = ("my-ant", "my-bee")
+    found = Fitting("lorahub", names, ("1", "2"), 40, 40, (1.25, -0.5), 1.5, 2.0, 9.0)
+    said = timing_html(replace(run, answer=replace(run.answer, fitted=found)))
+    assert "my-ant 1.250, my-bee −0.500" in said
+    asked = Request("boats?", adapters=list(names), weights=[1.25, -0.5], method="mixture")
+    assert mixed_words(asked) == "mixture, my-ant 1.25, my-bee −0.5"
 
 
 def test_the_entropy_of_weights_of_both_signs_is_that_of_their_sizes():

@@ -14,7 +14,7 @@ from ramole_core import Evidence, Request
 
 from ..charts.palette import chip_html, ink_of, places_of
 from ..charts.run import Found, Run
-from ..parts.asked import decoding_words, ending, mixed_words, verdict_html
+from ..parts.asked import decoding_words, ending, mixed_words, signed, verdict_html
 from ..parts.events import PLAIN
 
 NOTABLE = 0.005
@@ -89,8 +89,8 @@ def timing_html(run: Run) -> str:
         stages.append(("in the queue", _seconds(answer.extra["queue"])))
     if (how := answer.fitted) is not None:
         pairs = zip(how.adapters, how.weights, strict=True)
-        found = ", ".join(f"{name} {weight:.3f}" for name, weight in pairs)
-        stages.append(("weights found", found.replace("-", "−")))
+        found = ", ".join(f"{name} {signed(weight, '.3f')}" for name, weight in pairs)
+        stages.append(("weights found", found))
         stages.append(("loss of the examples", f"{how.start:.3f} → {how.loss:.3f}"))
         stages.append((f"{how.step} steps of search", _seconds(how.seconds)))
     stages.append(("to the first token", _seconds(answer.first_token_seconds)))

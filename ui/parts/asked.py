@@ -23,12 +23,17 @@ def mixed_words(request: Request) -> str:
     elif request.adapters is not None:
         each = request.weights or [None] * len(request.adapters)
         named = zip(request.adapters, each, strict=True)
-        said += [name if w is None else f"{name} {w:g}".replace("-", "−") for name, w in named]
+        said += [name if w is None else f"{name} {signed(w)}" for name, w in named]
     elif request.method != "base":
         said.append(f"k = {request.k}")
     said += [f"{name} = {value}" for name, value in (request.options or {}).items()]
     said += [f"never {name}" for name in request.exclude]
     return ", ".join(said)
+
+
+def signed(number: float, form: str = "g") -> str:
+    """A number in this form, with a true minus."""
+    return f"{number:{form}}".replace("-", "−")
 
 
 def decoding_words(request: Request) -> str:
