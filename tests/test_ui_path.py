@@ -71,6 +71,22 @@ def test_what_there_is_not_is_a_sentence(run):
     assert "not recorded" in parts(path_html(bare))[3]
 
 
+@pytest.mark.parametrize(
+    ("nats", "said"),
+    [
+        (40.0, "over 1,000,000 times likelier than by the base alone."),
+        (-40.0, "over 1,000,000 times less likely than by the base alone."),
+        (3.0, "20 times likelier than by the base alone."),
+        (0.01, "About as likely as by the base alone."),
+        (0.0, "About as likely as by the base alone."),
+    ],
+)
+def test_a_factor_is_no_more_exact_than_it_is_known(run, nats, said):
+    base = np.full_like(run.answer.logprob, -41.0)
+    answer = replace(run.answer, base_logprob=base, logprob=base + np.float32(nats))
+    assert f"<p>{said}</p>" in parts(path_html(replace(run, answer=answer)))[4]
+
+
 def test_no_word_of_a_stranger_is_markup(run):
     renamed = replace(run.answer, adapters=[EVIL, *run.experts[1:]])
     asked = replace(run.request, prompt=EVIL)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..parts.markup import clipped, escaped
+from .did import NEAR
 from .explained import spell
 from .palette import chip_html, ink_of
 from .run import Run
@@ -21,6 +22,8 @@ CELLS = 64
 FULL = 0.1
 """A number this large has the full colour."""
 MAX_ADAPTERS = 5
+MAX_TIMES = 1_000_000
+"""A factor beyond that is said to be so."""
 
 
 def path_html(run: Run, vector: Sequence[float] | np.ndarray = ()) -> str:
@@ -118,7 +121,14 @@ def _token(run: Run, index: int) -> str:
         return piece + "<p>By the base alone.</p>"
     if did is None:
         return piece + "<p>What the adapters changed was not measured.</p>"
-    times = math.exp(min(abs(did.mixture - did.base), 20))
-    word = "likelier" if did.mixture >= did.base else "less likely"
+    return piece + f"<p>{_against_base(did.mixture - did.base)}</p>"
+
+
+def _against_base(nats: float) -> str:
+    """`4.1 times likelier than by the base alone.`, of a token by all effects."""
+    times = math.exp(min(abs(nats), 20))
+    if times < NEAR:
+        return "About as likely as by the base alone."
     said = f"{times:,.1f}" if times < 10 else f"{times:,.0f}"
-    return piece + f"<p>{said} times {word} than by the base alone.</p>"
+    said = said if times <= MAX_TIMES else f"over {MAX_TIMES:,}"
+    return f"{said} times {'likelier' if nats > 0 else 'less likely'} than by the base alone."
