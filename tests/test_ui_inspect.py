@@ -72,6 +72,21 @@ def handlers():
     )
 
 
+def stopped_early():
+    """An answer that was stopped once its adapters were found."""
+    ramole, live = FakeRamole(), Live()
+
+    def stops(requests, **options):
+        live.cancelled.set()
+        yield from FakeRamole.stream_batch(ramole, requests, **options)
+
+    ramole.stream_batch = stops
+    for _ in answer(ramole, Request("Which boats?"), live, beside=False):
+        pass
+    assert live.run.experts and not live.run.pieces
+    return live.run
+
+
 def asked(prompt, **options):
     live = Live()
     for _ in answer(FakeRamole(), Request(prompt, **options), live, beside=False):
@@ -265,6 +280,8 @@ def test_the_answer_in_ask_is_shown_once_it_is_new(handlers, live):
         assert set(handlers.on_source(source, live, held, *START, *CLOSED)) == {ui.held}
     base = handlers.on_open(asked("x", method="base"), other, *START, *CLOSED)
     assert not base[ui.body].visible and "No adapter was at work" in base[ui.notice]
+    stopped = handlers.on_open(stopped_early(), other, *START, *CLOSED)
+    assert not stopped[ui.body].visible and "before its first token" in stopped[ui.notice]
     empty = replace(handlers.sources, files=())
     nothing = InspectHandlers(handlers.ramole, ui, empty).on_open(None, None, *START, *CLOSED)
     assert "no answer yet" in nothing[ui.notice] and set(nothing) <= set(ui.all)

@@ -17,6 +17,10 @@ NOBODY = (
     "or ask in the tab Ask with a method that mixes adapters."
 )
 NO_TRACE = "This answer was kept without its trace, so there is nothing to draw."
+NO_TOKEN = (
+    "This answer ended before its first token, so there is nothing to draw. Ask again, or choose "
+    "another run above."
+)
 
 
 def origin(run: Run) -> str:
@@ -44,4 +48,6 @@ def _asked(run: Run) -> str:
 
 def empty_sentence(run: Run) -> str:
     """Why a run has no pictures."""
-    return NO_TRACE if run.answer.trace is None and run.experts else NOBODY
+    if not run.experts:
+        return NOBODY
+    return NO_TRACE if run.answer.trace is None else NO_TOKEN
