@@ -287,6 +287,17 @@ def test_the_answer_in_ask_is_shown_once_it_is_new(handlers, live):
     assert "no answer yet" in nothing[ui.notice] and set(nothing) <= set(ui.all)
 
 
+def test_the_last_answer_can_be_chosen_while_ask_has_none(handlers, live):
+    ui = handlers.ui
+    held = handlers.on_open(live, None, *START, *CLOSED)[ui.held]
+    other = handlers.on_source(1, live, held, *START, *CLOSED)[ui.held]
+    assert set(handlers.on_open(None, other, *START, *CLOSED)) == {ui.held}
+    shown = handlers.on_source(ASKED, None, other, *START, *CLOSED)
+    assert shown[ui.held].run is live and shown[ui.source].value == ASKED
+    third = handlers.on_source(2, None, other, *START, *CLOSED)
+    assert third[ui.source].choices[0] == ("the answer in Ask", ASKED)
+
+
 def test_a_choice_draws_what_it_changes(handlers):
     ui = handlers.ui
     held = handlers.on_open(None, None, *START, *CLOSED)[ui.held]

@@ -55,7 +55,10 @@ class InspectHandlers:
     def on_source(
         self, source: int | None, asked: Run | None, held: Inspected | None, pinned, *values
     ):
-        """Show another run. A dropdown that loses the focus says its value anew, which is none."""
+        """Show another run. A dropdown that loses the focus says its value anew, which is none; and
+        while Ask has no answer, the last one can still be chosen."""
+        if asked is None and held is not None:
+            asked = held.asked
         if not isinstance(source, int) or (run := self.sources.run(source, asked)) is None:
             return {self.ui.held: held}
         if held is not None and run is held.run:
