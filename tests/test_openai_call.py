@@ -1,7 +1,9 @@
 """What OpenAI's parameters become: a request, or one sentence; and who may call."""
 
+import asyncio
 import base64
 import inspect
+import json
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,7 +17,7 @@ from ramole_core.errors import Busy
 from tests.fake_ramole import OPTIONS, FakeRamole
 from ui.openai.call import read_call
 from ui.openai.completion import Answered, Completion, TextCompletion, about
-from ui.openai.door import _Grown
+from ui.openai.door import Door, _Grown
 from ui.openai.embeddings import embed, read_texts
 from ui.openai.errors import Refused, refused
 from ui.openai.likelihoods import chat_logprobs
@@ -23,6 +25,7 @@ from ui.openai.messages import read_messages
 from ui.openai.models import list_models, read_model
 from ui.openai.parameters import LABELS, OURS, WRONG, Call
 from ui.openai.prompts import read_prompts
+from ui.session.accounts import Accounts
 
 HI = [{"role": "user", "content": "hi"}]
 OWN = {"extra_headers", "extra_query", "extra_body", "timeout", "self"}
@@ -401,6 +404,18 @@ def test_log_probabilities_have_a_text_or_none_and_never_infinity():
     assert (one["token"], one["bytes"]) == ("é", [195, 169])
     assert one["top_logprobs"][1] == {"token": "\ufffd", "logprob": -9999.0, "bytes": None}
     assert chat_logprobs(steps[1:], list) is None
+
+
+def test_a_model_that_is_looked_up_is_as_the_list_has_it():
+    door = Door(FakeRamole(), Accounts())
+
+    def told(endpoint, **path) -> dict:
+        http = SimpleNamespace(headers={}, path_params=path)
+        return json.loads(asyncio.run(endpoint(http)).body)
+
+    listed = told(door.models)["data"]
+    assert {one["created"] for one in listed} == {0, 1767323045}, "adapters know when they came"
+    assert [told(door.model, name=one["id"]) for one in listed] == listed
 
 
 # Texts that are continued

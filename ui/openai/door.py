@@ -22,7 +22,7 @@ from .call import read_call
 from .completion import Answered, Completion, TextCompletion, with_text
 from .embeddings import embed, read_texts
 from .errors import Refused, refused
-from .models import EMBEDDER, list_models, model_object, read_model
+from .models import find_model, list_models
 from .parameters import Call
 from .prompts import read_prompts
 from .running import Places, Running
@@ -109,10 +109,8 @@ class Door:
 
     async def model(self, http: Http) -> Response:
         """Describe one model."""
-        name = http.path_params["name"]
-        if name != EMBEDDER:
-            read_model(name, self.ramole, secret_owner(http.headers))
-        return JSONResponse(model_object(name))
+        owner = secret_owner(http.headers)
+        return JSONResponse(find_model(http.path_params["name"], self.ramole, owner))
 
     async def other(self, http: Http) -> Response:
         """Refuse other routes of OpenAI's API."""

@@ -58,6 +58,14 @@ def list_models(ramole: "Ramole", owner: str | None) -> list[dict]:
     ]
 
 
+def find_model(name: str, ramole: "Ramole", owner: str | None) -> dict:
+    """One model as the list has it, or one of several adapters; raises Refused for any other."""
+    listed = {one["id"]: one for one in list_models(ramole, owner)}
+    if name not in listed:
+        read_model(name, ramole, owner)
+    return listed.get(name) or model_object(name)
+
+
 def model_object(name: str, *, created: int = 0) -> dict:
     """One line of the list."""
     return {"id": name, "object": "model", "created": created, "owned_by": "ramole"}
