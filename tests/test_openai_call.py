@@ -418,6 +418,15 @@ def test_a_model_that_is_looked_up_is_as_the_list_has_it():
     assert [told(door.model, name=one["id"]) for one in listed] == listed
 
 
+@pytest.mark.parametrize(("wanted", "told"), [(None, None), (0, []), (3, [])])
+def test_an_answer_without_text_has_an_empty_list_of_log_probabilities(wanted, told):
+    end = Step(9, "", None, likelihood=TokenLogprob(9, -0.5, ()))
+    answer = Generation("", [], [], None, "eos", 7, 1, 0.5, 0.25)
+    one = Answered(answer, Request("hi", logprobs=wanted), [end] if wanted is not None else [])
+    (choice,) = Completion(call(), list).whole([one])["choices"]
+    assert choice["logprobs"] == (told if told is None else {"content": told, "refusal": None})
+
+
 # Texts that are continued
 
 

@@ -86,7 +86,8 @@ class Completion:
             "refusal": None,
             "ramole": {"adapters": list(one.answer.adapters)},
         }
-        logprobs = chat_logprobs(with_text(one.steps), self.spell)
+        wanted = one.request.logprobs is not None
+        logprobs = chat_logprobs(with_text(one.steps), self.spell, wanted=wanted)
         return {"index": index, "message": message, "logprobs": logprobs}
 
     def _about(self, one: Answered) -> dict:

@@ -10,10 +10,11 @@ HALF = "\ufffd"
 Spell = Callable[[Sequence[int]], list[str]]
 
 
-def chat_logprobs(steps: Sequence[Step], spell: Spell) -> dict | None:
-    """Log probabilities of an answer's tokens; None where they were not asked for."""
+def chat_logprobs(steps: Sequence[Step], spell: Spell, *, wanted: bool = False) -> dict | None:
+    """Log probabilities of an answer's tokens; None where they were not asked for. `wanted`: they
+    were, so an answer without a token has an empty list."""
     found = [step.likelihood for step in steps if step.likelihood is not None]
-    if not found:
+    if not found and not wanted:
         return None
     content = [
         {
