@@ -15,6 +15,7 @@ from openai.resources.chat.completions import Completions
 from ramole_core import Generation, RamoleError, Request, Step, TokenLogprob
 from ramole_core.errors import Busy
 from tests.fake_ramole import OPTIONS, FakeRamole
+from ui.middleware import refusal
 from ui.openai.call import read_call
 from ui.openai.completion import Answered, Completion, TextCompletion, about
 from ui.openai.door import Door, _Grown
@@ -570,6 +571,28 @@ def test_texts_become_vectors_of_the_retriever_in_either_form():
 def test_texts_that_cannot_be_embedded_are_one_sentence(said, reason):
     with pytest.raises(Refused, match=reason):
         embed(read_texts({"model": "retriever", "input": "hi", **said}), FakeRamole())
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (413, "invalid_request_error"),
+        (429, "rate_limit_error"),
+        (500, "server_error"),
+        (503, "server_error"),
+    ],
+)
+def test_a_refusal_before_the_door_has_the_type_that_the_door_gives_its_status(status, kind):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "path": "/v1/chat/completions", "headers": []}
+    early = refusal.Refused(status, "No.")
+    asyncio.run(early.respond(scope, None, send, whole=True))
+    assert json.loads(sent[1]["body"])["error"]["type"] == kind
+    assert Refused("No.", status=status).body["error"]["type"] == kind
 
 
 def test_errors_have_the_status_and_the_form_of_openai(caplog):

@@ -21,6 +21,9 @@ SPOKEN = ("/gradio_api/queue/", "/gradio_api/call/", "/gradio_api/run/", "/gradi
 """Where Gradio's clients read a refusal as JSON."""
 OPENAI = "/v1/"
 """Where OpenAI's do."""
+TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+TYPES |= dict.fromkeys((500, 503), "server_error")
+"""Of errors there, by status; all others are `invalid_request_error`."""
 
 
 class Refused(Exception):
@@ -43,7 +46,7 @@ class Refused(Exception):
             headers["retry-after"] = str(max(1, round(self.retry)))
         path = scope.get("path", "")
         if OPENAI in path:
-            kind = "rate_limit_error" if self.status == 429 else "invalid_request_error"
+            kind = TYPES.get(self.status, "invalid_request_error")
             told = {"message": str(self), "type": kind, "param": None, "code": self.reason}
             answer = JSONResponse({"error": told}, self.status, headers)
         elif any(one in path for one in SPOKEN):

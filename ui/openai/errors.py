@@ -14,8 +14,6 @@ from ..watch.events import refused as note_refused
 log = logging.getLogger(__name__)
 SOON = 2
 """Seconds after which to ask again where the server is busy; clients of OpenAI do it themselves."""
-TYPES = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error"}
-TYPES[503] = TYPES[500]
 REASONS = {
     "busy": "busy",
     "model_loading": "loading",
@@ -51,7 +49,7 @@ class Refused(Exception):
     @property
     def body(self) -> dict:
         """The body in OpenAI's format."""
-        kind = TYPES.get(self.status, "invalid_request_error")
+        kind = refusal.TYPES.get(self.status, "invalid_request_error")
         param = self.param and self.param[:MAX_QUOTED]
         return {"error": {"message": str(self), "type": kind, "param": param, "code": self.code}}
 
