@@ -143,6 +143,12 @@ def test_a_call_that_says_no_length_asks_for_no_more_than_the_server_gives():
         assert ramole.requests[-1].max_new_tokens == usual
 
 
+def test_a_length_of_none_is_refused_in_a_batch_as_it_is_alone():
+    ramole = FakeRamole()
+    *_, ((told),) = Endpoints(ramole).ask_batch(["hi"], max_new_tokens=0)
+    assert told["error"].startswith("max_new_tokens=0") and not ramole.requests
+
+
 PARTS = {
     "history": [["one", "1"], ["two", "2", ["dart"]], ["three", "", []]],
     "drop_turns": True,

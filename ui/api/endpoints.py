@@ -77,7 +77,7 @@ class Endpoints:
             error, a sentence, for one that cannot be asked.
         """
         with one_sentence(markup=False), self.call(request) as visitor:
-            length = max_new_tokens or usual_length(self.ramole)
+            length = usual_length(self.ramole) if max_new_tokens is None else max_new_tokens
             defaults = {"method": method, "k": k, "max_new_tokens": length}
             answers = batched(
                 self.ramole, prompts, defaults, owner=visitor.owner, address=visitor.address
