@@ -99,6 +99,7 @@ def test_a_card_says_what_it_is_in_words_and_only_text_reaches_the_page(ramole):
     other = replace(card, notes=("Made for a/b, not for c/d: its shapes fit.", "Another."))
     assert {"made for a/b", "1 note"} <= {text for _, text, _ in badges(other, yours=False)}
     page = cards_html([card], yours=(), total=1)
+    assert ">1 adapter</p>" in page and ">1 of 2 adapters<" in cards_html([card], yours=(), total=2)
     assert 'data-name="squad"' in page and "&lt;img" in page
     shown = details_html(card, ramole.neighbours("squad"), yours=False, card_text=EVIL)
     for html in (page, shown):

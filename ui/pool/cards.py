@@ -109,7 +109,8 @@ def cards_html(cards: Sequence["AdapterCard"], *, yours: Collection[str], total:
         f'Details<span class="rm-hidden"> of {escaped(card.name)}</span></button></article>'
         for card in cards
     )
-    shown = f"{len(cards)} of {total} adapters" if len(cards) < total else f"{total} adapters"
+    every = f"{total} adapter{'' if total == 1 else 's'}"
+    shown = f"{len(cards)} of {every}" if len(cards) < total else every
     return f'<p class="rm-count" role="status">{shown}</p><div class="rm-cards">{articles}</div>'
 
 
