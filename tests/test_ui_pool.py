@@ -106,6 +106,13 @@ def test_a_card_says_what_it_is_in_words_and_only_text_reaches_the_page(ramole):
         assert "<img" not in html and "${" not in html and "{{" not in html and "`" not in html
 
 
+def test_the_time_of_an_upload_has_its_time_zone(ramole):
+    card = replace(ramole.pool.card("squad"), added="2026-12-31T23:30:00-02:00")
+    assert "<td>2027-01-01 01:30 UTC</td>" in details_html(card, (), yours=True, card_text="")
+    old = replace(card, added="last year")
+    assert "<td>last year</td>" in details_html(old, (), yours=True, card_text="")
+
+
 def test_escaped_leaves_nothing_that_a_template_or_a_browser_reads():
     assert not set("<>\"'`${") & set(escaped(EVIL + "\"'"))
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ def details_html(
         ("File", f"{in_words(card.bytes)}, SHA-256 {card.sha256[:16]}…"),
         ("Made for", card.base_model or "not said; its shapes fit the base model here"),
         ("Licence", card.licence or "not given"),
-        ("Added", card.added[:16].replace("T", " ")),
+        ("Added", _when(card.added)),
         ("Vector from", _vector(card)),
     ]
     table = "".join(
@@ -95,6 +96,14 @@ def training_command(folder: Path) -> str:
     if isinstance(command, list):
         return " ".join(str(word) for word in command)
     return command if isinstance(command, str) else ""
+
+
+def _when(added: str) -> str:
+    """A moment as `2026-01-02 03:04 UTC`; what is none stays as it is."""
+    try:
+        return f"{datetime.fromisoformat(added).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return added
 
 
 def _layers(layers: Sequence[int]) -> str:
