@@ -685,6 +685,16 @@ def asking(ramole: FakeRamole) -> AskHandlers:
     return AskHandlers(ramole, asyncio.run(build()), recorded_files()[:1])
 
 
+def test_a_recorded_run_is_read_once_for_all_visitors():
+    handlers = asking(FakeRamole())
+    shown = [
+        handlers.recorded_run(SimpleNamespace(session_hash=name, headers={}), 0, False)
+        for name in ("ann", "ben")
+    ]
+    ann, ben = (one[handlers.ui.run] for one in shown)
+    assert ann.title and ann is ben, "or each page that is opened keeps its trace"
+
+
 def test_a_method_without_options_has_no_field_of_its_own():
     assert asking(FakeRamole()).ui.entry.options.fields == ()
 

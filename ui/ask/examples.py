@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..charts.recorded import FOLDER, read_run
+from ..charts.recorded import FOLDER, recorded_run
 from ..charts.run import Run
 from ..parts.choices import choices
 from ..parts.prompts import LIVE, Example
@@ -66,7 +66,7 @@ def recorded_files(folder: Path | None = None) -> list[Path]:
 
 def earlier_runs(run: Run, files: Sequence[Path]) -> dict[int, Run]:
     """Of the earlier turns of a recorded chat, by place, those that are recorded themselves."""
-    known = [read_run(path) for path in files] if run.request.history else []
+    known = [recorded_run(path) for path in files] if run.request.history else []
     return {
         place: one
         for place, (user, assistant, *_) in enumerate(run.request.history)

@@ -11,7 +11,7 @@ import gradio as gr
 
 from ramole_core import RamoleError, facts_of
 
-from ..charts.recorded import read_run
+from ..charts.recorded import recorded_run
 from ..charts.run import Run
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
@@ -44,7 +44,7 @@ def tab(ramole: "Ramole", run: gr.State | None = None) -> None:
     """Build the tab inside the Blocks that is open."""
     recorded = recorded_files()
     with gr.Tab("Ask", id="ask", elem_id="ask-tab") as ask_tab:
-        titles = [read_run(path).title for path in recorded]
+        titles = [recorded_run(path).title for path in recorded]
         live = [example.title for example in LIVE]
         ui = lay_out(ramole, recorded=titles, live=live, run=run)
     _connect(ui, AskHandlers(ramole, ui, recorded), ask_tab)
@@ -170,7 +170,7 @@ class AskHandlers:
     def recorded_run(self, request: gr.Request, place: int, whole) -> dict[Any, Any]:
         """What shows the recorded run at this place."""
         path = self.recorded[place]
-        run = read_run(path)
+        run = recorded_run(path)
         view = self.talk.recorded(session_of(request), run, self.recorded)[1]
         shown = done(self.ui, run, secrets.token_hex(4), whole=whole, recorded=path.stem)
         return {**shown, self.ui.outcome.talk: view, self.ui.turns: ()}

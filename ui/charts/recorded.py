@@ -5,6 +5,7 @@ import json
 import math
 import zlib
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,12 @@ def read_run(path: Path) -> Run:
         },
         title=record["title"],
     )
+
+
+@cache
+def recorded_run(path: Path) -> Run:
+    """The run in a file that comes with the page, read once: every visitor is shown the same."""
+    return read_run(path)
 
 
 def _found(one: Found) -> list[object]:
