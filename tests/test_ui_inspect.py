@@ -23,7 +23,7 @@ from ui.charts.heat import WINNER, map_figure, map_table, one_layer, one_module,
 from ui.charts.loads import Side, changed, loads_figure, loads_of, loads_table
 from ui.charts.palette import NOBODY, ink_of
 from ui.charts.recorded import read_run
-from ui.charts.run import Run, entropy
+from ui.charts.run import Run, entropy, weight_of
 from ui.charts.spans import spans_of
 from ui.inspect.cuts import CUTS, Choice, seen
 from ui.inspect.files import write_page, write_table
@@ -34,6 +34,7 @@ from ui.inspect.sources import ASKED, Sources
 from ui.inspect.tab import InspectHandlers
 from ui.inspect.updates import sides_of
 from ui.inspect.words import PICK
+from ui.session.quota import quota_of
 
 VISITOR = SimpleNamespace(session_hash="me", headers={})
 FIRST = "Capital letters"
@@ -343,6 +344,21 @@ def test_the_player_has_every_token_s_shares(mixed):
     assert len(value["shares"]) == len(value["texts"]) == 33 and value["run"] == "me"
     assert np.allclose(value["shares"], mixed.shares, atol=6e-4)
     assert player_of(asked("x", method="base"), "me")["shares"] == []
+
+
+def test_what_the_tab_keeps_counts_in_the_session_s_limit_and_recorded_runs_do_not(handlers, live):
+    ui, store = handlers.ui, quota_of(handlers.ramole).presence.sessions
+    held = handlers.on_open(None, None, *START, *CLOSED)[ui.held]
+    handlers.weigh(VISITOR, held, held.run)
+    assert held.run.title and store.bytes == 0
+    held = handlers.on_open(live, None, *START, *CLOSED)[ui.held]
+    handlers.weigh(VISITOR, held, live)
+    assert store.bytes == weight_of(live) > 0, "each run once"
+    other = asked("Which ships?")
+    handlers.weigh(VISITOR, handlers.on_open(other, held, *START, *CLOSED)[ui.held], live)
+    assert store.bytes == weight_of(live) + weight_of(other)
+    store.leave("me")
+    assert store.bytes == 0
 
 
 def test_a_pinned_run_stands_beside_another(handlers, live, mixed):

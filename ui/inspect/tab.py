@@ -4,18 +4,19 @@ Nothing is drawn before the tab is opened, and then only what Ask has not shown 
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from ramole_core import facts_of
 
-from ..charts.run import Run
+from ..charts.run import Run, weight_of
 from ..parts import downloads
 from ..parts.errors import one_sentence
-from ..parts.events import QUIET, number_in, text_in
+from ..parts.events import QUIET, number_in, session_of, text_in
 from ..session.quota import quota_of
+from ..session.store import Drawer
 from .cuts import CUTS, Choice, seen
 from .files import write_page, write_table
 from .layout import InspectLayout, lay_out
@@ -42,7 +43,18 @@ class InspectHandlers:
 
     def __init__(self, ramole: "Ramole", ui: InspectLayout, sources: Sources):
         self.ramole, self.ui, self.sources = ramole, ui, sources
-        self.call = quota_of(ramole).presence.call
+        presence = quota_of(ramole).presence
+        self.call = presence.call
+        self._kept: Drawer[tuple[Run, ...]] = presence.sessions.drawer(
+            weigh=lambda runs: sum(map(weight_of, runs))
+        )
+
+    def weigh(self, request: gr.Request, held: Inspected | None, pinned: Run | None) -> None:
+        """Count in the session's limit what the tab keeps, but for recorded runs, which all
+        visitors share."""
+        kept = [pinned] if held is None else [held.run, held.asked, pinned]
+        runs = {id(run): run for run in kept if run is not None and not run.title}
+        self._kept.put(session_of(request), tuple(runs.values()))
 
     def on_open(self, asked: Run | None, held: Inspected | None, pinned: Run | None, *values):
         """Show the answer in Ask, where it is new; else the first recorded run."""
@@ -174,9 +186,20 @@ def _connect(ui: InspectLayout, handlers: InspectHandlers, here: gr.Tab, asked: 
     """Every event of the tab with its handler."""
     what, per, expert, layer, module = ui.controls
     rest = [ui.pinned, *ui.controls, *ui.opens]
-    here.select(handlers.on_open, [asked, ui.held, *rest], ui.all, **QUIET)
-    ui.again.click(handlers.on_open, [asked, ui.held, *rest], ui.all, **QUIET)
-    ui.source.input(handlers.on_source, [ui.source, asked, ui.held, *rest], ui.all, **QUIET)
+
+    def weighed(handler: Callable[..., dict[Any, Any]]) -> Callable[..., dict[Any, Any]]:
+        def handle(request: gr.Request, *values: Any) -> dict[Any, Any]:
+            shown, (held, pinned, *_) = handler(*values), values[-1 - len(rest) :]
+            handlers.weigh(request, shown.get(ui.held, held), shown.get(ui.pinned, pinned))
+            return shown
+
+        return handle
+
+    on_open, on_source = weighed(handlers.on_open), weighed(handlers.on_source)
+    here.select(on_open, [asked, ui.held, *rest], ui.all, **QUIET)
+    ui.again.click(on_open, [asked, ui.held, *rest], ui.all, **QUIET)
+    ui.source.input(on_source, [ui.source, asked, ui.held, *rest], ui.all, **QUIET)
+    ui.pin.click(weighed(handlers.on_pin), [ui.held, *rest], ui.compared, **QUIET)
 
     every, maps = [cut.name for cut in CUTS], ["layers", "layer", "module"]
     chosen = {
@@ -205,7 +228,6 @@ def _connect(ui: InspectLayout, handlers: InspectHandlers, here: gr.Tab, asked: 
             queue=False,
             **QUIET,
         )
-    ui.pin.click(handlers.on_pin, [ui.held, *rest], ui.compared, **QUIET)
 
     for n, part in enumerate([*ui.pictures.values(), ui.against]):
         part.connect()
