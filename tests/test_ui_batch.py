@@ -328,6 +328,25 @@ def test_a_row_that_the_engine_refuses_stands_alone():
     assert "<img" not in row_html(run, 6) and "9,000 tokens" in row_html(run, 6)
 
 
+class Late(FakeRamole):
+    """Refuses a call with a bad prompt once each of its rows has a token."""
+
+    def stream_batch(self, requests, **options):
+        bad = [request.prompt for request in requests if "bad" in request.prompt]
+        for count, item in enumerate(super().stream_batch(requests, **options), 1):
+            yield item
+            if bad and count == len(requests):
+                raise RamoleError(f"{bad[0]} does not fit.")
+
+
+def test_rows_beside_others_that_fail_later_have_each_token_once():
+    run = ran(Late(), "bad a\ngood\nbad b\n")
+    assert run.count() == {"answered": 1, "refused": 2}
+    assert [len(item.pieces) for item in run.items] == [1, len(WORDS), 1]
+    assert [item.text for item in run.items] == [WORDS[0], "".join(WORDS), WORDS[0]]
+    assert run.tokens == len(WORDS) + 2 and run.items[1].traced == len(WORDS)
+
+
 def test_a_fault_of_ours_is_one_sentence_and_what_came_before_it_is_kept(caplog):
     ramole = Rowwise()
     ramole.breaks = "p9"

@@ -47,10 +47,12 @@ def run_rows(
     session: str = "",
     address: str = "",
     waiting: Callable[[BatchRow, int], None] = lambda row, place: None,
+    again: Callable[[BatchRow], None] = lambda row: None,
 ) -> Iterator[Event]:
     """Each token of each row as it comes; a Generation, or the error that refuses it, ends a row.
 
-    `waiting` is called with a row and its place in the queue (1: next, 0: it runs). Once
+    `waiting` is called with a row and its place in the queue (1: next, 0: it runs), `again` with a
+    row that is asked from its beginning again, as another row ended their call. Once
     `cancelled` is true the rows that run end as `cancelled`, and the rest is not asked. A busy
     server is tried again.
     """
@@ -65,6 +67,7 @@ def run_rows(
             session=session,
             address=address,
             waiting=waiting,
+            again=again,
         )
 
 
@@ -76,10 +79,11 @@ def _answered(
     session: str,
     address: str,
     waiting: Callable[[BatchRow, int], None],
+    again: Callable[[BatchRow], None],
 ) -> Iterator[Event]:
     how = {"cancelled": cancelled, "session": session, "address": address}
     while rows and not cancelled():
-        asked, answered = rows, set[int]()
+        asked, begun, answered = rows, set[int](), set[int]()
         stream = ramole.stream_batch(
             [row.request for row in asked],
             waiting=lambda index, place, asked=asked: waiting(asked[index], place),
@@ -88,18 +92,24 @@ def _answered(
         try:
             with closing(stream):
                 for index, item in stream:
-                    if isinstance(item, Generation):
-                        answered.add(index)
+                    (answered if isinstance(item, Generation) else begun).add(index)
                     yield asked[index], item
             return
         except Busy:
             rows = [row for index, row in enumerate(asked) if index not in answered]
+            _each(asked, begun - answered, again)
             time.sleep(RETRY_SECONDS)
         except RamoleError as error:
             rows = [row for index, row in enumerate(asked) if index not in answered]
             if len(rows) < 2:
                 yield from ((row, error) for row in rows)
                 return
+            _each(asked, begun - answered, again)
             half = len(rows) // 2
-            yield from _answered(ramole, rows[:half], waiting=waiting, **how)
+            yield from _answered(ramole, rows[:half], waiting=waiting, again=again, **how)
             rows = rows[half:]
+
+
+def _each(rows: Sequence[BatchRow], places: set[int], tell: Callable[[BatchRow], None]) -> None:
+    for place in sorted(places):
+        tell(rows[place])

@@ -217,6 +217,7 @@ def _ask(ramole: "Ramole", run: BatchRun) -> None:
         session=run.owner or "",
         address=run.address,
         waiting=lambda row, place: setattr(rows[row.index], "place", place),
+        again=lambda row: _begin_again(run, rows[row.index]),
     )
     try:
         for row, came in events:
@@ -230,6 +231,12 @@ def _ask(ramole: "Ramole", run: BatchRun) -> None:
     finally:
         run.seconds = run.elapsed
         _end(run)
+
+
+def _begin_again(run: BatchRun, item: RowRun) -> None:
+    """Forget the tokens of a row that is asked from its beginning again."""
+    run.tokens -= len(item.pieces)
+    item.state, item.pieces, item.told, item.traced = "waits", [], {}, 0
 
 
 def _end(run: BatchRun) -> None:
