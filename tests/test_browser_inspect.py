@@ -227,3 +227,15 @@ def test_a_link_to_an_answer_asks_it_and_shows_it_here(server, visit):
     expect(friend.locator("#inspect-answer .token")).to_have_count(len(WORDS))
     friend.close()
     assert not page.said and not page.wrong
+
+
+def test_a_link_to_a_token_that_is_not_there_holds_nobody_in_the_tab(server, visit):
+    page = visit(server.url)
+    page.goto("about:blank")
+    page.goto(f"{server.url}/#inspect?run=01-a-made-up-run&t=99")
+    expect(page.locator("#inspect-answer .token")).to_have_count(len(WORDS))
+    page.get_by_role("tab", name="Ask").click()
+    expect(page.locator("#prompt textarea")).to_be_visible()
+    page.wait_for_timeout(1000)  # longer than between two looks of the page for that token
+    expect(page.locator("#prompt textarea")).to_be_visible()
+    assert not page.said and not page.wrong

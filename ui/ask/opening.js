@@ -16,15 +16,17 @@
   const token = () => document.querySelectorAll(answer + ' .token')[Number(place)];
   const ended = () => !document.querySelector('#answer .caret') && !document.querySelector('#ask-button').disabled;
   window.ramoleOpened = { waits: told !== '', told };
+  let opened = tab === 'ask';
   if (told) { // once its answer has ended, the tab and the token of the link are opened, and what was typed is back
     const until = Date.now() + 180000;
     const look = setInterval(() => {
       if (Date.now() > until) clearInterval(look);
       if (window.ramoleOpened.waits || !ended() || !document.querySelector('#answer .token')) return;
-      if (tab !== 'ask') window.ramoleTab(tab);
-      if (!token()) return;
+      if (!opened) window.ramoleTab(tab); // once: whoever goes elsewhere then is let go
+      opened = true;
+      if (!document.querySelector(answer + ' .token')) return;
       clearInterval(look);
-      if (/^\d+$/.test(place || '')) token().click();
+      if (/^\d+$/.test(place || '')) token()?.click(); // this answer may be shorter
       if (typed) type(typed);
     }, 200);
   } else if (typed) {
