@@ -9,8 +9,11 @@ from types import SimpleNamespace
 import pytest
 from playwright.sync_api import Page, expect
 
+from ramole_core import Request
+from tests.ask_page import OPTIONS_PROMPT
 from tests.browser import LONG, PATIENCE, ask_page, refused, serious, visits
 from ui.parts.events import FAILED
+from ui.parts.link import link_to
 
 expect.set_options(timeout=PATIENCE)
 ASKING = "#ask-bar button:visible"
@@ -202,3 +205,13 @@ def test_before_the_first_token_a_bar_shows_what_is_done(tmp_path: Path, visit):
         expect(bar).to_have_count(0)
         values = [one[0] for one in page.evaluate("window.bars") if one]
         assert len(values) > 1 and min(values) >= 0 and max(values) <= 1
+
+
+def test_what_was_typed_is_back_though_the_answer_in_sight_cannot_be_asked_again(server, visit):
+    page = visit(server.url)
+    link = link_to(Request(OPTIONS_PROMPT), beside=False)
+    page.evaluate("link => window.ramoleKept.set('ramole-link', link)", link)
+    page.evaluate("window.ramoleKept.set('ramole-typed', 'typed, not asked')")
+    page.reload()
+    expect(page.locator("#notice .notice.wrong")).to_contain_text("The options are")
+    expect(page.locator("#prompt textarea")).to_have_value("typed, not asked")

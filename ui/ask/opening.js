@@ -21,7 +21,13 @@
     const until = Date.now() + 180000;
     const look = setInterval(() => {
       if (Date.now() > until) clearInterval(look);
-      if (window.ramoleOpened.waits || !ended() || !document.querySelector('#answer .token')) return;
+      if (window.ramoleOpened.waits || !ended()) return;
+      if (document.querySelector('#notice .notice.wrong')) { // no answer comes
+        clearInterval(look);
+        if (typed) type(typed);
+        return;
+      }
+      if (!document.querySelector('#answer .token')) return;
       if (!opened) window.ramoleTab(tab); // once: whoever goes elsewhere then is let go
       opened = true;
       if (!document.querySelector(answer + ' .token')) return;
