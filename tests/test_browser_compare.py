@@ -264,3 +264,23 @@ def test_a_reload_and_the_history_work_and_a_broken_link_is_a_sentence(server, a
     expect(page.locator("#talk .asked")).to_contain_text("Which ships?")
     expect(page.locator("#answer .token")).to_have_count(len(WORDS))
     assert not page.wrong
+
+
+def test_an_answer_takes_the_place_of_what_the_address_asked_for(server, at_ask):
+    page = at_ask(server.url)
+    page.goto("about:blank")
+    page.goto(f"{server.url}/#ask?run=01-a-made-up-run")
+    expect(page.locator("#answer .token")).to_have_count(len(WORDS))
+    ask(page, "Which ships?")
+    expect(page).to_have_url(re.compile(r"#ask[?]r="))
+    own = page.url
+    page.evaluate("window.same = true")
+    for name in ("Compare", "Ask"):
+        page.get_by_role("tab", name=name).first.click()
+    expect(page).to_have_url(own)
+    page.go_back()
+    expect(page.locator("#compare-prompt")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#prompt textarea")).to_be_visible()
+    assert page.evaluate("window.same") and page.url == own, "nothing is loaded anew"
+    assert not page.wrong

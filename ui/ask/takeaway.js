@@ -31,11 +31,7 @@ function draw() {
   // A reload asks for the last answer again; a recorded run comes by itself.
   if (!value.link || value.first) return;
   window.ramoleKept.set('ramole-link', value.link);
-  // An address that asks for something else would come back in its place.
-  const asks = /[?&](r|run)=/.test(location.hash);
-  if (asks && !location.hash.replace(/^#\w*/, '#ask').startsWith(value.link)) {
-    history.replaceState(history.state, '', value.link);
-  }
+  window.ramoleAnswered?.(value.link);
   if (window.ramoleKept.get('ramole-typed') === value.prompt) window.ramoleKept.remove('ramole-typed');
 }
 watch('value', draw);

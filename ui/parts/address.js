@@ -21,6 +21,13 @@
     keep(hash);
     history.replaceState(null, '', hash);
   };
+  // Ask has another answer: an address that asks for what was there before would bring that back.
+  window.ramoleAnswered = (link) => {
+    const stale = (hash) => /[?&](r|run)=/.test(hash) && !hash.replace(/^#\w*/, '#ask').startsWith(link);
+    const now = (hash) => link.replace(/^#\w*/, '#' + nameOf(hash));
+    for (const hash of Object.values(kept).filter(stale)) keep(now(hash));
+    if (stale(location.hash)) window.ramoleAddress(now(location.hash));
+  };
   window.ramoleCopy = async (text) => {
     try {
       await navigator.clipboard.writeText(text);
