@@ -22,7 +22,7 @@ def card(name: str) -> AdapterCard:
         scale=1.0,
         scales={},
         dtype="float32",
-        parameters=1234,
+        parameters=1_587_456,
         bytes=5678,
         sha256="c" * 64,
         base_model=None,

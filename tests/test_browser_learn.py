@@ -199,6 +199,10 @@ def test_try_it_opens_the_live_tab_with_the_prompt(server, visit):
 def test_a_phone_scrolls_no_step_sideways(server, visit):
     page = visit(server.url, width=390, theme="dark")
     by_the_head(page)
+    page.set_viewport_size({"width": 360, "height": 900})
+    pool = page.get_by_role("region", name="The pool")
+    assert pool.evaluate("node => node.scrollWidth <= node.clientWidth"), "a small phone"
+    page.set_viewport_size({"width": 390, "height": 900})
     for place, step in enumerate(STEPS):
         expect(page.locator("#learn-words h2")).to_have_text(step.title)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, step.title
