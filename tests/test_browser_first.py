@@ -17,6 +17,19 @@ from ui.parts.link import link_to
 
 expect.set_options(timeout=PATIENCE)
 ASKING = "#ask-bar button:visible"
+FROM_THE_RIGHT = "\u0647\u0630\u0627 \u0642\u0627\u0631\u0628."
+"""`This is a boat.` in Arabic."""
+ENDS_LEFT = """(node) => {
+  const text = [...node.childNodes].findLast((one) => one.nodeType === Node.TEXT_NODE);
+  const at = (n) => {
+    const range = document.createRange();
+    range.setStart(text, n);
+    range.setEnd(text, n + 1);
+    return range.getBoundingClientRect().left;
+  };
+  return at(text.length - 1) < at(0);
+}"""
+"""Whether the full stop of its text stands to the left of its first letter."""
 
 
 @pytest.fixture(scope="module")
@@ -215,3 +228,18 @@ def test_what_was_typed_is_back_though_the_answer_in_sight_cannot_be_asked_again
     page.reload()
     expect(page.locator("#notice .notice.wrong")).to_contain_text("The options are")
     expect(page.locator("#prompt textarea")).to_have_value("typed, not asked")
+
+
+def test_words_that_run_from_right_to_left_end_on_the_left(server, visit):
+    page = visit(server.url)
+    enter(page, FROM_THE_RIGHT)
+    ended(page, FROM_THE_RIGHT)
+    asked = page.locator("#talk .now .asked")
+    assert asked.evaluate(ENDS_LEFT)
+    for place in ("#answer .text", "#beside .plain"):
+        page.locator(place).evaluate(
+            "(node, words) => { node.textContent = words; }", FROM_THE_RIGHT
+        )
+        assert page.locator(place).evaluate(ENDS_LEFT), place
+    page.locator("#answer .text").evaluate("node => { node.textContent = 'A boat.'; }")
+    assert not page.locator("#answer .text").evaluate(ENDS_LEFT)
