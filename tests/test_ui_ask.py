@@ -958,6 +958,20 @@ def test_the_trace_files_hold_the_trace(tmp_path):
     assert told["facts"]["adapters"] == {name: "c" * 64 for name in ("ant", "bee", "cat")}
 
 
+def test_a_trace_that_cannot_be_written_is_one_sentence(monkeypatch, caplog):
+    handlers, me = asking(FakeRamole()), SimpleNamespace(session_hash="me", headers={})
+    run, _, _ = ask(Request("boats?"))
+    assert len(handlers.on_take(me, run)) == 2
+
+    def full(*_, **__):
+        raise OSError("No space left on /srv/data")
+
+    monkeypatch.setattr("ui.ask.tab.write_files", full)
+    with pytest.raises(gr.Error, match="Something went wrong on the server"):
+        handlers.on_take(me, run)
+    assert "No space left" in caplog.text, "its log says what"
+
+
 def test_a_file_says_what_was_asked_and_not_who_asked(tmp_path):
     asked = Request("Where?  <b>", k=2, owner="someone", temperature=0.5, seed=7, method="mixture")
     run, _, _ = ask(asked)

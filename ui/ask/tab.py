@@ -179,12 +179,12 @@ class AskHandlers:
         """The trace as files, with what was asked and what answered."""
         if run is None or run.answer.trace is None:
             raise gr.Error("There is no trace yet; ask something first.", print_exception=False)
-        facts = None  # of a recorded run nobody knows what this server has
-        if not run.title:
-            with self.call(request) as visitor:
+        with one_sentence(), self.call(request) as visitor:
+            facts = None  # of a recorded run nobody knows what this server has
+            if not run.title:
                 owner = visitor.owner
                 facts = facts_of(self.ramole, adapters=run.answer.adapters, owner=owner)
-        return tuple(str(path) for path in write_files(run, facts=facts))
+            return tuple(str(path) for path in write_files(run, facts=facts))
 
     def on_open_whole(self, run: Run | None):
         """The panel of the whole answer is unfolded."""
