@@ -166,7 +166,7 @@ def test_playback_stops_where_it_is_told_and_pictures_tables_and_traces_are_file
     assert png.name == "ramole-layers.png" and png.read_bytes()[:4] == b"\x89PNG"
     drawn = svg.read_text("utf-8")
     assert drawn.startswith("<svg") and "Load of each adapter" in drawn and "A ant" in drawn
-    rows = list(csv.reader(taken("#inspect-csv-entropy").read_text("utf-8").splitlines()))
+    rows = list(csv.reader(taken("#inspect-csv-entropy").read_text("utf-8-sig").splitlines()))
     assert rows[0] == ["#", "token", "entropy (nats)"] and len(rows) == 1 + len(WORDS)
     assert zipfile.is_zipfile(taken("#inspect-npz"))
     whole = taken("#inspect-html")

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import json
+from codecs import BOM_UTF8
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -405,11 +406,12 @@ def test_everything_can_be_taken_away(handlers, live, tmp_path):
     said = seen(live, Choice())
     for cut in CUTS:
         path = write_table(cut.name, cut.table(said), into=tmp_path)
-        rows = list(csv.reader(path.read_text("utf-8").splitlines()))
+        assert path.read_bytes().startswith(BOM_UTF8), "or Excel garbles ␣"
+        rows = list(csv.reader(path.read_text("utf-8-sig").splitlines()))
         assert path.name == f"ramole-{cut.name}.csv"
         assert len(rows) == 1 + (3 if cut.name == "loads" else len(WORDS))
     odd = write_table("odd", (["#", "token"], [[-1.5, "=1+1"]]), into=tmp_path)
-    assert odd.read_text("utf-8").splitlines() == ["#,token", "-1.5,'=1+1"], "no formula"
+    assert odd.read_text("utf-8-sig").splitlines() == ["#,token", "-1.5,'=1+1"], "no formula"
     page = write_page(said, into=tmp_path).read_text("utf-8")
     told = page.replace(page[page.index("<script") : page.rindex("</script>")], "")
     assert "<b>lie" not in page and "&lt;b&gt;boats" in told and page.count("Plotly.newPlot") >= 5

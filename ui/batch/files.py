@@ -38,7 +38,7 @@ def write_results(run: BatchRun, *, into: Path | None = None) -> tuple[Path, Pat
         + [_cell(record.get("extra", {}).get(name)) for name in extra]
         for record in records
     )
-    return lines, write_csv(table, [*COLUMNS, *extra], rows, encoding="utf-8-sig")
+    return lines, write_csv(table, [*COLUMNS, *extra], rows)
 
 
 def record_of(item: RowRun) -> dict:

@@ -88,15 +88,10 @@ def inert_cell(value: object) -> object:
     return f"'{value}" if formula else value
 
 
-def write_csv(
-    path: Path,
-    headers: Sequence[str],
-    rows: Iterable[Sequence[object]],
-    *,
-    encoding: str = "utf-8",
-) -> Path:
-    """Write the table to `path`, and return that."""
-    with path.open("w", newline="", encoding=encoding) as file:
+def write_csv(path: Path, headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
+    """Write the table to `path`, and return that. It says that it is UTF-8: without, Excel takes
+    it for the computer's older code."""
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
         write = csv.writer(file).writerow
         for row in (headers, *rows):
             write([inert_cell(cell) for cell in row])
