@@ -48,6 +48,7 @@ from ui.ask.tab import AskHandlers
 from ui.ask.takeaway import write_files
 from ui.ask.updates import beside_text, done, part_by_part
 from ui.ask.whole_panel import ENTROPY
+from ui.charts.along import inert
 from ui.charts.did import whole_html
 from ui.charts.explained import PICK, explanation_html, spell, token_html
 from ui.charts.palette import INKS, letter_of
@@ -581,6 +582,22 @@ def test_plots_hold_the_numbers_of_their_tables():
     assert heat.data[0].zmax == pytest.approx(means.max(), abs=1e-3), (
         "the scale ends at the largest"
     )
+
+
+def test_what_strangers_wrote_is_no_markup_in_plots_and_long_names_do_not_overlap():
+    run, _, _ = ask(Request("boats?"))
+    gates, there, evil = run.gates, run.present, "<b>%{z}</b>"
+    pieces = [evil] * len(run.pieces)
+    line = entropy_figure(gates, there, pieces, selected=None)
+    heat = layers_figure(gates, pieces, expert=0, name=evil, layers=LAYERS).data[0]
+    shown = inert(repr(evil))
+    assert line.data[0].customdata[0] == heat.customdata[0][0] == shown
+    token = token_figure(gates[0], there[0], Axes([evil, "long-" * 12, "c"], LAYERS, MODULES))
+    assert heat.meta == token.data[0].meta == inert(evil)
+    assert all(evil not in one.hovertemplate for one in (heat, token.data[0]))
+    titles = [one.text for one in token.layout.annotations]
+    assert titles[0] == f"<b>A</b> {inert(evil)}" and titles[2] == "<b>C</b> c"
+    assert titles[1] == "<b>B</b> long-long-long-…"
 
 
 def test_letters_and_colours_go_on_past_the_last():

@@ -7,6 +7,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..parts.markup import clipped
+from .along import inert
 from .palette import letter_of, scale_of
 from .run import entropy
 
@@ -22,6 +24,8 @@ SHORT = {
     "down_proj": "down",
 }
 """Module names that a narrow plot has room for."""
+TITLES = 48
+"""Characters of the adapters' names that have room over one token's maps, all together."""
 Table = tuple[list[str], list[list[str | float]]]
 """Headers and rows."""
 
@@ -53,7 +57,8 @@ def token_figure(
         shared_yaxes=True,
         horizontal_spacing=0.02 if k > 3 else 0.04,
         subplot_titles=[
-            f"<b>{letter_of(axes.place(e))}</b> {name}" for e, name in enumerate(axes.experts)
+            f"<b>{letter_of(axes.place(e))}</b> {inert(clipped(name, max(TITLES // k, 4)))}"
+            for e, name in enumerate(axes.experts)
         ],
     )
     names = [SHORT.get(module, module) for module in axes.modules]
@@ -68,7 +73,8 @@ def token_figure(
             showscale=False,
             xgap=1,
             ygap=1,
-            hovertemplate=f"{name}<br>layer %{{y}}, %{{x}}: {what} %{{z:.4f}}<extra></extra>",
+            meta=inert(name),
+            hovertemplate=f"%{{meta}}<br>layer %{{y}}, %{{x}}: {what} %{{z:.4f}}<extra></extra>",
             row=1,
             col=e + 1,
         )
@@ -121,7 +127,7 @@ def entropy_figure(
         mode="lines+markers",
         line={"color": "#0072B2", "width": 1.5},
         marker={"size": 4},
-        customdata=[repr(piece) for piece in pieces],
+        customdata=[inert(repr(piece)) for piece in pieces],
         hovertemplate="token %{x} %{customdata}: %{y:.3f}<extra></extra>",
         showlegend=False,
     )
@@ -168,8 +174,9 @@ def layers_figure(
         zmax=high,
         colorscale=scale_of(expert if place is None else place, low=low, high=high),
         colorbar={"title": what, "thickness": 10, "len": 0.9},
-        customdata=[[repr(piece) for piece in pieces]] * len(layers),
-        hovertemplate=f"{name}<br>layer %{{y}}, token %{{x}} %{{customdata}}: %{{z:.4f}}"
+        customdata=[[inert(repr(piece)) for piece in pieces]] * len(layers),
+        meta=inert(name),
+        hovertemplate="%{meta}<br>layer %{y}, token %{x} %{customdata}: %{z:.4f}"
         "<extra></extra>",
     )
     figure.update_xaxes(title="token of the answer")
