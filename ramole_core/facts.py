@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ramole_core.base.fetch import find_base
 from ramole_core.base.files import count_parameters, weights_checksum
-from ramole_core.request import Request
+from ramole_core.request import DEFAULTS, Request
 
 if TYPE_CHECKING:
     from ramole_core.ramole import Ramole
@@ -56,11 +56,10 @@ def model_notes(ramole: "Ramole") -> tuple[str, ...]:
 
 
 def asked_fields(request: Request) -> dict[str, object]:
-    """The fields of a request that differ from a bare one's, prompt and method always; without the
-    owner, which is private. `Request(**fields)` asks the same again."""
-    bare = asdict(Request(request.prompt))
+    """The fields of a request that differ from their defaults, prompt and method always; without
+    the owner, which is private. `Request(**fields)` asks the same again."""
     return {
         name: value
         for name, value in asdict(request).items()
-        if name in ("prompt", "method") or (name != "owner" and value != bare[name])
+        if name in ("prompt", "method") or (name != "owner" and value != DEFAULTS[name])
     }

@@ -52,3 +52,5 @@ def test_what_was_asked_asks_the_same_again_and_does_not_say_who():
     assert "owner" not in said and "k" not in said
     assert Request(**said) == replace(asked, owner=None)
     assert asked_fields(Request("hi")) == {"prompt": "hi", "method": DEFAULT_METHOD}
+    tokens = Request("", raw=True, prompt_ids=[3, 4], method="base")
+    assert Request(**asked_fields(tokens)) == tokens, "a prompt of tokens needs no text"
