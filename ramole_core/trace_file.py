@@ -63,7 +63,7 @@ def write_trace(
     if path.suffix == ".npz":
         _write_npz(generation, generation.trace, path, _said(request, facts))
     elif path.suffix == ".json":
-        told = _fields(generation, generation.trace, request, facts)
+        told = _fields(generation, generation.trace, _said(request, facts))
         path.write_bytes(orjson.dumps(told, default=list, option=orjson.OPT_SERIALIZE_NUMPY))
     else:
         raise RamoleError(f"A trace is written as .npz or .json, not {path.name!r}; rename it.")
@@ -73,13 +73,12 @@ def write_trace(
 def _fields(
     generation: Generation,
     trace: Trace,
-    request: Request | None,
-    facts: Mapping[str, object] | None,
+    said: Mapping[str, str],
 ) -> dict[str, object]:
     """The fields of the JSON, with numbers as arrays."""
     return {
         "version": VERSION,
-        **_said(request, facts),
+        **{name: orjson.Fragment(text) for name, text in said.items()},
         "answer": generation.text,
         "finish_reason": generation.finish_reason,
         "adapters": trace.adapters,
@@ -105,12 +104,14 @@ def _last(generation: Generation) -> Generation:
     return generation.parts[-1] if generation.parts else generation
 
 
-def _said(request: Request | None, facts: Mapping[str, object] | None) -> dict[str, object]:
-    """The request and the facts of the model; null where not given."""
-    return {
+def _said(request: Request | None, facts: Mapping[str, object] | None) -> dict[str, str]:
+    """The request and the facts of the model as JSON, null where not given: by `json`, which takes
+    numbers of any size, and tokens as keys."""
+    told = {
         "request": None if request is None else asked_fields(request),
         "facts": None if facts is None else dict(facts),
     }
+    return {name: json.dumps(value) for name, value in told.items()}
 
 
 def _effects(generation: Generation, trace: Trace) -> dict[str, np.ndarray | str | None]:
@@ -143,12 +144,10 @@ def _scores(generation: Generation, trace: Trace) -> list[float]:
     return [*generation.scores, *[math.nan] * earlier]
 
 
-def _write_npz(
-    generation: Generation, trace: Trace, path: Path, said: Mapping[str, object]
-) -> None:
+def _write_npz(generation: Generation, trace: Trace, path: Path, said: Mapping[str, str]) -> None:
     arrays = {
         "version": np.array(VERSION),
-        **{name: np.array(json.dumps(value)) for name, value in said.items()},
+        **{name: np.array(text) for name, text in said.items()},
         "answer": np.array(generation.text),
         "finish_reason": np.array(generation.finish_reason),
         "adapters": np.array(trace.adapters, dtype=np.str_),

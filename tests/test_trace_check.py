@@ -30,6 +30,26 @@ def test_what_is_written_is_a_trace_in_both_formats(files):
     assert facts[0].adapters == ("ant", "bee", "cat")
 
 
+ASKED = {
+    "tokens of no text": Request("hi", logit_bias={7: -2.5}),
+    "numbers beyond 64 bits": Request("hi", k=10**30, json_schema={"maximum": 10**30}),
+}
+
+
+@pytest.mark.parametrize("what", ASKED)
+@pytest.mark.parametrize("ending", ["json", "npz"])
+def test_what_was_asked_stands_in_both_formats(tmp_path, what, ending):
+    *_, (_, answer) = FakeRamole().stream_batch([Request("hi")])
+    file = write_trace(answer, tmp_path / f"trace.{ending}", request=ASKED[what])
+    assert check_trace(file).version == 4
+    if ending == "json":
+        told = json.loads(file.read_text("utf-8"))["request"]
+    else:
+        with np.load(file) as held:
+            told = json.loads(str(held["request"]))
+    assert Request(**told) == ASKED[what]
+
+
 @pytest.mark.parametrize("path", recorded_files()[::4], ids=lambda path: path.stem)
 def test_the_recorded_runs_make_traces(path, tmp_path):
     run = read_run(path)
