@@ -58,10 +58,7 @@ class Explaining:
         if token_ids is None:
             token_ids = given
             if position >= len(given):
-                wanted = position - len(prepared.prompt.ids) + 1
-                longer = replace(request, max_new_tokens=wanted, trace=True)
-                trace = self._ramole.generate([longer])[0].trace
-                token_ids = trace.token_ids if trace else token_ids
+                token_ids = self._answered(request, prepared, position) or token_ids
         if not 0 <= position < len(token_ids):
             raise RamoleError(
                 f"position={position}, but the prompt and its answer have {len(token_ids)} tokens; "
@@ -71,6 +68,21 @@ class Explaining:
             [prepared.bare(), prepared], token_ids[: position + 1], top=top
         )
         return Explanation(base.tokens, mixture.tokens, base.ids, mixture.ids)
+
+    def _answered(self, request: Request, prepared: "Prepared", position: int) -> list[int]:
+        """Tokens of the prompt and of its answer up to `position`, or the answer's end; the prompt
+        has the turns that it had, though fewer tokens of an answer leave room for more."""
+        wanted = position - len(prepared.prompt.ids) + 1
+        asked = replace(
+            request,
+            history=request.history[prepared.prompt.dropped :],
+            drop_turns=False,
+            max_new_tokens=min(wanted, request.max_new_tokens),
+            effects=False,
+            trace=True,
+        )
+        trace = self._ramole.generate([asked])[0].trace
+        return trace.token_ids if trace else []
 
     def added(self, card: AdapterCard) -> None:
         self._forget()

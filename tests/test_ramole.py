@@ -542,6 +542,25 @@ def test_explaining_a_position_of_the_answer(ramole):
         ramole.explain(request, position, top=-1, token_ids=trace.token_ids)
     with pytest.raises(RamoleError, match="choose 0 to"):
         ramole.explain(request, 10_000, token_ids=trace.token_ids)
+    with pytest.raises(RamoleError, match=f"have {len(trace.tokens)} tokens; choose 0 to"):
+        ramole.explain(request, 10_000)
+
+
+def test_what_is_explained_has_the_turns_that_the_answer_had(ramole):
+    """Room for a few tokens is room for a turn that the whole answer dropped."""
+
+    def talk(length, count):
+        said = [("uuu", "a" * length, ()), ("vvv", "b" * 40, ())]
+        how = {"max_new_tokens": count, "drop_turns": True, "ignore_eos": True}
+        return Request("A verse about rain", history=said, **how)
+
+    length = next(n for n in range(200, 400) if ramole.engines.read(talk(n, 40)).dropped)
+    asked = talk(length, 40)
+    assert not ramole.engines.read(talk(length, 1)).dropped
+    trace = ramole.generate([asked])[0].trace
+    place = trace.prompt_length
+    given = ramole.explain(asked, place, token_ids=trace.token_ids)
+    assert ramole.explain(asked, place) == given
 
 
 def test_who_answers_is_found_once_for_all_tokens_until_the_pool_changes(ramole, monkeypatch):
