@@ -563,6 +563,18 @@ def test_what_is_explained_has_the_turns_that_the_answer_had(ramole):
     assert ramole.explain(asked, place) == given
 
 
+def test_an_earlier_turn_by_a_methods_own_adapters_is_no_fault(ramole):
+    asked = Request("A verse about rain", method="llava_mole", **ASK)
+    first = ramole.generate([asked])[0]
+    assert first.adapters[-1] == "attention"
+    then = replace(asked, history=[("A verse", first.text, first.adapters)])
+    for again in (then, replace(then, method="mixture")):
+        ramole.check(again)
+        assert ramole.generate([again])[0].new_tokens == ASK["max_new_tokens"]
+    with pytest.raises(RamoleError, match="no adapter 'nobody'"):
+        ramole.check(replace(then, history=[("A verse", "b", ["nobody"])], method="mixture"))
+
+
 def test_who_answers_is_found_once_for_all_tokens_until_the_pool_changes(ramole, monkeypatch):
     prepared, prepare = [], ramole.prepare
     monkeypatch.setattr(ramole, "prepare", lambda asked: prepared.append(asked) or prepare(asked))

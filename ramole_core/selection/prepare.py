@@ -141,16 +141,13 @@ class Preparation:
     def _earlier(self, turns: Sequence[Request], dropped: int) -> Iterator[Request]:
         """Earlier turns; one that was answered by a method's own adapters names none of the pool.
         Raises RamoleError where a turn has an adapter that is not there any more."""
-        from ramole_core.composition import find_method
-
         for number, turn in enumerate(turns, dropped + 1):
             if not (names := turn.adapters):
                 yield turn
                 continue
             there = {card.name for card in self._pool.cards(turn.owner)}
             gone = [n for n in names if n not in there and not self._is_of_hub(n)]
-            own = find_method(turn.method).brings
-            if own or (gone and self._selector.brought().issuperset(names)):
+            if self._selector.names_own(turn, gone):
                 turn, gone = replace(turn, adapters=None), []
             if gone:
                 raise RamoleError(

@@ -89,9 +89,14 @@ class Selector:
         self._finder, self._fetch = finder, hub
         self._max_new_tokens = max_new_tokens
 
-    def brought(self) -> set[str]:
-        """As `Finder.brought`."""
-        return self._finder.brought()
+    def names_own(self, turn: Request, gone: Sequence[str]) -> bool:
+        """Whether an earlier turn was answered by adapters that a method brings itself; `gone` are
+        those of its names that the pool does not have."""
+        from ramole_core.composition import find_method
+
+        if find_method(turn.method).brings:
+            return True
+        return bool(gone) and self._finder.brought().issuperset(turn.adapters or ())
 
     def choose(
         self,
@@ -225,9 +230,14 @@ class Selector:
         *_, last = turns = request.turns
         for turn in turns:
             self._check(turn, answered=turn is not last and bool(turn.adapters))
-            for name in turn.adapters or ():
-                if not self._fetch.hub.is_listed(name):
-                    self._pool.card(name, turn.owner)
+            known = {card.name for card in self._pool.cards(turn.owner)}
+            gone = [
+                name
+                for name in turn.adapters or ()
+                if name not in known and not self._fetch.hub.is_listed(name)
+            ]
+            if gone and not (turn is not last and self.names_own(turn, gone)):
+                self._pool.card(gone[0], turn.owner)
 
     def _check(self, request: Request, *, answered: bool) -> None:
         """`answered`: it is an earlier turn, whose adapters are known."""
