@@ -315,3 +315,10 @@ def test_weights_that_overflow_end_their_own_request_with_a_sentence(parts, temp
     assert isinstance(found[states[0]], RamoleError)
     assert "too large for the model's precision" in str(found[states[0]])
     assert found[states[1]].text == alone.text
+
+
+def test_a_large_weight_is_a_number_in_the_trace(parts):
+    (answer,) = run(parts, [(ask("one", "mixture", weights=[1e5], adapters=["ant"]), ["ant"])])
+    (merged,) = run(parts, [(ask("one", "fusion", weights=[1e5], adapters=["ant"]), ["ant"])])
+    for trace in (answer.trace, merged.trace):
+        assert np.isfinite(trace.weights).all() and trace.weights.max() > 5e4

@@ -25,8 +25,9 @@ TINY = 1e-30
 """Instead of 0 below a fraction."""
 WEIGHT, CONTRIBUTION = 0, 1
 """The two parts of a trace row."""
-MAX_CONTRIBUTION = 6e4
-"""No contribution is larger, though the output may be next to nothing: float16 ends at 65,504."""
+LARGEST = 6e4
+"""No weight or contribution is larger in size, though a request may give such a weight, and the
+output may be next to nothing: float16 ends at 65,504."""
 
 
 class Traced:
@@ -98,7 +99,6 @@ class Traced:
         told = self.told[:, :, self.tokens]
         with np.errstate(invalid="ignore"):  # of a request that ends because of it
             told[CONTRIBUTION] /= np.maximum(outputs, TINY)[..., None]
-        np.minimum(told[CONTRIBUTION], MAX_CONTRIBUTION, out=told[CONTRIBUTION])
         self._leave_experts_out(told)
         whole = self._placed(torch.from_numpy(told).permute(2, 0, 1, 3))
         pairs = zip(self.rows, self._parts, strict=True)
@@ -115,7 +115,8 @@ class Traced:
                     told[:, own, part, : here.shape[1]] *= here[:, None]
 
     def _placed(self, flat: Float[Tensor, "n 2 modules k"]) -> Float[Tensor, "n 2 layer module k"]:
-        placed = self.layout.as_trace(flat.half().flatten(0, 1))
+        bounded = flat.clamp(-LARGEST, LARGEST).half()
+        placed = self.layout.as_trace(bounded.flatten(0, 1))
         return placed.unflatten(0, (-1, 2))
 
     def _of(
