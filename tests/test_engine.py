@@ -1,5 +1,6 @@
 """Batches of different requests: one forward a token, and nobody feels anybody."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -322,3 +323,15 @@ def test_a_large_weight_is_a_number_in_the_trace(parts):
     (merged,) = run(parts, [(ask("one", "fusion", weights=[1e5], adapters=["ant"]), ["ant"])])
     for trace in (answer.trace, merged.trace):
         assert np.isfinite(trace.weights).all() and trace.weights.max() > 5e4
+
+
+def test_tokens_that_another_engine_made_do_not_count_into_the_speed_of_this_one(parts):
+    asked = parts.engine.prepare(ask("one", "base"), [])
+    states = [parts.engine.submit(asked)]
+    whole = finish(parts)[states[0]]
+    known = tuple(whole.trace.token_ids[whole.trace.prompt_length :][:5])
+    state = parts.engine.submit(replace(asked, streamed_ids=known))
+    again = finish(parts)[state]
+    assert (again.text, again.new_tokens) == (whole.text, 9)
+    spent = again.seconds - again.first_token_seconds
+    assert again.extra["tokens_per_second"] * spent == pytest.approx(9 - len(known))

@@ -85,7 +85,9 @@ class RequestState:
     ended: float | None = None
     finish_reason: str = ""
     new: int = 0
-    """Tokens that were made here."""
+    """Tokens that were made, here or before it came here."""
+    streamed: int = 0
+    """Of these, those made by another engine that was lost, but for the last."""
     resumed_token: int | None = None
     """The next token, where another engine had sent it and was lost: it is not chosen anew, so that
     no reader sees two, and it ends the answer where it did."""
@@ -249,7 +251,7 @@ class RequestState:
             first_token_seconds=first - self.submitted,
             extra={
                 "queue": admitted - self.submitted,
-                "tokens_per_second": max(self.new - 1, 0) / max(end - first, 1e-9),
+                "tokens_per_second": max(self.new - self.streamed - 1, 0) / max(end - first, 1e-9),
                 **self.extra,
             },
             prompt_logprobs=tuple(self.prompt_logprobs),

@@ -132,6 +132,7 @@ class Submission:
             content=segments.content(() if request.prompt_logprobs else ids),
             extra={"dropped_turns": float(prompt.dropped)} if prompt.dropped else {},
             new=max(0, len(streamed) - 1),
+            streamed=max(0, len(streamed) - 1),
             resumed_token=streamed[-1] if streamed else None,
             form=format_of(request, tokenizer, eos=facts.eos, vocabulary=facts.vocabulary),
         )
