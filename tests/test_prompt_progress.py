@@ -1,10 +1,13 @@
 """How much of a prompt is read, as a stream's caller gets it."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from ramole_core import Step
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.engine.prefill import ALONE
+from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.request_stream import RequestStream
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import ask
@@ -48,3 +51,40 @@ def test_tokens_that_are_read_are_counted_until_the_first_token(tiny):
         first = events.index(("token", index, False))
         assert not any(one == ("read", index, True) for one in events[first:])
     assert len(heard[1]) > 3  # in pieces
+
+
+class Leaving(RequestState):
+    """A request whose pages are given back between two looks at them."""
+
+    sequence = property(lambda self: self.looks.pop(0))
+
+
+def test_a_look_at_a_request_that_ends_meanwhile_is_no_fault():
+    state = Leaving.__new__(Leaving)
+    state.looks = [SimpleNamespace(length=7), None]
+    assert state.fed == 7
+
+
+def test_no_progress_goes_back_when_a_request_ends(tiny):
+    """Its pages are given back at once, and its answer comes at the end of the step."""
+    heard, ended = [], []
+    stream = RequestStream(
+        tiny.engine,
+        lambda: None,
+        [tiny.engine.prepare(ask(6), tiny.chosen([("ant", 2)]))],
+        cancelled=lambda: bool(ended),
+        waiting=lambda *_: None,
+        reading=lambda index, done, of: heard.append(done),
+    )
+    items = iter(stream)
+    next(items)
+    (state,) = stream._open
+    stream._report_places()  # as between two looks at what has come
+    assert heard == [state.prompt_length]
+    ended.append(True)
+    state.cancel()
+    tiny.engine.step()
+    assert state.fed == 0
+    stream._report_places()
+    assert heard == [state.prompt_length]
+    assert [item for _, item in items][-1].finish_reason == "cancelled"

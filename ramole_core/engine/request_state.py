@@ -136,7 +136,8 @@ class RequestState:
     @property
     def fed(self) -> int:
         """The number of tokens whose keys and values are cached."""
-        return 0 if self.sequence is None else self.sequence.length
+        sequence = self.sequence  # which may be taken away while its caller looks
+        return 0 if sequence is None else sequence.length
 
     @property
     def unfed(self) -> int:

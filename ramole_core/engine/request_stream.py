@@ -209,7 +209,7 @@ class RequestStream:
                     self._waiting(index, place)
         for state, index in self._open.items():
             done = min(state.fed, state.prompt_length)
-            if self._places.get(index) == 0 and self._done.get(index) != done:
+            if self._places.get(index) == 0 and self._done.get(index, -1) < done:
                 self._done[index] = done
                 self._reading(index, done, state.prompt_length)
 
