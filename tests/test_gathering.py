@@ -185,3 +185,23 @@ def test_the_thread_ends_while_it_waits(tiny, monkeypatch):
     thread.close()
     assert not thread.alive and not tiny.heard[state].end
     tiny.finish()
+
+
+def test_a_closed_engine_refuses_what_nobody_would_answer(tiny_llama):
+    one = TinyEngine(tiny_llama)
+    request = replace(ask(1, "base"), effects=True, trace=False)
+    prepared = one.engine.prepare(request, [])
+    state = one.submit(request, [])
+    one.finish()
+    one.engine.start()
+    one.engine.close()
+    with pytest.raises(RamoleError, match="The model was closed meanwhile"):
+        one.engine.submit(prepared)
+    state.logprobs = [float("nan")]  # as though they had to be read
+    with pytest.raises(RamoleError, match="The model was closed meanwhile"):
+        one.engine.read_again(prepared, state, lambda *_: None)
+    stream = one.engine.stream(
+        [prepared], cancelled=lambda: False, waiting=lambda index, place: None
+    )
+    with pytest.raises(RamoleError, match="The model was closed meanwhile"):
+        list(stream)

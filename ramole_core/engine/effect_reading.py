@@ -23,6 +23,8 @@ from ramole_core.effects import Subset, effects_of, subset_columns, subsets_of
 from ramole_core.engine.chunk import Share, next_chunk
 from ramole_core.engine.pair_reading import Pair, PairReading
 from ramole_core.engine.request_state import RequestState
+from ramole_core.engine.waiting import CLOSED
+from ramole_core.errors import RamoleError
 from ramole_core.request import Generation
 
 
@@ -104,13 +106,17 @@ class ReadAgain:
         """In the order in which they came."""
         self._spare = 0
         """Tokens that are saved up."""
+        self.closed = False
+        """Whether nobody reads any more."""
 
     def __len__(self) -> int:
         return len(self._coming) + len(self.states)
 
     def add(self, states: Sequence[RequestState]) -> None:
-        """Queue these readings."""
+        """Queue these readings; raises RamoleError where it is closed."""
         self._coming.extend(states)
+        if self.closed:  # looked at last: what came before it was closed is taken in
+            raise RamoleError(CLOSED)
 
     def take_in(self) -> list[RequestState]:
         """All readings, new ones included."""

@@ -34,7 +34,7 @@ from ramole_core.engine.scheduler import Scheduler, Sizes
 from ramole_core.engine.segment_maker import SegmentMaker
 from ramole_core.engine.store import UnitStore
 from ramole_core.engine.submission import Submission
-from ramole_core.errors import RamoleError, fault_of
+from ramole_core.errors import fault_of
 from ramole_core.kernels.all import compile_kernels
 from ramole_core.layers import Bank, find_layout, fused_of, install_serving, is_exact
 from ramole_core.request import Generation, Request, Step
@@ -294,7 +294,6 @@ class Engine:
         if self._thread is not None:
             self._thread.close()
         with self._lock.turn():
-            for state in self.scheduler.fail():
-                state.deliver(state, RamoleError("The model was closed meanwhile; open it again."))
+            self.scheduler.close()
             self._installed.remove()
             self._attention.remove()

@@ -22,7 +22,8 @@ from ramole_core.engine.placement import Placement
 from ramole_core.engine.prefill import Prefill
 from ramole_core.engine.request_state import Deliver, RequestState
 from ramole_core.engine.running_batch import Event, RunningBatch
-from ramole_core.engine.waiting import WaitingQueue
+from ramole_core.engine.waiting import CLOSED, WaitingQueue
+from ramole_core.errors import RamoleError
 from ramole_core.kernels.likeliest import likeliest
 from ramole_core.layers import Layout, RowMix
 from ramole_core.turns import SHARE, Source
@@ -141,6 +142,13 @@ class Scheduler:
         self.batch.take_events()
         self._runner.forget()
         return lost
+
+    def close(self) -> None:
+        """Fail every request, and refuse those that come later."""
+        self.queue.close()
+        self.batch.again.closed = True
+        for state in self.fail():
+            state.deliver(state, RamoleError(CLOSED))
 
     def _drop_cancelled(self) -> None:
         running = [*self.batch.states, *self.batch.again.take_in()]

@@ -5,7 +5,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from ramole_core.engine.request_state import RequestState
+from ramole_core.errors import RamoleError
 from ramole_core.turns import Source, check_place, source_of
+
+CLOSED = "The model was closed meanwhile; open it again."
 
 
 class WaitingQueue:
@@ -17,19 +20,26 @@ class WaitingQueue:
         self._lock = threading.Lock()
         self._waiting: list[RequestState] = []
         self._number = 0
+        self._closed = False
         self._known: tuple[list[int], dict[RequestState, int]] | None = None
         """The numbers of those that run, and the places of those that wait; None: to be found."""
+
+    def close(self) -> None:
+        """Refuse all that come from now on."""
+        with self._lock:
+            self._closed = True
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def check_place(self, *, session: str, address: str) -> None:
-        """Raise Busy where one more request of theirs could not wait now."""
+        """Raise Busy where one more request of theirs could not wait now, RamoleError where it is
+        closed."""
         with self._lock:
             self._check(session, address)
 
     def add(self, state: RequestState) -> None:
-        """Put a request in, with the next number. Raises Busy where there is no place."""
+        """Put a request in, with the next number. Raises as `check_place`."""
         with self._lock:
             self._check(state.session, state.address)
             self._number += 1
@@ -81,6 +91,8 @@ class WaitingQueue:
             return self._known[1]
 
     def _check(self, session: str, address: str) -> None:
+        if self._closed:
+            raise RamoleError(CLOSED)
         waiting = [state.source for state in self._waiting]
         source = source_of(session, address)
         check_place(waiting, source, max_queue=self._most, max_batch=self._rows)
