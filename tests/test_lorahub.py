@@ -352,6 +352,26 @@ def test_an_example_that_the_base_cannot_read_is_one_sentence(tiny):
         answers(stream(tiny, [hub(examples=[("a", "b"), ("c " * 400, "d")])]))
 
 
+def test_a_search_that_fails_ends_its_own_request_alone(tiny, monkeypatch):
+    plain = Request("hello", method="mixture", max_new_tokens=5, ignore_eos=True)
+
+    def ended(*requests, reason):
+        found = {}
+        with pytest.raises(RamoleError, match=reason):
+            for index, item in stream(tiny, requests):
+                if isinstance(item, Generation):
+                    found[index] = item.finish_reason
+        assert held(tiny) == NOTHING
+        return found
+
+    far = hub(examples=[("a", "b"), ("c " * 400, "d")])
+    assert ended(plain, far, hub(), reason="Pair 2 of") == {0: "length", 2: "length"}
+    for name in ("ask", "tell"):
+        with monkeypatch.context() as patched:
+            patched.setattr(WeightSearch, name, lambda *_: [][1])
+            assert ended(hub("x", seed=1), plain, reason="IndexError") == {1: "length"}
+
+
 def test_earlier_turns_have_the_weights_where_they_have_the_adapters(tiny):
     chat = hub(history=[("one", "two")])
 

@@ -13,6 +13,7 @@ often on composed prompts (LOG), and credit each adapter alike with what all did
 """
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -89,6 +90,29 @@ class EffectReading:
             subset_logprob=subset_columns(values, self.k),
             extra={**answer.extra, "effects": seconds},
         )
+
+
+@dataclass(frozen=True)
+class HeldAnswer:
+    """An answer held until its effects are read."""
+
+    index: int
+    """Of its request."""
+    answer: Generation
+    ended: float
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the answer ended."""
+        return time.perf_counter() - self.ended
+
+    def without(self, error: Exception | None) -> Generation:
+        """The answer without effects, and why where they could not be measured."""
+        if error is None:
+            return self.answer
+        why = str(error) if isinstance(error, RamoleError) else "an error, which the log has"
+        note = f"The effects of this answer are missing: {why}"
+        return replace(self.answer, notes=(*self.answer.notes, note))
 
 
 PIECE = 32

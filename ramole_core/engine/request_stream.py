@@ -10,10 +10,10 @@ Without an `EngineThread` the callers step the engine themselves, in turn (scrip
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
-from ramole_core.engine.effect_reading import EffectReading, needs_effects
+from ramole_core.engine.effect_reading import EffectReading, HeldAnswer, needs_effects
 from ramole_core.engine.engine_thread import EngineThread
 from ramole_core.engine.fitting import Fit, needs_fit
 from ramole_core.engine.pair_reading import PairReading
@@ -75,7 +75,7 @@ class RequestStream:
         self._trying: RequestState | None = None
         """The step of the search that is in the engine."""
         self._fitted: dict[int, Fitting] = {}
-        self._held: dict[EffectReading, _Held] = {}
+        self._held: dict[EffectReading, HeldAnswer] = {}
         """Answers that are read again for their effects."""
         self._stopped = False
         self._fault: Exception | None = None
@@ -149,27 +149,42 @@ class RequestStream:
         return True
 
     def _search(self) -> None:
-        """Submit the search's next step, or the request once its weights are found."""
+        """Submit the search's next step, or the request once its weights are found; a fault ends
+        that request alone."""
         while self._unfitted and self._trying is None:
-            index = self._unfitted[0]
-            prepared = self._asked[index]
-            if not self._stopped:
-                if self._fit is None:
-                    self._fit = self._engine.fit(prepared)
-                assert self._fit is not None
-                if not self._fit.done:
-                    self._try(index, self._fit)
+            try:
+                if not self._go_on(self._unfitted[0]):
                     return
-                prepared = self._asked[index] = self._fit.fitted
-            if self._fit is not None and (report := self._fit.report) is not None:
-                self._fitted[index] = report
-            if not self._submit(index, prepared):
-                return
-            self._wake()
-            if self._fit is not None:
-                self._fit.close()
-            self._fit = None
-            del self._unfitted[0]
+            except Busy:
+                raise
+            except RamoleError as error:
+                self._fault = self._fault or error
+            self._end_search()
+
+    def _go_on(self, index: int) -> bool:
+        """Submit what a request's search comes to next; True: it is over, the request queued."""
+        prepared = self._asked[index]
+        if not self._stopped:
+            if self._fit is None:
+                self._fit = self._engine.fit(prepared)
+            assert self._fit is not None
+            if not self._fit.done:
+                self._try(index, self._fit)
+                return False
+            prepared = self._asked[index] = self._fit.fitted
+        if self._fit is not None and (report := self._fit.report) is not None:
+            self._fitted[index] = report
+        if not self._submit(index, prepared):
+            return False
+        self._wake()
+        return True
+
+    def _end_search(self) -> None:
+        """Close the first request's search."""
+        if self._fit is not None:
+            self._fit.close()
+        self._fit = None
+        del self._unfitted[0]
 
     def _try(self, index: int, fit: Fit) -> None:
         try:
@@ -186,13 +201,17 @@ class RequestStream:
 
     def _tried(self, item: Result) -> None:
         """Take the result of a step of the search."""
-        self._trying = None
+        self._trying, fit = None, self._fit
+        if isinstance(item, PairReading) and fit is not None:
+            try:
+                fit.tell(item.loss)
+            except RamoleError as error:
+                item = error
         if isinstance(item, Exception):
-            raise item
-        if isinstance(item, PairReading) and self._fit is not None:
-            self._fit.tell(item.loss)
-            if (report := self._fit.report) is not None:
-                self._fitting(self._unfitted[0], report)
+            self._fault = self._fault or item
+            self._end_search()
+        elif isinstance(item, PairReading) and fit is not None and fit.report is not None:
+            self._fitting(self._unfitted[0], fit.report)
 
     def _wake(self) -> None:
         if (thread := self._thread()) is not None:
@@ -235,7 +254,7 @@ class RequestStream:
                 if isinstance(item, Generation):
                     item = replace(item, fitted=self._fitted.get(index))
                     if needs_effects(state, item) and not self._stopped:
-                        item = self._hold(state, _Held(index, item, time.perf_counter()))
+                        item = self._hold(state, HeldAnswer(index, item, time.perf_counter()))
                 if item is not None:
                     yield index, item
             if self._news.empty():
@@ -246,7 +265,7 @@ class RequestStream:
         """Take a result from the thread that runs the model."""
         self._news.put((state, item))
 
-    def _hold(self, state: RequestState, held: "_Held") -> Generation | None:
+    def _hold(self, state: RequestState, held: HeldAnswer) -> Generation | None:
         """Queue an answer's second readings; the answer where there are none, or they fail."""
         try:
             reading = self._engine.read_again(self._asked[held.index], state, self._deliver)
@@ -275,26 +294,3 @@ class RequestStream:
             answer = held.without(item if isinstance(item, Exception) else None)
         del self._held[reading]
         yield held.index, answer
-
-
-@dataclass(frozen=True)
-class _Held:
-    """An answer held until its effects are read."""
-
-    index: int
-    """Of its request."""
-    answer: Generation
-    ended: float
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the answer ended."""
-        return time.perf_counter() - self.ended
-
-    def without(self, error: Exception | None) -> Generation:
-        """The answer without effects, and why where they could not be measured."""
-        if error is None:
-            return self.answer
-        why = str(error) if isinstance(error, RamoleError) else "an error, which the log has"
-        note = f"The effects of this answer are missing: {why}"
-        return replace(self.answer, notes=(*self.answer.notes, note))
