@@ -3,10 +3,11 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from ramole_core import Generation, RamoleError, Request, Step
+from ramole_core import Generation, RamoleError, Request, Step, Trace
 from ramole_core.answer import parts_record
 from ramole_core.base.shapes import read_shapes
 from ramole_core.batch.rows import BatchRow
@@ -322,6 +323,32 @@ def test_parts_go_on_while_there_is_room_and_nothing_ended_the_answer(reason, ro
 def test_a_part_that_no_token_came_of_adds_nothing_to_the_text():
     cut = made("", "cancelled", tokens=0, part="two")
     assert join([made("a", part="one"), cut]).text == "a"
+
+
+def test_a_part_that_was_stopped_before_its_first_token_leaves_the_trace_of_those_before():
+    trace = Trace(["a"], [1], 1, ["ant"], [0], ["q"], np.ones((1, 1, 1, 1), np.float16))
+    first = replace(made("a", part="one"), adapters=["ant"], scores=[0.5], trace=trace)
+    ends = {"one": first, "two": made("", "cancelled", tokens=0, part="two")}
+
+    def run(indexes, running):
+        for place, one in enumerate(running):
+            yield place, ends[one.text]
+
+    asked = [Asked("one", "two")]
+    ((_, answer),) = stream_parts(asked, run=run, follow=lambda one, _: Asked(*one.later))
+    assert answer.finish_reason == "cancelled" and answer.text == "a"
+    assert answer.trace is trace and [part.text for part in answer.parts] == ["a"]
+
+
+def test_a_stopped_answer_keeps_the_mixing_of_the_part_that_was_there(ramole):
+    steps = []
+    for _, item in ramole.stream_batch([BOTH], cancelled=lambda: len(steps) >= 6):
+        steps.append(item)
+    answer = steps.pop()
+    assert answer.finish_reason == "cancelled" and len(steps) == answer.new_tokens == 6
+    assert answer.adapters == answer.trace.adapters == ["cooking"]
+    assert answer.trace.token_ids[-6:] == [step.token for step in steps]
+    assert answer.trace.weights[answer.trace.prompt_length :][:-1].any()
 
 
 def test_no_part_brings_back_turns_that_were_dropped(ramole, monkeypatch):

@@ -47,6 +47,9 @@ def stream_parts(asked: "Sequence[Prepared]", *, run: Run, follow: Follow) -> It
                 begun.add(index)
                 yield index, replace(item, text=lead + item.text, part=len(parts))
                 continue
+            if parts and item.finish_reason == "cancelled" and not item.new_tokens:
+                # it was not begun: in its trace those before it have no weights
+                item = replace(parts.pop(), finish_reason="cancelled")
             parts.append(item)
             later = () if item.finish_reason in ("cancelled", "stop") else running[place].later
             if later:
