@@ -13,6 +13,7 @@ from ramole_core.base.shapes import read_shapes
 from ramole_core.batch.rows import BatchRow
 from ramole_core.effects import effects_record
 from ramole_core.engine import reader, submission
+from ramole_core.errors import Busy
 from ramole_core.selection.part_stream import join, stream_parts
 from ramole_core.selection.parts import (
     BOTH_ASK,
@@ -349,6 +350,41 @@ def test_a_stopped_answer_keeps_the_mixing_of_the_part_that_was_there(ramole):
     assert answer.adapters == answer.trace.adapters == ["cooking"]
     assert answer.trace.token_ids[-6:] == [step.token for step in steps]
     assert answer.trace.weights[answer.trace.prompt_length :][:-1].any()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_fault_ends_its_own_answer_and_loses_no_part_that_was_there(busy):
+    def run(indexes, running):
+        if busy and running[0].text == "b":
+            raise Busy("The server is busy; try again in a moment.")
+        for place, one in enumerate(running):
+            if one.text not in ("b", "z"):
+                yield place, Step(0, one.text, None)
+                yield place, made(one.text, part=one.text)
+        if {one.text for one in running} & {"b", "z"}:
+            raise RamoleError("Too large a weight.")
+
+    def answered(*asked):
+        found = {}
+        for n, item in stream_parts(
+            [*asked], run=run, follow=lambda one, answer: Asked(*one.later)
+        ):
+            if isinstance(item, Generation):
+                found[n] = item
+        return found
+
+    found = answered(Asked("a", "b", "c"), Asked("x", "y"))
+    assert found[0].text == "a" and found[0].finish_reason == "length"
+    why = "The server is busy" if busy else "Too large a weight"
+    assert found[0].notes[-1].startswith(why) and found[0].notes[-1].endswith("answered: 2.")
+    assert found[1].text == ("x" if busy else "x\n\ny")
+    told = []
+    with pytest.raises(RamoleError, match="Too large"):
+        for _, item in stream_parts(
+            [Asked("x", "y"), Asked("z")], run=run, follow=lambda one, answer: Asked(*one.later)
+        ):
+            told.append(item)
+    assert told[-1].text == "x\n\ny", "another's first part has failed"
 
 
 def test_no_part_brings_back_turns_that_were_dropped(ramole, monkeypatch):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BETWEEN = "\n\n"
 """Between the answers to two parts."""
-NO_ROOM = "The answers so far filled the context; parts of the prompt that were not answered:"
+NO_ROOM = "The answers so far filled the context; parts"
 Items = Iterator[tuple[int, Step | Generation]]
 Run = Callable[[Sequence[int], "Sequence[Prepared]"], Items]
 """Streams prepared requests; the first argument is the index of each."""
@@ -33,32 +33,49 @@ where it cannot run."""
 
 
 def stream_parts(asked: "Sequence[Prepared]", *, run: Run, follow: Follow) -> Items:
-    """Each token of each request, with the request's index, and its Generation at the end."""
+    """Each token of each request, with the request's index, and its Generation at the end.
+
+    A fault in a later part ends that answer behind the parts that are there; one in a first part is
+    raised once all ended.
+    """
     due = dict(enumerate(asked))
     answers: dict[int, list[Generation]] = {index: [] for index in due}
+    fault: RamoleError | None = None
     while due:
         indexes, running, due = list(due), list(due.values()), {}
         begun: set[int] = set()
-        for place, item in run(indexes, running):
-            index = indexes[place]
-            parts = answers[index]
-            if isinstance(item, Step):
-                lead = BETWEEN if parts and index not in begun else ""
-                begun.add(index)
-                yield index, replace(item, text=lead + item.text, part=len(parts))
-                continue
-            if parts and item.finish_reason == "cancelled" and not item.new_tokens:
-                # it was not begun: in its trace those before it have no weights
-                item = replace(parts.pop(), finish_reason="cancelled")
-            parts.append(item)
-            later = () if item.finish_reason in ("cancelled", "stop") else running[place].later
-            if later:
-                try:
-                    due[index] = follow(running[place], item)
+        unended = dict(zip(indexes, running, strict=True))
+        try:
+            for place, item in run(indexes, running):
+                index = indexes[place]
+                parts = answers[index]
+                if isinstance(item, Step):
+                    lead = BETWEEN if parts and index not in begun else ""
+                    begun.add(index)
+                    yield index, replace(item, text=lead + item.text, part=len(parts))
                     continue
-                except RamoleError:  # the answers before it have filled the context
-                    pass
-            yield index, join(parts, unanswered=len(later))
+                del unended[index]
+                if parts and item.finish_reason == "cancelled" and not item.new_tokens:
+                    # it was not begun: in its trace those before it have no weights
+                    item = replace(parts.pop(), finish_reason="cancelled")
+                parts.append(item)
+                later = () if item.finish_reason in ("cancelled", "stop") else running[place].later
+                if later:
+                    try:
+                        due[index] = follow(running[place], item)
+                        continue
+                    except RamoleError:  # the answers before it have filled the context
+                        pass
+                yield index, join(parts, unanswered=len(later))
+        except RamoleError as error:
+            late = {index: one for index, one in unended.items() if answers[index]}
+            if not late or len(late) < len(unended):
+                fault = fault or error
+            for index, one in late.items():
+                left = 1 + len(one.later)
+                yield index, join(answers[index], unanswered=left, why=f"{error} Parts")
+    if fault is not None:
+        raise fault
 
 
 def run_by(
@@ -93,11 +110,12 @@ def run_by(
     return run
 
 
-def join(parts: Sequence[Generation], *, unanswered: int = 0) -> Generation:
-    """Join the answers of the parts so far; so many further ones had no room in the context."""
+def join(parts: Sequence[Generation], *, unanswered: int = 0, why: str = NO_ROOM) -> Generation:
+    """Join the answers of the parts so far; `why` begins the note on further ones that have no
+    answer."""
     if len(parts) == 1 and not parts[0].part:
         return parts[0]
-    left = (f"{NO_ROOM} {unanswered}.",) if unanswered else ()
+    left = (f"{why} of the prompt that were not answered: {unanswered}.",) if unanswered else ()
     reason = parts[-1].finish_reason
     cut = unanswered or any(part.finish_reason == "length" for part in parts)
     pairs = {name: s for p in reversed(parts) for name, s in zip(p.adapters, p.scores, strict=True)}
