@@ -176,8 +176,7 @@ def layers_figure(
         colorbar={"title": what, "thickness": 10, "len": 0.9},
         customdata=[[inert(repr(piece)) for piece in pieces]] * len(layers),
         meta=inert(name),
-        hovertemplate="%{meta}<br>layer %{y}, token %{x} %{customdata}: %{z:.4f}"
-        "<extra></extra>",
+        hovertemplate="%{meta}<br>layer %{y}, token %{x} %{customdata}: %{z:.4f}<extra></extra>",
     )
     figure.update_xaxes(title="token of the answer")
     figure.update_yaxes(title="layer")

@@ -19,9 +19,10 @@ METHODS = {
     "similarity": "the nearest three, weighted by similarity",
     "ramole": "the nearest three, weighted by the gate of step 5",
     "ramole_plus": "similarity and responses; used unless you choose another",
+    "moe": "all adapters, weighted by a gate that was trained over them",
     "perfect": "the right adapter alone, told from outside",
 }
-RIVALS = ("base", "selection", "mixture", "similarity", "ramole", "perfect")
+RIVALS = ("base", "selection", "mixture", "similarity", "ramole", "moe", "perfect")
 """What `ramole_plus` is compared with."""
 
 

@@ -24,7 +24,7 @@ TOGETHER = "Several tasks in one prompt"
 ROWS = "What each row is"
 OTHERS = "The same, scored leniently, and for adapters that came after the router was trained"
 BRIEF = ("base", "perfect", "ramole_plus", "ramole", "mixture", "similarity")
-"""The methods of README's table."""
+"""The methods of README's table, beside the best of each setting."""
 WHAT = {"is": Column("what it is", drawn="words")}
 CHOSEN = "The same on dev rows, which choices were made on"
 
@@ -67,7 +67,8 @@ def main(found: Evaluation, *, brief: bool = False) -> list[Table]:
     columns, rows = found.compared()
     if brief:
         columns = {key: one for key, one in columns.items() if not one.signed}
-        rows = {name: row for name, row in rows.items() if name in BRIEF}
+        best = {found.best(setting) for setting in found.cells}
+        rows = {name: row for name, row in rows.items() if name in best.union(BRIEF)}
         note = f"{meanings}Bold: best mix; perfect: the right adapter. Intervals are over rows."
     return tables("Mean score of each method, by setting", "method", columns, {"": rows}, note)
 
