@@ -343,3 +343,14 @@ def gate_of(t: int, k: int) -> np.ndarray:
     if k:
         gate[..., (t // 2) % k] += 0.5
     return gate
+
+
+class Late(FakeRamole):
+    """Refuses a call with a bad prompt once each of its rows has a token."""
+
+    def stream_batch(self, requests, **options):
+        bad = [request.prompt for request in requests if "bad" in request.prompt]
+        for count, item in enumerate(super().stream_batch(requests, **options), 1):
+            yield item
+            if bad and count == len(requests):
+                raise RamoleError(f"{bad[0]} does not fit.")

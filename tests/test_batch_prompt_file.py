@@ -13,7 +13,7 @@ from ramole_core.batch.run import refuse_unfit, run_rows
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.methods import DEFAULT_METHOD
 from ramole_core.request import Generation, Request, Step
-from tests.fake_ramole import WORDS, FakeRamole
+from tests.fake_ramole import WORDS, FakeRamole, Late
 
 FULL = {
     "prompt": "Which\nboats?",
@@ -366,17 +366,6 @@ def test_a_row_that_the_engine_refuses_is_found_and_the_others_run():
     refused = {index: text for index, text in ends.items() if text.startswith("!")}
     assert refused == {i: f"! bad {i} is too long." for i in (2, 6, 10)}
     assert len(ramole.calls[0]) == 8  # a window
-
-
-class Late(FakeRamole):
-    """Refuses a call with a bad prompt once each of its rows has a token."""
-
-    def stream_batch(self, requests, **options):
-        bad = [request.prompt for request in requests if "bad" in request.prompt]
-        for count, item in enumerate(super().stream_batch(requests, **options), 1):
-            yield item
-            if bad and count == len(requests):
-                raise RamoleError(f"{bad[0]} does not fit.")
 
 
 def test_a_row_that_is_asked_from_its_beginning_again_is_named_first():

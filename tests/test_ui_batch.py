@@ -18,7 +18,7 @@ from ramole_core import Generation, Ramole, RamoleError, Request
 from ramole_core.base.shapes import read_shapes
 from ramole_core.selection.part_stream import join
 from tests.conftest import tiny_settings
-from tests.fake_ramole import WORDS, FakeRamole, gate_of
+from tests.fake_ramole import WORDS, FakeRamole, Late, gate_of
 from tests.test_ramole import write_lora
 from tests.tiny_encoder import write_encoder
 from ui.batch import run as batch_run
@@ -326,17 +326,6 @@ def test_a_row_that_the_engine_refuses_stands_alone():
     assert run.count() == {"answered": 11, "refused": 1} and not run.error
     assert run.items[5].sentence.startswith("The prompt has 9,000 tokens")
     assert "<img" not in row_html(run, 6) and "9,000 tokens" in row_html(run, 6)
-
-
-class Late(FakeRamole):
-    """Refuses a call with a bad prompt once each of its rows has a token."""
-
-    def stream_batch(self, requests, **options):
-        bad = [request.prompt for request in requests if "bad" in request.prompt]
-        for count, item in enumerate(super().stream_batch(requests, **options), 1):
-            yield item
-            if bad and count == len(requests):
-                raise RamoleError(f"{bad[0]} does not fit.")
 
 
 def test_rows_beside_others_that_fail_later_have_each_token_once():
