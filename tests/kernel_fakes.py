@@ -7,11 +7,10 @@ import torch
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
 from ramole_core.kernels.compiled import view
-from ramole_core.kernels.half_dots import MULTIPLIES
-from ramole_core.kernels.matrix_unit import MATRIX
 from ramole_core.kernels.narrow import rounded_to_bytes
 from ramole_core.kernels.narrow_grid import narrowed_to_grid, on_grid
-from ramole_core.kernels.weight import Input, UnitRows, Update, Weight
+from ramole_core.kernels.ways import VECTORS
+from ramole_core.kernels.weight import Input, UnitRows, Update, Weight, way_here
 
 FLOATS, HALVES = torch.float32, torch.bfloat16
 
@@ -21,23 +20,34 @@ class Product:
 
     N = 200
 
-    def __init__(self, kind: str | torch.dtype, o: int, i: int, *, bias: bool, half: bool = False):
+    def __init__(
+        self,
+        kind: str | torch.dtype,
+        o: int,
+        i: int,
+        *,
+        bias: bool,
+        half: bool = False,
+        way: str | None = None,
+    ):
+        """`way`: in place of this CPU's."""
         pick = torch.Generator().manual_seed(o * i)
         self.dtype = HALVES if half else FLOATS
         W = torch.randn(o, i, generator=pick)
         b = torch.randn(o, generator=pick).to(self.dtype) if bias else None
+        self._way = way
+        rounds = half and (way or way_here()) != VECTORS
         if kind == "nf4":
             codes, state = quantize_4bit(W, blocksize=64, quant_type="nf4")
             scales = state.absmax.reshape(o, -1)
             self.weight = Weight(codes, (o, i), scales=scales, bias=b)
             W = dequantize_4bit(codes, state)
-            rounds = half and (MATRIX or MULTIPLIES)
             self.W = (W.bfloat16() if rounds else W).double()
         elif kind == "int4":
             codes, grid = narrowed_to_grid(W)
             self.weight = Weight(codes, (o, i), scales=grid, bias=b)
             W = on_grid(codes, grid)
-            self.W = (W.bfloat16() if half and MULTIPLIES else W).double()
+            self.W = (W.bfloat16() if rounds else W).double()
         elif kind == "int8":
             numbers, scales = rounded_to_bytes(W)
             self.weight = Weight(numbers, (o, i), scales=scales, bias=b)
@@ -63,7 +73,7 @@ class Product:
     def run(self, at: Sequence[int], *, updated: bool = False) -> torch.Tensor:
         at = list(at)
         update = self.update(at) if updated else None
-        return self.weight.multiply(Input(self.x[at]), update)
+        return self.weight.multiply(Input(self.x[at]), update, way=self._way)
 
     def slowly(self, *, updated: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """y in float64, and the most that rounding may change."""

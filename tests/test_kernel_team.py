@@ -7,10 +7,22 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from ramole_core.kernels.team import TEAM, _Helper
+from ramole_core.kernels.call_args import (
+    APART,
+    COUNTS,
+    HELPER,
+    HERE,
+    TILES,
+    WORDS,
+    longs,
+    take,
+    words_at,
+)
+from ramole_core.kernels.team import TEAM, Kernel, _Helper
 from tests.kernel_fakes import FLOATS, HALVES, Product
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -36,6 +48,35 @@ def test_the_helpers_take_part(monkeypatch):
     monkeypatch.setattr(TEAM, "run", lambda *words: seen.append(run(*words)) or seen[-1])
     products()[0].run(range(20))
     assert seen and all(seen)
+
+
+def _mark(address):
+    words = words_at(address)
+    while True:
+        tile = take(address)
+        if tile >= words[TILES]:
+            return
+        times, order = longs(words[2], 2, 400)
+        times[tile] += 1
+        order[tile] = words[3]
+        words[3] += 1
+
+
+@pytest.mark.parametrize("tiles", [2, 3, 64, 333])
+def test_each_tile_is_taken_once_and_side_by_side(tiles):
+    mark, words = Kernel(_mark), np.zeros(WORDS, np.int64)
+    times, order = found = np.zeros((2, 400), np.int64)
+    words[2] = found.ctypes.data
+    for call in range(1, 301):
+        mark.run(words, tiles)
+        assert (times[:tiles] == call).all() and times.sum() == call * tiles
+    own = -(-tiles // 2)
+    for flag, first in ((0, range(own)), (HELPER, range(own, tiles))):
+        words[3] = words[HERE] = words[HERE + APART // 8] = 0
+        words[COUNTS] = words.ctypes.data + 8 * HERE
+        mark._alone(words.ctypes.data + flag)  # as if no other thread came
+        others = [n for n in range(tiles) if n not in first]
+        assert np.argsort(order[:tiles]).tolist() == [*first, *others]
 
 
 def test_two_callers_at_once_get_what_each_gets_alone():

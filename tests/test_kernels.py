@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ramole_core.base.model import QUANTIZATIONS
-from ramole_core.kernels import ahead, code_cache, direct, weight
+from ramole_core.kernels import ahead, code_cache, direct, ways
 from ramole_core.kernels.all import ROUNDING, compile_kernels, parts_of
 from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, TILE, activate
 from ramole_core.kernels.half_dots import MULTIPLIES
@@ -22,10 +22,10 @@ from ramole_core.kernels.narrow_grid import NARROW_TO_GRID
 from ramole_core.kernels.outputs import MIN_COPIED_ROWS
 from ramole_core.kernels.product import span_of
 from ramole_core.kernels.vectors import LANES, paired
+from ramole_core.kernels.weight import way_here
 from ramole_core.kernels.widen import PAIR, widened
 from ramole_core.own_model import OwnModel
 from ramole_core.settings import Settings
-from tests import kernel_fakes
 from tests.kernel_fakes import FLOATS, HALVES, Product
 
 KINDS = (FLOATS, HALVES, "nf4", "int4", "int8")
@@ -35,7 +35,7 @@ COUNTS = (1, 2, 3, 5, 8, 33, 97, 200)
 
 def sizes_of(kind):
     if kind in ("nf4", "int4"):
-        return ((41, 64), (16, 128), (67, 192), (397, 64))
+        return ((41, 64), (16, 128), (67, 192), (397, 64), (35, 704))
     return ((41, 37), (5, 1), (67, 130), (397, 96))
 
 
@@ -47,14 +47,14 @@ def threads(request):
     torch.set_num_threads(before)
 
 
-def products(kind):
+def products(kind, way=None):
     for n, (o, i) in enumerate(sizes_of(kind)):
-        for half in (False, True):
-            yield Product(kind, o, i, bias=(n + half) % 2 == 0, half=half)
+        for half in (False, True) if way is None else (True,):
+            yield Product(kind, o, i, bias=(n + half) % 2 == 0, half=half, way=way)
 
 
-def check_numbers(kind):
-    for product in products(kind):
+def check_numbers(kind, way=None):
+    for product in products(kind, way):
         for updated in (False, True):
             wanted, most = product.slowly(updated=updated)
             for count in COUNTS:
@@ -63,9 +63,9 @@ def check_numbers(kind):
                 assert ((found.double() - wanted[:count]).abs() <= most[:count]).all()
 
 
-def check_bits(kind):
+def check_bits(kind, way=None):
     pick = torch.Generator().manual_seed(0)
-    for product in products(kind):
+    for product in products(kind, way):
         for updated in (False, True):
             whole = product.run(range(product.N), updated=updated)
             for count in COUNTS[1:]:
@@ -197,14 +197,14 @@ if LANES == 8:
 
 
 @pytest.mark.parametrize("kind", [HALVES, "nf4", "int4"], ids=str)
-def test_a_cpu_that_does_not_multiply_bfloat16_gives_products_too(kind, monkeypatch):
-    if MATRIX or not MULTIPLIES:
-        pytest.skip("This CPU does not multiply bfloat16, or has better, so others show it.")
-    for module in (weight, kernel_fakes):
-        monkeypatch.setattr(module, "MULTIPLIES", False)
-    monkeypatch.setattr(weight, "MULTIPLY_HALVES", None)  # is not met
-    check_numbers(kind)
-    check_bits(kind)
+@pytest.mark.parametrize("way", ways.NAMES)
+def test_ways_that_are_slower_here_give_products_too(way, kind):
+    if way == ways.TILES and not MATRIX or way == ways.DOTS and not MULTIPLIES:
+        pytest.skip("This CPU has no such instructions.")
+    if way == way_here():
+        pytest.skip("Every other test here shows it.")
+    check_numbers(kind, way)
+    check_bits(kind, way)
 
 
 def test_all_are_compiled_by_other_processes_while_the_base_comes(tmp_path, monkeypatch):

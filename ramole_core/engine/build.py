@@ -17,8 +17,8 @@ from ramole_core.engine.own_forward import OwnForward, run_own
 from ramole_core.engine.reader import context_of
 from ramole_core.errors import RamoleError, Unsupported
 from ramole_core.kernels.code_cache import FOLDER
-from ramole_core.kernels.matrix_unit import MATRIX
 from ramole_core.kernels.vectors import LANES
+from ramole_core.kernels.ways import ways_here
 from ramole_core.settings import Settings
 
 ROOMS = ("base", "engine", "layers", "kernels")
@@ -102,7 +102,7 @@ def verdict_file(settings: Settings, folder: Path) -> Path:
         weights_checksum(folder, data_dir=s.data_dir),
         (folder / "config.json").read_text(),
         (kind, s.head, str(pick_dtype(s.dtype)), device.type),
-        (FOLDER.name, LANES, MATRIX, versions, _code()),
+        (FOLDER.name, LANES, ways_here(), versions, _code()),
     )
     name = hashlib.sha256(repr(what).encode()).hexdigest()[:32]
     return s.data_dir / "base" / "checked" / f"{name}.json"

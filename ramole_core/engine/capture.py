@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ramole_core.kernels import pointwise
 from ramole_core.kernels.call_args import WATCHING
+from ramole_core.kernels.compiled import view
 from ramole_core.kernels.pointwise import POINTS
 from ramole_core.kernels.program import Program
 from ramole_core.kernels.team import Kernel
@@ -125,10 +126,10 @@ class _Watch(TorchDispatchMode):
             return
 
         if rows := _embedded(func, args, out):
-            weight, ids, found = rows
+            table, ids, found = view(rows[0]), rows[1].numpy(), view(rows[2])
 
             def look_up() -> None:
-                torch.index_select(weight, 0, ids, out=found)
+                found[:] = table[ids]
 
             recording.again(look_up)
             return
@@ -147,7 +148,7 @@ def _embedded(func, args, out) -> tuple[Tensor, Tensor, Tensor] | None:
     contiguous."""
     if func is not aten.embedding.default or not (out.is_contiguous() and args[1].is_contiguous()):
         return None
-    return args[0], args[1].view(-1), out.view(-1, out.shape[-1])
+    return args[0].detach(), args[1].view(-1), out.view(-1, out.shape[-1])
 
 
 @cache

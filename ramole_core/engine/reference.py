@@ -25,8 +25,8 @@ from ramole_core.composition.activation import Response, log_norm
 from ramole_core.engine.prompt import encode_prompt
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.code_cache import FOLDER
-from ramole_core.kernels.matrix_unit import MATRIX
 from ramole_core.kernels.vectors import LANES
+from ramole_core.kernels.weight import way_here
 from ramole_core.layers import Layout, Units
 from ramole_core.request import Request
 from ramole_core.whole_file import replacing
@@ -213,7 +213,7 @@ def what_of(base: BaseModel, layout: Layout) -> str:
     versions = [metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")]
     kind = base.checksum, base.quantization, base.head, str(base.dtype), base.device.type
     groups = [(group.i, group.paths) for group in layout.groups]
-    return repr((kind, groups, FOLDER.name, LANES, MATRIX, versions))
+    return repr((kind, groups, FOLDER.name, LANES, way_here(), versions))
 
 
 def remembered(read: Read, *, folder: Path | None, what: str) -> Read:

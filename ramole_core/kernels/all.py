@@ -6,14 +6,12 @@ from ramole_core.kernels.ahead import PARTS
 from ramole_core.kernels.attention import ATTEND, WRITE
 from ramole_core.kernels.code_cache import mark_complete
 from ramole_core.kernels.elementwise import ACTIVATE
-from ramole_core.kernels.half_dots import MULTIPLIES
 from ramole_core.kernels.half_product import MULTIPLY_HALVES
 from ramole_core.kernels.lengths import MEASURE
 from ramole_core.kernels.likeliest import CHOOSE
 from ramole_core.kernels.logprob import MEASURE_LOGPROBS
 from ramole_core.kernels.matrix_input import TURN
 from ramole_core.kernels.matrix_product import MULTIPLY_IN_UNIT
-from ramole_core.kernels.matrix_unit import MATRIX
 from ramole_core.kernels.mixing import MIX
 from ramole_core.kernels.narrow import NARROW
 from ramole_core.kernels.narrow_grid import NARROW_TO_GRID
@@ -21,6 +19,7 @@ from ramole_core.kernels.norm import NORMALISE
 from ramole_core.kernels.pointwise import POINTS
 from ramole_core.kernels.product import MULTIPLY
 from ramole_core.kernels.team import Kernel
+from ramole_core.kernels.ways import DOTS, TILES, ways_here
 from ramole_core.kernels.widen import WIDEN
 
 ROUNDING = {"nf4": [NARROW], "int4": [NARROW_TO_GRID], "none": []}
@@ -31,8 +30,8 @@ def parts_of(quantization: str) -> list[list[Kernel]]:
     """The kernels that a base in this precision needs on this CPU, for processes that take about as
     long as each other; first what a start needs first."""
     products = [WIDEN, *ROUNDING[quantization], MULTIPLY, NORMALISE, CHOOSE]
-    products += [MULTIPLY_HALVES] if MULTIPLIES else []
-    products += [TURN, MULTIPLY_IN_UNIT] if MATRIX else []
+    products += [MULTIPLY_HALVES] if DOTS in ways_here() else []
+    products += [TURN, MULTIPLY_IN_UNIT] if TILES in ways_here() else []
     others = [ATTEND, WRITE, ACTIVATE, MIX, MEASURE, POINTS, MEASURE_LOGPROBS]
     return [products, others]
 

@@ -17,10 +17,18 @@ from ramole_core.kernels.compiled import instructions, kernel
 if TYPE_CHECKING:
     from ramole_core.kernels.team import Kernel
 
-COUNTER, TILES = 0, 1
-"""The first two words of every call: the next tile, and how many there are."""
-WORDS = 40
+COUNTS, TILES, OWN = 0, 1, 38
+"""Words of every call: the address of two counts of taken tiles, the caller's and APART bytes
+behind it the helpers'; how many tiles there are; and how many of them, the first ones, are the
+caller's."""
+HERE = 39
+"""Where the counts of a call without helpers lie."""
+APART = 64
+"""Bytes of a cache line: threads that write to one wait for each other."""
+WORDS = HERE + APART // 8 + 1
 """Words of a call."""
+HELPER = 1
+"""Added to a call's address by a helper."""
 
 
 @instructions
@@ -34,15 +42,38 @@ def at(context, address):
 array: Callable[[int, tuple[int, ...], type], np.ndarray] = carray  # pyright: ignore
 
 
+@kernel()
+def words_at(address):
+    """The words of the call that begins at this address, a helper's or the caller's."""
+    return array(at(address & ~HELPER), (WORDS,), np.int64)
+
+
 @instructions
-def take(context, words):
-    """The next tile of the call whose words lie at this address."""
+def _count(context, address, number):
+    """Add to the word at an address; its earlier value."""
 
     def build(context, builder, signature, args):
         place = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
+        return builder.atomic_rmw("add", place, args[1], "monotonic")
 
-    return types.int64(types.int64), build
+    return types.int64(types.int64, types.int64), build
+
+
+@kernel()
+def take(address):
+    """The next tile of the call at this address; its TILES: none is left.
+
+    A thread takes its own side's tiles in order, so that it reads what it has prefetched, and then
+    those of the other side that are left.
+    """
+    words = words_at(address)
+    side, own = address & HELPER, words[OWN]
+    for _ in range(2):
+        n = _count(words[COUNTS] + APART * side, 1)
+        if n < (words[TILES] - own if side else own):
+            return n + own * side
+        side = 1 - side
+    return words[TILES]
 
 
 def ask_memory(builder, address) -> None:
@@ -65,12 +96,6 @@ def ask(context, address):
         return context.get_dummy_value()
 
     return types.void(types.int64), build
-
-
-@kernel()
-def words_at(address):
-    """The words of the call that begins at this address."""
-    return array(at(address), (WORDS,), np.int64)
 
 
 @kernel()

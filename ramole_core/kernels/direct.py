@@ -70,7 +70,7 @@ def _products_of(kind: int):
                 if in_blocks:
                     place = builder.add(place, word(LANES * pair))
                 if kind == CODES:
-                    codes = split_codes(builder, place)
+                    codes = split_codes(builder, place, alone=LANES < 16)
                     weights = [look_up(builder, tables[j], at) for at in codes]
                 elif kind == GRID:
                     block = shifted(builder, scales[j], at, 5)

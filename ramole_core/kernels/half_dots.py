@@ -45,7 +45,7 @@ _FEATURES = llvm.get_host_cpu_features()
 THERE = 2 * LANES == DEPTH and all(map(_FEATURES.get, ("avx512bf16", "avx512bw")))
 """Whether the CPU has the instruction."""
 MULTIPLIES = THERE and os.environ.get("RAMOLE_HALVES") != "0"
-"""Whether products of weights use it; RAMOLE_HALVES=0 turns that off, to compare."""
+"""Whether products of weights may use it; RAMOLE_HALVES=0 turns that off, to compare."""
 NUMBERS = ir.VectorType(ir.IntType(16), DEPTH)
 """The bits of DEPTH bfloat16 numbers."""
 
@@ -81,11 +81,11 @@ def _table(builder, kind: int, address):
     return builder.bitcast(call_llvm(builder, name, HALVES_OF, [last, first]), NUMBERS)
 
 
-def _codes(builder, address, table, part: int):
+def _codes(builder, kind: int, address, table, part: int):
     """DEPTH weights of a half of a block from DEPTH / 2 bytes."""
-    even, odd = split_codes(builder, address)
+    even, odd = split_codes(builder, address, alone=kind == GRID)  # NF4's table is there twice
     at = builder.or_(even, builder.shl(odd, places([16] * LANES)))
-    if part:
+    if part and kind == GRID:
         at = builder.or_(at, places([LANES << 16 | LANES] * LANES))
     at = builder.bitcast(at, NUMBERS)
     return call_llvm(builder, "x86.avx512.permvar.hi.512", NUMBERS, [table, at])
@@ -113,7 +113,7 @@ def _products_of(kind: int):
                     ask_memory(builder, builder.add(place, ahead))
                 if in_blocks:
                     place = builder.add(place, word(LANES * part))
-                    weights.append(_codes(builder, place, tables[j], part))
+                    weights.append(_codes(builder, kind, place, tables[j], part))
                 else:
                     weights.append(load(builder, place, NUMBERS, align=2))
             inputs = [builder.add(builder.add(x, at), word(2 * DEPTH * part)) for x in xs]
@@ -144,7 +144,8 @@ def _narrow_block_of(kind: int):
         def build(context, builder, signature, args):
             table = _table(builder, kind, args[1]) if THERE else None
             for part in range(BLOCK // DEPTH if THERE else 0):
-                found = _codes(builder, builder.add(args[0], word(LANES * part)), table, part)
+                place = builder.add(args[0], word(LANES * part))
+                found = _codes(builder, kind, place, table, part)
                 store(builder, found, builder.add(args[2], word(2 * DEPTH * part)), align=2)
             return context.get_dummy_value()
 

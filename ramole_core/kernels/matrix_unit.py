@@ -95,12 +95,25 @@ def release(context):
     return types.void(), build
 
 
-def _multiply_of(rights: int) -> Callable[..., int]:
-    """Build the product of two left tiles and one or two right ones over their depth."""
+@instructions
+def zero_sums(context):
+    """Set the sums of both left tiles to zero."""
+
+    def build(context, builder, signature, args):
+        for n in SUMS:
+            for b in (0, 1):
+                _call(builder, "tilezero", _tile(n + b))
+        return context.get_dummy_value()
+
+    return types.void(), build
+
+
+def _add_of(rights: int) -> Callable[..., int]:
+    """Build the sums' step over some depths of two left tiles and one or two right ones."""
 
     @instructions
-    def multiply(context, left, left_next, left_step, left_row, steps, right, last, last_row, out):
-        """out[a, b] = left a times right b, SIDE x SIDE float32 each, a before b.
+    def add(context, left, left_next, left_step, left_row, steps, right, last, last_row):
+        """sums[a, b] += left a times right b, SIDE x SIDE float32 each.
 
         Addresses, and steps in bytes: from one left tile to the other, from one depth to the next,
         from row to row. The first of two right tiles is full; the last has rows of `last_row`
@@ -108,12 +121,9 @@ def _multiply_of(rights: int) -> Callable[..., int]:
         """
 
         def build(context, builder, signature, args):
-            left, left_next, left_step, left_row, steps, right, last, last_row, out = args
+            left, left_next, left_step, left_row, steps, right, last, last_row = args
             tiles = [(right, word(4 * SIDE)), (last, last_row)][2 - rights :]
             first = RIGHT + 2 - rights
-            sums = [SUMS[a] + b for a in (0, 1) for b in range(2 - rights, 2)]
-            for n in sums:
-                _call(builder, "tilezero", _tile(n))
 
             def load_tile(tile: int, address, row) -> None:
                 place = builder.inttoptr(address, ADDRESS)
@@ -133,17 +143,70 @@ def _multiply_of(rights: int) -> Callable[..., int]:
                 return []
 
             accumulate(builder, steps, 1, [], add)
-            for place, n in enumerate(sums):
-                where = builder.inttoptr(moved(builder, out, 4 * SIDE * SIDE * place), ADDRESS)
-                _call(builder, "tilestored64", _tile(n), where, word(4 * SIDE))
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 9), build
+        return types.void(*[types.int64] * 8), build
 
-    return multiply
+    return add
 
 
-multiply_one, multiply_two = _multiply_of(1), _multiply_of(2)
+add_one, add_two = _add_of(1), _add_of(2)
+
+
+def _add_half_of(rights: int, a: int) -> Callable[..., int]:
+    """Build the sums' step over some depths of left tile a alone."""
+
+    @instructions
+    def add(context, left, left_step, left_row, steps, right, last, last_row):
+        """`_add_of` of one left tile."""
+
+        def build(context, builder, signature, args):
+            left, left_step, left_row, steps, right, last, last_row = args
+            tiles = [(right, word(4 * SIDE)), (last, last_row)][2 - rights :]
+            first = RIGHT + 2 - rights
+
+            def load_tile(tile: int, address, row) -> None:
+                place = builder.inttoptr(address, ADDRESS)
+                _call(builder, "tileloadd64", _tile(tile), place, row)
+
+            def add(at, _):
+                load_tile(LEFT + a, moved(builder, left, at, left_step), left_row)
+                for b, (address, row) in enumerate(tiles):
+                    load_tile(first + b, moved(builder, address, at, row, SIDE), row)
+                for b in range(rights):
+                    numbers = (SUMS[a] + 2 - rights + b, LEFT + a, first + b)
+                    _call(builder, "tdpbf16ps", *map(_tile, numbers))
+                return []
+
+            accumulate(builder, steps, 1, [], add)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 7), build
+
+    return add
+
+
+add_half = [[_add_half_of(rights, a) for a in (0, 1)] for rights in (1, 2)]
+
+
+def _store_of(rights: int) -> Callable[..., int]:
+    @instructions
+    def store_sums(context, out, row):
+        """out[a, b] = sums[a, b], a before b; an address, and bytes from row to row."""
+
+        def build(context, builder, signature, args):
+            sums = [SUMS[a] + b for a in (0, 1) for b in range(2 - rights, 2)]
+            for place, n in enumerate(sums):
+                where = builder.inttoptr(moved(builder, args[0], args[1], SIDE * place), ADDRESS)
+                _call(builder, "tilestored64", _tile(n), where, args[1])
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), build
+
+    return store_sums
+
+
+store_one, store_two = _store_of(1), _store_of(2)
 
 
 @instructions

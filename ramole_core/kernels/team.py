@@ -18,14 +18,26 @@ import numpy as np
 from llvmlite import ir
 from numba import cfunc, types
 
-from ramole_core.kernels.call_args import COUNTER, TILES, WATCHING, WORDS, array, at
+from ramole_core.kernels.call_args import (
+    APART,
+    COUNTS,
+    HELPER,
+    HERE,
+    OWN,
+    TILES,
+    WATCHING,
+    WORDS,
+    array,
+    at,
+    words_at,
+)
 from ramole_core.kernels.code_cache import CACHE, kept_here
 from ramole_core.kernels.compiled import instructions, kernel
 from ramole_core.kernels.threads import thread_count
 
-CALL, ENTRY, ARGUMENT, HELPING = 0, 8, 16, 24
+CALL, ENTRY, ARGUMENT, HELPING, TAKEN = 0, 8, 16, 24, 32
 """Words of a team, each in a cache line of its own: the number of the call, odd while it is open;
-the kernel and its words; how many help."""
+the kernel and its words; how many help; the call's two counts of taken tiles."""
 SPINS = 200_000
 """Looks for a next call before a helper lies down; about two milliseconds."""
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_int64)
@@ -64,17 +76,22 @@ class Kernel:
 
     def run(self, words: np.ndarray, tiles: int) -> None:
         """Run the tiles; `words` is an int64 array of WORDS that no other call uses meanwhile."""
-        words[COUNTER], words[TILES] = 0, tiles
+        words[TILES], words[OWN] = tiles, -(-tiles // thread_count())
         if (watching := WATCHING.one) is not None:
             watching.call(self, words)
-        if tiles == 1 or not TEAM.run(self._address, words.ctypes.data):
-            self._alone(words.ctypes.data)
+        address = words.ctypes.data
+        if tiles == 1 or not TEAM.run(self._address, address):
+            self._run_alone(words, address)
 
     def run_one(self, words: np.ndarray, address: int) -> None:
         """Run a single tile; `address` is that of the words, whose TILES is 1."""
-        words[COUNTER] = 0
         if (watching := WATCHING.one) is not None:
             watching.call(self, words)
+        self._run_alone(words, address)
+
+    def _run_alone(self, words: np.ndarray, address: int) -> None:
+        words[COUNTS] = address + 8 * HERE
+        words[HERE] = words[HERE + APART // 8] = 0
         self._alone(address)
 
 
@@ -198,6 +215,8 @@ def lead(words, entry, argument):
     """Run one call, from its opening to the last helper's end."""
     team = array(at(words), (64,), np.int64)
     team[ENTRY], team[ARGUMENT] = entry, argument
+    team[TAKEN] = team[TAKEN + APART // 8] = 0
+    words_at(argument)[COUNTS] = words + 8 * TAKEN
     _add(words + 8 * CALL, 1)
     _run(entry, argument)
     _add(words + 8 * CALL, 1)
@@ -222,7 +241,7 @@ def _help(team):
             continue
         _add(words + 8 * HELPING, 1)
         if _look(words + 8 * CALL) == call:  # still open, so its caller waits for us
-            _run(team[ENTRY], team[ARGUMENT])
+            _run(team[ENTRY], team[ARGUMENT] + HELPER)
         _add(words + 8 * HELPING, -1)
         known, looks = call, 0
 
@@ -239,8 +258,9 @@ def run_all(team, entries, words, start, end):
     for n in range(start, end):
         argument = words + 8 * WORDS * n
         call = array(at(argument), (WORDS,), np.int64)
-        call[COUNTER] = 0
         if team == 0 or call[TILES] == 1:
+            call[COUNTS] = argument + 8 * HERE
+            call[HERE] = call[HERE + APART // 8] = 0
             _run(entry[n], argument)
         else:
             lead(team, entry[n], argument)

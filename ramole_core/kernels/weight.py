@@ -1,12 +1,11 @@
 """A linear layer's weight, its input, and the adapters' update to its output.
 
-In bfloat16, where the CPU has a matrix unit, the product is the unit's (`matrix_product`), and
-where it multiplies bfloat16 in vectors, theirs (`half_product`); elsewhere it is summed in float32
-vectors (`product`).
+Inputs in bfloat16 go one of three ways (`ways`), float32 is summed in float32 vectors (`product`).
 """
 
+import time
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -14,14 +13,13 @@ from torch import Tensor
 
 from ramole_core.kernels import outputs as words_of
 from ramole_core.kernels.call_args import WORDS
-from ramole_core.kernels.half_dots import MULTIPLIES
 from ramole_core.kernels.half_product import MULTIPLY_HALVES, takes
 from ramole_core.kernels.matrix_input import turned
-from ramole_core.kernels.matrix_product import HOW_LAID, MULTIPLY_IN_UNIT, OUTPUTS
-from ramole_core.kernels.matrix_unit import MATRIX
+from ramole_core.kernels.matrix_product import HOW_LAID, MULTIPLY_IN_UNIT, span_of as unit_span
 from ramole_core.kernels.outputs import BYTES, CODES, FLOATS, GRID, HALVES
 from ramole_core.kernels.product import MULTIPLY, span_of
 from ramole_core.kernels.vectors import paired
+from ramole_core.kernels.ways import DOTS, TILES, VECTORS, pick_way
 from ramole_core.kernels.widen import widened
 
 KINDS = {
@@ -47,7 +45,12 @@ class Input:
     @cached_property
     def turned(self) -> Tensor:
         """Right tiles of the matrix unit."""
-        return turned(self.x)
+        return turned(self.x, ordered=False)
+
+    @cached_property
+    def ordered(self) -> Tensor:
+        """Right tiles in the order in which 4-bit codes are laid out."""
+        return turned(self.x, ordered=True)
 
 
 @dataclass(frozen=True)
@@ -125,25 +128,46 @@ class Weight:
         if self._held[2] is not None:
             words[words_of.BIAS] = self._held[2].data_ptr()
 
-    def multiply(self, given: Input, update: Update | None = None) -> Tensor:
-        """y [..., o] in the input's dtype; raises ValueError for an input of another width."""
+    def multiply(
+        self, given: Input, update: Update | None = None, *, way: str | None = None
+    ) -> Tensor:
+        """y [..., o] in the input's dtype; raises ValueError for an input of another width. `way`:
+        not this CPU's."""
         if given.x.shape[1] != self.i:  # the kernels read memory by this number
             raise ValueError(f"x has {given.x.shape[1]} numbers a row, {self.i} were expected")
         dtype, n = given.x.dtype, len(given.x)
         y = torch.empty(n, self.o, dtype=dtype)
-        words = self._words
-        half = dtype == torch.bfloat16
-        in_unit = MATRIX and half and self._kind in (HALVES, CODES)
+        words, half = self._words, dtype == torch.bfloat16
         rounds = half and self._kind in (HALVES, CODES, GRID)
-        in_halves = MULTIPLIES and rounds and not in_unit and takes(self.i)
-        x = given.turned if in_unit else given.x if in_halves else given.wide
+        way = way or way_here() if rounds else VECTORS
+        in_tiles, in_dots = way == TILES, way == DOTS and takes(self.i)
+        if in_tiles:
+            x = given.turned if self._kind == HALVES else given.ordered
+        else:
+            x = given.x if in_dots else given.wide
         words[words_of.M : words_of.Y_HALF + 1] = n, x.data_ptr(), y.data_ptr(), half
         words[words_of.UNITS] = 0
         if update is not None:
             update.write_to(words)
-        if in_unit:
-            MULTIPLY_IN_UNIT.run(words, -(-self.o // OUTPUTS))
-        else:
-            span = words[words_of.SPAN] = span_of(n, self.o)
-            (MULTIPLY_HALVES if in_halves else MULTIPLY).run(words, -(-self.o // span))
+        span = words[words_of.SPAN] = (unit_span if in_tiles else span_of)(n, self.o)
+        kernel = MULTIPLY_IN_UNIT if in_tiles else MULTIPLY_HALVES if in_dots else MULTIPLY
+        kernel.run(words, -(-self.o // span))
         return y.view(*given.shape[:-1], self.o)
+
+
+@cache
+def way_here() -> str:
+    """The way of this CPU's products of bfloat16 inputs."""
+    return pick_way(_seconds_of)
+
+
+def _seconds_of(way: str) -> float:
+    """Least time of a product of many rows in this way."""
+    o, i = 512, 512
+    weight = Weight(torch.ones(o, i, dtype=torch.bfloat16), (o, i))
+    rows, seconds = torch.ones(96, i, dtype=torch.bfloat16), []
+    for _ in range(12):
+        began = time.perf_counter()
+        weight.multiply(Input(rows), way=way)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)

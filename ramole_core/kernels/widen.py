@@ -53,12 +53,14 @@ def _store(builder, vector, address, at: int) -> None:
     store(builder, vector, builder.add(address, word(4 * LANES * at)))
 
 
-def split_codes(builder, address):
+def split_codes(builder, address, *, alone: bool = True):
     """The two vectors of PAIR codes of 4 bits from LANES bytes: the even one is the high half of
-    its byte."""
+    its byte. Not `alone`: above the odd one the even one's bits stay, which a look into a register
+    of sixteen does not read."""
     both = load(builder, address, ir.VectorType(ir.IntType(8), LANES), align=1)
     both = builder.zext(both, WORDS_OF)
-    return builder.lshr(both, places([4] * LANES)), builder.and_(both, places([15] * LANES))
+    odd = builder.and_(both, places([15] * LANES)) if alone else both
+    return builder.lshr(both, places([4] * LANES)), odd
 
 
 def split_halves(builder, both):
@@ -132,7 +134,7 @@ def _widen_pair_of_codes(context, codes, scale, out):
 
     def build(context, builder, signature, args):
         scales = spread(builder, args[1])
-        for at, codes_of in enumerate(split_codes(builder, args[0])):
+        for at, codes_of in enumerate(split_codes(builder, args[0], alone=LANES < 16)):
             found = look_up(builder, table_of(builder), codes_of)
             _store(builder, builder.fmul(found, scales), args[2], at)
         return context.get_dummy_value()

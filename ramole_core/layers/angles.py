@@ -9,6 +9,7 @@ for requests that may become longer.
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -66,13 +67,19 @@ class SteadyAngles(nn.Module):
         key = x.dtype, *more, *sorted(named.items())
         olds = [view(old.view(-1, old.shape[-1])) for old in found]
 
+        seen: dict[tuple[int, bool], list[np.ndarray]] = {}
+        positions = position_ids.numpy()
+
         def again() -> None:
             long = self._long.now
-            for n, position in enumerate(position_ids.flatten().tolist()):
-                far = long is not None and bool(long[0, n])
-                block = self._block(x, position // BLOCK, far, key, more, named)
+            for n, position in enumerate(positions.ravel().tolist()):
+                number, far = position // BLOCK, long is not None and bool(long[0, n])
+                block = seen.get((number, far))
+                if block is None:
+                    found = self._block(x, number, far, key, more, named)
+                    block = seen[number, far] = [view(one) for one in found]
                 for old, new in zip(olds, block, strict=True):
-                    old[n] = view(new)[position % BLOCK]
+                    old[n] = new[position % BLOCK]
 
         watcher.again(again)
         return found
