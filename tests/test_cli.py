@@ -572,6 +572,18 @@ def test_doctor_on_a_whole_and_on_a_damaged_pool(home: Path, capsys):
     )
 
 
+def test_doctor_says_how_this_cpu_multiplies(home: Path, capsys, monkeypatch):
+    monkeypatch.setenv("RAMOLE_DTYPE", "bfloat16")
+    assert main(["doctor", "--json"]) == 0
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    (said,) = [one["says"] for one in checks if one["name"] == "products"]
+    assert re.fullmatch(r"by .+ ms a token \(quantization none\), .+ [\d,]+ tokens a second", said)
+    monkeypatch.setenv("RAMOLE_DTYPE", "float32")
+    assert main(["doctor", "--json"]) == 0
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert "products" not in {one["name"] for one in checks}
+
+
 def test_doctor_notes_that_another_process_writes(home: Path, capsys):
     code = (
         "import time; from ramole_core import Ramole\n"

@@ -218,6 +218,30 @@ def _base_model(settings: Settings) -> Iterator[Check]:
         yield Check("base model", "ok", f"{len(read_shapes(folder))} linear layers in {folder}")
         yield _chat_template(settings, folder)
         yield _served(settings, folder)
+        yield from _products(settings, folder)
+
+
+def _products(settings: Settings, folder: Path) -> Iterator[Check]:
+    """How this CPU multiplies, and what that allows."""
+    import torch
+
+    from ramole_core.base.model import pick_device, pick_dtype, pick_quantization
+    from ramole_core.base.shapes import read_shapes
+    from ramole_core.base.step_time import seconds_of_products
+    from ramole_core.kernels.ways import NAMES
+    from ramole_core.kernels.weight import way_here
+
+    device = pick_device(settings.device)
+    if device.type != "cpu" or pick_dtype(settings.dtype) != torch.bfloat16:
+        return
+    kind = pick_quantization(settings.quantization, device=device, folder=folder)
+    seconds = seconds_of_products(read_shapes(folder), kind)
+    yield Check(
+        "products",
+        "ok",
+        f"by {NAMES[way_here()]}; those of the layers take {seconds * 1e3:.2g} ms a token "
+        f"(quantization {kind}), so one answer makes fewer than {1 / seconds:,.0f} tokens a second",
+    )
 
 
 def _served(settings: Settings, folder: Path) -> Check:
