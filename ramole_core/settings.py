@@ -92,8 +92,8 @@ class Settings(BaseSettings):
     """Prompt tokens read between two tokens of the answers that run; four times as many while none
     does."""
     draft_rows: int = Field(default=8, ge=0)
-    """Rows of a step up to which an answer that copies from its prompt is made several tokens at a
-    time, on a CPU; such an answer takes four, and its tokens are the same. 0: one at a time."""
+    """Rows of a step up to which answers that copy from their prompts are made several tokens at a
+    time, on a CPU; their tokens are the same. 0: one at a time."""
     max_new_tokens: int = Field(default=512, gt=0)
     """Most tokens that one request may ask for."""
     shared_uploads: bool = False

@@ -204,15 +204,15 @@ def pieces() -> dict[str, Any]:
     }
 
 
+def speed_cell(system: str, batch: int, speed: float) -> dict[str, Any]:
+    summary = {"median": speed, "min": speed - 1, "max": speed + 1}
+    facts = {"system": system, "batch": batch}
+    return {"facts": facts, "summary": {"decode_tokens_per_second": summary}}
+
+
 def speed() -> dict[str, Any]:
     """Two ratios, one machine, two systems."""
-
-    def cell(system: str, batch: int, speed: float) -> dict[str, Any]:
-        summary = {"median": speed, "min": speed - 1, "max": speed + 1}
-        facts = {"system": system, "batch": batch}
-        return {"facts": facts, "summary": {"decode_tokens_per_second": summary}}
-
-    cells = {"a": cell("ramole_k3", 1, 26.0), "b": cell("peft_arrow", 8, 47.0)}
+    cells = {"a": speed_cell("ramole_k3", 1, 26.0), "b": speed_cell("peft_arrow", 8, 47.0)}
     machine = {"cpu": "imagined", "threads": 2, "dtype": "bfloat16", "quantization": "none"}
     return {
         "command": "python -m ramole_core benchmark --work made",
@@ -222,6 +222,18 @@ def speed() -> dict[str, Any]:
         ],
         "parts": {"peers": {"machine": machine | {"versions": VERSIONS}, "cells": cells}},
     }
+
+
+def speed_amx() -> dict[str, Any]:
+    """Another CPU, beside llama.cpp alone."""
+    cells = {
+        f"{system}/{batch}": speed_cell(system, batch, alone * batch**0.5)
+        for system, alone in (("ramole_k3_int4", 140.0), ("llama_cpp", 250.0))
+        for batch in (1, 4, 64)
+    }
+    machine = {"cpu": "imagined as well", "cores": 2}
+    command = "python -m ramole_core benchmark --only llama_cpp"
+    return {"command": command, "parts": {"llama_cpp": {"machine": machine, "cells": cells}}}
 
 
 def budget() -> dict[str, Any]:
@@ -344,6 +356,7 @@ FILES = {
     "router_ablations.json": ablations,
     "ablations.json": pieces,
     "speed.json": speed,
+    "speed_amx.json": speed_amx,
     "many_users.json": many_users,
     "budget.json": budget,
     "router_dev.json": router_dev,

@@ -30,9 +30,9 @@ from ui.results.scores import (
     evaluation_of,
 )
 from ui.results.short import bars_of, fails, headline, own_words, short_html
-from ui.results.speed import machines_of
+from ui.results.speed import machines_of, rates
 from ui.results.tables import Column, Fold, Table, spoken
-from ui.results.values import Span, span_of
+from ui.results.values import Span, span_of, text
 
 WAYS = {"base": 4.5, "whole": 11.6, "parts": 59.6, "turns": 70.0}
 RIGHT = {"mean": 62.4, "low": 47.5, "high": 77.5}
@@ -573,7 +573,21 @@ def test_a_part_measured_on_another_machine_says_so(folder):
     assert "<dt>parts retrieval</dt><dd>cpu Fast One" in everything(folder)
 
 
+def test_another_cpu_has_its_own_table_and_half_a_sentence(folder):
+    assert rates(folder) == (
+        "Three adapters mixed (int4) make, alone and for 32 requests at once, on 2 cores of "
+        "imagined as well 140 and 1,120 (llama.cpp's bare base: 250 and 2,000) tokens a second."
+    )
+    assert "in 4 bits, on 2 cores of imagined as well" in everything(folder)
+    (folder / "speed_amx.json").unlink()
+    assert rates(folder) == ""
+
+
 # --- numbers ------------------------------------------------------------------------------------
+
+
+def test_a_whole_number_is_written_out():
+    assert [text(one) for one in (1234567, 0.25, 4.0)] == ["1234567", "0.25", "4"]
 
 
 def test_an_interval_is_drawn_where_it_lies():

@@ -15,10 +15,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-COSTS = {1: 1.1, 3: 1.32}
-"""Draft tokens that a step may have: steps of one size are recorded once. How long it takes, over
-one without (LOG)."""
-MOST = max(COSTS)
+from ramole_core.kernels.ways import DOTS, TILES, VECTORS
+
+COSTS: Mapping[str, Mapping[int, float]] = {
+    TILES: {1: 1.02, 3: 1.06, 7: 1.15},
+    DOTS: {1: 1.1, 3: 1.32},
+    VECTORS: {1: 1.3, 3: 1.8},
+}
+"""By the way of products: the draft tokens that a step may have, since steps of one size are
+recorded once, and how long it takes, over one without (LOG)."""
+FEW_DRAFTS = 3
+"""With room for fewer a request, among many in one step, none is made."""
 START, STOP = 1.05, 1.0
 """Tokens a second with drafts over those without: from where on they are made, and end."""
 BETTER = 1.05
@@ -39,9 +46,14 @@ MAX_HABITS = 512
 class Habit:
     """How well drafts were for answers by one adapter: means that fade."""
 
+    costs: Mapping[int, float]
+    """One of COSTS."""
     tokens: float = BEGIN
-    steps: dict[int, float] = field(default_factory=lambda: dict.fromkeys(COSTS, BEGIN))
+    steps: dict[int, float] = field(default_factory=dict)
     """The steps that make them, by how many drafts each has."""
+
+    def __post_init__(self):
+        self.steps = self.steps or dict.fromkeys(self.costs, BEGIN)
 
     def add(self, begun: Mapping[int, bool]) -> None:
         """Add a token; `begun` says whether it begins a step."""
@@ -50,18 +62,20 @@ class Habit:
 
     def gain(self, count: int) -> float:
         """Tokens a second with so many drafts a step, over those without."""
-        return self.tokens / self.steps[count] / COSTS[count] if count else 1.0
+        return self.tokens / self.steps[count] / self.costs[count] if count else 1.0
 
 
 class Habits:
     """The habits by the adapter that leads, the newest MAX_HABITS."""
 
-    def __init__(self):
+    def __init__(self, way: str):
+        """`way`: of the base's products."""
+        self._costs = COSTS[way]
         self._by: OrderedDict[str, Habit] = OrderedDict()
 
     def of(self, name: str) -> Habit:
         """The habit of an adapter's answers; empty: the base's."""
-        found = self._by.setdefault(name, Habit())
+        found = self._by.setdefault(name, Habit(self._costs))
         self._by.move_to_end(name)
         if len(self._by) > MAX_HABITS:
             self._by.popitem(last=False)
@@ -83,13 +97,16 @@ class Draft:
         self._at: int | None = None
         """The place whose token comes next, where the answer copies."""
         self._changed = 0
-        self._left = dict.fromkeys(COSTS, 0)
+        self._left = dict.fromkeys(habit.costs, 0)
         """Of a step with so many drafts: what may still come of them; 0: it is over."""
         self._count = 0
 
-    def length(self, room: int) -> int:
-        """Draft tokens of the next step, one of COSTS or 0; `room` tokens may be fed."""
-        now, best = self._habit.gain(self._count), max(COSTS, key=self._habit.gain)
+    def length(self, room: int, most: int) -> int:
+        """Draft tokens of the next step, as many as COSTS has, at most `most`, or 0; `room` tokens
+        may be fed."""
+        counts = [count for count in self._left if count <= most]
+        self._count = self._count if self._count <= most else 0
+        now, best = self._habit.gain(self._count), max(counts, key=self._habit.gain)
         gain = self._habit.gain(best)
         if self._count and now < STOP:
             self._count = 0
@@ -104,8 +121,8 @@ class Draft:
 
     @property
     def ahead(self) -> list[int]:
-        """Tokens that are expected next, MOST or fewer."""
-        return [] if self._at is None else self._ids[self._at : self._at + MOST]
+        """Tokens that are expected next, as many as a step may have or fewer."""
+        return [] if self._at is None else self._ids[self._at : self._at + max(self._left)]
 
     def push(self, token: int) -> None:
         """Take the next token that a step has made."""

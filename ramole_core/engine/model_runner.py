@@ -18,6 +18,8 @@ from ramole_core.engine.graph_step import Graphs, GraphStep
 from ramole_core.engine.kv import KvCache, KvSequence
 from ramole_core.engine.replay import CapturedStep, Replay, copied
 from ramole_core.kernels.threads import kernels_alone
+from ramole_core.kernels.ways import VECTORS
+from ramole_core.kernels.weight import way_here
 from ramole_core.layers import Bank, BatchMix, Forward, RowMix, Serving, is_exact
 
 MAX_KEPT_ROWS = 64
@@ -79,6 +81,8 @@ class ModelRunner:
         """For forwards: where all products are kernels', PyTorch keeps out of their way."""
         self.replays = exact
         """Whether steps that repeat are recorded and replayed: the same bits, less Python."""
+        self.way = way_here() if model.dtype == torch.bfloat16 and exact else VECTORS
+        """Of the products, where they are kernels'."""
         self.count = self.replayed = 0
         self._picks = "logits_to_keep" in inspect.signature(model.forward).parameters
         """Whether the model computes the logits of named places alone."""

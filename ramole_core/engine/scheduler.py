@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ramole_core.engine.decoding import spell_token
-from ramole_core.engine.draft import MOST, Draft, Habits
+from ramole_core.engine.draft import FEW_DRAFTS, Draft, Habits
 from ramole_core.engine.fair_share import ROW_TOKENS, FairShare
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Piece
@@ -75,7 +75,7 @@ class Scheduler:
             runner=runner,
             share=lambda seconds, parts: self.shares.add(seconds, parts),
         )
-        self._habits = Habits()
+        self._habits = Habits(runner.way)
 
     # --- the door -----------------------------------------------------------------------------
 
@@ -256,7 +256,8 @@ class Scheduler:
 
     def _drafted(self, state: RequestState, rows: int) -> list[int]:
         """The draft tokens of a row that decodes beside others, `rows` in all."""
-        if rows * (1 + MOST) > self.sizes.draft_rows or not self._runner.replays:
+        most = self.sizes.draft_rows // rows - 1
+        if most < FEW_DRAFTS or not self._runner.replays:
             return []
         if state.draft is None:
             leads = next(iter(state.segments.open.names), "")
@@ -265,4 +266,4 @@ class Scheduler:
             for token in state.tokens:
                 state.draft.read(token)
         end = min(state.length, state.segment.end)
-        return state.draft.tokens(state.draft.length(end - state.fed))
+        return state.draft.tokens(state.draft.length(end - state.fed, most))

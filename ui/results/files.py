@@ -39,6 +39,7 @@ COMMANDS = {
     "router_ablations.json": f"{LAB}router_ablations --data data",
     "router_dev.json": f"{LAB}router_table --data data",
     "speed.json": f"{CORE} benchmark",
+    "speed_amx.json": f"{CORE} benchmark --only llama_cpp --out results/speed_amx.json",
     "many_users.json": f"{LAB}many_users",
     "budget.json": f"{LAB}budget",
 }

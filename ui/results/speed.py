@@ -1,5 +1,6 @@
 """Speed: ratios within one run, tokens a second beside peers, many users, and costs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from .files import blocks_of, made_of, read
@@ -12,6 +13,8 @@ PARTS = {
     "peers": "Tokens a second beside PEFT's ways of many LoRAs",
     "llama_cpp": "Tokens a second beside llama.cpp's bare base, in 4 bits",
 }
+CPUS = ("speed.json", "speed_amx.json")
+"""Files of the kinds of CPU; the first has all parts."""
 SERVED = {
     "requests_per_second": Column("requests/s"),
     "tokens_per_second": Column("tokens/s"),
@@ -108,21 +111,35 @@ def machines_of(raw: Raw) -> dict[str, list[str]]:
 
 
 def rates(folder: Path) -> str:
-    """The mixture beside llama.cpp's bare base, in a sentence; empty where that is not measured."""
-    raw, rows = read(folder, "speed.json"), {}
-    for table in throughput(raw, "llama_cpp"):
-        for name, row in table.rows.items():
-            rows[name] = [f"{cell.mean:.0f}" for cell in row if isinstance(cell, Span)]
+    """The mixture beside llama.cpp's bare base on each kind of CPU, in a sentence; empty where that
+    is not measured."""
+    found = [said for name in CPUS if (said := _beside(read(folder, name)))]
+    if not found:
+        return ""
+    return (
+        "Three adapters mixed (int4) make, alone and for 32 requests at once, "
+        f"{'; '.join(found)} tokens a second."
+    )
+
+
+def _beside(raw: Raw) -> str:
+    rows = {
+        name: [f"{cell.mean:,.0f}" for cell in row if isinstance(cell, Span)]
+        for table in throughput(raw, "llama_cpp")
+        for name, row in table.rows.items()
+    }
     ours, theirs = rows.get("ramole_k3_int4", []), rows.get("llama_cpp", [])
     if min(len(ours), len(theirs)) < 3:
         return ""
-    machine = at(raw, "parts", "llama_cpp", "machine")
-    where = f"{text(machine.get('cores'))} cores of {text(machine.get('cpu')) or 'a CPU'}"
     return (
-        f"On {where}, three adapters mixed (int4) make {ours[0]} tokens a second alone and "
-        f"{ours[2]} for 32 requests at once; llama.cpp's bare base makes {theirs[0]} and "
-        f"{theirs[2]}."
+        f"on {_cores(raw)} {ours[0]} and {ours[2]} (llama.cpp's bare base: {theirs[0]} and "
+        f"{theirs[2]})"
     )
+
+
+def _cores(raw: Raw) -> str:
+    machine = at(raw, "parts", "llama_cpp", "machine")
+    return f"{text(machine.get('cores'))} cores of {text(machine.get('cpu')) or 'a CPU'}"
 
 
 def blocks(folder: Path) -> list[Block]:
@@ -133,7 +150,14 @@ def blocks(folder: Path) -> list[Block]:
         one = next((at(part, "machine") for part in at(raw, "parts").values()), {})
         where = {f"parts {', '.join(parts)}": told for told, parts in machines_of(raw).items()}
         made = made_of({**one, "command": raw.get("command")}, "speed.json", where)
-    return [*found, made, *blocks_of(folder, "many_users.json", users)]
+    others = [block for name in CPUS[1:] for block in blocks_of(folder, name, _on_another)]
+    return [*found, made, *others, *blocks_of(folder, "many_users.json", users)]
+
+
+def _on_another(raw: Raw) -> list[Table]:
+    """What is measured on another CPU too."""
+    found = throughput(raw, "llama_cpp")
+    return [replace(one, caption=f"{one.caption}, on {_cores(raw)}") for one in found]
 
 
 def costs_blocks(folder: Path) -> list[Block]:

@@ -53,8 +53,8 @@ def text(raw: object) -> str:
         return "yes" if raw else "no"
     if isinstance(raw, list):
         return ", ".join(text(one) for one in raw if not isinstance(one, list))
-    if isinstance(raw, str):
-        return raw
+    if isinstance(raw, str | int):
+        return str(raw)
     return f"{raw:g}" if number(raw) is not None else ""
 
 
