@@ -14,13 +14,15 @@ import torch
 from ramole_core.base.model import QUANTIZATIONS
 from ramole_core.kernels import ahead, code_cache, direct, ways
 from ramole_core.kernels.all import ROUNDING, compile_kernels, parts_of
+from ramole_core.kernels.call_args import TILES, WORDS, take, words_at
 from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, TILE, activate
 from ramole_core.kernels.half_dots import MULTIPLIES
-from ramole_core.kernels.matrix_unit import MATRIX
+from ramole_core.kernels.matrix_unit import MATRIX, keep_layout, lay_out, layouts
 from ramole_core.kernels.narrow import NARROW
 from ramole_core.kernels.narrow_grid import NARROW_TO_GRID
 from ramole_core.kernels.outputs import MIN_COPIED_ROWS
 from ramole_core.kernels.product import span_of
+from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.vectors import LANES, paired
 from ramole_core.kernels.weight import way_here
 from ramole_core.kernels.widen import PAIR, widened
@@ -194,6 +196,31 @@ if LANES == 8:
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def _configure(address):
+    words = words_at(address)
+    if take(address) < words[TILES]:
+        if words[3]:
+            lay_out(words[2])
+        else:
+            keep_layout(words[2])
+
+
+@pytest.mark.skipif(not MATRIX, reason="this CPU has no matrix unit")
+def test_the_tiles_of_another_library_stay_configured(threads):
+    """Instructions of llama.cpp, which configures each thread once, were illegal after ours."""
+    configure, words = Kernel(_configure), np.zeros(WORDS, np.int64)
+    before, after = layouts()[9].copy(), np.zeros(64, np.uint8)
+    words[2], words[3] = before.ctypes.data, 1
+    configure.run(words, 1)
+    Product("int4", 67, 192, bias=False, half=True, way=ways.TILES).run(range(40))
+    words[2], words[3] = after.ctypes.data, 0
+    configure.run(words, 1)
+    assert after.tolist() == before.tolist()
+    before[:] = 0
+    words[2], words[3] = before.ctypes.data, 1
+    configure.run(words, 1)
 
 
 @pytest.mark.parametrize("kind", [HALVES, "nf4", "int4"], ids=str)

@@ -17,9 +17,10 @@ from ramole_core.kernels.matrix_unit import (
     add_half,
     add_one,
     add_two,
+    keep_layout,
     lay_out,
     layouts,
-    release,
+    restore_layout,
     round_rows,
     store_one,
     store_two,
@@ -216,6 +217,8 @@ def _multiply(pointer):
     streams = coded and m <= 2 * SIDE
     size = PART * DEPTHS * SIDE * LINE if streams else -(-i // DEPTH) * STEP
     room = np.empty(size + 4 * SQUARE + LINE, np.uint8)
+    layout = np.empty(LINE, np.uint8)
+    keep_layout(layout.ctypes.data)
     if i % DEPTH:
         room[:] = 0  # the last depth is not filled
     most = -(-m // SIDE) * SIDE
@@ -246,7 +249,7 @@ def _multiply(pointer):
                 _write(words, first, sums, zeros)
             else:
                 write(words, first, count, sums)
-    release()
+    restore_layout(layout.ctypes.data)
 
 
 MULTIPLY_IN_UNIT = Kernel(_multiply)

@@ -15,7 +15,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from ramole_core.kernels.compiled import instructions
+from ramole_core.kernels.call_args import bytes_at
+from ramole_core.kernels.compiled import instructions, kernel
 from ramole_core.kernels.vectors import (
     LANES,
     Bfloat,
@@ -85,7 +86,19 @@ def lay_out(context, layout):
 
 
 @instructions
-def release(context):
+def keep_layout(context, layout):
+    """Write the configuration of this thread's tiles to an address; of 64 bytes, all zero where
+    there is none."""
+
+    def build(context, builder, signature, args):
+        _call(builder, "sttilecfg", builder.inttoptr(args[0], ADDRESS))
+        return context.get_dummy_value()
+
+    return types.void(types.int64), build
+
+
+@instructions
+def _release(context):
     """Release the unit's tiles: other code expects them empty."""
 
     def build(context, builder, signature, args):
@@ -93,6 +106,16 @@ def release(context):
         return context.get_dummy_value()
 
     return types.void(), build
+
+
+@kernel()
+def restore_layout(layout):
+    """Configure the tiles as `keep_layout` found them: another library may have configured this
+    thread's once for all its calls, as llama.cpp does."""
+    if bytes_at(layout, 1, 1)[0, 0]:
+        lay_out(layout)
+    else:
+        _release()
 
 
 @instructions
