@@ -577,7 +577,7 @@ def test_doctor_says_how_this_cpu_multiplies(home: Path, capsys, monkeypatch):
     assert main(["doctor", "--json"]) == 0
     checks = json.loads(capsys.readouterr().out)["checks"]
     (said,) = [one["says"] for one in checks if one["name"] == "products"]
-    assert re.fullmatch(r"by .+ ms a token \(quantization none\), .+ [\d,]+ tokens a second", said)
+    assert re.fullmatch(r"by .+ ms a token \(quantization none\), .+ [\d,]+ steps a second", said)
     monkeypatch.setenv("RAMOLE_DTYPE", "float32")
     assert main(["doctor", "--json"]) == 0
     checks = json.loads(capsys.readouterr().out)["checks"]

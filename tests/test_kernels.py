@@ -90,6 +90,11 @@ def test_no_other_row_and_no_thread_changes_a_bit_of_a_product(kind, threads):
     check_bits(kind)
 
 
+@pytest.mark.parametrize("kind", [HALVES, "nf4", "int4"], ids=str)
+def test_no_rows_give_no_rows(kind):
+    assert Product(kind, 67, 192, bias=True, half=True).run([]).shape == (0, 67)
+
+
 def test_the_number_of_threads_changes_no_bit():
     product, found = Product("nf4", 203, 64, bias=True), []
     before = torch.get_num_threads()

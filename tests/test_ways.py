@@ -26,11 +26,22 @@ def test_the_fastest_way_is_taken_and_kept(folder):
     assert [file.read_text() for file in folder.iterdir()] == [VECTORS]
 
 
-def test_what_is_no_way_of_this_cpu_is_measured_again(folder, monkeypatch):
-    assert pick_way({DOTS: 1.0, VECTORS: 2.0}.__getitem__) == DOTS
+@pytest.mark.parametrize("first", [DOTS, VECTORS])
+def test_a_choice_between_others_is_made_again(first, folder, monkeypatch):
+    """As on a CPU whose matrix unit a container does not give, beside one that gets it."""
+    pick_way(lambda way: float(way != first))
     monkeypatch.setattr(ways, "MATRIX", True)
     assert ways_here() == (TILES, VECTORS)
     assert pick_way({TILES: 1.0, VECTORS: 2.0}.__getitem__) == TILES
+    monkeypatch.setattr(ways, "MATRIX", False)
+    assert pick_way(never) == first
+
+
+def test_a_file_that_names_no_way_is_none(folder):
+    pick_way({DOTS: 2.0, VECTORS: 1.0}.__getitem__)
+    (file,) = folder.iterdir()
+    file.write_text("another")
+    assert pick_way(never) == DOTS
 
 
 def test_of_two_processes_that_measure_at_once_the_first_one_decides(folder):

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from ramole_core.kernels.ways import DOTS, TILES, VECTORS
 
 COSTS: Mapping[str, Mapping[int, float]] = {
-    TILES: {1: 1.02, 3: 1.06, 7: 1.15},
+    TILES: {1: 1.1, 3: 1.21, 7: 1.41},
     DOTS: {1: 1.1, 3: 1.32},
-    VECTORS: {1: 1.3, 3: 1.8},
+    VECTORS: {1: 1.15, 3: 1.64},
 }
 """By the way of products: the draft tokens that a step may have, since steps of one size are
 recorded once, and how long it takes, over one without (LOG)."""

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ramole_core.kernels.call_args import TILES, WORDS, floats, halves, take, words_at
+from ramole_core.kernels.call_args import OWN, TILES, WORDS, floats, halves, take, words_at
 from ramole_core.kernels.compiled import kernel, put, wide
 from ramole_core.kernels.team import Kernel
+from ramole_core.kernels.threads import thread_count
 
 ADD, MULTIPLY, NEGATE, COPY = range(4)
 DIMS = 4
@@ -104,4 +105,5 @@ def words_of(kind: int, out: Tensor, a: Tensor, b: Tensor | None = None) -> np.n
         words[first + less : first + DIMS] = wide.stride()
     words[ROWS] = max(1, MANY // shape[3])
     words[TILES] = -(-shape[0] * shape[1] * shape[2] // words[ROWS])
+    words[OWN] = -(-words[TILES] // thread_count())
     return np.array(words, np.int64)

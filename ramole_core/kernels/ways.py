@@ -9,6 +9,8 @@ processes agree. Some CPUs have dots of bfloat16 that are slower than widening b
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from llvmlite.binding import get_host_cpu_name
 
@@ -33,19 +35,24 @@ def ways_here() -> tuple[str, ...]:
 
 
 def pick_way(seconds_of: Callable[[str], float]) -> str:
-    """The way that was kept, or the fastest by `seconds_of`, which is kept then."""
+    """The way that was kept for a choice between these, or the fastest by `seconds_of`, which is
+    kept then; the first where it cannot be."""
     ways = ways_here()
     if len(ways) == 1 or not CACHE:
         return ways[0]
-    file = FOLDER / f"way-{get_host_cpu_name()}"
+    file = FOLDER / f"way-{get_host_cpu_name()}-{'-'.join(ways)}"
     with suppress(OSError):
+        if not file.is_file():
+            _keep(min(ways, key=seconds_of), file)
         if (kept := file.read_text()) in ways:
             return kept
-    found = min(ways, key=seconds_of)
-    with suppress(OSError):
-        if file.is_file() and (kept := file.read_text()) in ways:
-            return kept  # another process was first
-        new = file.with_name(f"{file.name}-{os.getpid()}")
-        new.write_text(found)
-        new.replace(file)
-    return found
+    return ways[0]
+
+
+def _keep(way: str, file: Path) -> None:
+    """Write the file as a whole, unless another process was first."""
+    with NamedTemporaryFile("w", dir=file.parent) as new:
+        new.write(way)
+        new.flush()
+        with suppress(FileExistsError):
+            os.link(new.name, file)

@@ -3,9 +3,10 @@
 Inputs in bfloat16 go one of three ways (`ways`), float32 is summed in float32 vectors (`product`).
 """
 
+import threading
 import time
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -137,6 +138,8 @@ class Weight:
             raise ValueError(f"x has {given.x.shape[1]} numbers a row, {self.i} were expected")
         dtype, n = given.x.dtype, len(given.x)
         y = torch.empty(n, self.o, dtype=dtype)
+        if not n:
+            return y.view(*given.shape[:-1], self.o)
         words, half = self._words, dtype == torch.bfloat16
         rounds = half and self._kind in (HALVES, CODES, GRID)
         way = way or way_here() if rounds else VECTORS
@@ -155,10 +158,18 @@ class Weight:
         return y.view(*given.shape[:-1], self.o)
 
 
-@cache
+_WAY: list[str] = []
+_PICKING = threading.Lock()
+
+
 def way_here() -> str:
-    """The way of this CPU's products of bfloat16 inputs."""
-    return pick_way(_seconds_of)
+    """The way of this CPU's products of bfloat16 inputs; of two threads that ask first one
+    measures."""
+    if not _WAY:
+        with _PICKING:
+            if not _WAY:
+                _WAY.append(pick_way(_seconds_of))
+    return _WAY[0]
 
 
 def _seconds_of(way: str) -> float:
