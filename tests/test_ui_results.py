@@ -575,8 +575,8 @@ def test_a_part_measured_on_another_machine_says_so(folder):
 
 def test_another_cpu_has_its_own_table_and_half_a_sentence(folder):
     assert rates(folder) == (
-        "Three adapters mixed (int4) make, alone and for 32 requests at once, on 2 cores of "
-        "imagined as well 140 and 450 (llama.cpp's bare base: 250 and 560) tokens a second."
+        "Tokens a second of three adapters mixed (int4), alone and for 32 requests at once: "
+        "2 cores of imagined as well 140 and 450 (llama.cpp, bare: 250 and 560)."
     )
     assert "in 4 bits, on 2 cores of imagined as well" in everything(folder)
     (folder / "speed_amx.json").unlink()

@@ -117,8 +117,8 @@ def rates(folder: Path) -> str:
     if not found:
         return ""
     return (
-        "Three adapters mixed (int4) make, alone and for 32 requests at once, "
-        f"{'; '.join(found)} tokens a second."
+        "Tokens a second of three adapters mixed (int4), alone and for 32 requests at once: "
+        f"{'; '.join(found)}."
     )
 
 
@@ -131,15 +131,13 @@ def _beside(raw: Raw) -> str:
     ours, theirs = rows.get("ramole_k3_int4", []), rows.get("llama_cpp", [])
     if min(len(ours), len(theirs)) < 3:
         return ""
-    return (
-        f"on {_cores(raw)} {ours[0]} and {ours[2]} (llama.cpp's bare base: {theirs[0]} and "
-        f"{theirs[2]})"
-    )
+    return f"{_cores(raw)} {ours[0]} and {ours[2]} (llama.cpp, bare: {theirs[0]} and {theirs[2]})"
 
 
 def _cores(raw: Raw) -> str:
     machine = at(raw, "parts", "llama_cpp", "machine")
-    return f"{text(machine.get('cores'))} cores of {text(machine.get('cpu')) or 'a CPU'}"
+    cpu = text(machine.get("cpu")).replace("(R)", "").removesuffix(" Processor")
+    return f"{text(machine.get('cores'))} cores of {cpu or 'a CPU'}"
 
 
 def blocks(folder: Path) -> list[Block]:
