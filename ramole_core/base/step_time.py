@@ -1,20 +1,39 @@
-"""How long the products of one token take on this CPU: what bounds the tokens a second of one
+"""How long the products of one token take on this CPU: what bounds the steps a second of one
 answer."""
 
 import time
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
-from ramole_core.base.model import PACKED
+from ramole_core.base.model import PACKED, pick_device, pick_dtype, pick_quantization
 from ramole_core.base.packed import fits
+from ramole_core.base.shapes import read_shapes
 from ramole_core.kernels.threads import kernels_alone
-from ramole_core.kernels.weight import Input, Weight
+from ramole_core.kernels.ways import NAMES
+from ramole_core.kernels.weight import Input, Weight, way_here
+from ramole_core.settings import Settings
 
 COLD_BYTES = 2**25
 """Of weights of one size that are read in turn: more than a core's cache holds."""
 PASSES = 4
+
+
+def speed_of_products(settings: Settings, folder: Path) -> str:
+    """How this CPU multiplies, and what that allows of the base in `folder`; empty where the
+    products are a GPU's, or of float32."""
+    device = pick_device(settings.device)
+    if device.type != "cpu" or pick_dtype(settings.dtype) != torch.bfloat16:
+        return ""
+    kind = pick_quantization(settings.quantization, device=device, folder=folder)
+    shapes = read_shapes(folder).items()  # of a mixture's experts a token needs a few
+    seconds = seconds_of_products({p: size for p, size in shapes if ".experts." not in p}, kind)
+    return (
+        f"by {NAMES[way_here()]}; those of the layers take {seconds * 1e3:.2g} ms a token "
+        f"(quantization {kind}), so one answer takes fewer than {1 / seconds:,.0f} steps a second"
+    )
 
 
 @torch.inference_mode()

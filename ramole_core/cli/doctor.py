@@ -209,6 +209,7 @@ def _device(settings: Settings) -> Iterator[Check]:
 def _base_model(settings: Settings) -> Iterator[Check]:
     from ramole_core.base.fetch import find_base
     from ramole_core.base.shapes import read_shapes
+    from ramole_core.base.step_time import speed_of_products
 
     folder = find_base(settings.base_model, data_dir=settings.data_dir)
     if folder is None:
@@ -218,31 +219,8 @@ def _base_model(settings: Settings) -> Iterator[Check]:
         yield Check("base model", "ok", f"{len(read_shapes(folder))} linear layers in {folder}")
         yield _chat_template(settings, folder)
         yield _served(settings, folder)
-        yield from _products(settings, folder)
-
-
-def _products(settings: Settings, folder: Path) -> Iterator[Check]:
-    """How this CPU multiplies, and what that allows."""
-    import torch
-
-    from ramole_core.base.model import pick_device, pick_dtype, pick_quantization
-    from ramole_core.base.shapes import read_shapes
-    from ramole_core.base.step_time import seconds_of_products
-    from ramole_core.kernels.ways import NAMES
-    from ramole_core.kernels.weight import way_here
-
-    device = pick_device(settings.device)
-    if device.type != "cpu" or pick_dtype(settings.dtype) != torch.bfloat16:
-        return
-    kind = pick_quantization(settings.quantization, device=device, folder=folder)
-    shapes = read_shapes(folder).items()  # of a mixture's experts a token needs a few
-    seconds = seconds_of_products({p: size for p, size in shapes if ".experts." not in p}, kind)
-    yield Check(
-        "products",
-        "ok",
-        f"by {NAMES[way_here()]}; those of the layers take {seconds * 1e3:.2g} ms a token "
-        f"(quantization {kind}), so one answer takes fewer than {1 / seconds:,.0f} steps a second",
-    )
+        if says := speed_of_products(settings, folder):
+            yield Check("products", "ok", says)
 
 
 def _served(settings: Settings, folder: Path) -> Check:
