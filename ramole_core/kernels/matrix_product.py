@@ -173,13 +173,13 @@ def _add_half(words, left, half, block, blocks):
     steps = DEPTHS * blocks
     if words[M] > SIDE:
         if half:
-            ADD_TWO_TO_SECOND(left, SIDE * LINE, LINE, steps, right, last, row)
+            ADD_TWO_TO_SECOND(left, 0, SIDE * LINE, LINE, steps, right, last, row)
         else:
-            ADD_TWO_TO_FIRST(left, SIDE * LINE, LINE, steps, right, last, row)
+            ADD_TWO_TO_FIRST(left, 0, SIDE * LINE, LINE, steps, right, last, row)
     elif half:
-        ADD_TO_SECOND(left, SIDE * LINE, LINE, steps, right, last, row)
+        ADD_TO_SECOND(left, 0, SIDE * LINE, LINE, steps, right, last, row)
     else:
-        ADD_TO_FIRST(left, SIDE * LINE, LINE, steps, right, last, row)
+        ADD_TO_FIRST(left, 0, SIDE * LINE, LINE, steps, right, last, row)
 
 
 @kernel()

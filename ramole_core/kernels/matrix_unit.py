@@ -131,8 +131,8 @@ def zero_sums(context):
     return types.void(), build
 
 
-def _add_of(rights: int) -> Callable[..., int]:
-    """Build the sums' step over some depths of two left tiles and one or two right ones."""
+def _add_of(rights: int, lefts: tuple[int, ...] = (0, 1)) -> Callable[..., int]:
+    """Build the sums' step over some depths of the left tiles `lefts` and one or two right ones."""
 
     @instructions
     def add(context, left, left_next, left_step, left_row, steps, right, last, last_row):
@@ -154,12 +154,12 @@ def _add_of(rights: int) -> Callable[..., int]:
 
             def add(at, _):
                 here = moved(builder, left, at, left_step)
-                for a in (0, 1):
+                for a in lefts:
                     load_tile(LEFT + a, here, left_row)
                     here = builder.add(here, left_next)
                 for b, (address, row) in enumerate(tiles):
                     load_tile(first + b, moved(builder, address, at, row, SIDE), row)
-                for a in (0, 1):
+                for a in lefts:
                     for b in range(rights):
                         numbers = (SUMS[a] + 2 - rights + b, LEFT + a, first + b)
                         _call(builder, "tdpbf16ps", *map(_tile, numbers))
@@ -174,42 +174,8 @@ def _add_of(rights: int) -> Callable[..., int]:
 
 
 add_one, add_two = _add_of(1), _add_of(2)
-
-
-def _add_half_of(rights: int, a: int) -> Callable[..., int]:
-    """Build the sums' step over some depths of left tile a alone."""
-
-    @instructions
-    def add(context, left, left_step, left_row, steps, right, last, last_row):
-        """`_add_of` of one left tile."""
-
-        def build(context, builder, signature, args):
-            left, left_step, left_row, steps, right, last, last_row = args
-            tiles = [(right, word(4 * SIDE)), (last, last_row)][2 - rights :]
-            first = RIGHT + 2 - rights
-
-            def load_tile(tile: int, address, row) -> None:
-                place = builder.inttoptr(address, ADDRESS)
-                _call(builder, "tileloadd64", _tile(tile), place, row)
-
-            def add(at, _):
-                load_tile(LEFT + a, moved(builder, left, at, left_step), left_row)
-                for b, (address, row) in enumerate(tiles):
-                    load_tile(first + b, moved(builder, address, at, row, SIDE), row)
-                for b in range(rights):
-                    numbers = (SUMS[a] + 2 - rights + b, LEFT + a, first + b)
-                    _call(builder, "tdpbf16ps", *map(_tile, numbers))
-                return []
-
-            accumulate(builder, steps, 1, [], add)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 7), build
-
-    return add
-
-
-add_half = [[_add_half_of(rights, a) for a in (0, 1)] for rights in (1, 2)]
+add_half = [[_add_of(rights, (a,)) for a in (0, 1)] for rights in (1, 2)]
+"""By right tiles, and of the first or the second left tile alone."""
 
 
 def _store_of(rights: int) -> Callable[..., int]:
