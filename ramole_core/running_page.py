@@ -10,7 +10,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ramole_core.pool.lock import is_locked
+from ramole_core.pool.disk import is_locked
 from ramole_core.whole_file import replacing
 
 FILE = "page.json"

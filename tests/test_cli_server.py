@@ -11,7 +11,7 @@ from threading import Thread
 import pytest
 
 from ramole_core.cli import main
-from ramole_core.pool.lock import WriterLock
+from ramole_core.pool.disk import WriterLock
 from ramole_core.running_page import FILE, RunningPage, announce_page, find_page, withdraw_page
 from tests.pool_fakes import write_adapter, write_sample, zipped
 from tests.serving import fake

@@ -29,7 +29,7 @@ from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import ModuleRouter, Router, load_trained, random_router
 from ramole_core.composition.router import read_router
 from ramole_core.methods import find_row
-from ramole_core.pool.shelf import read_samples
+from ramole_core.pool.uploads import read_samples
 from ramole_core.settings import load_settings
 from ramole_core.training.loss import row_losses
 from ramole_core.training.mixed_model import MixedModel

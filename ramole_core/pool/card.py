@@ -28,24 +28,6 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Facts of an adapter's weights and configuration, found by `inspect_folder`."""
-
-    ranks: dict[str, int]
-    """Rank by base module path, from the tensors' shapes."""
-    scales: dict[str, float]
-    """alpha/r (or alpha/sqrt(r)) by base module path."""
-    dtype: str
-    """Of the weights: F32, F16, BF16, or several joined by `+`."""
-    parameters: int
-    base_model: str | None
-    """The configuration's word; tensor names and shapes decide what fits."""
-    notes: tuple[str, ...]
-    fits: str
-    """Fingerprint of the base's linear layers that the shapes were checked against."""
-
-
-@dataclass(frozen=True)
 class AdapterCard:
     """One adapter of the pool."""
 

@@ -1,11 +1,13 @@
-"""Translate OSError into AdapterRefused; callers undo what they began."""
+"""The data folder's disk: its errors as sentences, and the lock of the one that writes there."""
 
 import errno
+import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ramole_core.errors import AdapterRefused, RamoleError
+from ramole_core.errors import AdapterRefused, Busy, RamoleError
 
 _FULL = ("is full", "free some space, by removing adapters for instance, and try again")
 _CLOSED = ("cannot be used", "let the program read and write there, or set RAMOLE_DATA_DIR")
@@ -46,3 +48,49 @@ def usable_folder(folder: Path) -> Iterator[None]:
             f"The data folder {folder} cannot be used ({error.strerror or error}); set "
             "RAMOLE_DATA_DIR to a folder that the program may write to."
         ) from error
+
+
+class WriterLock:
+    """A lock of a data folder from construction to `close()`; raises Busy when another process has
+    it. It is on the folder itself, so that no file is left behind; the kernel drops it when the
+    process ends, however it ends."""
+
+    def __init__(self, folder: Path):
+        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = _holder(os.fstat(self._descriptor))
+            self.close()
+            raise Busy(
+                f"The data folder {folder} is in use by {holder}; stop it, or set RAMOLE_DATA_DIR "
+                "to another folder."
+            ) from None
+
+    def close(self) -> None:
+        """Release the lock; call it once."""
+        os.close(self._descriptor)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the lock of the folder."""
+    try:
+        WriterLock(folder).close()
+    except Busy:
+        return True
+    return False
+
+
+def _holder(status: os.stat_result) -> str:
+    """`process 123`, from Linux's table of locks; `another process` elsewhere."""
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        rows = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        rows = []
+    for row in rows:
+        words = row.split()
+        if device in words and "FLOCK" in words and "->" not in words:
+            pid = words[4]
+            return "this very process" if pid == str(os.getpid()) else f"process {pid}"
+    return "another process"

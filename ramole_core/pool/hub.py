@@ -11,9 +11,8 @@ from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Limits
 from ramole_core.pool.config import CONFIG
 from ramole_core.pool.disk import DISK_ERRORS
-from ramole_core.pool.files import PICKLES, USED, too_large
+from ramole_core.pool.files import PICKLES, USED, Found, too_large
 from ramole_core.pool.inspection import WEIGHTS
-from ramole_core.pool.sources import Found
 
 PREFIX = "hf:"
 _NAME = re.compile(r"hf:(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(@(?P<revision>[\w./-]{1,96}))?", re.A)
@@ -82,8 +81,7 @@ def copy_hub(source: str, into: Path, *, limits: Limits, use_token: bool) -> Fou
         ) from None
     finally:
         shutil.rmtree(fetched, ignore_errors=True)
-    notes = [f"From the Hub: {repo} at {info.sha}."]
-    return Found(repo.rpartition("/")[2], notes)
+    return repo.rpartition("/")[2], [f"From the Hub: {repo} at {info.sha}."]
 
 
 def choose_files(repo: str, sizes: Mapping[str, int], limits: Limits) -> list[str]:

@@ -8,16 +8,17 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
 from ramole_core.errors import AdapterRefused
-from ramole_core.pool.card import AdapterCard, Facts, Limits
+from ramole_core.pool.card import AdapterCard, Limits
 from ramole_core.pool.config import CONFIG
 from ramole_core.pool.examples_and_readme import EXAMPLES, README, parse_examples, parse_readme
-from ramole_core.pool.inspection import WEIGHTS, Shapes, inspect_folder
+from ramole_core.pool.inspection import WEIGHTS, Facts, Shapes, inspect_folder
 from ramole_core.whole_file import replacing
 
 MANIFEST = "manifest.json"
@@ -39,7 +40,8 @@ def write_manifest(
 
     `shapes`: (i, o) of the base's linear layers. Raises AdapterRefused if the pool would refuse it.
     """
-    facts = inspect_folder(folder, shapes=shapes, limits=limits or Limits())
+    facts, found = inspect_folder(folder, shapes=shapes, limits=limits or Limits())
+    notes = [*found, *notes]
     return record(folder, facts, name=name, owner=owner, notes=notes, added=added)
 
 
@@ -62,22 +64,31 @@ def record(
         "name": name,
         "owner": owner,
         "added": added or datetime.now(UTC).isoformat(timespec="seconds"),
-        "files": {
-            file: {"sha256": file_sha256(folder / file), "bytes": (folder / file).stat().st_size}
-            for file in _FILES
-            if (folder / file).exists()
-        },
-        "modules": {path: [rank, facts.scales[path]] for path, rank in facts.ranks.items()},
-        "dtype": facts.dtype,
-        "parameters": facts.parameters,
-        "base_model": facts.base_model,
+        "files": {},
+        **facts,
         "licence": licence,
         "description": description,
-        "notes": [*facts.notes, *notes],
+        "notes": [*notes],
         "example_notes": [*example_notes],
-        "fits": facts.fits,
     }
-    write_json(folder / MANIFEST, manifest)
+    return _write(folder, manifest)
+
+
+def renew(folder: Path, earlier: Path, *, example_notes: Sequence[str]) -> AdapterCard:
+    """Write the manifest of a folder that differs from an earlier one in its examples."""
+    with _as_written(earlier, sample=False):
+        manifest = _parse(earlier)
+    return _write(folder, {**manifest, "example_notes": [*example_notes]})
+
+
+def _write(folder: Path, manifest: Mapping[str, object]) -> AdapterCard:
+    """Write a manifest, its `files` being those that the folder has now."""
+    files = {
+        file: {"sha256": file_sha256(folder / file), "bytes": (folder / file).stat().st_size}
+        for file in _FILES
+        if (folder / file).exists()
+    }
+    write_json(folder / MANIFEST, {**manifest, "files": files})
     return read_card(folder)
 
 
@@ -87,67 +98,70 @@ def write_json(path: Path, value: object, *, indent: int | None = 1) -> None:
         part.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
 
 
-def read_facts(folder: Path) -> Facts:
-    """The facts that the manifest of `folder` holds; raises AdapterRefused if it is damaged."""
-    card = read_card(folder)
-    notes = read_manifest(folder)["notes"]
-    return Facts(
-        ranks=card.ranks,
-        scales=card.scales,
-        dtype=card.dtype,
-        parameters=card.parameters,
-        base_model=card.base_model,
-        notes=tuple(map(str, notes if isinstance(notes, list) else [])),
-        fits=card.fits,
-    )
-
-
 def file_sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_manifest(folder: Path, *, sample: bool = False) -> dict[str, object]:
-    """The manifest's object; raises AdapterRefused."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        what = f"{MANIFEST} cannot be read ({type(error).__name__})"
-        raise _damaged(folder, what, sample=sample) from None
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        raise _damaged(folder, f"{MANIFEST} is not of schema {SCHEMA}", sample=sample)
-    return manifest
+def recorded_sha256(folder: Path, file: str, *, sample: bool) -> str:
+    """The checksum that a file had when it was added; raises AdapterRefused."""
+    with _as_written(folder, sample=sample):
+        return str(_parse(folder)["files"][file]["sha256"])
 
 
 def read_card(folder: Path, *, sample: bool = False) -> AdapterCard:
     """The card of a folder of the pool. Sizes of all files and the hash of the examples are
     compared with the manifest; raises AdapterRefused if the folder is damaged."""
-    manifest = read_manifest(folder, sample=sample)
+    with _as_written(folder, sample=sample):
+        manifest = _parse(folder)
+        return _card(folder, manifest, _check_files(folder, manifest["files"]), sample=sample)
+
+
+class _Damaged(ValueError):
+    """What is wrong with a folder."""
+
+
+@contextmanager
+def _as_written(folder: Path, *, sample: bool) -> Iterator[None]:
+    """Raise AdapterRefused for what the body finds damaged."""
     try:
-        examples = _check_files(folder, manifest["files"], sample=sample)
-        return _card(folder, manifest, examples, sample=sample)
+        yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"{MANIFEST} is not as it was written ({type(error).__name__}: {error})"
-        raise _damaged(folder, reason, sample=sample) from None
+        what = f"{MANIFEST} is not as it was written ({type(error).__name__}: {error})"
+        what = error if isinstance(error, _Damaged) else what
+        raise AdapterRefused(
+            f"The adapter folder {folder} is damaged and left out: {what}; "
+            f"{mending(folder, sample=sample)}"
+        ) from None
 
 
-def _check_files(folder: Path, files, *, sample: bool) -> list[str]:
-    """Raise AdapterRefused if a file is gone or has another size; returns the examples."""
+def _parse(folder: Path):
+    """The manifest's object; raises ValueError."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise _Damaged(f"{MANIFEST} cannot be read ({type(error).__name__})") from None
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise _Damaged(f"{MANIFEST} is not of schema {SCHEMA}")
+    return manifest
+
+
+def _check_files(folder: Path, files) -> list[str]:
+    """Raise _Damaged if a file is gone or has another size; returns the examples."""
     for name in (WEIGHTS, CONFIG):
         files[name]["sha256"]
     for name, word in files.items():
         try:
             size = os.stat(os.path.join(folder, name)).st_size
         except OSError:
-            raise _damaged(folder, f"{name} is missing", sample=sample) from None
+            raise _Damaged(f"{name} is missing") from None
         if size != word["bytes"]:
-            what = f"{name} has {size} bytes instead of {word['bytes']}"
-            raise _damaged(folder, what, sample=sample)
+            raise _Damaged(f"{name} has {size} bytes instead of {word['bytes']}")
     if EXAMPLES not in files:
         return []
     text = (folder / EXAMPLES).read_bytes()
     if hashlib.sha256(text).hexdigest() != files[EXAMPLES]["sha256"]:
-        raise _damaged(folder, f"{EXAMPLES} was changed", sample=sample)
+        raise _Damaged(f"{EXAMPLES} was changed")
     return parse_examples(text)[0]
 
 
@@ -208,8 +222,3 @@ def mending(folder: Path, *, sample: bool) -> str:
             "start again."
         )
     return "remove the adapter and add it again."
-
-
-def _damaged(folder: Path, what: str, *, sample: bool) -> AdapterRefused:
-    advice = mending(folder, sample=sample)
-    return AdapterRefused(f"The adapter folder {folder} is damaged and left out: {what}; {advice}")

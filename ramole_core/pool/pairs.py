@@ -50,6 +50,10 @@ class Pair:
 Shapes = Mapping[str, tuple[int, int]]
 """(i, o) by module path."""
 PREFIX = "base_model.model."
+PARAMETERS = ("gate_up_proj", "down_proj")
+ROUTER = "router_logits"
+"""Of the base's names (`base/experts.py`, `base/routers.py`)."""
+_INNER = re.compile(r"(\.base_layer)+$")
 _LORA = re.compile(r"(?P<path>.+)\.lora_(?P<half>[AB])(\.(?P<adapter>[^.]+))?\.weight")
 _SHARED = (
     "of the base's embedding or output layer, which all adapters share; train on the linear layers "
@@ -109,11 +113,11 @@ def _pairs_at(
     if experts := experts_at(path, shapes):
         _check_whole(path, halves)
         return list(cut(experts, path, halves, shapes))
-    if router := router_at(path, shapes):
-        _check_fit(router, halves, shapes)
-        return [(router, router_pair(path, halves))]
-    _check_fit(path, halves, shapes)
-    return [(path, Pair(halves["A"], halves["B"]))]
+    module, said = path, ""
+    if (router := f"{path}.{ROUTER}") in shapes:  # which PEFT names by its weight
+        module, said = router, f"{path}.weight"
+    _check_fit(module, halves, shapes)
+    return [(module, Pair(halves["A"], halves["B"], said))]
 
 
 def _split(name: str, shapes: Shapes) -> tuple[str, str, str | None]:
@@ -159,8 +163,7 @@ def _check_fit(path: str, halves: Mapping[str, TensorInfo], shapes: Shapes) -> N
     _check_whole(path, halves)
     A, B = halves["A"], halves["B"]
     i, o = shapes[path]
-    fits = len(A.shape) == len(B.shape) == 2 and A.shape[1] == i and B.shape[0] == o
-    if not fits:
+    if not (len(A.shape) == len(B.shape) == 2 and A.shape[1] == i and B.shape[0] == o):
         raise AdapterRefused(
             f"The tensors of {path} have the shapes A {list(A.shape)} and B {list(B.shape)}; this "
             f"base expects A [r, {i}] and B [{o}, r]: use an adapter trained on this base."
@@ -186,26 +189,10 @@ def _short(name: str) -> str:
     return repr(name if len(name) <= 120 else name[:117] + "...")
 
 
-PARAMETERS = ("gate_up_proj", "down_proj")
-ROUTER = "router_logits"
-"""Of the base's names (`base/experts.py`, `base/routers.py`)."""
-_INNER = re.compile(r"(\.base_layer)+$")
-
-
 def experts_at(path: str, shapes: Shapes) -> str | None:
     """Path of the experts that a tensor of this path changes; None: it changes none."""
     module = _INNER.sub("", path)
     return module if f"{module}.0.{PARAMETERS[0]}" in shapes else None
-
-
-def router_at(path: str, shapes: Shapes) -> str | None:
-    """Path of the linear layer of the router at this path; None: there is none."""
-    return f"{path}.{ROUTER}" if f"{path}.{ROUTER}" in shapes else None
-
-
-def router_pair(path: str, halves: Mapping[str, TensorInfo]) -> Pair:
-    """The pair of a router, which PEFT names by its weight."""
-    return Pair(halves["A"], halves["B"], said=f"{path}.weight")
 
 
 def cut(

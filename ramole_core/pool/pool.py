@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING
 
 from ramole_core.errors import AdapterRefused, RamoleError
 from ramole_core.pool.card import AdapterCard, Limits
-from ramole_core.pool.disk import refused_by_disk, usable_folder
+from ramole_core.pool.disk import WriterLock, refused_by_disk, usable_folder
 from ramole_core.pool.examples_and_readme import EXAMPLES, check_examples, write_examples
 from ramole_core.pool.inspection import fingerprint, inspect_folder, other_base, read_pairs
-from ramole_core.pool.intake import stage_source
-from ramole_core.pool.lock import WriterLock
-from ramole_core.pool.manifest import MANIFEST, read_facts, record
+from ramole_core.pool.manifest import MANIFEST, record, renew
 from ramole_core.pool.names import clean_name, free_name, near_names
-from ramole_core.pool.shelf import read_samples, read_uploads, without
-from ramole_core.pool.sources import Source
-from ramole_core.pool.store import Aside, Store, link_file
-from ramole_core.pool.uploads import Uploads
+from ramole_core.pool.sources import Source, stage_source
+from ramole_core.pool.store import Store, link_file
+from ramole_core.pool.uploads import Aside, Uploads, read_samples, without
 
 if TYPE_CHECKING:
     from ramole_core.pool.tensors import AdapterTensors
@@ -61,6 +58,8 @@ class Pool(AbstractContextManager["Pool"]):
         self._shapes = shapes
         self._change = threading.RLock()
         self._store = Store(data_dir)
+        self._uploads = Uploads(self._store)
+        self.listeners = self._uploads.listeners
         self._writer: WriterLock | None = None
         self._samples, problems = read_samples(adapters_dir)
         with usable_folder(data_dir):
@@ -68,9 +67,7 @@ class Pool(AbstractContextManager["Pool"]):
                 data_dir.mkdir(parents=True, exist_ok=True)
                 self._writer = WriterLock(data_dir)
                 self.problems += self._store.sweep()
-            cards, more = read_uploads(self._store)
-        self._uploads = Uploads(self._store, cards)
-        self.listeners = self._uploads.listeners
+            more = self._uploads.read()
         self.problems += problems + more
 
     def close(self) -> None:
@@ -146,8 +143,8 @@ class Pool(AbstractContextManager["Pool"]):
                 limits=self.limits,
                 use_token=login and owner is None,
             )
-            facts = inspect_folder(stage, shapes=self._shapes(), limits=self.limits)
-            notes = [*staged.notes, *other_base(facts.base_model, self._base_name)]
+            facts, notes = inspect_folder(stage, shapes=self._shapes(), limits=self.limits)
+            notes += [*staged.notes, *other_base(facts["base_model"], self._base_name)]
             if name is not None and wanted != name:
                 notes.append(f"The name {name[:80]!r} was written as {wanted!r}.")
             recorded = partial(
@@ -216,14 +213,7 @@ class Pool(AbstractContextManager["Pool"]):
                     if file.name not in (EXAMPLES, MANIFEST):
                         link_file(file, stage / file.name)
                 write_examples(stage, kept)
-                card = record(
-                    stage,
-                    read_facts(old.folder),
-                    name=name,
-                    owner=owner,
-                    example_notes=notes,
-                    added=old.added,
-                )
+                card = renew(stage, old.folder, example_notes=notes)
                 return self._uploads.publish(stage, card, earlier=old)
 
     def leave_out_unfit(self) -> list[AdapterCard]:

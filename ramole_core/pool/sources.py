@@ -1,31 +1,79 @@
-"""Copy an adapter from its source: a folder, a zip, files dropped together."""
+"""Stage an adapter from its source: a folder, a zip, files dropped together, or the Hub."""
 
+import hashlib
 import os
 import stat
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Limits
 from ramole_core.pool.config import CONFIG
-from ramole_core.pool.files import PICKLES, USED, choose, copy_stream, pickled
+from ramole_core.pool.examples_and_readme import (
+    README,
+    check_examples,
+    parse_readme,
+    read_examples,
+    write_examples,
+)
+from ramole_core.pool.files import PICKLES, USED, Found, copy_chosen, copy_zip, pickled
+from ramole_core.pool.hub import PREFIX, copy_hub
 from ramole_core.pool.inspection import WEIGHTS
-from ramole_core.pool.unzip import copy_zip
+from ramole_core.pool.names import clean_name
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-"""A folder, a .zip, or the files dropped together."""
+"""A folder, a .zip, the files dropped together, or hf:owner/name."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """The contents of a source."""
+class Staged:
+    """An adapter's files, copied but not yet checked."""
 
-    name: str | None
-    """The name that the source suggests."""
-    notes: list[str] = field(default_factory=list)
+    name: str
+    """Cleaned; from the source if it has one, else from the weights' hash."""
+    notes: list[str]
+    example_notes: list[str]
+
+
+def stage_source(
+    source: Source,
+    into: Path,
+    *,
+    examples: Sequence[str] | None,
+    limits: Limits,
+    use_token: bool,
+) -> Staged:
+    """Copy `source` into the empty folder `into`; raises AdapterRefused.
+
+    `examples` take the place of those that came with the files. `use_token`: whether the
+    operator's Hub login may be used.
+    """
+    kept, example_notes = ([], []) if examples is None else check_examples(examples)
+    if isinstance(source, str | os.PathLike) and str(source).startswith(PREFIX):
+        suggested, notes = copy_hub(str(source), into, limits=limits, use_token=use_token)
+    else:
+        suggested, notes = copy_source(source, into, limits=limits)
+    if (readme := into / README).exists():
+        licence, description, problems = parse_readme(readme.read_bytes())
+        notes = [*notes, *problems]
+        if problems:
+            readme.unlink()
+    came, problems = read_examples(into)
+    if examples is None:
+        kept, example_notes = came, problems
+    write_examples(into, kept)
+    return Staged(_name(suggested, into), notes, example_notes)
+
+
+def _name(suggested: str | None, folder: Path) -> str:
+    try:
+        return clean_name((suggested or "").lstrip("_"))
+    except AdapterRefused:
+        with open(folder / WEIGHTS, "rb") as file:
+            return "adapter-" + hashlib.file_digest(file, "sha256").hexdigest()[:8]
 
 
 def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
@@ -37,7 +85,7 @@ def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
             )
         paths = [Path(path) for path in source]
         if len(paths) > 1:
-            return Found(None, _copy(files_dropped(paths), into, limits=limits))
+            return None, copy_chosen(files_dropped(paths), open_plain, into, limits=limits)
         source = paths[0]
     path = Path(source)
     if not path.exists():
@@ -47,11 +95,13 @@ def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
         )
     if path.is_dir():
         name, files = files_of_folder(path)
-        return Found(name, _copy(files, into, limits=limits))
+        return name, copy_chosen(files, open_plain, into, limits=limits)
     if path.suffix.lower() in PICKLES:
         raise pickled([path.name])
-    if zipfile.is_zipfile(path) or _begins_as_zip(path):
-        return Found(path.stem, copy_zip(path, into, limits=limits))
+    with open(path, "rb") as file:
+        begins_as_zip = file.read(4) == b"PK\x03\x04"  # its end may be missing
+    if begins_as_zip or zipfile.is_zipfile(path):
+        return path.stem, copy_zip(path, into, limits=limits)
     if path.name in USED:
         other = CONFIG if path.name == WEIGHTS else WEIGHTS
         raise AdapterRefused(
@@ -63,26 +113,13 @@ def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
     )
 
 
-def _begins_as_zip(path: Path) -> bool:
-    """Whether it is a zip whose end may be missing."""
-    with open(path, "rb") as file:
-        return file.read(4) == b"PK\x03\x04"
-
-
 def files_of_folder(folder: Path) -> tuple[str, dict[str, Path]]:
     """An adapter's name and its files by name: the folder's, or those of the only folder in it."""
-    entries = _list(folder)
     name = folder.resolve().name
-    if WEIGHTS not in entries:
-        folders = [path for path in entries.values() if path.is_dir()]
-        inner = [path for path in folders if (path / WEIGHTS).exists()]
-        if len(inner) == 1 and len(folders) == 1:
-            entries, name = _list(inner[0]), inner[0].name
-    return name, {name: path for name, path in entries.items() if not path.is_dir()}
-
-
-def _list(folder: Path) -> dict[str, Path]:
-    return {path.name: path for path in folder.iterdir()}
+    folders = [path for path in folder.iterdir() if path.is_dir()]
+    if len(folders) == 1 and not (folder / WEIGHTS).exists() and (folders[0] / WEIGHTS).exists():
+        folder, name = folders[0], folders[0].name
+    return name, {path.name: path for path in folder.iterdir() if not path.is_dir()}
 
 
 def files_dropped(paths: Sequence[Path]) -> dict[str, Path]:
@@ -100,15 +137,6 @@ def files_dropped(paths: Sequence[Path]) -> dict[str, Path]:
             )
         files[path.name] = path
     return files
-
-
-def _copy(files: dict[str, Path], into: Path, *, limits: Limits) -> list[str]:
-    used, notes = choose(files)
-    left = limits.bytes
-    for name in used:
-        with open_plain(files[name]) as file:
-            left -= copy_stream(file.read, into / name, left=left, limits=limits)
-    return notes
 
 
 def open_plain(path: Path) -> BinaryIO:

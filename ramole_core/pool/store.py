@@ -11,11 +11,9 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from ramole_core.errors import AdapterRefused
-from ramole_core.pool.card import AdapterCard
 from ramole_core.pool.names import owner_folder
 
 _EARLIER = ".old"
@@ -100,10 +98,24 @@ class Store:
         _settle(target.parent)
         return gone
 
-    def show(self, hidden: Path, target: Path) -> None:
-        """Restore a hidden upload as `target`, where there is none."""
+    @contextmanager
+    def show(self, hidden: Path, target: Path) -> Iterator[None]:
+        """Restore a hidden upload as `target`; hidden again if the body raises. Raises
+        AdapterRefused where the place is taken, or where there is nothing to put back."""
+        if not hidden.is_dir() or target.exists():
+            raise AdapterRefused(
+                f"The files of {target.name!r} cannot be put back; add the adapter again."
+            )
+        self._move(hidden, target)
+        try:
+            yield
+        except BaseException:
+            self._move(target, hidden)
+            raise
+
+    def _move(self, source: Path, target: Path) -> None:
         with self._lock:
-            os.rename(hidden, target)
+            os.rename(source, target)
         _settle(target.parent)
 
     def sweep(self) -> list[str]:
@@ -218,35 +230,3 @@ def _settle(*folders: Path) -> None:
     with suppress(OSError):
         for folder in folders:
             _sync_folder(folder)
-
-
-@dataclass(frozen=True)
-class Aside:
-    """A removed adapter."""
-
-    card: AdapterCard
-    """As it was."""
-    hidden: Path
-    store: Store
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the hidden weights."""
-        return self.card.bytes
-
-    def show(self) -> None:
-        """Put its folder back in its place; AdapterRefused where that is taken, or where there is
-        nothing to put back."""
-        if not self.hidden.is_dir() or self.card.folder.exists():
-            raise AdapterRefused(
-                f"The files of {self.card.name!r} cannot be put back; add the adapter again."
-            )
-        self.store.show(self.hidden, self.card.folder)
-
-    def hide(self) -> None:
-        """Undo `show`."""
-        self.store.show(self.card.folder, self.hidden)
-
-    def discard(self) -> None:
-        """Delete its files."""
-        self.store.discard(self.hidden)

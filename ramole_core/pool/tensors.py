@@ -15,7 +15,7 @@ from ramole_core.pool.card import AdapterCard, content_of
 from ramole_core.pool.config import CONFIG
 from ramole_core.pool.header import ITEM_BYTES, TensorInfo
 from ramole_core.pool.inspection import WEIGHTS, Shapes, read_pairs, scales_of
-from ramole_core.pool.manifest import file_sha256, mending, read_manifest
+from ramole_core.pool.manifest import file_sha256, mending, recorded_sha256
 from ramole_core.shapes import LoraA, LoraB
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -85,9 +85,8 @@ def _read_checked(card: AdapterCard) -> bytes:
         raise RamoleError(
             f"The files of adapter {card.name!r} cannot be read ({error.strerror}); {advice}"
         ) from None
-    files = read_manifest(card.folder, sample=card.sample)["files"]
-    expected = files[CONFIG]["sha256"] if isinstance(files, dict) else None
-    if hashlib.sha256(data).hexdigest() != card.sha256 or config != expected:
+    expected = card.sha256, recorded_sha256(card.folder, CONFIG, sample=card.sample)
+    if (hashlib.sha256(data).hexdigest(), config) != expected:
         raise RamoleError(
             f"The files of adapter {card.name!r} were changed on disk since it was added; {advice}"
         )

@@ -1,14 +1,67 @@
-"""All uploads: a change on disk, in memory and at the listeners is undone in all if one fails."""
+"""The cards of the sample pool and of all uploads, read from disk and changed with it.
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
+A folder that cannot be served becomes a sentence. A change on disk, in memory and at the listeners
+is undone in all if one fails.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import AdapterCard
-from ramole_core.pool.shelf import Cards, without
-from ramole_core.pool.store import Aside, Store
+from ramole_core.pool.inspection import WEIGHTS
+from ramole_core.pool.manifest import read_card
+from ramole_core.pool.store import Store
+
+Cards = dict[tuple[str | None, str], AdapterCard]
+"""By owner and name."""
+
+
+def read_samples(adapters_dir: Path) -> tuple[Cards, list[str]]:
+    """The sample pool's cards and problems; folders that begin with `_` or `.`, or hold no
+    weights, are not adapters."""
+    if not adapters_dir.is_dir():
+        return {}, [f"The sample pool {adapters_dir} does not exist; set RAMOLE_ADAPTERS_DIR."]
+    folders = (
+        path
+        for path in sorted(adapters_dir.iterdir())
+        if not path.name.startswith(("_", ".")) and (path / WEIGHTS).exists()
+    )
+    return _read(folders, lambda card: adapters_dir / card.name, sample=True)
+
+
+def _read(
+    folders: Iterable[Path], place: Callable[[AdapterCard], Path], *, sample: bool
+) -> tuple[Cards, list[str]]:
+    cards: Cards = {}
+    problems = []
+    for folder in folders:
+        try:
+            card = read_card(folder, sample=sample)
+            if place(card) != folder or (sample and card.owner is not None):
+                raise AdapterRefused(
+                    f"The adapter folder {folder} is left out: its manifest is of {card.key!r}; "
+                    "give the folder its old place and name."
+                )
+        except AdapterRefused as problem:
+            problems.append(str(problem))
+        except OSError as error:
+            problems.append(
+                f"The adapter folder {folder} is left out: it cannot be read ({error.strerror}); "
+                "check the disk."
+            )
+        else:
+            cards[card.owner, card.name] = card
+    return cards, problems
+
+
+def without(cards: Cards, gone: Sequence[AdapterCard]) -> Cards:
+    """The cards less those that are gone."""
+    folders = {card.folder for card in gone}
+    return {key: card for key, card in cards.items() if card.folder not in folders}
 
 
 class Listener(Protocol):
@@ -18,12 +71,39 @@ class Listener(Protocol):
     def removed(self, card: AdapterCard) -> None: ...
 
 
+@dataclass(frozen=True)
+class Aside:
+    """A removed adapter whose files are kept."""
+
+    card: AdapterCard
+    """As it was."""
+    hidden: Path
+    store: Store
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the hidden weights."""
+        return self.card.bytes
+
+    def discard(self) -> None:
+        """Delete its files."""
+        self.store.discard(self.hidden)
+
+
 class Uploads:
     """All owners' uploads. Changed by one thread at a time, read by any."""
 
-    def __init__(self, store: Store, cards: Cards):
-        self._store, self.cards = store, cards
+    def __init__(self, store: Store):
+        self._store = store
+        self.cards: Cards = {}
         self.listeners: list[Listener] = []
+
+    def read(self) -> list[str]:
+        """Read every card; returns problems."""
+        folders, unread = self._store.folders()
+        place = self._store.place
+        self.cards, problems = _read(folders, lambda c: place(c.name, c.owner), sample=False)
+        return unread + problems
 
     def publish(
         self, stage: Path, card: AdapterCard, *, earlier: AdapterCard | None = None
@@ -48,7 +128,7 @@ class Uploads:
 
     def bring_back(self, aside: Aside) -> AdapterCard:
         """Restore what was set aside; raises AdapterRefused, and then it stays aside."""
-        return self._add(aside.card, _shown(aside))
+        return self._add(aside.card, self._store.show(aside.hidden, aside.card.folder))
 
     def _add(
         self,
@@ -72,13 +152,3 @@ class Uploads:
                     listener.added(earlier) if earlier else listener.removed(card)
             raise
         return card
-
-
-@contextmanager
-def _shown(aside: Aside) -> Iterator[None]:
-    aside.show()
-    try:
-        yield
-    except BaseException:
-        aside.hide()
-        raise
