@@ -146,9 +146,9 @@ class Handler(BaseHTTPRequestHandler):
         return self._send(200, json.dumps(rows).encode(), body, extra)
 
     def _info(self, path: str, body: bool):
-        repo, _, _ = path.partition("/revision/")
+        repo, _, revision = path.partition("/revision/")
         one = self.hub.repositories.get(repo)
-        if one is None:
+        if one is None or revision not in ("", "main", "v1", one.sha):
             return self._send(404, b"{}", body, {"X-Error-Code": "RepoNotFound"})
         files = [{"rfilename": name, "size": len(data)} for name, data in one.files.items()]
         said = {"id": repo, "modelId": repo, "sha": one.sha, "siblings": files}

@@ -71,7 +71,7 @@ def main() -> None:
         print(f"search again, nothing new: {time.perf_counter() - began:.1f} s")
 
         embed, pool, listed = milliseconds(
-            lambda text: ramole.retriever.remember([text]),
+            lambda text: ramole.retriever.vectors([text]),
             lambda text: ramole.retrieve(text),
             lambda text: ramole.hub.near(text, 7),
         )

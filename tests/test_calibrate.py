@@ -143,7 +143,7 @@ def test_everyday_prompts_of_unseen_families_go_to_the_base_and_tasks_do_not(shi
     asked = [("everyday", p.text) for p in read_everyday() if p.family not in fitted["families"]]
     asked += [("phrased", p.text) for p in read_phrased() if p.adapter not in fitted["adapters"]]
     asked += [("examples", card.texts[-1]) for card in shipped.pool.cards()]
-    shipped.retriever.remember([text for _, text in asked])
+    shipped.retriever.vectors([text for _, text in asked])
     for kind, text in asked:
         evidence = shipped.base_expert.judge(text, shipped.retrieve(text, k=1))
         left[kind].append(evidence.decision == "base")

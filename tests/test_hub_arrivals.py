@@ -41,14 +41,25 @@ def repositories(*names: str) -> dict[str, Repository]:
     }
 
 
+@pytest.fixture
+def listed(hub_server, open_hub):
+    """A hub that has listed one sound adapter a name."""
+
+    def make(*names: str, **said):
+        hub_server.repositories = repositories(*names)
+        hub = open_hub(**said)
+        hub.search()
+        return hub
+
+    return make
+
+
 def ask(hub, text: str, *, k: int = 1, hits=()) -> tuple[str, ...]:
     return hub.bring_nearer(hub.near(text, k + hub.spare), hits, k)
 
 
-def test_the_nearest_comes_and_is_an_adapter_like_any_other(hub_server, open_hub, tmp_path):
-    hub_server.repositories = repositories("sums", "poems")
-    hub = open_hub()
-    hub.search()
+def test_the_nearest_comes_and_is_an_adapter_like_any_other(listed, hub_server, open_hub, tmp_path):
+    hub = listed("sums", "poems")
     assert hub.rows()[0].verdict == "fits" and not hub_server.weights_asked()
     (said,) = ask(hub, "all about sums")
     assert said == "ada/sums was fetched from the Hub for this answer (0.0 MiB, licence mit)."
@@ -74,10 +85,8 @@ def test_the_nearest_comes_and_is_an_adapter_like_any_other(hub_server, open_hub
     assert ask(again, "all about sums")[0].startswith("ada/sums was fetched")
 
 
-def test_only_those_come_that_are_nearer_than_the_pools(hub_server, open_hub):
-    hub_server.repositories = repositories("sums", "poems", "knots")
-    hub = open_hub()
-    hub.search()
+def test_only_those_come_that_are_nearer_than_the_pools(listed):
+    hub = listed("sums", "poems", "knots")
     (_, best), (_, second), _ = hub.near("all about sums", 3)
     high, low = Hit("x", best + 0.1), Hit("y", (best + second) / 2)
     assert ask(hub, "all about sums", k=1, hits=[high]) == ()
@@ -127,10 +136,8 @@ def test_a_hub_that_is_gone_costs_one_try_and_comes_back(hub_server, open_hub, c
     assert all("was fetched" in note for note in ask(hub, "all about sums", k=2))
 
 
-def test_nobody_waits_for_slow_weights_and_they_answer_once_they_are_here(hub_server, open_hub):
-    hub_server.repositories = repositories("sums")
-    hub = open_hub()
-    hub.search()
+def test_nobody_waits_for_slow_weights_and_they_answer_once_they_are_here(listed, hub_server):
+    hub = listed("sums")
     hub_server.slow = threading.Event()
     ((one, _),) = hub.near("all about sums", 1)
     with pytest.raises(RamoleError, match="still on its way"):
@@ -143,10 +150,8 @@ def test_nobody_waits_for_slow_weights_and_they_answer_once_they_are_here(hub_se
     assert hub._arrivals.bring(one, Wait(time.monotonic() + 120)).name == "ada--sums"
 
 
-def test_many_who_want_the_same_fetch_it_once(hub_server, open_hub):
-    hub_server.repositories = repositories("sums")
-    hub = open_hub()
-    hub.search()
+def test_many_who_want_the_same_fetch_it_once(listed, hub_server):
+    hub = listed("sums")
     ((one, _),) = hub.near("all about sums", 1)
     cards = []
     threads = [
@@ -174,12 +179,10 @@ def test_no_prompt_and_no_crowd_makes_a_long_queue(hub_server, open_hub, monkeyp
     assert len(hub._arrivals._coming) == 12
 
 
-def test_what_was_unused_longest_makes_room(hub_server, open_hub, clock, tmp_path):
-    hub_server.repositories = repositories("one", "two", "three")
-    size = len(hub_server.repositories["ada/one"].files[WEIGHTS])
-    hub = open_hub(clock=clock)
+def test_what_was_unused_longest_makes_room(listed, clock, tmp_path):
+    hub = listed("one", "two", "three", clock=clock)
+    size = hub.rows()[0].bytes
     hub._arrivals._limit = 2 * size + 10
-    hub.search()
     for name in ("one", "two"):
         assert "was fetched" in ask(hub, f"about {name}")[0]
         clock.now += 1
@@ -194,11 +197,9 @@ def test_what_was_unused_longest_makes_room(hub_server, open_hub, clock, tmp_pat
     assert "are kept in all; raise RAMOLE_HUB_MB" in ask(hub, "about two")[0]
 
 
-def test_a_clock_that_is_set_back_stops_no_eviction(hub_server, open_hub, clock):
-    hub_server.repositories = repositories("one", "two", "three")
-    hub = open_hub(clock=clock)
-    hub._arrivals._limit = 2 * len(hub_server.repositories["ada/one"].files[WEIGHTS]) + 10
-    hub.search()
+def test_a_clock_that_is_set_back_stops_no_eviction(listed, clock):
+    hub = listed("one", "two", "three", clock=clock)
+    hub._arrivals._limit = 2 * hub.rows()[0].bytes + 10
     ask(hub, "about one")
     clock.now -= 24 * 3600
     ask(hub, "about two")
@@ -221,11 +222,9 @@ def test_a_clock_that_is_set_back_makes_no_pause_longer(hub_server, open_hub, cl
     assert "was fetched" in ask(hub, "about one")[0]
 
 
-def test_one_that_the_disk_does_not_let_go_is_passed_over(hub_server, open_hub, clock, monkeypatch):
-    hub_server.repositories = repositories("one", "two", "three")
-    hub = open_hub(clock=clock)
-    hub._arrivals._limit = 2 * len(hub_server.repositories["ada/one"].files[WEIGHTS]) + 10
-    hub.search()
+def test_one_that_the_disk_does_not_let_go_is_passed_over(listed, clock, monkeypatch):
+    hub = listed("one", "two", "three", clock=clock)
+    hub._arrivals._limit = 2 * hub.rows()[0].bytes + 10
     for name in ("one", "two"):
         ask(hub, f"about {name}")
         clock.now += 1
@@ -276,13 +275,9 @@ def full_disk() -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_to_close_waits_for_no_weights_and_they_do_not_come_later(
-    hub_server, open_hub, monkeypatch
-):
+def test_to_close_waits_for_no_weights_and_they_do_not_come_later(listed, hub_server, monkeypatch):
     monkeypatch.setattr("ramole_core.hub.hub.MAX_WAIT_SECONDS", HOURS)
-    hub_server.repositories = repositories("sums", "poems", "knots")
-    hub = open_hub()
-    hub.search()
+    hub = listed("sums", "poems", "knots")
     hub_server.slow = threading.Event()
     said: list[str] = []
     asking = threading.Thread(target=lambda: said.extend(ask(hub, "all about sums", k=3)))
@@ -300,11 +295,9 @@ def test_to_close_waits_for_no_weights_and_they_do_not_come_later(
     assert not hub._pool.cards()
 
 
-def test_nobody_is_waited_for_who_wants_no_answer_any_more(hub_server, open_hub, monkeypatch):
+def test_nobody_is_waited_for_who_wants_no_answer_any_more(listed, hub_server, monkeypatch):
     monkeypatch.setattr("ramole_core.hub.hub.MAX_WAIT_SECONDS", HOURS)
-    hub_server.repositories = repositories("sums", "poems")
-    hub = open_hub()
-    hub.search()
+    hub = listed("sums", "poems")
     hub_server.slow = threading.Event()
     gone = threading.Event()
     near = hub.near("all about sums", 2)
@@ -326,7 +319,7 @@ def test_what_somebody_added_by_hand_is_not_ours_to_remove(hub_server, open_hub,
     hub.search()
     ask(hub, "about one")
     assert hub.fetched() == {"ada/one"} and [c.name for c in hub._pool.cards()] == ["mine"]
-    hub._arrivals._limit = len(hub_server.repositories["ada/two"].files[WEIGHTS])
+    hub._arrivals._limit = hub.rows()[-1].bytes
     clock.now += HELD_SECONDS + 1
     assert "was fetched" in ask(hub, "about two")[0]
     assert {card.name for card in hub._pool.cards()} == {"mine", "ada--two"}
@@ -334,11 +327,9 @@ def test_what_somebody_added_by_hand_is_not_ours_to_remove(hub_server, open_hub,
 
 @pytest.mark.parametrize("same", [False, True])
 def test_another_of_its_name_is_neither_removed_nor_served_in_its_place(
-    hub_server, open_hub, clock, tmp_path, monkeypatch, same
+    listed, clock, tmp_path, monkeypatch, same
 ):
-    hub_server.repositories = repositories("sums", "poems")
-    hub = open_hub(clock=clock)
-    hub.search()
+    hub = listed("sums", "poems", clock=clock)
     ask(hub, "all about sums")
     hub._pool.remove("ada--sums")
     later = SimpleNamespace(now=lambda zone: datetime(2222, 2, 2, tzinfo=zone))
@@ -347,7 +338,7 @@ def test_another_of_its_name_is_neither_removed_nor_served_in_its_place(
     mine = hub._pool.add(own, name="ada--sums")
     assert not hub.fetched()
     clock.now += HELD_SECONDS + 1
-    hub._arrivals._limit = len(hub_server.repositories["ada/poems"].files[WEIGHTS])
+    hub._arrivals._limit = hub.rows()[-1].bytes
     assert "was fetched" in ask(hub, "all about poems")[0]
     assert {card.name for card in hub._pool.cards()} == {"ada--sums", "ada--poems"}
     assert hub.name_in_pool("hf:ada/sums") == "hf:ada/sums"
@@ -357,12 +348,8 @@ def test_another_of_its_name_is_neither_removed_nor_served_in_its_place(
     assert hub.name_in_pool("hf:ada/sums") == ("ada--sums" if same else "ada--sums-2")
 
 
-def test_a_register_of_an_earlier_version_knows_its_own_by_their_notes(
-    hub_server, open_hub, tmp_path
-):
-    hub_server.repositories = repositories("sums")
-    hub = open_hub()
-    hub.search()
+def test_a_register_of_an_earlier_version_knows_its_own_by_their_notes(listed, open_hub, tmp_path):
+    hub = listed("sums")
     ask(hub, "all about sums")
     file = tmp_path / "data/hub/fetched.json"
     (row,) = json.loads(file.read_text())["fetched"]
@@ -375,12 +362,8 @@ def test_a_register_of_an_earlier_version_knows_its_own_by_their_notes(
     assert not hub.fetched() and hub.name_in_pool("hf:ada/sums") == "hf:ada/sums"
 
 
-def test_what_somebody_added_while_it_was_fetched_is_not_ours_to_remove(
-    hub_server, open_hub, monkeypatch
-):
-    hub_server.repositories = repositories("one")
-    hub = open_hub()
-    hub.search()
+def test_what_somebody_added_while_it_was_fetched_is_not_ours_to_remove(listed, monkeypatch):
+    hub = listed("one")
     add = hub._pool.add
 
     def late(source, *more, **said):
@@ -406,12 +389,8 @@ def test_private_uploads_are_untouched_and_a_taken_name_is_gone_round(
     assert hub._pool.card("ada--one-2").description == "All about one."
 
 
-def test_a_name_that_is_taken_meanwhile_is_gone_round_the_next_time(
-    hub_server, open_hub, tmp_path, monkeypatch
-):
-    hub_server.repositories = repositories("sums")
-    hub = open_hub()
-    hub.search()
+def test_a_name_that_is_taken_meanwhile_is_gone_round_the_next_time(listed, tmp_path, monkeypatch):
+    hub = listed("sums")
     add = hub._pool.add
 
     def late(source, name, *more, **said):
@@ -426,10 +405,8 @@ def test_a_name_that_is_taken_meanwhile_is_gone_round_the_next_time(
     assert hub.name_in_pool("hf:ada/sums") == "ada--sums-2"
 
 
-def test_it_comes_when_it_is_named_or_says_in_one_sentence_why_not(hub_server, open_hub):
-    hub_server.repositories = repositories("one", "two")
-    hub = open_hub()
-    hub.search()
+def test_it_comes_when_it_is_named_or_says_in_one_sentence_why_not(listed, hub_server):
+    hub = listed("one", "two")
     assert hub.bring_named(["hf:ada/one", "other"], there={"other"})[0].startswith("ada/one was")
     assert hub.name_in_pool("hf:ada/one") == "ada--one" and hub.name_in_pool("other") == "other"
     assert hub.bring_named(["ada--two"], there=set())
@@ -440,10 +417,8 @@ def test_it_comes_when_it_is_named_or_says_in_one_sentence_why_not(hub_server, o
         hub.bring_named(["ada--three"], there=set())
 
 
-def test_nothing_is_found_where_the_operator_does_not_allow_it(hub_server, open_hub):
-    hub_server.repositories = repositories("one")
-    hub = open_hub(hub_adapters=False)
-    hub.search()
+def test_nothing_is_found_where_the_operator_does_not_allow_it(listed):
+    hub = listed("one", hub_adapters=False)
     assert hub.near("all about one", 3) == []
     assert hub.bring_named(["ada--one"], there=set()) == () and not hub.is_listed("ada--one")
 
@@ -470,11 +445,9 @@ def test_what_somebody_added_keeps_its_examples_when_the_same_comes_from_the_hub
 
 @pytest.mark.parametrize("examples", [["mine"], None])
 def test_what_somebody_adds_stays_though_the_hub_had_brought_it_first(
-    hub_server, open_hub, tmp_path, clock, examples
+    listed, hub_server, tmp_path, clock, examples
 ):
-    hub_server.repositories = repositories("sums", "poems")
-    hub = open_hub(clock=clock)
-    hub.search()
+    hub = listed("sums", "poems", clock=clock)
     ask(hub, "all about sums")
     mine = put_files(hub_server.repositories["ada/sums"], tmp_path / "mine")
     fetched = hub._pool.card("ada--sums")
@@ -488,10 +461,8 @@ def test_what_somebody_adds_stays_though_the_hub_had_brought_it_first(
     assert "ada--poems" in held
 
 
-def test_a_verdict_of_an_earlier_commit_changes_nothing(hub_server, open_hub):
-    hub_server.repositories = repositories("sums", "poems")
-    hub = open_hub()
-    hub.search()
+def test_a_verdict_of_an_earlier_commit_changes_nothing(listed):
+    hub = listed("sums", "poems")
     sums, poems = hub.rows()
     hub._register.judge(replace(sums, sha="0" * 40), reason="It was broken.")
     assert hub.rows() == [sums, poems], "another commit is listed now"

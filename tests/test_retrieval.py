@@ -184,7 +184,7 @@ def test_an_index_whose_rebuilding_failed_is_repaired_by_the_next_who_asks(
     retriever: Retriever, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everything = {hit.name for hit in retriever.retrieve("one", 9)}
-    index, written = retriever._kept._index, []
+    index, written = retriever._index, []
     upsert = index.upsert
 
     def write_one(entries):
@@ -223,19 +223,6 @@ def test_the_index_follows_the_pool(
 def test_an_adapter_added_before_first_use_is_found(retriever: Retriever, pool: FakePool) -> None:
     pool.put(FakeCard("wine", None, ("w",)))
     assert retriever.retrieve("w", k=1)[0].name == "wine"
-
-
-def test_an_adapter_that_cannot_be_embedded_is_told(
-    retriever: Retriever, pool: FakePool, encoder: FakeEncoder
-) -> None:
-    retriever.check()
-
-    def refuse(texts):
-        raise RamoleError("The encoder is away.")
-
-    encoder.embed = refuse  # type: ignore[method-assign]
-    with pytest.raises(RamoleError, match="away"):
-        pool.put(FakeCard("wine", None, ("w",)))
 
 
 def test_neighbours_leave_the_adapter_itself_out(retriever: Retriever, pool: FakePool) -> None:

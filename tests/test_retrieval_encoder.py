@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.weight import Input, Weight
-from ramole_core.retrieval import INSTRUCTION, Encoder, gathered
+from ramole_core.retrieval import INSTRUCTION, Encoder
 from ramole_core.retrieval.any_encoder import AnyEncoder
 from ramole_core.retrieval.bert import CONFIG, POOLING, PROMPTS, SENTENCE, Bert, can_read
 from ramole_core.retrieval.encoder import unit
@@ -71,11 +72,10 @@ def test_a_text_that_no_tokenizer_takes_stops_no_other(encoder: Encoder) -> None
     """Half a character, in the same moment as a stranger's prompt."""
     with pytest.raises(TypeError):
         encoder.embed(["half \ud800"])
-    asked = [gathered._Asked(text) for text in ("half \ud800", INSTRUCTION + TEXTS[0])]
-    encoder._gathered._fill(asked)
-    assert isinstance(asked[0].error, TypeError) and asked[1].error is None
-    row = asked[1].row
-    assert row is not None and np.array_equal(unit(row[None]), encoder.embed(TEXTS[:1]))
+    bad, good = Future(), Future()
+    encoder._gathered._fill([("half \ud800", bad), (INSTRUCTION + TEXTS[0], good)])
+    assert isinstance(bad.exception(), TypeError)
+    assert np.array_equal(unit(good.result()[None]), encoder.embed(TEXTS[:1]))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_an_encoder_with_another_pooling_answers(packaged: Path, tmp_path: Path)
     write(folder / POOLING, {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True})
     other = Encoder(str(folder), data_dir=tmp_path)
     rows = other.embed(TEXTS)
-    assert isinstance(other._load(), AnyEncoder) and rows.shape == (4, 384)
+    assert isinstance(other._model, AnyEncoder) and rows.shape == (4, 384)
     alone = np.concatenate([other.embed([text]) for text in TEXTS])
     assert np.array_equal(rows, alone)
 

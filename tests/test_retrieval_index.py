@@ -17,7 +17,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.retrieval.collection import IndexBroken
 from ramole_core.retrieval.examination import mark
 from ramole_core.retrieval.index import AdapterIndex, IndexEntry
-from ramole_core.retrieval.vectors import DIGITS, cosines, rank
+from ramole_core.retrieval.vectors import DIGITS, Vectors, cosines, rank
 from tests.retrieval_fakes import D
 
 N = 137
@@ -252,3 +252,33 @@ def test_a_folder_that_cannot_be_made_gets_a_sentence(tmp_path: Path) -> None:
     index = AdapterIndex(data_dir=tmp_path)
     with pytest.raises(RamoleError, match="The index at .* is broken"):
         index.read()
+
+
+# The vectors in memory
+
+
+def test_near_ties_at_the_last_place_are_ordered_exactly() -> None:
+    query = draw(1)[0]
+    away = draw(1, seed=1)[0]
+    rows = {
+        f"pool/a{i:03}": (query + np.float32(1e-3 + i * 2e-6) * away) * np.float32(2.0 ** (i % 7))
+        for i in range(200)
+    }
+    vectors = Vectors()
+    vectors.put(rows)
+    assert names(vectors.query(query, k=7, among=rows)) == brute(query, rows, 7)
+
+
+def test_empty_zero_and_another_dimension() -> None:
+    vector = draw(1)[0]
+    vectors = Vectors()
+    assert vectors.query(vector, k=3, among={"pool/a"}) == []
+    vectors.put({"pool/a": np.zeros(D, np.float32)})
+    assert vectors.query(vector, k=3, among={"pool/a"}) == [("pool/a", 0.0)]
+    with pytest.raises(ValueError, match="dimension 21"):
+        vectors.query(draw(1, d=D + 2)[0], k=1, among={"pool/a"})
+    with pytest.raises(ValueError, match="dimension 21"):
+        vectors.put({"pool/b": draw(1, d=D + 2)[0]})
+    vectors.drop(["pool/a"])
+    vectors.put({"pool/b": draw(1, d=D + 2)[0]})  # an empty one takes any dimension
+    assert len(vectors.query(draw(1, d=D + 2)[0], k=1, among={"pool/b"})) == 1

@@ -67,22 +67,6 @@ def test_ones_own_hides_the_shared_one_of_its_name(
     assert [(hit.name, hit.owner) for hit in hits] == [("sql", None), ("mood", None)]
 
 
-def test_the_index_is_rebuilt_from_the_pool_on_disk(
-    pool: Pool, retriever: Retriever, tmp_path: Path
-) -> None:
-    pool.add(write_adapter(tmp_path / "wine", seed=7, examples=["wine"]), owner="zoe")
-    before = retriever.retrieve("wine", k=9, owner="zoe")
-    retriever.close()
-    for path in (tmp_path / "data" / "chroma").rglob("*"):
-        if path.is_file():
-            path.unlink()
-    index = AdapterIndex(data_dir=tmp_path / "data")
-    again = Retriever(pool=pool, encoder=FakeEncoder(), index=index)
-    assert again.check().added == ("pool/mood", "pool/sql", "zoe/wine")
-    assert again.retrieve("wine", k=9, owner="zoe") == before
-    again.close()
-
-
 def test_an_adapter_that_cannot_be_embedded_is_not_added(
     pool: Pool, retriever: Retriever, tmp_path: Path
 ) -> None:

@@ -2,6 +2,6 @@
 
 from ramole_core.hub.arrivals import Wait
 from ramole_core.hub.hub import Hub
-from ramole_core.hub.listed import Listed
+from ramole_core.hub.register import Listed
 
 __all__ = ["Hub", "Listed", "Wait"]

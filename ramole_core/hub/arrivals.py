@@ -13,8 +13,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ramole_core.errors import AdapterRefused, RamoleError
-from ramole_core.hub.listed import Listed
-from ramole_core.hub.register import Fetched, Register, mark_of
+from ramole_core.hub.register import Fetched, Listed, Register, mark_of
 from ramole_core.pool.card import AdapterCard
 from ramole_core.pool.disk import refused_by_disk
 from ramole_core.pool.hub import HubSilent

@@ -36,31 +36,26 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Piece:
-    """The beginning of a file."""
-
-    data: bytes
-    size: int
-    """Of the whole file."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """The Hub's status for a file that it does not give."""
-
-    status: int
-
-
-@dataclass(frozen=True)
 class Reply:
-    """The result of one request."""
+    """The result of one request: a page of the list, or the beginning of a file."""
 
     status: int
     headers: Mapping[str, str]
     """Their names in small letters."""
     data: bytes
-    after: str | None
+    after: str | None = None
     """Where the list goes on."""
+
+    @property
+    def found(self) -> bool:
+        return self.status in (200, 206)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        part = self.headers.get("content-range", "").rpartition("/")[2]
+        whole = part if self.status == 206 else self.headers.get("content-length", "")
+        return int(whole) if whole.isdecimal() else len(self.data)
 
 
 class HubClient:
@@ -93,19 +88,10 @@ class HubClient:
             if not rows:
                 return
 
-    def begin(
-        self, repo: str, sha: str, file: str, *, most: int, start: int = 0
-    ) -> Piece | Refusal:
+    def begin(self, repo: str, sha: str, file: str, *, most: int, start: int = 0) -> Reply:
         """Up to `most` bytes of a file from `start` on; raises Unreachable."""
         url = f"{self.endpoint}/{repo}/resolve/{sha}/{quote(file)}"
-        reply = self._get(url, most=most, start=start)
-        if reply.status not in (200, 206):
-            return Refusal(reply.status)
-        if reply.status == 206:
-            whole = reply.headers.get("content-range", "").rpartition("/")[2]
-        else:
-            whole = reply.headers.get("content-length", "")
-        return Piece(reply.data, int(whole) if whole.isdecimal() else len(reply.data))
+        return self._get(url, most=most, start=start)
 
     def _page(self, url: str) -> tuple[list[dict[str, object]], str | None]:
         reply = self._get(url, most=LARGEST_PAGE)
@@ -124,16 +110,16 @@ class HubClient:
     def _get(self, url: str, *, most: int, start: int | None = None) -> Reply:
         """Get the body's first `most` bytes, or those from `start` on as a part of it, with pauses
         where the Hub is busy."""
-        for number in range(1, TRIES + 1):
+        for number in range(TRIES - 1):
             reply = self._once(url, most, start)
-            if reply.status not in BUSY or number == TRIES:
+            if reply.status not in BUSY:
                 return reply
-            pause = _pause(reply.headers, otherwise=2.0 ** (number - 1))
+            pause = _pause(reply.headers, otherwise=2.0**number)
             if pause > MAX_PAUSE_SECONDS:
                 raise self._unreachable(f"it asks for a pause of {pause:.0f} s")
             if self._stop.wait(pause):
                 raise Stopped
-        raise AssertionError("the last try returns")
+        return self._once(url, most, start)
 
     def _once(self, url: str, most: int, start: int | None) -> Reply:
         from huggingface_hub.utils import get_session

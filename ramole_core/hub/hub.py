@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 from ramole_core.base.hub_name import hub_id, hub_name
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.hub.arrivals import MAX_WAIT_SECONDS, Arrivals, NotHere, Wait
-from ramole_core.hub.listed import Listed
-from ramole_core.hub.register import Register
+from ramole_core.hub.register import Listed, Register
 from ramole_core.hub.search import Progress, Search, Searcher
 from ramole_core.pool.inspection import Shapes
 from ramole_core.pool.pool import Pool
@@ -53,7 +52,7 @@ class Hub:
         """Whether a prompt may find what is listed."""
         self.spare = 4
         """Adapters that may be tried beside those that a request takes, where some do not come."""
-        self._pool, self._pools, self._shapes = pool, retriever, shapes
+        self._pool, self._shapes = pool, shapes
         self._base, self._most = s.hub_base or s.base_model, s.hub_listed
         folder = s.data_dir / "hub"
         self._register = Register(folder, base=hub_name(self._base))
@@ -110,11 +109,10 @@ class Hub:
             self._stop.clear()
             searcher = Searcher(
                 self._register,
+                self._retriever,
                 base=base,
                 shapes=self._shapes,
                 limits=self._pool.limits,
-                index=self._retriever.check,
-                embed=self._retriever.take_in,
                 progress=staged,
                 stop=self._stop,
             )

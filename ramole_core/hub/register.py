@@ -11,14 +11,71 @@ import json
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, TypeVar
 
-from ramole_core.hub.listed import Listed, read_listed
-from ramole_core.pool.card import AdapterCard
+from pydantic import TypeAdapter
+
+from ramole_core.pool.card import AdapterCard, texts_of
 from ramole_core.pool.manifest import write_json
 
 SCHEMA = 1
+T = TypeVar("T")
+Verdict = Literal["fits", "checked", "refused"]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One repository; retrieval finds it as it finds an adapter of the pool (`retrieval.Card`)."""
+
+    repo: str
+    """owner/name."""
+    sha: str
+    """The commit that was read, and the one that is fetched."""
+    name: str
+    """Its name in the pool."""
+    licence: str | None = None
+    downloads: int = 0
+    bytes: int = 0
+    """Of its weights; 0 where they were not reached."""
+    rank: int = 0
+    description: str = ""
+    examples: tuple[str, ...] = ()
+    verdict: Verdict = "fits"
+    """`fits`: by the names and shapes of its tensors; `checked`: its weights came once and were
+    read whole; `refused`."""
+    reason: str = ""
+    """Why it was refused."""
+
+    @property
+    def key(self) -> str:
+        """Its id in the index of what is listed."""
+        return self.repo
+
+    @property
+    def owner(self) -> str | None:
+        """None: every user of the pool may use it."""
+        return None
+
+    @property
+    def blind(self) -> bool:
+        """Whether it shows no examples."""
+        return not self.examples
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts of its vector, as of an adapter of the pool."""
+        return texts_of(self.examples, self.description, self.name)
+
+    @property
+    def source(self) -> str:
+        """The argument of `Pool.add`."""
+        return f"hf:{self.repo}@{self.sha}"
+
+    def record(self) -> dict[str, object]:
+        """For JSON."""
+        return {**vars(self), "examples": list(self.examples)}
 
 
 @dataclass(frozen=True)
@@ -136,16 +193,11 @@ class Register:
                 said = _object(self._folder / "listed.json")
                 mine = said.get("base") == self._base and said.get("schema") == SCHEMA
                 rows = said.get("adapters") if mine else None
-                found = [_one(row) for row in rows] if isinstance(rows, list) else []
-                self._listed = {one.repo: one for one in found if one is not None}
+                self._listed = {one.repo: one for one in _sound(Listed, rows)}
                 when = said.get("when")
                 self.when = float(when) if mine and isinstance(when, int | float) else None
                 came = _object(self._folder / "fetched.json").get("fetched")
-                for row in came if isinstance(came, list) else []:
-                    try:
-                        self._fetched[str(row["name"])] = Fetched(**row)
-                    except (KeyError, TypeError):
-                        continue
+                self._fetched = {one.name: one for one in _sound(Fetched, came)}
             return self._listed
 
     def _write(self) -> None:
@@ -156,7 +208,7 @@ class Register:
 
     def _write_fetched(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        rows = [asdict(one) for one in self._fetched.values()]
+        rows = [vars(one) for one in self._fetched.values()]
         write_json(self._folder / "fetched.json", {"fetched": rows})
 
 
@@ -169,8 +221,10 @@ def _object(file: Path) -> dict[str, object]:
     return said if isinstance(said, dict) else {}
 
 
-def _one(row: object) -> Listed | None:
-    try:
-        return read_listed(row) if isinstance(row, dict) else None
-    except (ValueError, TypeError, KeyError):
-        return None
+def _sound(kind: type[T], rows: object) -> list[T]:
+    """The rows of a file that are as they were written."""
+    adapter, found = TypeAdapter(kind), []
+    for row in rows if isinstance(rows, list) else []:
+        with suppress(ValueError):
+            found.append(adapter.validate_python(row))
+    return found

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ramole_core.errors import AdapterRefused
-from ramole_core.hub.client import HubClient, Piece, Refusal, Unreachable
-from ramole_core.hub.listed import Listed
+from ramole_core.hub.client import HubClient, Reply, Unreachable
+from ramole_core.hub.register import Listed
 from ramole_core.pool.card import VECTOR_EXAMPLES, Limits
 from ramole_core.pool.config import CONFIG, LARGEST_CONFIG
 from ramole_core.pool.examples_and_readme import EXAMPLES, README, parse_examples, parse_readme
@@ -72,8 +72,8 @@ def read_repository(
         return replace(one, bytes=size, verdict="refused", reason=str(refusal))
     read = {}
     for file in (README, EXAMPLES):
-        piece = client.begin(repo, sha, file, most=LARGEST_CARD) if file in files else None
-        read[file] = piece.data if isinstance(piece, Piece) else b""
+        reply = client.begin(repo, sha, file, most=LARGEST_CARD) if file in files else None
+        read[file] = reply.data if reply is not None and reply.found else b""
     said, description, _ = parse_readme(_whole_characters(read[README]))
     return replace(
         one,
@@ -103,7 +103,7 @@ def _judge(config: bytes, header: bytes, size: int, shapes: Shapes, limits: Limi
         return check_ranks(pairs, limits=limits)
 
 
-def _header(head: Piece, client: HubClient, repo: str, sha: str) -> bytes:
+def _header(head: Reply, client: HubClient, repo: str, sha: str) -> bytes:
     """Read the whole header, where it is longer than what came first."""
     if len(head.data) < 8:
         return head.data
@@ -115,16 +115,17 @@ def _header(head: Piece, client: HubClient, repo: str, sha: str) -> bytes:
     return head.data + rest.data
 
 
-def _whole(piece: Piece | Refusal, repo: str, file: str) -> Piece:
-    if isinstance(piece, Piece):
-        return piece
-    if piece.status in (401, 403):
+def _whole(reply: Reply, repo: str, file: str) -> Reply:
+    """The reply, where it has the file; else raises why not."""
+    if reply.found:
+        return reply
+    if reply.status in (401, 403):
         raise _gated(repo)
-    if piece.status == 404:
+    if reply.status == 404:
         raise AdapterRefused(
             f"The Hub lists {file} of {repo} and does not have it; its owner may mend that."
         )
-    raise Unreachable(f"The Hub does not give {file} of {repo} now (status {piece.status}).")
+    raise Unreachable(f"The Hub does not give {file} of {repo} now (status {reply.status}).")
 
 
 def _gated(repo: str) -> AdapterRefused:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 
 from ramole_core.errors import AdapterRefused
 from ramole_core.hub.client import HubClient, Stopped, Unreachable
-from ramole_core.hub.listed import Listed
-from ramole_core.hub.register import Register
+from ramole_core.hub.register import Listed, Register
 from ramole_core.hub.repository import count_in, known_by, read_repository
 from ramole_core.pool.card import Limits
 from ramole_core.pool.inspection import Shapes
 from ramole_core.pool.names import clean_name, free_name
+from ramole_core.retrieval import Retriever
 
 THREADS = 8
 AT_ONCE = 200
@@ -62,20 +62,17 @@ class Searcher:
     def __init__(
         self,
         register: Register,
+        retriever: Retriever,
         *,
         base: str,
         shapes: Callable[[], Shapes],
         limits: Limits,
-        index: Callable[[], object],
-        embed: Callable[[Sequence[Listed]], object],
         progress: Progress,
         stop: threading.Event,
     ):
-        """`index` makes the index true to the register, and `embed` takes into it what is listed
-        next; `stop` ends the search."""
-        self._register, self._base = register, base
+        """`retriever` finds what is listed; `stop` ends the search."""
+        self._register, self._retriever, self._base = register, retriever, base
         self._shapes, self._limits = shapes, limits
-        self._index, self._embed = index, embed
         self._progress, self._stop = progress, stop
         self._client = HubClient(stop)
         self._new: list[Listed] = []
@@ -93,19 +90,20 @@ class Searcher:
                 found.append(row)
                 self._progress(f"asking the Hub: {len(found)} adapters so far", 0.0)
             rows = {who[0]: row for row in found if (who := known_by(row))}
-            there = self._register.rows()
-            same = [one for one in there if one.repo in rows and rows[one.repo]["sha"] == one.sha]
-            same = [] if anew else same
+            there = {one.repo: one for one in self._register.rows()}
+            names = names_for(rows, {repo: one.name for repo, one in there.items()})
+            shas = {} if anew else {repo: one.sha for repo, one in there.items()}
+            same = {repo for repo, row in rows.items() if shas.get(repo) == row["sha"]}
             if same:
-                self._register.put(replace(one, downloads=count_in(rows[one.repo])) for one in same)
-            names = names_for(rows, {one.repo: one.name for one in there})
-            known = {one.repo for one in same}
-            self._read_all([row for repo, row in rows.items() if repo not in known], names)
+                self._register.put(
+                    replace(there[repo], downloads=count_in(rows[repo])) for repo in same
+                )
+            self._read_all([row for repo, row in rows.items() if repo not in same], names)
         except Stopped:
             pass
         else:
             self._register.keep_only(rows, when=time.time())
-            self._index()
+            self._retriever.check()
         return Search(
             self._base,
             tuple(self._register.rows()),
@@ -138,12 +136,8 @@ class Searcher:
                 self._take(done, asked[done])
                 self._progress(f"reading cards: {count} of {len(rows)}", count / len(rows))
         finally:
-            self._stop_reading(pool)
-
-    def _stop_reading(self, pool: ThreadPoolExecutor) -> None:
-        """Cancel what is left, and keep what was read."""
-        pool.shutdown(wait=False, cancel_futures=True)
-        self._keep(least=0)
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._keep(least=1)
 
     def _take(self, done: "Future[Listed]", repo: str) -> None:
         try:
@@ -162,10 +156,10 @@ class Searcher:
     def _keep(self, *, least: int) -> None:
         """Index what was read in batches, then list it, so that every listed adapter has a
         vector."""
-        if len(self._new) >= max(least, 1):
+        if len(self._new) >= least:
             new, self._new = self._new, []
             try:
-                self._embed([one for one in new if one.verdict != "refused"])
+                self._retriever.take_in([one for one in new if one.verdict != "refused"])
             finally:
                 self._register.put(new)
 

@@ -8,6 +8,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,29 +53,19 @@ class Encoder:
         self._device = device
         self._adapter = adapter
         self._lock = threading.RLock()
-        self._folder: Path | None = None
-        self._looked = False
-        self._tuning: Tuning | None = None
-        self._own_checksum: str | None = None
-        self._checksum: str | None = None
-        self._model: Bert | AnyEncoder | None = None
         self._gathered = Gathered(self._rows)
 
     @property
     def checksum(self) -> str:
         """SHA-256 of the files that vectors depend on: another value means other vectors."""
         with self._lock:
-            if self._checksum is None:
-                tuning, own = self._find_tuning(), self._hash()
-                both = f"{own} {hash_files(tuning.folder)}" if tuning else ""
-                self._checksum = hashlib.sha256(both.encode()).hexdigest() if both else own
             return self._checksum
 
     @property
     def tuned(self) -> bool:
         """Whether the adapter is in use."""
         with self._lock:
-            return self._find_tuning() is not None
+            return self._tuning is not None
 
     def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
         """Vectors of unit length, the instruction included; no texts give a [0, d] array.
@@ -83,8 +74,7 @@ class Encoder:
         mixture of both (`metric.py`). Raises RamoleError when the model cannot be loaded.
         """
         with self._lock:
-            self._load()
-            tuning = self._find_tuning()
+            _, tuning = self._model, self._tuning  # a model that cannot be loaded says so first
         rows = self.dense(texts, window=tuning.window if tuning else None)
         if not (tuning and tuning.metric):
             return rows
@@ -96,14 +86,14 @@ class Encoder:
     def count_tokens(self, texts: Sequence[str]) -> int:
         """Tokens of all these texts, as the encoder has them, before it cuts them to its window."""
         with self._lock:
-            return self._load().count_tokens([text[:_MAX_CHARACTERS] for text in texts])
+            return self._model.count_tokens([text[:_MAX_CHARACTERS] for text in texts])
 
     def dense(
         self, texts: Sequence[str], *, window: Window | None = None
     ) -> Float32[np.ndarray, "n d"]:
         """The encoder's own part alone, of unit length; `window` None is the encoder's own."""
         with self._lock:
-            model = self._load()
+            model = self._model
             cut = [text[:_MAX_CHARACTERS] for text in texts]
             if window is not None:
                 cut = window.cut(texts, model.spans)
@@ -113,39 +103,40 @@ class Encoder:
     def _rows(self, texts: list[str]) -> list[Float32[np.ndarray, "d"]]:
         """Encode in one forward where no text changes another's bits; else each by itself."""
         with self._lock:
-            return self._load().read(texts)
+            return self._model.read(texts)
 
-    def _find(self) -> Path:
-        if self._folder is None:
-            self._folder = find_model(self.source, download_dir=self._download_dir)
-        return self._folder
+    @cached_property
+    def _folder(self) -> Path:
+        return find_model(self.source, download_dir=self._download_dir)
 
-    def _find_tuning(self) -> Tuning | None:
-        if self._adapter is not None and not self._looked:
-            found = read_tuning(self._adapter)
-            if found and found.encoder_checksum in (None, self._hash()):
-                self._tuning = found
-            self._looked = True
-        return self._tuning
-
-    def _hash(self) -> str:
+    @cached_property
+    def _own_checksum(self) -> str:
         """SHA-256 of the encoder's own files."""
-        if self._own_checksum is None:
-            self._own_checksum = hash_files(self._find())
-        return self._own_checksum
+        return hash_files(self._folder)
 
-    def _load(self) -> "Bert | AnyEncoder":
-        if self._model is None:
-            folder = self._find()
-            try:
-                self._model = load_model(folder, self._find_tuning(), device=self._device)
-            except Exception as error:  # a stack of third-party loaders: any type may come
-                reason = first_line(error)
-                raise RamoleError(
-                    f"The sentence encoder {self.source!r} in {folder} cannot be loaded "
-                    f"({reason}); set RAMOLE_ENCODER to a sentence-transformers model."
-                ) from error
-        return self._model
+    @cached_property
+    def _checksum(self) -> str:
+        if self._tuning is None:
+            return self._own_checksum
+        both = f"{self._own_checksum} {hash_files(self._tuning.folder)}"
+        return hashlib.sha256(both.encode()).hexdigest()
+
+    @cached_property
+    def _tuning(self) -> Tuning | None:
+        found = read_tuning(self._adapter) if self._adapter is not None else None
+        return found if found and found.encoder_checksum in (None, self._own_checksum) else None
+
+    @cached_property
+    def _model(self) -> "Bert | AnyEncoder":
+        folder = self._folder
+        try:
+            return load_model(folder, self._tuning, device=self._device)
+        except Exception as error:  # a stack of third-party loaders: any type may come
+            reason = first_line(error)
+            raise RamoleError(
+                f"The sentence encoder {self.source!r} in {folder} cannot be loaded "
+                f"({reason}); set RAMOLE_ENCODER to a sentence-transformers model."
+            ) from error
 
 
 def load_model(folder: Path, tuning: Tuning | None, *, device: str) -> "Bert | AnyEncoder":

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
 
 import numpy as np
 from jaxtyping import Float32
@@ -12,17 +12,8 @@ MANY = 16
 """Texts at most that are read in one go; so many are before a prompt that comes meanwhile."""
 
 Rows = Sequence[Float32[np.ndarray, "d"]]
-
-
-@dataclass(eq=False)
-class _Asked:
-    text: str
-    row: np.ndarray | None = None
-    error: Exception | None = None
-
-    @property
-    def ended(self) -> bool:
-        return self.row is not None or self.error is not None
+_Asked = tuple[str, Future[np.ndarray]]
+"""A text, and its row to come."""
 
 
 class Gathered:
@@ -38,41 +29,37 @@ class Gathered:
         """The result of `read` for each; raises what it raises for one of them."""
         rows: list[np.ndarray] = []
         for first in range(0, len(texts), MANY):  # or a long list would be before every prompt
-            asked = [_Asked(text) for text in texts[first : first + MANY]]
+            asked: list[_Asked] = [(text, Future()) for text in texts[first : first + MANY]]
             self._waiting.extend(asked)
-            for one in asked:
-                rows.append(self._row_of(one))
+            rows += [self._row_of(row) for _, row in asked]
         return rows
 
-    def _row_of(self, one: _Asked) -> np.ndarray:
-        if not one.ended:
+    def _row_of(self, row: Future[np.ndarray]) -> np.ndarray:
+        if not row.done():
             with self._reading:
-                while not one.ended:
+                while not row.done():
                     self._read_next()
-        if one.error is not None:
-            raise one.error
-        assert one.row is not None
-        return one.row
+        return row.result()
 
     def _read_next(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(MANY, len(self._waiting)))]
         try:
             self._fill(batch)
         except BaseException:  # this reader was interrupted: another one goes on
-            self._waiting.extendleft(one for one in reversed(batch) if not one.ended)
+            self._waiting.extendleft(one for one in reversed(batch) if not one[1].done())
             raise
 
     def _fill(self, batch: Sequence[_Asked]) -> None:
         """Read these together, or where that fails each by itself, so that an error stays with its
         text."""
         try:
-            rows = self._read([one.text for one in batch])
+            rows = self._read([text for text, _ in batch])
         except Exception as error:
             if len(batch) == 1:
-                batch[0].error = error
+                batch[0][1].set_exception(error)
             else:
                 for one in batch:
                     self._fill([one])
             return
-        for one, row in zip(batch, rows, strict=True):
-            one.row = row
+        for (_, asked), row in zip(batch, rows, strict=True):
+            asked.set_result(row)

@@ -102,7 +102,6 @@ class AdapterIndex:
             self._copy = (None, Vectors())
 
     def _read(self, collection: "Collection", keys: Sequence[str] | None) -> dict[str, IndexEntry]:
-        """The result of `read`, copied."""
         found: dict[str, IndexEntry] = {}
         for part in _parts(collection.get(include=[])["ids"] if keys is None else keys):
             told = collection.get(ids=part, include=["embeddings", "metadatas"])

@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -141,17 +142,20 @@ class KeptIndex:
             self._checked = True
             return report
 
-    def use(self, ask: Callable[[AdapterIndex], T]) -> T:
-        """Use the index; one that broke is rebuilt and used again."""
+    def use(
+        self, ask: Callable[[AdapterIndex], T], *, until: Callable[[T], bool] = lambda found: True
+    ) -> T:
+        """Use the index; one that broke, or was emptied by another so that `until` does not hold,
+        is repaired and used again."""
         if not self._checked:  # without the lock: a check that runs now is not waited for
             with self._lock:
                 if not self._checked:
                     self.check()
-        try:
-            return ask(self._index)
-        except IndexBroken:
-            self.check()
-            return ask(self._index)
+        with suppress(IndexBroken):
+            if until(found := ask(self._index)):
+                return found
+        self.check()
+        return ask(self._index)
 
     def close(self) -> None:
         """Close the index's files or sockets."""

@@ -14,7 +14,7 @@ from jaxtyping import Float32
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval.encoder import RecentVectors
 from ramole_core.retrieval.index import AdapterIndex
-from ramole_core.retrieval.kept_index import Card, Cards, Embedder, KeptIndex, Report
+from ramole_core.retrieval.kept_index import Card, Cards, Embedder, KeptIndex
 from ramole_core.retrieval.vectors import cosines
 
 BLIND = 8
@@ -34,7 +34,7 @@ class Hit:
     """None: the sample pool."""
 
 
-class Retriever:
+class Retriever(KeptIndex):
     """Find adapters; a listener that keeps the index in step with the pool. Thread-safe."""
 
     def __init__(
@@ -47,9 +47,7 @@ class Retriever:
     ):
         """Nothing is opened yet; the first use, or `check()`, does that. `recent`: the prompts'
         vectors that another retriever with this encoder remembers."""
-        self._pool = pool
-        self._encoder = encoder
-        self._kept = KeptIndex(index, pool=pool, encoder=encoder)
+        super().__init__(index, pool=pool, encoder=encoder)
         self.recent = recent or RecentVectors(encoder.embed)
 
     @property
@@ -98,10 +96,6 @@ class Retriever:
         found = self._nearest(vector, count - len(unknown), known) if known else []
         return found + [replace(hit, score=float("nan")) for hit in unknown]
 
-    def remember(self, texts: Sequence[str]) -> None:
-        """Embed these prompts now, for the calls that follow."""
-        self.recent(texts)
-
     def vectors(self, texts: Sequence[str]) -> list[Float32[np.ndarray, "d"]]:
         """Vectors as by `embed`, cached for the last prompts."""
         return self.recent(texts)
@@ -123,27 +117,6 @@ class Retriever:
     def card_vectors(self, cards: Sequence[Card]) -> list[Float32[np.ndarray, "d"]]:
         """The vector by which each of `cards` is found, in their order."""
         return list(self._vectors(cards)) if cards else []
-
-    def added(self, card: Card) -> None:
-        """Index a new card; raises RamoleError when it cannot be embedded or written."""
-        self._kept.added(card)
-
-    def take_in(self, cards: Sequence[Card]) -> None:
-        """Embed these before the pool shows them; raises RamoleError as `check` does."""
-        self._kept.take_in(cards)
-
-    def removed(self, card: Card) -> None:
-        """Remove a card; it is not found any more."""
-        self._kept.removed(card)
-
-    def check(self) -> Report:
-        """Bring the index in step with the pool. Raises RamoleError when encoder or Chroma server
-        cannot be reached."""
-        return self._kept.check()
-
-    def close(self) -> None:
-        """Close the index's files or sockets."""
-        self._kept.close()
 
     def visible(self, k: int, exclude: Collection[str], owner: str | None) -> dict[str, Card]:
         """Cards visible to `owner` and not excluded, by key; raises as `retrieve` does."""
@@ -167,21 +140,17 @@ class Retriever:
     def _nearest(
         self, vector: Float32[np.ndarray, "d"], k: int, cards: dict[str, Card]
     ) -> list[Hit]:
-        def ask(index: AdapterIndex) -> list[tuple[str, float]]:
-            return index.query(vector, k=k, among=cards)
-
-        found = self._kept.use(ask)
-        if cards and not found:  # an index that was emptied under us
-            self.check()
-            found = self._kept.use(ask)
+        found = self.use(
+            lambda index: index.query(vector, k=k, among=cards),
+            until=lambda found: bool(found) or not cards,
+        )
         return [Hit(cards[key].name, score, cards[key].owner) for key, score in found]
 
     def _vectors(self, cards: Sequence[Card]) -> Float32[np.ndarray, "n d"]:
         keys = [card.key for card in cards]
-        entries = self._kept.use(lambda index: index.read(keys))
-        if any(key not in entries for key in keys):
-            self.check()
-            entries = self._kept.use(lambda index: index.read(keys))
+        entries = self.use(
+            lambda index: index.read(keys), until=lambda entries: entries.keys() >= {*keys}
+        )
         lost = [card.name for card in cards if card.key not in entries]
         if lost:
             raise RamoleError(f"The pool holds no adapter {', '.join(lost)}; it was removed.")

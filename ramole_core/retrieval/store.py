@@ -12,9 +12,9 @@ import socket
 import sqlite3
 import weakref
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from ramole_core.errors import RamoleError, first_line
@@ -33,31 +33,11 @@ if TYPE_CHECKING:
     from chromadb.api.client import Client
 
 
-class Store(Protocol):
-    """One Chroma collection in cosine space, without an embedding function."""
-
-    where: str
-    watched: bool
-    """`opened` gives another object after every write that did not go through it."""
-
-    def opened(self) -> "AbstractContextManager[Collection]":
-        """Open the collection for reads and writes, created if missing."""
-        ...
-
-    def wipe(self) -> None:
-        """Delete every vector and any broken file."""
-        ...
-
-    def close(self, *, sound: bool = False) -> None:
-        """Close files and sockets; a later call opens them again. `sound`: all reads and writes
-        succeeded."""
-        ...
-
-
 class EmbeddedChroma:
     """Chroma in a local folder; one process at a time writes there."""
 
     watched = True
+    """`opened` gives another object after every write that did not go through it."""
 
     def __init__(self, folder: Path):
         self.where = str(folder)
@@ -88,6 +68,7 @@ class EmbeddedChroma:
         self._version, self._files = self._version_now(), self._files_now()
 
     def wipe(self) -> None:
+        """Delete every vector and any broken file."""
         self.close()
         try:
             if self._folder.exists():
@@ -99,6 +80,7 @@ class EmbeddedChroma:
             ) from error
 
     def close(self, *, sound: bool = False) -> None:
+        """Close files; a later call opens them again. `sound`: all reads and writes succeeded."""
         marks = sound and self._collection is not None and self._files_now() == self._files
         if self._unwatch is not None:
             self._unwatch()
@@ -198,3 +180,6 @@ class ChromaServer:
             f"No Chroma server answers at {self.where} ({reason}); start one with "
             "`chroma run --path FOLDER`, or unset RAMOLE_CHROMA_URL for an index on local disk."
         )
+
+
+Store = EmbeddedChroma | ChromaServer

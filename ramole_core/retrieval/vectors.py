@@ -14,41 +14,28 @@ DIGITS = 6
 """Cosines that agree to this many decimals are a tie, and the name decides."""
 SLACK = 1e-4
 """How far a float32 cosine is trusted."""
-FIRST_ROWS = 64
-"""Rows of the first allocation; it doubles."""
 
 
 class Vectors:
-    """Vectors by key, as rows of one matrix. Not thread-safe."""
+    """Vectors by key, and a matrix of them that is made where it is needed. Not thread-safe."""
 
     def __init__(self):
-        self._places: dict[str, int] = {}
-        self._keys: list[str] = []
-        """By row; of a row that is free, the last one."""
-        self._free: list[int] = []
-        self._rows, self._lengths = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
+        self._held: dict[str, np.ndarray] = {}
+        self._made: tuple[list[str], np.ndarray, np.ndarray] | None = None
+        """Keys, rows and their lengths; None where vectors came or went since."""
 
     def put(self, vectors: Mapping[str, Float32[np.ndarray, "d"]]) -> None:
         """Add the vectors, or replace those with the same keys."""
         for key, vector in vectors.items():
-            if not self._places:  # whatever dimension the earlier ones had
-                room = max(FIRST_ROWS, len(vectors))
-                self._keys, self._free = [], []
-                self._rows = np.zeros((room, len(vector)), np.float32)
-                self._lengths = np.zeros(room, np.float32)
             self._fits(vector)
-            if key not in self._places:
-                place = self._places[key] = self._free.pop() if self._free else len(self._keys)
-                self._keys[place : place + 1] = [key]
-                if place == len(self._rows):
-                    self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
-                    self._lengths = np.concatenate([self._lengths, np.zeros_like(self._lengths)])
-            place = self._places[key]
-            self._rows[place], self._lengths[place] = vector, np.linalg.norm(vector)
+            self._held[key] = vector
+        self._made = None
 
     def drop(self, keys: Sequence[str]) -> None:
         """Delete the keys; unknown ones are ignored."""
-        self._free += [self._places.pop(key) for key in set(keys) if key in self._places]
+        for key in keys:
+            self._held.pop(key, None)
+        self._made = None
 
     def query(
         self, vector: Float32[np.ndarray, "d"], *, k: int, among: Collection[str]
@@ -57,24 +44,27 @@ class Vectors:
 
         Raises ValueError where the vector has another dimension than the rows.
         """
-        held, n = self._places, len(self._keys)
-        places = np.fromiter((held[key] for key in among if key in held), np.int64)
-        if not len(places):
+        if not self._held:
             return []
         self._fits(vector)
+        if self._made is None:
+            rows = np.stack(list(self._held.values()))
+            self._held = dict(zip(self._held, rows, strict=True))  # no second copy is kept
+            self._made = list(self._held), rows, np.linalg.norm(rows, axis=1)
+        keys, rows, lengths = self._made
         # not `@`: from 1,000 rows on its threads and torch's get in each other's way
-        products = np.einsum("nd,d->n", self._rows[:n], vector)
-        lengths = self._lengths[:n] * np.linalg.norm(vector)
-        near = (products / np.where(lengths > 0, lengths, np.inf))[places]
-        least = np.partition(near, len(near) - k)[len(near) - k] if k < len(near) else -np.inf
-        close = places[near >= least - SLACK]
-        return rank(vector, {self._keys[place]: self._rows[place] for place in close})[:k]
+        products = np.einsum("nd,d->n", rows, vector)
+        lengths = lengths * np.linalg.norm(vector)
+        near = products / np.where(lengths > 0, lengths, np.inf)
+        places = np.flatnonzero([key in among for key in keys])
+        last = np.sort(near[places])[-k:][:1]
+        close = places[near[places] >= last - SLACK]
+        return rank(vector, {keys[place]: rows[place] for place in close})[:k]
 
     def _fits(self, vector: Float32[np.ndarray, "d"]) -> None:
-        if len(vector) != self._rows.shape[1]:
-            raise ValueError(
-                f"a vector of dimension {len(vector)} among rows of dimension {self._rows.shape[1]}"
-            )
+        d = len(next(iter(self._held.values()), vector))
+        if len(vector) != d:
+            raise ValueError(f"a vector of dimension {len(vector)} among rows of dimension {d}")
 
 
 def rank(

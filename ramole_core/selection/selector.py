@@ -127,7 +127,7 @@ class Selector:
             if asking := [
                 turn.prompt for turn, method in pairs if self._finder.needs_vector(turn, method)
             ]:
-                self._retriever.remember(asking)
+                self._retriever.vectors(asking)
             found += [self._arrive(*pair, wait) for pair in pairs]
         for part in by_depth(follows or [False] * len(turns)):
             for n in part:
