@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ramole_core.pool import Pool
+
 SHAPES = {
     "model.layers.0.self_attn.q_proj": (12, 20),
     "model.layers.0.mlp.down_proj": (28, 12),
@@ -74,6 +76,13 @@ def write_adapter(
     for name, data in (files or {}).items():
         (folder / name).write_bytes(data)
     return folder
+
+
+def open_pool(root: Path, **more) -> Pool:
+    """The pool of a folder's `samples` and `data`."""
+    (root / "samples").mkdir(exist_ok=True)
+    places = {"adapters_dir": root / "samples", "data_dir": root / "data"}
+    return Pool(**{"shapes": lambda: SHAPES, **places, **more})
 
 
 def tree_of(folder: Path) -> dict[str, str]:

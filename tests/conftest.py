@@ -183,9 +183,9 @@ def hub_server(monkeypatch):
 def open_hub(tmp_path):
     """Opens a pool with a Hub beside it on one data folder, again and again."""
     from ramole_core.hub import Hub
-    from ramole_core.pool import Limits, Pool
+    from ramole_core.pool import Limits
     from ramole_core.retrieval import AdapterIndex, Retriever
-    from tests.adapter_files import SHAPES
+    from tests.adapter_files import SHAPES, open_pool
     from tests.hub_server import BASE
     from tests.word_encoder import WordEncoder
 
@@ -198,13 +198,7 @@ def open_hub(tmp_path):
 
     def make(*, clock=time.time, **said):
         close()
-        (tmp_path / "samples").mkdir(exist_ok=True)
-        pool = Pool(
-            adapters_dir=tmp_path / "samples",
-            data_dir=tmp_path / "data",
-            shapes=lambda: SHAPES,
-            limits=Limits(max_upload_mb=1, max_rank=32),
-        )
+        pool = open_pool(tmp_path, limits=Limits(max_upload_mb=1, max_rank=32))
         encoder = WordEncoder()
         retriever = Retriever(
             pool=pool, encoder=encoder, index=AdapterIndex(data_dir=tmp_path / "data")

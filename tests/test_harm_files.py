@@ -12,6 +12,7 @@ import torch
 from ramole_core import AdapterRefused, RamoleError, Request
 from ramole_core.engine.decoding import choose_token, make_generator, skip_draws
 from ramole_core.pool import Pool
+from tests.adapter_files import open_pool
 from tests.pool_fakes import SHAPES, write_adapter, write_sample
 from tests.serving import REPOSITORY
 from ui.parts.downloads import inert_cell
@@ -19,10 +20,7 @@ from ui.parts.downloads import inert_cell
 
 @pytest.fixture
 def pool(tmp_path):
-    (tmp_path / "adapters").mkdir()
-    with Pool(
-        adapters_dir=tmp_path / "adapters", data_dir=tmp_path / "data", shapes=lambda: SHAPES
-    ) as pool:
+    with open_pool(tmp_path, shapes=lambda: SHAPES) as pool:
         yield pool
 
 
@@ -134,32 +132,29 @@ def spoiled(folder: Path, file: str) -> None:
 
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "manifest.json", "examples.jsonl"])
 def test_a_spoiled_sample_says_what_its_reader_can_do(tmp_path, file):
-    write_sample(tmp_path / "adapters", "squad", examples=["where is the cat"])
-    folder = tmp_path / "adapters" / "squad"
+    write_sample(tmp_path / "samples", "squad", examples=["where is the cat"])
+    folder = tmp_path / "samples" / "squad"
     (folder / file).write_bytes(b"spoiled")
-    with Pool(
-        adapters_dir=tmp_path / "adapters", data_dir=tmp_path / "data", shapes=lambda: SHAPES
-    ) as pool:
+    with open_pool(tmp_path, shapes=lambda: SHAPES) as pool:
         (told,) = pool.problems
     assert "is damaged and left out" in told and "git checkout -- squad" in told
-    assert str(tmp_path / "adapters") in told and "remove" not in told
+    assert str(tmp_path / "samples") in told and "remove" not in told
 
 
 def test_a_sample_that_is_spoiled_later_says_so_too(tmp_path):
-    write_sample(tmp_path / "adapters", "squad", examples=["where is the cat"])
-    with Pool(
-        adapters_dir=tmp_path / "adapters", data_dir=tmp_path / "data", shapes=lambda: SHAPES
-    ) as pool:
-        spoiled(tmp_path / "adapters" / "squad", "adapter_config.json")
+    write_sample(tmp_path / "samples", "squad", examples=["where is the cat"])
+    with open_pool(tmp_path, shapes=lambda: SHAPES) as pool:
+        spoiled(tmp_path / "samples" / "squad", "adapter_config.json")
         with pytest.raises(RamoleError, match="git checkout -- squad") as told:
             pool.tensors(pool.card("squad"))
         assert "remove" not in str(told.value)
 
 
-def test_a_spoiled_upload_is_still_its_owners_to_remove(pool, tmp_path):
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_spoiled_upload_is_still_its_owners_to_remove(pool, tmp_path, file):
     card = pool.add(write_adapter(tmp_path / "mine"))
-    spoiled(card.folder, "adapter_config.json")
-    with pytest.raises(RamoleError, match="remove the adapter and add it again"):
+    spoiled(card.folder, file)
+    with pytest.raises(RamoleError, match="changed on disk .*; remove the adapter and add it"):
         pool.tensors(card)
 
 

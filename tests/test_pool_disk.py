@@ -11,7 +11,7 @@ import pytest
 
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool import Pool
-from tests.adapter_files import SHAPES, tree_of, write_adapter
+from tests.adapter_files import open_pool, tree_of, write_adapter
 
 CHANGES = {
     "add": lambda pool, root: pool.add(root / "new", name="new", examples=["a", "b"], owner="bob"),
@@ -84,14 +84,9 @@ class _Filling:
         return self._file.__exit__(*error)
 
 
-def open_pool(root: Path) -> Pool:
-    return Pool(adapters_dir=root / "samples", data_dir=root / "data", shapes=lambda: SHAPES)
-
-
 def make_pool(root: Path) -> Pool:
     """Holds `old` and, as a folder that has lost its manifest, `damaged`; made anew each time."""
-    if not (root / "samples").exists():
-        (root / "samples").mkdir(parents=True)
+    if not (root / "data as made").exists():
         for seed, name in enumerate(("old", "damaged", "new")):
             write_adapter(root / name, seed=seed)
         with open_pool(root) as pool:

@@ -3,20 +3,14 @@
 import pytest
 
 from ramole_core.errors import AdapterRefused
-from ramole_core.pool import Limits, Pool
-from tests.adapter_files import CONFIG, SHAPES, WEIGHTS, tree_of, write_adapter
+from ramole_core.pool import Limits
+from tests.adapter_files import CONFIG, WEIGHTS, open_pool, tree_of, write_adapter
 from tests.hub_server import Repository
 
 
 @pytest.fixture
 def pool(tmp_path):
-    (tmp_path / "samples").mkdir()
-    with Pool(
-        adapters_dir=tmp_path / "samples",
-        data_dir=tmp_path / "data",
-        shapes=lambda: SHAPES,
-        limits=Limits(max_upload_mb=1),
-    ) as pool:
+    with open_pool(tmp_path, limits=Limits(max_upload_mb=1)) as pool:
         yield pool
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from ramole_core.errors import AdapterRefused
-from ramole_core.pool import Limits, Pool
+from ramole_core.pool import Limits
 from tests.adapter_files import (
     CONFIG,
     PREFIX,
-    SHAPES,
     WEIGHTS,
     arrays_of,
+    open_pool,
     pack,
     pair_arrays,
     tree_of,
@@ -394,14 +394,7 @@ refusal("zip: cut short", "damaged or incomplete: a zip's end is missing")(
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pool")
-    (folder / "samples").mkdir()
-    limits = Limits(max_upload_mb=2, max_rank=16)
-    with Pool(
-        adapters_dir=folder / "samples",
-        data_dir=folder / "data",
-        shapes=lambda: SHAPES,
-        limits=limits,
-    ) as pool:
+    with open_pool(folder, limits=Limits(max_upload_mb=2, max_rank=16)) as pool:
         pool.add(write_adapter(folder / "there", seed=9), owner="ada")
         yield pool
 

@@ -8,6 +8,7 @@ import pytest
 from ramole_core.errors import RamoleError
 from ramole_core.pool import Pool
 from ramole_core.retrieval import AdapterIndex, Retriever
+from tests.adapter_files import open_pool
 from tests.pool_fakes import SHAPES, write_adapter, write_sample
 from tests.retrieval_fakes import FakeEncoder
 
@@ -15,12 +16,9 @@ from tests.retrieval_fakes import FakeEncoder
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[Pool]:
     for seed, (name, example) in enumerate([("sql", "join two tables"), ("mood", "is it glad")]):
-        write_sample(tmp_path / "adapters", name, seed=seed, examples=[example])
-    opened = Pool(
-        adapters_dir=tmp_path / "adapters", data_dir=tmp_path / "data", shapes=lambda: SHAPES
-    )
-    yield opened
-    opened.close()
+        write_sample(tmp_path / "samples", name, seed=seed, examples=[example])
+    with open_pool(tmp_path, shapes=lambda: SHAPES) as opened:
+        yield opened
 
 
 @pytest.fixture

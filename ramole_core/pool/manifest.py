@@ -26,23 +26,13 @@ SCHEMA = 1
 _FILES = (WEIGHTS, CONFIG, README, EXAMPLES, "train.json")
 
 
-def write_manifest(
-    folder: Path,
-    *,
-    name: str,
-    shapes: Shapes,
-    owner: str | None = None,
-    notes: Sequence[str] = (),
-    limits: Limits | None = None,
-    added: str | None = None,
-) -> AdapterCard:
+def write_manifest(folder: Path, *, name: str, shapes: Shapes) -> AdapterCard:
     """Inspects the adapter in `folder` and writes its manifest, last of all its files.
 
     `shapes`: (i, o) of the base's linear layers. Raises AdapterRefused if the pool would refuse it.
     """
-    facts, found = inspect_folder(folder, shapes=shapes, limits=limits or Limits())
-    notes = [*found, *notes]
-    return record(folder, facts, name=name, owner=owner, notes=notes, added=added)
+    facts, notes = inspect_folder(folder, shapes=shapes, limits=Limits())
+    return record(folder, facts, name=name, owner=None, notes=notes)
 
 
 def record(

@@ -68,16 +68,11 @@ class Store:
             replaced = target.exists()
             if replaced:
                 os.rename(target, self._earlier(target))
-            try:
+        try:
+            with self._lock:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.rename(staged, target)
-            except BaseException:
-                if replaced:
-                    os.rename(self._earlier(target), target)
-                self._prune(target.parent)
-                raise
-        _settle(target.parent, target.parent.parent)
-        try:
+            _settle(target.parent, target.parent.parent)
             yield
         except BaseException:
             with self._lock:
