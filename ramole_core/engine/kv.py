@@ -13,9 +13,8 @@ from jaxtyping import Float16, Int64
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ramole_core.engine.page_pool import KvSequence, PagePool
 from ramole_core.engine.pages import PAGE, PageMemory, pages_of
-from ramole_core.engine.prefix import Page, PrefixTree
+from ramole_core.engine.prefix import KvSequence, Page, PagePool, PrefixTree
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.vectors import padded
 from ramole_core.layers import short_length

@@ -1,4 +1,4 @@
-"""The prefix tree: pages found by their tokens and the pages before them.
+"""Pages: found by their tokens and the pages before them, held by sequences, evicted.
 
 A token is its id and how it was mixed, three int64 (`KvCache.content`). A page below another
 continues it; only a full page has others below it, and no two full pages there are equal. Pages
@@ -7,6 +7,7 @@ content stands beside the place where that would be.
 """
 
 from bisect import bisect_left, insort
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64
 from torch import Tensor
 
-from ramole_core.engine.pages import PAGE
+from ramole_core.engine.pages import PAGE, PageMemory, pages_of
 
 
 @dataclass(eq=False, slots=True)
@@ -33,8 +34,6 @@ class Page:
     """Its content, as it stands in the list above it."""
     refs: int = 0
     """Requests that hold it."""
-    used: int = 0
-    """When it was last given back; larger is later."""
     traced: np.ndarray = field(default_factory=lambda: np.zeros(PAGE, np.bool_))
     """Whose trace rows are here, or need none."""
     gates: list[Tensor | None] = field(default_factory=lambda: [None] * PAGE)
@@ -128,3 +127,94 @@ class PrefixTree:
     def _insert(self, page: Page, above: Page) -> None:
         page.above, page.key = above, page.content[: page.count].tobytes()
         insort(above.below, (page.key, page.number, page))
+
+
+class PagePool:
+    """The state of each page: held, cached for its prefix, or free; unheld ones are evicted when
+    room is needed."""
+
+    def __init__(self, memory: PageMemory, tree: PrefixTree):
+        self._memory, self._tree = memory, tree
+        self._free: list[int] = []
+        self._idle: OrderedDict[int, Page] = OrderedDict()
+        """Unheld pages in the tree by number, least recently used first: a page comes before the
+        one that it continues, since a sequence releases its last page first."""
+        self.held = 0
+        """Pages that are in use."""
+
+    @property
+    def cached(self) -> int:
+        """Number of cached pages: unheld and findable."""
+        return len(self._idle)
+
+    def hold(self, page: Page) -> None:
+        if not page.refs:
+            self.held += 1
+            self._idle.pop(page.number, None)
+        page.refs += 1
+
+    def release(self, page: Page) -> None:
+        """Release a page; one that is not in the tree becomes free."""
+        page.refs -= 1
+        if page.refs:
+            return
+        self.held -= 1
+        if page.above is None:
+            self._free.append(page.number)
+        else:
+            self._idle[page.number] = page
+
+    def new(self) -> Page:
+        """Take an empty page, from memory that is free, new, or evicted."""
+        assert self.any_left(), "a sequence needs more pages than were set aside"
+        page = Page(self._free.pop())
+        self.hold(page)
+        return page
+
+    def any_left(self) -> bool:
+        """Whether there is room for one more page; makes it."""
+        if not self._free:
+            self._free += reversed(self._memory.grow())
+        if not self._free and self._idle:
+            self._evict()
+        return bool(self._free)
+
+    def forget(self) -> None:
+        """Free all unheld pages."""
+        while self._idle:
+            self._evict()
+
+    def _evict(self) -> None:
+        number, page = self._idle.popitem(last=False)
+        self._tree.remove(page)
+        self._free.append(number)
+
+
+class KvSequence:
+    """One request's pages in order, and the number of tokens in them."""
+
+    def __init__(self, length: int, *, long: bool = False):
+        self.most = pages_of(length)
+        """Pages that it may need."""
+        self.long = long
+        """Whether it may become longer than the model was first trained for, where its rotary
+        angles follow from that (longrope)."""
+        self.length = 0
+        """Tokens that are in it."""
+        self.pages: list[Page] = []
+        self._numbers = np.zeros(self.most, np.int32)
+
+    @property
+    def table(self) -> np.ndarray:
+        """[pages] int32: the numbers of its pages, those included that are written next."""
+        return self._numbers[: len(self.pages)]
+
+    def gates(self, start: int, end: int) -> list[Tensor | None]:
+        """The trace rows [2, layer, module, k] of the tokens at [start, end); None: needs none, or
+        none is known."""
+        return [self.pages[at // PAGE].gates[at % PAGE] for at in range(start, end)]
+
+    def put(self, at: int, page: Page) -> None:
+        """Set the page at a place, the next one or an earlier one."""
+        self.pages[at:] = [page, *self.pages[at + 1 :]]
+        self._numbers[at] = page.number
