@@ -85,9 +85,9 @@ class Bits:
     def watch(self, monkeypatch) -> None:
         advance = RequestState.advance
 
-        def watched(state, token, logits, eos):
+        def watched(state, token, logits):
             self.logits.setdefault(state, []).append(logits.clone())
-            return advance(state, token, logits, eos)
+            return advance(state, token, logits)
 
         monkeypatch.setattr(RequestState, "advance", watched)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from ramole_core.engine.chunk import next_chunk
+from ramole_core.engine.prefill import next_chunk
 from ramole_core.engine.request_state import RequestState
 
 

@@ -143,9 +143,9 @@ def answers(tiny: TinyEngine, requests, names, *, drafts: bool):
     scheduler, found = tiny.engine.scheduler, {}
     advance = RequestState.advance
 
-    def watched(state, token, logits, eos):
+    def watched(state, token, logits):
         found.setdefault(state, []).append(logits.clone())
-        return advance(state, token, logits, eos)
+        return advance(state, token, logits)
 
     tiny.engine.forget_prefixes()
     before = scheduler.sizes

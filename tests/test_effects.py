@@ -13,7 +13,7 @@ from ramole_core.composition import METHODS
 from ramole_core.effects import effects_of, rule_of, subsets_of
 from ramole_core.engine import effect_reading
 from ramole_core.engine.request_stream import RequestStream
-from ramole_core.engine.segment_maker import SegmentMaker
+from ramole_core.engine.segments import SegmentMaker
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.logprob import token_logprobs
 from ramole_core.request import Generation, Request

@@ -6,13 +6,13 @@ import time
 import pytest
 
 from ramole_core.engine.engine import EngineSizes
-from ramole_core.engine.fair_share import (
+from ramole_core.engine.isolated_forward import BEHIND_STEPS
+from ramole_core.engine.waiting import (
     BURST_SECONDS,
     FORGOTTEN_SECONDS,
     LATELY_SECONDS,
     FairShare,
 )
-from ramole_core.engine.isolated_forward import BEHIND_STEPS
 from ramole_core.errors import Cancelled
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import ask

@@ -12,7 +12,7 @@ from ramole_core.answer import parts_record
 from ramole_core.base.shapes import read_shapes
 from ramole_core.batch.rows import BatchRow
 from ramole_core.effects import effects_record
-from ramole_core.engine import reader, submission
+from ramole_core.engine import reader, request_state
 from ramole_core.errors import Busy
 from ramole_core.selection.part_stream import join, stream_parts
 from ramole_core.selection.parts import (
@@ -103,7 +103,7 @@ def test_every_door_puts_a_part_s_numbers_under_its_own_adapters(ramole):
 def test_a_part_that_ends_as_a_turn_does_is_no_stop_of_the_caller(ramole, monkeypatch):
     """Of a base without a chat template, whose turns end where the user's next one begins."""
     asked = replace(BOTH, logit_bias={64: 50.0})
-    for module in (reader, submission):
+    for module in (reader, request_state):
         monkeypatch.setattr(module, "turn_end_of", lambda tokenizer, raw: "aaa")
     answer = ramole.generate([asked])[0]
     assert len(answer.parts) == 2 and answer.finish_reason == "eos"

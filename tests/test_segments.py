@@ -62,9 +62,9 @@ class World:
         found: list[torch.Tensor] = []
         advance = RequestState.advance
 
-        def watched(state, token, logits, eos):
+        def watched(state, token, logits):
             found.append(logits.clone())
-            return advance(state, token, logits, eos)
+            return advance(state, token, logits)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(RequestState, "advance", watched)
@@ -396,7 +396,6 @@ def test_an_answer_goes_on_to_its_stop_string_and_to_its_end(world):
 def set_ends(engine, eos: frozenset[int]) -> None:
     """From now on these tokens end an answer."""
     engine.facts = engine._reader.facts = replace(engine.facts, eos=eos)
-    engine.scheduler.batch._eos = eos
 
 
 def goes_on(world, whole: Answer, request: Request, names, earlier) -> None:

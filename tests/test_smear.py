@@ -129,8 +129,8 @@ def test_given_weights_need_no_reading_and_nothing_trained(tiny, monkeypatch):
     request = ask(PROMPTS[0], adapters=tuple(NAMES), weights=given)
     candidates = tiny.chosen(POOL)
     monkeypatch.setitem(tiny.trained, "_smear", None)
-    placement = tiny.engine._maker.place(request, candidates)
-    fusion = tiny.engine._maker.place(replace(request, method="fusion"), candidates)
+    placement = tiny.engine._placer.prepare(request, candidates)
+    fusion = tiny.engine._placer.prepare(replace(request, method="fusion"), candidates)
     assert tiny.engine._runner.count == count
     assert torch.equal(placement.decision.weights, fusion.decision.weights)
     ours, theirs = placement.adapters[0].units, fusion.adapters[0].units

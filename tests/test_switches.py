@@ -171,7 +171,7 @@ def test_a_merge_is_made_again_without_it_and_kept(llama):
     again = placement_of(llama, "fusion", names, off)
     assert llama.store.makes == before + 1 and first.adapters[0] == again.adapters[0]
     off[3] = True
-    assert not placement_of(llama, "fusion", names, off).present[3].any()
+    assert not placement_of(llama, "fusion", names, off).row.present[3].any()
 
 
 def test_of_a_bypass_that_is_all_off_nothing_is_held(llama):

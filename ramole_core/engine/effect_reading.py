@@ -15,13 +15,12 @@ often on composed prompts (LOG), and credit each adapter alike with what all did
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ramole_core.effects import Subset, effects_of, subset_columns, subsets_of
-from ramole_core.engine.chunk import Share, next_chunk
 from ramole_core.engine.pair_reading import Pair, PairReading
 from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.waiting import CLOSED
@@ -115,12 +114,6 @@ class HeldAnswer:
         return replace(self.answer, notes=(*self.answer.notes, note))
 
 
-PIECE = 32
-"""Tokens that are read in one forward between two steps of rows that decode."""
-IDLE_PIECE = 64
-"""The same where no row decodes: a prompt that comes meanwhile waits for it."""
-
-
 class ReadAgain:
     """The queue of second readings; `add` from any thread, the rest by the scheduler."""
 
@@ -128,8 +121,6 @@ class ReadAgain:
         self._coming: deque[RequestState] = deque()
         self.states: list[RequestState] = []
         """In the order in which they came."""
-        self._spare = 0
-        """Tokens that are saved up."""
         self.closed = False
         """Whether nobody reads any more."""
 
@@ -147,33 +138,3 @@ class ReadAgain:
         while self._coming:
             self.states.append(self._coming.popleft())
         return self.states
-
-    def after_step(self, *, rows: int) -> None:
-        """Count a step of so many decoding rows towards the next reading."""
-        answers = len({state.number for state in self.states})
-        saved = self._spare + answers if rows else PIECE
-        self._spare = min(saved, PIECE) if answers else 0
-
-    def chunk(
-        self,
-        *,
-        begin: Callable[[RequestState], bool],
-        mixed: Callable[[RequestState], bool],
-        decoding: bool,
-    ) -> list[Share]:
-        """The readings of the next chunk; `begin` opens the pages of one that has none and says
-        whether it could, `mixed` whether its adapters are in the bank."""
-        if not self.states or (decoding and self._spare < PIECE):
-            return []
-        budget = PIECE if decoding else IDLE_PIECE
-        ready, left = [], budget
-        for state in list(self.states):
-            if left <= 0 or (state.sequence is None and not begin(state)):
-                break
-            if mixed(state):
-                ready.append(state)
-                left -= state.unfed
-        found = next_chunk(ready, budget)
-        if decoding and found:
-            self._spare = 0
-        return found

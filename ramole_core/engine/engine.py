@@ -31,7 +31,7 @@ from ramole_core.engine.reference import Reference, remembered, what_of
 from ramole_core.engine.request_stream import Caller, RequestStream
 from ramole_core.engine.running_batch import Event
 from ramole_core.engine.scheduler import Scheduler, Sizes
-from ramole_core.engine.segment_maker import SegmentMaker
+from ramole_core.engine.segments import SegmentMaker
 from ramole_core.engine.store import UnitStore
 from ramole_core.engine.submission import Submission
 from ramole_core.errors import fault_of
@@ -121,14 +121,7 @@ class Engine:
         self._maker = SegmentMaker(self.layout, self._placer)
         self.facts = facts_of_model(base, layout=self.layout, exact=self.exact)
         self.scheduler = Scheduler(
-            tokenizer=base.tokenizer,
-            layout=self.layout,
-            kv=self._kv,
-            runner=self._runner,
-            eos=self.facts.eos,
-            sizes=sizes,
-            pin=self._placer.pin,
-            release=self._placer.release,
+            kv=self._kv, runner=self._runner, placer=self._placer, sizes=sizes
         )
         self._alone = IsolatedForward(
             base.model,
@@ -148,7 +141,11 @@ class Engine:
         self.read, self.prepare = self._reader.read, self._reader.prepare
         self.complete, self.fit = self._reader.complete, self._reader.fit
         submission = Submission(
-            self.scheduler, self._maker, self._reader, made_bytes=sizes.host_cache_bytes
+            self.scheduler,
+            self._reader,
+            placer=self._placer,
+            maker=self._maker,
+            made_bytes=sizes.host_cache_bytes,
         )
         self.submit, self.submit_step = submission.submit, submission.submit_step
         self.read_again = submission.read_again
@@ -254,7 +251,7 @@ class Engine:
             "The adapters of these rows do not fit on the device together; take fewer rows at "
             "once, or raise RAMOLE_DEVICE_CACHE_MB."
         )
-        placements = [self._maker.place(*one) for one in asked]
+        placements = [self._placer.prepare(*one) for one in asked]
         with self._lock.turn(), self._placer.pinned(placements, full) as rows:
             with self._runner.mixing(rows, l) as forward:
                 yield

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from ramole_core.engine.decoding import spell
 from ramole_core.engine.isolated_forward import IsolatedForward
 from ramole_core.engine.prompt import Prepared
-from ramole_core.engine.segment_maker import SegmentMaker
+from ramole_core.engine.segments import SegmentMaker
 from ramole_core.errors import fault_of
 
 FULL = "The adapters in use leave no room for these now; try again in a moment."

@@ -6,9 +6,8 @@ thread; `pin` runs between two steps of the batch and only takes pages.
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -27,7 +26,7 @@ from ramole_core.composition import (
 from ramole_core.engine.placement_key import BARE, placement_key
 from ramole_core.engine.store import UnitStore
 from ramole_core.engine.switches import deciding_without, lacking
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, fault_of
 from ramole_core.layers import Bank, Layout, RowMix, Slot, Units, UnpackedLoras, pack_units
 from ramole_core.layers.score_table import score_table
 from ramole_core.methods import complete_options
@@ -54,23 +53,22 @@ class Held:
 class Placement:
     """A decision, and what it needs in the bank."""
 
-    decision: Decision
+    row: RowMix
+    """As the layers mix it, but for its places in the bank."""
     adapters: tuple[Held, ...] = ()
     """A merge is one."""
     bypass: Held | None = None
-    present: Bool[Tensor, "module slot"] = field(kw_only=True)
-    """Where each of `adapters` counts: it has the module, and is not switched off."""
-    lacks: Bool[Tensor, "module k"] | None = None
-    """Where an adapter of a merge lacks the module; None: it is no merge."""
-    score_table: np.ndarray | None = None
-    """What the kernel reads for the gate's own score (`layers/score_table.py`); None: nothing."""
     key: bytes = BARE
     """What decides the numbers of a token (`placement_key.py`)."""
 
     @property
+    def decision(self) -> Decision:
+        return self.row.decision
+
+    @property
     def has(self) -> Bool[Tensor, "module k"]:
         """The modules of each of the request's adapters; False also where one is switched off."""
-        return self.present if self.lacks is None else ~self.lacks
+        return self.row.has
 
     @property
     def held(self) -> tuple[Held, ...]:
@@ -110,9 +108,23 @@ class Placer:
 
         `off` [module, k+1] is True where an adapter is switched off, as though it lacked the
         module; its last column is a bypass's. What a candidate answered to the prompt stays.
-        `ephemeral`: a merge is tried once, and kept nowhere. Raises RamoleError where the method
-        cannot use them, or where they could never fit.
+        `ephemeral`: a merge is tried once, and kept nowhere. Raises RamoleError for any fault:
+        where the method cannot use them or fails, or where they could never fit.
         """
+        try:
+            return self._prepare(request, candidates, off, ephemeral)
+        except RamoleError:
+            raise
+        except Exception as error:
+            raise fault_of(error, request.method) from error
+
+    def _prepare(
+        self,
+        request: Request,
+        candidates: Sequence[Candidate],
+        off: Bool[Tensor, "module columns"] | None,
+        ephemeral: bool,
+    ) -> Placement:
         method = find_method(request.method)
         candidates = list(candidates)[: method.experts(len(candidates))]
         weights = None if request.weights is None else tuple(request.weights)
@@ -121,7 +133,7 @@ class Placer:
         candidates = list(method.bring(candidates, trained))
         if not candidates:
             nothing = torch.zeros(len(self._layout.flat), 0)
-            return Placement(Decision(nothing), present=nothing.bool())
+            return Placement(RowMix((), Decision(nothing), None, nothing.bool()))
         if off is not None:
             off = torch.cat([off[:, : len(candidates)], off[:, -1:]], dim=1)
             off = off if off.any() else None
@@ -141,12 +153,10 @@ class Placer:
         if off is not None:
             decision = deciding_without(decision, ask, off[:, -1])
         if decision.merge is not None:
-            one = self._merged(
-                request.method, candidates, ask, decision, decision.merge, ephemeral=ephemeral
-            )
+            one = self._merged(request.method, candidates, ask, decision, decision.merge, ephemeral)
             present = one.units.present[:, None]
             key = placement_key(request.method, ask, decision, held=[one.key], present=present)
-            return Placement(decision, (one,), present=present, lacks=~ask.present, key=key)
+            return Placement(RowMix((), decision, None, present, ~ask.present), (one,), key=key)
         pairs = zip(candidates, every, strict=True)
         adapters = tuple(Held(one.checksum, units) for one, units in pairs)
         bypass = self._bypass(request.method, decision)
@@ -156,14 +166,8 @@ class Placer:
         if gate is not None and self._bank.device.type == "cpu":
             sizes = [units.rank for units in every]
             table = score_table(gate, self._layout.flat, sizes, ask.present)
-        placement = Placement(
-            decision,
-            adapters,
-            bypass,
-            present=ask.present,
-            score_table=table,
-            key=key,
-        )
+        row = RowMix((), decision, None, ask.present, score_table=table)
+        placement = Placement(row, adapters, bypass, key)
         self._check_room([one.units for one in placement.held])
         return placement
 
@@ -192,14 +196,7 @@ class Placer:
             return None
         count = len(placement.adapters)
         bypass = slots[count] if len(slots) > count else None
-        return RowMix(
-            tuple(slots[:count]),
-            placement.decision,
-            bypass,
-            placement.present,
-            placement.lacks,
-            placement.score_table,
-        )
+        return replace(placement.row, slots=tuple(slots[:count]), bypass=bypass)
 
     def _give_back(self, slots: Sequence[Slot]) -> None:
         for slot in slots:
@@ -248,11 +245,10 @@ class Placer:
         ask: Ask,
         decision: Decision,
         merge: Merge,
-        *,
         ephemeral: bool,
     ) -> Held:
         """The one LoRA of a merge, cached by what it depends on."""
-        self._check_rank(merge.rank, self._bank.room_for([]))
+        self._check_room([], merge.rank)
         trained = "" if ask.trained is None else ask.trained.checksum
         key = (
             method,
@@ -281,17 +277,16 @@ class Placer:
         if bypass is None:
             return None
         key = method, bypass.key, bypass.activation
-        units = self._store.made(
-            key,
-            lambda: pack_units(bypass.loras, self._layout, dtype=self._dtype, bypass=True),
-        )
-        return Held(key, units, bypass.activation)
 
-    def _check_room(self, adapters: Sequence[Units]) -> None:
-        self._check_rank(sum(units.rank for units in adapters), self._bank.room_for(adapters))
+        def make() -> Units:
+            return pack_units(bypass.loras, self._layout, dtype=self._dtype, bypass=True)
 
-    @staticmethod
-    def _check_rank(rank: int, most: int) -> None:
+        return Held(key, self._store.made(key, make), bypass.activation)
+
+    def _check_room(self, adapters: Sequence[Units], merged: int = 0) -> None:
+        """`merged`: rank units of a merge that is still to be made."""
+        rank = sum(units.rank for units in adapters) + merged
+        most = self._bank.room_for(adapters)
         if rank > most:
             raise RamoleError(
                 f"The adapters of this request have {rank} rank units, and the device holds "

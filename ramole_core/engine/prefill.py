@@ -1,25 +1,83 @@
-"""What a step reads: a chunk of prompts or examples; without any, answers for their effects."""
+"""What a step reads: a chunk of prompts or examples; without any, answers for their effects.
+
+Prompts are read in the order in which they came, but half of a chunk is for prompts that end with
+it, so that a short one does not wait until a long one is read. A request waits while one before it
+reads what it needs as well, and finds it in the cache then.
+"""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from ramole_core.engine.chunk import Share, next_chunk
+import numpy as np
+
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Output
 from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.running_batch import RunningBatch
-from ramole_core.engine.waiting import WaitingQueue
+from ramole_core.engine.waiting import FairShare, WaitingQueue
 from ramole_core.kernels.likeliest import likeliest
-from ramole_core.turns import Source
 
+WORTH = 8
+"""Tokens in common that are worth waiting for."""
 ALONE = 4
 """A step may read this many chunks of prompts where no row waits for its next token."""
 MAX_TAIL = 8
 """Tokens that are read in the same step, behind a chunk that has read all before them."""
+PIECE = 32
+"""Tokens of answers that are read again in one forward between two steps of rows that decode."""
+IDLE_PIECE = 64
+"""The same where no row decodes: a prompt that comes meanwhile waits for it."""
 ASIDE = 4
 """Tokens of examples (`PairReading`) that may be read for each step in which rows decode; what is
 saved up is read at once. Without it a search would slow all others as a prompt does that never
 ends; so it costs them about what one row more does. Where no row decodes there is no limit."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One request's tokens in a chunk."""
+
+    state: RequestState
+    count: int
+
+
+def next_chunk(reading: Sequence[RequestState], budget: int) -> list[Share]:
+    """Choose as many tokens as the budget allows, each request's within one segment."""
+    first = _share(reading[0], budget) if reading and budget > 0 else None
+    if first is None:
+        return []
+    chunk, left = [first], budget // 2 if first.count > budget // 2 else budget - first.count
+    for state in sorted(reading[1:], key=lambda state: state.unfed):
+        ends = state.unfed == _share(state, left).count
+        if ends and not any(_waits_for(state, share) for share in chunk):
+            chunk.append(_share(state, left))
+            left -= state.unfed
+    left = budget - sum(share.count for share in chunk[1:])
+    chunk[0] = _share(first.state, left)
+    left -= chunk[0].count
+    taken = [share.state for share in chunk]
+    for state in reading:
+        if left > 0 and state not in taken and not any(_waits_for(state, one) for one in chunk):
+            chunk.append(_share(state, left))
+            left -= chunk[-1].count
+    return chunk
+
+
+def _share(state: RequestState, most: int) -> Share:
+    return Share(state, min(most, state.unfed, state.segment.end - state.fed))
+
+
+def _waits_for(state: RequestState, share: Share) -> bool:
+    """Whether the other request is reading tokens that this one could share."""
+    other = share.state
+    if state.request.trace and not other.request.trace and state.segments.mixed:
+        return False  # it needs the trace rows
+    end = max(0, min(other.fed + share.count, len(state.content) - 1, len(other.content)))
+    mine, its = state.content[:end], other.content[:end]
+    differ = np.flatnonzero((mine != its).any(1))
+    common = int(differ[0]) if len(differ) else end
+    return common - state.fed >= WORTH
 
 
 class Prefill:
@@ -29,16 +87,17 @@ class Prefill:
         self,
         batch: RunningBatch,
         queue: WaitingQueue,
+        shares: FairShare,
         *,
         kv: KvCache,
         runner: ModelRunner,
-        share: Callable[[float, Sequence[tuple[Source, float]]], None],
     ):
-        """`share` counts a forward's seconds, as `FairShare.add`."""
-        self._batch, self._queue, self._kv, self._runner = batch, queue, kv, runner
-        self._share = share
+        self._batch, self._queue, self._shares = batch, queue, shares
+        self._kv, self._runner = kv, runner
         self._saved = 0
         """Tokens of examples that may be read beside rows that decode."""
+        self._spare = 0
+        """The same of answers that are read again."""
 
     def read(self, size: int) -> None:
         """Read a chunk of `size` tokens, and the few remaining tokens of others that shared its
@@ -61,7 +120,9 @@ class Prefill:
         self._saved = min(self._saved + ASIDE, size) if waits else 0
         if not rows:  # the adapters of what comes next have no room yet: no row is slowed
             self._saved = size
-        self._batch.again.after_step(rows=rows)
+        answers = len({state.number for state in self._batch.again.states})
+        spare = self._spare + answers if rows else PIECE
+        self._spare = min(spare, PIECE) if answers else 0
 
     def _chunk(self, size: int, budget: int, *, most: int | None = None) -> list[Share]:
         batch, ready = self._batch, []
@@ -79,22 +140,31 @@ class Prefill:
 
     def _read_again(self) -> None:
         """Read a chunk of finished answers, for their effects."""
-
-        def begin(state: RequestState) -> bool:
-            if not len(self._queue):
+        batch, decoding = self._batch, bool(self._batch.rows)
+        if decoding and self._spare < PIECE:
+            return
+        budget = PIECE if decoding else IDLE_PIECE
+        ready, left = [], budget
+        for state in list(batch.again.states):
+            if left <= 0:
+                break
+            if state.sequence is None and not len(self._queue):
                 state.sequence = self._kv.open(state.content, state.length, becomes=state.becomes)
-            return state.sequence is not None
-
-        batch = self._batch
-        chunk = batch.again.chunk(begin=begin, mixed=batch.pin_or_fail, decoding=bool(batch.rows))
+            if state.sequence is None:
+                break
+            if batch.pin_or_fail(state):
+                ready.append(state)
+                left -= state.unfed
+        chunk = next_chunk(ready, budget)
         if not chunk:
             return
+        self._spare = 0 if decoding else self._spare
         began = time.perf_counter()
         self._forward(chunk)
         batch.stats.effect_tokens += sum(share.count for share in chunk)
         seconds = time.perf_counter() - began
         batch.stats.effect_seconds += seconds
-        self._share(seconds, [(share.state.source, float(share.count)) for share in chunk])
+        self._shares.add(seconds, [(one.state.source, float(one.count)) for one in chunk])
 
     def _prefill(self, chunk: Sequence[Share]) -> None:
         began, stats = time.perf_counter(), self._batch.stats
@@ -106,7 +176,7 @@ class Prefill:
         stats.prefill_seconds += seconds
         for share in chunk:
             if share.state.reading is not None:  # a prompt was counted when it was admitted
-                self._share(seconds * share.count / whole, [(share.state.source, 1.0)])
+                self._shares.add(seconds * share.count / whole, [(share.state.source, 1.0)])
 
     def _forward(self, chunk: Sequence[Share]) -> None:
         """Run a chunk; a request whose prompt is read gets its first token."""

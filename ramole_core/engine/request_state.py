@@ -14,12 +14,14 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ramole_core.answer import TokenLogprob
+from ramole_core.base.chat_template import turn_end_of
 from ramole_core.composition import Candidate
 from ramole_core.engine.answer_format import AnswerFormat
 from ramole_core.engine.decoding import (
     TextStream,
     choose_token,
     is_greedy,
+    make_generator,
     skip_draws,
     spell,
 )
@@ -27,11 +29,12 @@ from ramole_core.engine.draft import Draft
 from ramole_core.engine.kv import KvSequence
 from ramole_core.engine.logits import changed_logits, log_probability
 from ramole_core.engine.pair_reading import PairReading
+from ramole_core.engine.reader import ModelFacts
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.trace import Gates
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.logprob import token_logprobs
-from ramole_core.layers import Layout, RowMix
+from ramole_core.layers import RowMix
 from ramole_core.request import Generation, Request, Step
 from ramole_core.turns import Source, source_of
 
@@ -50,20 +53,18 @@ class RequestState:
     """A submitted request; everything but `cancel` belongs to the scheduler."""
 
     request: Request
+    tokenizer: PreTrainedTokenizerBase
+    facts: ModelFacts
     ids: list[int]
     """All tokens that are known: prompt, given ones, and those that were made."""
     prompt_length: int
     segments: Segments
     candidates: tuple[Candidate, ...]
     """The answer's adapters."""
-    turn_end: str
-    """The stop string that stands for the end of a turn, where the model has none; else empty."""
-    room: int
-    """Most tokens that the answer may have: the request's wish, or what the context leaves."""
-    text: TextStream
-    generator: torch.Generator
     content: np.ndarray
     """What the cache knows the first tokens by."""
+    room: int = 0
+    """Most tokens that the answer may have: the request's wish, or what the context leaves."""
     extra: dict[str, float] = field(default_factory=dict)
     """Goes into the answer's."""
     number: int = 0
@@ -104,7 +105,13 @@ class RequestState:
     """How long the request is that it is read for, where that is longer."""
     draft: Draft | None = None
     """What its answer may go on with, once it decodes beside few others."""
+    text: TextStream = field(init=False)
+    generator: torch.Generator = field(init=False)
     _cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self):
+        self.text = TextStream(self.tokenizer, stop=self.request.stop)
+        self.generator = make_generator(self.request)
 
     def cancel(self) -> None:
         """End the request at the next step; thread-safe."""
@@ -148,7 +155,7 @@ class RequestState:
         """The segment of the token that is fed next."""
         return self.segments.all[self.segments.at(self.fed)]
 
-    def advance(self, token: int | None, logits: Float[Tensor, "v"], eos: frozenset[int]) -> Step:
+    def advance(self, token: int | None, logits: Float[Tensor, "v"]) -> Step:
         """Choose the next token: `token` where the whole batch's was chosen, else from the
         logits."""
         request = self.request
@@ -165,7 +172,7 @@ class RequestState:
             self.logprobs += token_logprobs(logits[None], [token])
         self.ids.append(token)
         self.new += 1
-        top, text = request.logprobs, self.push(token, eos)
+        top, text = request.logprobs, self.push(token)
         last = self.segments.all[self.segments.at(self.fed - 1)]
         row = self.gates.last(last) if request.trace else None
         return Step(
@@ -208,14 +215,15 @@ class RequestState:
         self.ids = list(pair.ids)
         self.content = self.segments.content(self.ids[: pair.prompt_length])
 
-    def push(self, token: int, eos: frozenset[int]) -> str:
+    def push(self, token: int) -> str:
         """Append a token's text to the answer; ends the request where it is over."""
-        ended = token in eos and not self.request.ignore_eos
+        ended = token in self.facts.eos and not self.request.ignore_eos
         text = "" if ended else self.text.push(token)
         if self.form is not None and not ended:
             self.form.push(token)
         if self.text.stopped:
-            self.end("eos" if self.text.stopped == self.turn_end else "stop")
+            turn_end = turn_end_of(self.tokenizer, raw=self.request.raw)
+            self.end("eos" if self.text.stopped == turn_end else "stop")
         elif ended or (self.form is not None and self.form.complete):
             text += self.text.finish()
             self.end("eos")
@@ -227,7 +235,7 @@ class RequestState:
     def end(self, reason: str) -> None:
         self.finish_reason, self.ended = reason, time.perf_counter()
 
-    def generation(self, tokenizer: PreTrainedTokenizerBase, layout: Layout) -> Generation:
+    def generation(self) -> Generation:
         """The answer, as far as it came."""
         end = time.perf_counter() if self.ended is None else self.ended
         admitted, first = (end if at is None else at for at in (self.admitted, self.first))
@@ -236,9 +244,9 @@ class RequestState:
             trace = self.gates.trace(
                 self.ids,
                 self.segments,
-                tokens=spell(tokenizer, self.ids),
+                tokens=spell(self.tokenizer, self.ids),
                 prompt_length=self.prompt_length,
-                layout=layout,
+                layout=self.facts.layout,
             )
         return Generation(
             text=self.text.text,

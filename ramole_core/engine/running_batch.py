@@ -5,19 +5,15 @@ admission to its end it holds pages of the key-value cache, and the adapters of 
 fed are pinned in the bank. A fault of its method ends that request alone.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerBase
 
 from ramole_core.engine.effect_reading import ReadAgain
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import Output, Piece
 from ramole_core.engine.pair_reading import PairReading
-from ramole_core.engine.placement import Placement
+from ramole_core.engine.placement import Placer
 from ramole_core.engine.request_state import RequestState
 from ramole_core.errors import RamoleError, fault_of
-from ramole_core.layers import Layout, RowMix
 from ramole_core.request import Generation, Step
 
 Event = tuple[RequestState, Step | Generation | PairReading | RamoleError]
@@ -49,20 +45,8 @@ class Stats:
 class RunningBatch:
     """The requests that run, for the thread that makes the steps."""
 
-    def __init__(
-        self,
-        *,
-        tokenizer: PreTrainedTokenizerBase,
-        layout: Layout,
-        kv: KvCache,
-        eos: frozenset[int],
-        pin: Callable[[Placement], RowMix | None],
-        release: Callable[[RowMix], None],
-    ):
-        """`pin` takes what a request needs in the bank, None where it is not to be had now;
-        `release` gives it back."""
-        self._tokenizer, self._layout, self._kv, self._eos = tokenizer, layout, kv, eos
-        self._pin, self._release = pin, release
+    def __init__(self, kv: KvCache, placer: Placer):
+        self._kv, self._placer = kv, placer
         self.reading: list[RequestState] = []
         self.rows: list[RequestState] = []
         self.again = ReadAgain()
@@ -86,7 +70,7 @@ class RunningBatch:
         number = state.segments.at(state.fed)
         if state.mix is None or state.mixed != number:
             self.unpin(state)
-            state.mix = self._pin(state.segments.all[number].placement)
+            state.mix = self._placer.pin(state.segments.all[number].placement)
             state.mixed = number
         return state.mix is not None
 
@@ -101,7 +85,7 @@ class RunningBatch:
     def unpin(self, state: RequestState) -> None:
         """Release the adapters that a request has pinned, if any."""
         if state.mix is not None:
-            self._release(state.mix)
+            self._placer.release(state.mix)
         state.mix = None
 
     def skip_cached(self, state: RequestState, before: int) -> None:
@@ -136,7 +120,7 @@ class RunningBatch:
             content = state.segments.content(state.ids[start : start + count], start)
         self._kv.commit(sequence, content, gates, traced=gates is not None or not segment.mixed)
         if state.request.trace:
-            state.gates.add(start, gates, segment, self._layout)
+            state.gates.add(start, gates, segment, state.facts.layout)
         return True
 
     def advance(self, state: RequestState, row: int, token: int, output: Output) -> bool:
@@ -144,7 +128,7 @@ class RunningBatch:
         logits. False: its format allows none."""
         chosen = token if state.takes_likeliest else None
         try:
-            step = state.advance(chosen, output.logits[row], self._eos)
+            step = state.advance(chosen, output.logits[row])
         except RamoleError as error:
             self.fail(state, error)
             return False
@@ -160,8 +144,7 @@ class RunningBatch:
         """End a request with the pairs that are `read`, else with its answer as far as it came."""
         self.leave(state)
         self.stats.finished += 1
-        result = state.generation(self._tokenizer, self._layout) if read is None else read
-        self.events.append((state, result))
+        self.events.append((state, state.generation() if read is None else read))
 
     def leave(self, state: RequestState) -> None:
         """Release what a request holds."""

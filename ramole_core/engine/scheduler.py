@@ -6,26 +6,23 @@ Orca; S-LoRA, arXiv 2311.03285). It has no threads of its own: the caller of `st
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from ramole_core.engine.decoding import spell_token
 from ramole_core.engine.draft import FEW_DRAFTS, Draft, Habits
-from ramole_core.engine.fair_share import ROW_TOKENS, FairShare
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Piece
-from ramole_core.engine.placement import Placement
+from ramole_core.engine.placement import Placer
 from ramole_core.engine.prefill import Prefill
-from ramole_core.engine.request_state import Deliver, RequestState
+from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.running_batch import Event, RunningBatch
-from ramole_core.engine.waiting import CLOSED, WaitingQueue
+from ramole_core.engine.waiting import CLOSED, ROW_TOKENS, FairShare, WaitingQueue
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.likeliest import likeliest
-from ramole_core.layers import Layout, RowMix
 from ramole_core.turns import SHARE, Source
 
 
@@ -47,47 +44,21 @@ class Scheduler:
     """The queue and the running batch. `submit`, `places` and `behind` may be called from any
     thread; `step` by one at a time."""
 
-    def __init__(
-        self,
-        *,
-        tokenizer: PreTrainedTokenizerBase,
-        layout: Layout,
-        kv: KvCache,
-        runner: ModelRunner,
-        eos: frozenset[int],
-        sizes: Sizes,
-        pin: Callable[[Placement], RowMix | None],
-        release: Callable[[RowMix], None],
-    ):
-        """`pin` takes what a request needs in the bank, None where it is not to be had now;
-        `release` gives it back."""
+    def __init__(self, *, kv: KvCache, runner: ModelRunner, placer: Placer, sizes: Sizes):
         self.sizes = sizes
-        self._tokenizer, self._kv, self._runner = tokenizer, kv, runner
+        self._kv, self._runner = kv, runner
         self.queue = WaitingQueue(most=sizes.max_queue, rows=sizes.max_batch)
-        self.batch = RunningBatch(
-            tokenizer=tokenizer, layout=layout, kv=kv, eos=eos, pin=pin, release=release
-        )
+        self.batch = RunningBatch(kv, placer)
         self.shares = FairShare()
-        self._prefill = Prefill(
-            self.batch,
-            self.queue,
-            kv=kv,
-            runner=runner,
-            share=lambda seconds, parts: self.shares.add(seconds, parts),
-        )
+        self._prefill = Prefill(self.batch, self.queue, self.shares, kv=kv, runner=runner)
         self._habits = Habits(runner.way)
 
     # --- the door -----------------------------------------------------------------------------
 
-    def submit(self, state: RequestState, deliver: Deliver | None = None) -> RequestState:
-        """Queue a request; `deliver` gets its results.
-
-        Raises RamoleError where it could never run, Busy where MAX_QUEUE others wait, or its
-        address has its share of the queue.
-        """
+    def submit(self, state: RequestState) -> RequestState:
+        """Queue a request; raises RamoleError where it could never run, Busy where MAX_QUEUE others
+        wait, or its address has its share of the queue."""
         self._kv.check(state.length)
-        if deliver is not None:
-            state.deliver = deliver
         self.queue.add(state)
         return state
 
@@ -261,7 +232,7 @@ class Scheduler:
             return []
         if state.draft is None:
             leads = next(iter(state.segments.open.names), "")
-            spelled = partial(spell_token, self._tokenizer)
+            spelled = partial(spell_token, state.tokenizer)
             state.draft = Draft(state.prompt_ids, spelled, self._habits.of(leads))
             for token in state.tokens:
                 state.draft.read(token)

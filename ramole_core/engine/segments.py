@@ -4,13 +4,18 @@ Earlier turns of a chat, an answer that goes on, a "what if" from some token on:
 several segments, and one that is nothing of this has one.
 """
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
+from ramole_core.composition import Candidate
 from ramole_core.engine.kv import KvCache
-from ramole_core.engine.placement import Placement
+from ramole_core.engine.placement import Placement, Placer
+from ramole_core.engine.prompt import Prepared, Turn, keep, leave_out
+from ramole_core.engine.switches import read_switches, weighed
+from ramole_core.layers import Layout
 
 
 @dataclass(frozen=True)
@@ -69,3 +74,68 @@ class Segments:
             (min(one.end, end) - start, one.placement.key) for one in self.all if one.end > start
         ]
         return KvCache.content(ids, runs)
+
+
+class SegmentMaker:
+    """Make segments by the methods' decisions: one a turn, cut where something is switched off or
+    reweighted; thread-safe."""
+
+    def __init__(self, layout: Layout, placer: Placer):
+        self._layout, self._placer = layout, placer
+
+    def segments(self, prepared: Prepared, *, length: int = 0, bare: bool = False) -> Segments:
+        """The request's segments, with what its methods decide, of `length` tokens or more; all of
+        the base where `bare`."""
+        prepared = leave_out(prepared)
+        prompt, found, end = prepared.prompt, [], 0
+        for turn, part in zip(prepared.turns, prompt.parts, strict=True):
+            start, end = end, end + len(part)
+            if turn is prepared.turns[-1]:
+                end = max(end + prompt.room, length)
+            candidates = () if bare else turn.candidates
+            found += self._of_turn(prepared, turn, candidates, start=start, end=end)
+        return Segments(tuple(found))
+
+    def with_subset(self, prepared: Prepared, whole: Segments, left: Collection[int]) -> Segments:
+        """The request's segments `whole`, with only these of the answer's adapters, by number, in
+        the turn that is answered."""
+        asked = keep(prepared, left)
+        cut = len(prepared.prompt.ids) - len(prepared.prompt.parts[-1])
+        starts = (0, *(one.end for one in whole.all[:-1]))
+        before = [
+            replace(one, end=min(one.end, cut))
+            for start, one in zip(starts, whole.all, strict=True)
+            if start < cut
+        ]
+        turn, end = asked.turns[-1], whole.open.end
+        after = self._of_turn(asked, turn, turn.candidates, start=cut, end=end, ephemeral=True)
+        return Segments((*before, *after))
+
+    def _of_turn(
+        self,
+        prepared: Prepared,
+        turn: Turn,
+        candidates: Sequence[Candidate],
+        *,
+        start: int,
+        end: int,
+        ephemeral: bool = False,
+    ) -> list[Segment]:
+        """The segments of one turn, `ephemeral` as in `Placer.prepare`."""
+        request, prompt = prepared.request, len(prepared.prompt.ids)
+        given = prompt + len(request.prefix_ids)
+        switches = read_switches(request, candidates, self._layout, given=given)
+        later, later_from = turn.request, end
+        if end > prompt and request.later_weights and candidates:
+            later = weighed(turn.request, request.later_weights, candidates)
+            later_from = max(start, given - 1)
+        cuts = {*(at for at, _ in switches), later_from, end}
+        found = []
+        for begin, over in pairwise((start, *sorted(at for at in cuts if start < at <= end))):
+            asked = turn.request if begin < later_from else later
+            off = next((off for at, off in reversed(switches) if at <= begin), None)
+            placement = self._placer.prepare(asked, candidates, off, ephemeral=ephemeral)
+            k = placement.decision.weights.shape[1]
+            names = tuple(one.name for one in candidates[:k])
+            found.append(Segment(over, placement, names))
+        return found

@@ -3,20 +3,19 @@
 import math
 from dataclasses import replace
 
-from ramole_core.base.chat_template import turn_end_of
 from ramole_core.composition import Candidate
 from ramole_core.effects import Subset
 from ramole_core.engine.answer_format import format_of
-from ramole_core.engine.decoding import TextStream, make_generator, skip_draws
+from ramole_core.engine.decoding import skip_draws
 from ramole_core.engine.effect_reading import EffectReading
 from ramole_core.engine.fitting import Fit
 from ramole_core.engine.pair_reading import PairReading
+from ramole_core.engine.placement import Placer
 from ramole_core.engine.prompt import Prepared, leave_out
 from ramole_core.engine.reader import RequestReader
 from ramole_core.engine.request_state import Deliver, RequestState
 from ramole_core.engine.scheduler import Scheduler
-from ramole_core.engine.segment_maker import SegmentMaker
-from ramole_core.engine.segments import Segment, Segments
+from ramole_core.engine.segments import Segment, SegmentMaker, Segments
 from ramole_core.errors import Busy
 from ramole_core.request import Request
 
@@ -25,11 +24,17 @@ class Submission:
     """The way into the scheduler's queue; thread-safe."""
 
     def __init__(
-        self, scheduler: Scheduler, maker: SegmentMaker, reader: RequestReader, *, made_bytes: int
+        self,
+        scheduler: Scheduler,
+        reader: RequestReader,
+        *,
+        placer: Placer,
+        maker: SegmentMaker,
+        made_bytes: int,
     ):
         """`made_bytes`: most bytes of the merges of all requests that wait."""
-        self._scheduler, self._maker, self._reader = scheduler, maker, reader
-        self._made_bytes = made_bytes
+        self._scheduler, self._reader = scheduler, reader
+        self._placer, self._maker, self._made_bytes = placer, maker, made_bytes
 
     def submit(
         self,
@@ -38,21 +43,20 @@ class Submission:
         session: str = "",
         address: str = "",
         stopped: bool = False,
-        deliver: Deliver | None = None,
+        deliver: Deliver = lambda *_: None,
     ) -> RequestState:
         """Queue a request, after reading its adapters and placing its method's decision in the
-        caller's thread. Of one that is `stopped` already, nothing is made.
+        caller's thread; `deliver` gets its results. Of one that is `stopped` already, nothing is
+        made.
 
         Raises RamoleError where it could never run, Busy where too many wait.
         """
         self._scheduler.queue.check_place(session=session, address=address)
         prepared = leave_out(prepared)
         segments = self._maker.segments(prepared, bare=stopped)
-        self._check_made(segments)
         count = len(prepared.candidates) if stopped else len(segments.open.names)
         state = self._state(prepared, segments, prepared.candidates[:count])
-        state.session, state.address = session, address
-        return self._scheduler.submit(state, deliver)
+        return self._queue(state, session, address, deliver)
 
     def submit_step(
         self, fit: Fit, *, session: str = "", address: str = "", deliver: Deliver
@@ -64,13 +68,18 @@ class Submission:
         """
         self._scheduler.queue.check_place(session=session, address=address)
         asked, reading = fit.ask(), fit.reading()
-        placement = self._maker.place(asked, fit.candidates, ephemeral=True)
+        placement = self._placer.prepare(asked, fit.candidates, ephemeral=True)
         names = tuple(one.name for one in fit.candidates)
         segments = Segments((Segment(reading.longest, placement, names),))
-        self._check_made(segments)
         state = self._pair_state(replace(asked, trace=False), reading, segments, fit.candidates)
-        state.session, state.address = session, address
-        return self._scheduler.submit(state, deliver)
+        return self._queue(state, session, address, deliver)
+
+    def _queue(
+        self, state: RequestState, session: str, address: str, deliver: Deliver
+    ) -> RequestState:
+        self._check_made(state.segments)
+        state.session, state.address, state.deliver = session, address, deliver
+        return self._scheduler.submit(state)
 
     def read_again(
         self, prepared: Prepared, state: RequestState, deliver: Deliver
@@ -120,15 +129,14 @@ class Submission:
         tokenizer, facts = self._reader.tokenizer, self._reader.facts
         ids = [*prompt.ids, *request.prefix_ids, *streamed[:-1]]  # the last one is streamed again
         state = RequestState(
-            request=request,
+            request,
+            tokenizer,
+            facts,
             ids=ids,
             prompt_length=len(prompt.ids),
             segments=segments,
             candidates=candidates,
-            turn_end=turn_end_of(tokenizer, raw=request.raw),
             room=prompt.room,
-            text=TextStream(tokenizer, stop=request.stop),
-            generator=make_generator(request),
             content=segments.content(() if request.prompt_logprobs else ids),
             extra={"dropped_turns": float(prompt.dropped)} if prompt.dropped else {},
             new=max(0, len(streamed) - 1),
@@ -137,7 +145,7 @@ class Submission:
             form=format_of(request, tokenizer, eos=facts.eos, vocabulary=facts.vocabulary),
         )
         for token in state.tokens:
-            state.push(token, facts.eos)
+            state.push(token)
         state.logprobs = [math.nan] * len(state.tokens) if request.effects else []
         skip_draws(state.generator, request, len(state.tokens))
         return state
@@ -151,15 +159,13 @@ class Submission:
     ) -> RequestState:
         """A waiting row that reads all pairs, under the request's adapters."""
         state = RequestState(
-            request=request,
+            request,
+            self._reader.tokenizer,
+            self._reader.facts,
             ids=[],
             prompt_length=reading.longest,
             segments=segments,
             candidates=candidates,
-            turn_end="",
-            room=0,
-            text=TextStream(self._reader.tokenizer, stop=()),
-            generator=make_generator(request),
             content=segments.content(()),
             reading=reading,
         )
