@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM
 
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Lora
-from ramole_core.engine.reference import log_responses
+from ramole_core.engine.layer_inputs import log_responses
 from ramole_core.layers import Bank, Units, find_layout, pack_units
 
 

@@ -10,8 +10,9 @@ import torch
 from ramole_core import Request
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.engine.engine_thread import EngineThread
-from ramole_core.engine.isolated_forward import _Reading, groups
-from ramole_core.engine.reference import read_ends
+from ramole_core.engine.isolated_forward import groups
+from ramole_core.engine.layer_inputs import read_ends
+from ramole_core.engine.scheduler import Scheduler
 from ramole_core.errors import Busy, Cancelled
 from ramole_core.turns import Places, TurnLock
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
@@ -49,8 +50,8 @@ def long_prompts(tiny, count=1):
 def test_a_crowd_that_examines_is_one_turn_between_two_steps(tiny, forwards, monkeypatch):
     """However long a piece takes: no clock runs, a step ends when a reader waits for it, and a
     reader's piece when the batch does."""
-    over, alone, forward = threading.Event(), tiny.engine._alone, tiny.engine._runner.forward
-    monkeypatch.setattr(alone, "_behind", lambda source: False)
+    over, forward = threading.Event(), tiny.engine._runner.forward
+    monkeypatch.setattr(tiny.engine.scheduler, "behind", lambda source: False)
     monkeypatch.setattr("ramole_core.engine.isolated_forward.time", Mock(monotonic=lambda: 0.0))
 
     def until_somebody_waits(pieces, kv, **more):
@@ -95,7 +96,7 @@ def test_a_crowd_that_examines_is_one_turn_between_two_steps(tiny, forwards, mon
 def test_the_batch_has_as_much_time_as_what_is_read_beside_it(tiny, monkeypatch):
     """A piece that took long is followed by so many steps; an idle batch is not waited for."""
     alone, steps = tiny.engine._alone, []
-    monkeypatch.setattr(alone, "_idle", lambda: False)
+    monkeypatch.setattr(Scheduler, "idle", False)
     alone._owed = 10.0
 
     def run() -> None:
@@ -111,10 +112,10 @@ def test_the_batch_has_as_much_time_as_what_is_read_beside_it(tiny, monkeypatch)
     alone._owed = 10.0
     with pytest.raises(Cancelled):
         alone._wait_for_steps(("", ""), lambda: True)
-    monkeypatch.setattr(alone, "_idle", lambda: True)
+    monkeypatch.setattr(Scheduler, "idle", True)
     alone._wait_for_steps(("", ""), lambda: True)
     assert alone._owed == 10.0, "it was not waited for"
-    monkeypatch.setattr(alone, "_behind", lambda source: True)
+    monkeypatch.setattr(tiny.engine.scheduler, "behind", lambda source: True)
     with pytest.raises(Cancelled):  # it waits, though the batch has nothing to do just now
         alone._wait_for_steps(("evil", ""), lambda: True)
 
@@ -141,21 +142,18 @@ def test_short_prompts_are_read_a_chunk_at_a_time_however_idle_the_batch_is(tiny
 
 
 def test_of_long_prompts_one_is_in_memory(tiny, monkeypatch):
-    open_, most, lock = [0], [0], threading.Lock()
+    alone, open_, most = tiny.engine._alone, [], []
+    read = alone._read
 
-    class Counted(_Reading):
-        def __init__(self, *args):
-            super().__init__(*args)
-            with lock:
-                open_[0] += 1
-                most[0] = max(most[0], open_[0])
+    def counted(*args):
+        open_.append(1)
+        most.append(len(open_))
+        try:
+            return read(*args)
+        finally:
+            open_.pop()
 
-        def take(self, *args):
-            super().take(*args)
-            with lock:
-                open_[0] -= self.over
-
-    monkeypatch.setattr("ramole_core.engine.isolated_forward._Reading", Counted)
+    monkeypatch.setattr(alone, "_read", counted)
     prompts, chosen = long_prompts(tiny, 6), [tiny.chosen([("ant", 2)])]
     threads = [
         threading.Thread(target=tiny.engine.examine, args=([one], chosen)) for one in prompts
@@ -164,13 +162,13 @@ def test_of_long_prompts_one_is_in_memory(tiny, monkeypatch):
         thread.start()
     for thread in threads:
         thread.join(SOON)
-    assert most == [1] and open_ == [0]
+    assert most == [1] * 6 and not open_
 
 
 def test_what_goes_in_at_a_prompts_end_is_what_the_model_itself_has(tiny, monkeypatch):
     monkeypatch.setattr(tiny.engine._alone, "_chunk", 7)
     ids = [tiny.engine.read(ask(n)).ids for n in (30, 4)]
-    mine = tiny.engine._bare.ends(ids)
+    mine = tiny.engine._beside.ends(ids)
     own = read_ends(tiny.base.model, tiny.engine.layout, ids)
     for one, two in zip(mine, own, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
@@ -181,7 +179,7 @@ def test_a_mean_is_the_same_in_any_pieces(tiny, monkeypatch):
     found = []
     for chunk in (7, 10_000):
         monkeypatch.setattr(tiny.engine._alone, "_chunk", chunk)
-        found.append(tiny.engine._bare.means(ids))
+        found.append(tiny.engine._beside._means(tuple(ids)))
     assert found[0].keys() == found[1].keys() and found[0]
     for path, mean in found[0].items():
         assert torch.equal(mean, found[1][path])

@@ -234,14 +234,19 @@ def test_of_long_ones_of_a_source_the_second_waits_although_it_came_before_it_wa
     read = reader._read
 
     def noted(*args):
-        begun.append(args[-1][0])
+        begun.append(args[-2])
         assert go.wait(60)
-        scheduler.shares.add(10 * BURST_SECONDS, [(EVIL, 1.0)])
+        add(10 * BURST_SECONDS, [(EVIL, 1.0)])
         return read(*args)
 
-    spent = []
-    reader._note = lambda source, seconds: spent.append(seconds)
-    reader._read = noted
+    def added(seconds, parts):
+        if parts == [(EVIL, 1.0)]:
+            spent.append(seconds)
+        else:
+            add(seconds, parts)
+
+    spent, add = [], scheduler.shares.add
+    scheduler.shares.add, reader._read = added, noted
     submit(tiny, "ann")
     threads = [
         threading.Thread(

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ramole_core.engine.bare_reading import BareReader
 from ramole_core.engine.engine import EngineSizes
+from ramole_core.engine.prompt_reader import PromptReader
 from ramole_core.engine.reference import remembered
 from tests.tiny_engine import TinyEngine
 
@@ -63,7 +63,7 @@ def test_a_second_start_reads_no_prompt(tiny_llama: Path, tmp_path: Path, monkey
     sizes = EngineSizes(reference_dir=tmp_path)
     first = TinyEngine(tiny_llama, sizes)
     usual = first.engine.store.measure
-    monkeypatch.setattr(BareReader, "ends", lambda *_, **__: pytest.fail("read again"))
+    monkeypatch.setattr(PromptReader, "ends", lambda *_, **__: pytest.fail("read again"))
     second = TinyEngine(tiny_llama, sizes).engine.store.measure
     assert usual is not None and second is not None
     for one, other in zip(usual.__self__._inputs, second.__self__._inputs, strict=True):

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from ramole_core.base.model import dequantised
 from ramole_core.composition import Lora, Sites, Trained, find_method
+from ramole_core.engine.layer_inputs import read_means
 from ramole_core.engine.prompt import Turn, encode_prompt
-from ramole_core.engine.prompt_means import KnownMeans, read_means
 from ramole_core.errors import RamoleError
 from ramole_core.request import Request
 from ramole_core.training.loop import Run
@@ -38,7 +38,7 @@ def ask(prompt, **options):
 
 
 def forget(tiny):
-    tiny.engine._known_means = KnownMeans()
+    tiny.engine._beside.means.cache_clear()
 
 
 def naive_means(model, ids):
@@ -98,18 +98,6 @@ def test_another_prompt_has_other_weights_and_the_same_is_read_once(tiny):
     (again,) = weights_of(tiny, ask(PROMPTS[0], without=[("bee", None, None, 1)]))[-1:]
     torch.testing.assert_close(again, first, rtol=0, atol=0)
     assert tiny.engine._runner.count == count + 2
-
-
-def test_only_the_last_prompts_are_remembered():
-    known, read = KnownMeans(most=2), []
-
-    def count(ids):
-        read.append(tuple(ids))
-        return {}
-
-    for ids in ((1,), (2,), (1,), (3,), (1,), (2,)):
-        known.get(ids, count)
-    assert read == [(1,), (2,), (3,), (2,)]
 
 
 def test_each_turn_reads_its_own_prompt(tiny):

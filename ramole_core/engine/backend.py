@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ramole_core.composition import Candidate, Response
 from ramole_core.engine.fitting import Fit
-from ramole_core.engine.next_tokens import Likely
 from ramole_core.engine.prompt import Prepared, Prompt, Turn
+from ramole_core.engine.prompt_reader import Likely
 from ramole_core.engine.reader import ModelFacts
 from ramole_core.engine.request_stream import Caller
 from ramole_core.request import Generation, Request, Step

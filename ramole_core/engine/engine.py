@@ -14,18 +14,16 @@ from transformers import PreTrainedTokenizerBase
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate
 from ramole_core.engine.attention import ServedAttention
-from ramole_core.engine.bare_reading import BareReader
 from ramole_core.engine.engine_thread import EngineThread
 from ramole_core.engine.graph_step import Graphs
 from ramole_core.engine.isolated_forward import IsolatedForward
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.load_check import Verdict, check_served
 from ramole_core.engine.model_runner import ModelRunner
-from ramole_core.engine.next_tokens import NextTokens
 from ramole_core.engine.own_forward import OwnForward
 from ramole_core.engine.placement import Placer, Weights
 from ramole_core.engine.prompt import Prepared, encode_prompt
-from ramole_core.engine.prompt_means import KnownMeans
+from ramole_core.engine.prompt_reader import PromptReader
 from ramole_core.engine.reader import RequestReader, facts_of_model
 from ramole_core.engine.reference import Reference, remembered, what_of
 from ramole_core.engine.request_stream import Caller, RequestStream
@@ -109,7 +107,6 @@ class Engine:
             base=f"{base.checksum} {base.quantization}",
             measure=None,
         )
-        self._known_means = KnownMeans()
         self._placer = Placer(
             self.layout,
             bank=self.bank,
@@ -128,15 +125,19 @@ class Engine:
             runner=self._runner,
             placer=self._placer,
             lock=self._lock,
-            chunk=sizes.prefill_chunk,
-            idle=lambda: self.scheduler.idle,
-            behind=self.scheduler.behind,
-            note=lambda source, seconds: self.scheduler.shares.add(seconds, [(source, 1.0)]),
+            scheduler=self.scheduler,
         )
-        self._bare = BareReader(
-            base.model, self.layout, placer=self._placer, alone=self._alone, store=self.store
+        self._beside = beside = PromptReader(
+            base.model,
+            base.tokenizer,
+            self.layout,
+            placer=self._placer,
+            maker=self._maker,
+            alone=self._alone,
+            store=self.store,
         )
-        self.examine = self._bare.examine
+        self.examine, self.next_tokens = beside.examine, beside.next_tokens
+        self.next_logits = beside.next_logits
         self._reader = RequestReader(base.tokenizer, self.facts, weights=weights)
         self.read, self.prepare = self._reader.read, self._reader.prepare
         self.complete, self.fit = self._reader.complete, self._reader.fit
@@ -149,20 +150,16 @@ class Engine:
         )
         self.submit, self.submit_step = submission.submit, submission.submit_step
         self.read_again = submission.read_again
-        following = NextTokens(base.tokenizer, maker=self._maker, alone=self._alone)
-        self.next_tokens, self.next_logits = following.likeliest, following.logits
         self._thread: EngineThread | None = None
         self.verdict = None if own is None else self._check(own)
-        read = remembered(
-            self._bare.ends, folder=sizes.reference_dir, what=what_of(base, self.layout)
-        )
+        read = remembered(beside.ends, folder=sizes.reference_dir, what=what_of(base, self.layout))
         self.store.measure = Reference(read, base.tokenizer).measure
 
     def _check(self, own: OwnForward) -> Verdict:
         """Compare the served forward with the model's own; where they differ, close and raise what
         was found."""
         try:
-            bare = self._bare.placement()
+            bare = self._beside.bare()
             with (
                 self._lock.turn(),
                 torch.inference_mode(),
@@ -261,7 +258,7 @@ class Engine:
     def mean_inputs(self, turn: Request) -> Mapping[str, Tensor]:
         """The mean input of each block, by its path, over the prompt of this turn alone, as the
         bare base reads it beside the batch; of the last prompts it is remembered."""
-        return self._known_means.get(encode_prompt(turn, self._base.tokenizer), self._bare.means)
+        return self._beside.means(tuple(encode_prompt(turn, self._base.tokenizer)))
 
     def forget_prefixes(self) -> None:
         """Drop the keys and values that no request holds: prompts are read again from the start."""

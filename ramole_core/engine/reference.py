@@ -7,21 +7,20 @@ kind. Nothing is trained, and an adapter that comes later is measured in the sam
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ramole_core.base.experts import Experts
 from ramole_core.base.model import BaseModel
-from ramole_core.composition.activation import Response, log_norm
+from ramole_core.engine.layer_inputs import log_responses
 from ramole_core.engine.prompt import encode_prompt
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.code_cache import FOLDER
@@ -125,83 +124,6 @@ def _encode(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         return encode_prompt(Request(prompt), tokenizer)
     except RamoleError:
         return encode_prompt(Request(prompt, raw=True), tokenizer)
-
-
-def log_responses(
-    units: Units, inputs: Sequence[Float[Tensor, "_ b _"]]
-) -> Float[Tensor, "b modules"]:
-    """log |B A x| in each module; `inputs` by group, rounded to the adapter's dtype and multiplied
-    in float32 or wider."""
-    logs = []
-    for A, x in zip(units.A, inputs, strict=True):
-        wide = torch.promote_types(A.dtype, torch.float32)
-        u = torch.einsum("Lbi,Lrmi->bLmr", x.to(A.dtype).to(wide), A.to(wide)).float()
-        logs.append(log_norm(u.square().sum(-1)).flatten(1))
-    return torch.cat(logs, dim=1)
-
-
-def response_of(units: Units, inputs: Sequence[Float[Tensor, "_ _"]]) -> Response:
-    """An adapter's response to these inputs, by group."""
-    logs = log_responses(units, [x[:, None] for x in inputs])[0]
-    return Response(logs, units.usual, units.present)
-
-
-@contextmanager
-def watch_inputs(
-    model: nn.Module, layout: Layout, at: Int[Tensor, "b"]
-) -> Iterator[Callable[[], list[Float[Tensor, "_ b _"]]]]:
-    """Record, in the forward inside, each group's input in each block at these tokens, all rows'
-    counted as one (some models give their layers no rows). Experts are asked at all of these
-    tokens, whoever was chosen."""
-    seen: dict[str, Tensor] = {}
-    at = at.to(next(model.parameters()).device)  # once: each layer would wait for it
-
-    def watch(path: str):
-        def see(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            seen[path] = args[0].flatten(0, -2)[at].float().cpu()
-
-        return see
-
-    def ask(path: str):
-        def see(module: Experts, args: tuple[Tensor, ...]) -> None:
-            x = args[0].flatten(0, -2)[at]
-            for e, expert in enumerate(module.each()):
-                seen[f"{path}.{e}.gate_up_proj"] = x.float().cpu()
-                seen[f"{path}.{e}.down_proj"] = expert.inner(x, module.act_fn).float().cpu()
-
-        return see
-
-    groups = [group for group in layout.groups if not group.of_experts]
-    firsts = [block[0] for group in groups for block in group.paths]
-    handles = [model.get_submodule(p).register_forward_pre_hook(watch(p)) for p in firsts]
-    handles += [
-        module.register_forward_pre_hook(ask(path))
-        for path, module in model.named_modules()
-        if isinstance(module, Experts)
-    ]
-    try:
-        yield lambda: [
-            torch.stack([seen[block[0]] for block in group.paths]) for group in layout.groups
-        ]
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def read_ends(
-    model: nn.Module, layout: Layout, prompts: Sequence[Sequence[int]]
-) -> list[Float[Tensor, "_ b _"]]:
-    """Each group's inputs in each block at the last token of each prompt, of a model that is not
-    served."""
-    ends = torch.tensor([len(ids) - 1 for ids in prompts])
-    ids = torch.zeros(len(prompts), int(ends.max()) + 1, dtype=torch.long)
-    for row, one in enumerate(prompts):
-        ids[row, : len(one)] = torch.tensor(one)
-    device = next(model.parameters()).device
-    ends += torch.arange(len(prompts)) * ids.shape[1]
-    with watch_inputs(model, layout, ends) as found:
-        model(input_ids=ids.to(device), use_cache=False, logits_to_keep=1)
-    return found()
 
 
 Read = Callable[[Sequence[Sequence[int]]], list[Tensor]]

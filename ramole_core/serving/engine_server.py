@@ -13,8 +13,8 @@ from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Composition, Response, Trained
 from ramole_core.composition.trained import WeightsFolder
 from ramole_core.engine.build import engine_of
-from ramole_core.engine.next_tokens import Likely
 from ramole_core.engine.prompt import Prepared, Prompt
+from ramole_core.engine.prompt_reader import Likely
 from ramole_core.engine.reader import ModelFacts
 from ramole_core.request import Generation, Request
 from ramole_core.serving.mirror import Mirror

@@ -17,9 +17,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ramole_core.composition import Candidate, Response, Tried
 from ramole_core.engine.fitting import Fit
-from ramole_core.engine.next_tokens import Likely
 from ramole_core.engine.placement import Weights
 from ramole_core.engine.prompt import Prepared, Prompt, Turn
+from ramole_core.engine.prompt_reader import Likely
 from ramole_core.engine.reader import ModelFacts, RequestReader
 from ramole_core.engine.request_stream import Caller
 from ramole_core.request import Fitting, Generation, Request, Step

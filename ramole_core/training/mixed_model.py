@@ -28,8 +28,8 @@ from ramole_core.composition import (
     orthonormal,
 )
 from ramole_core.composition.lora import widened
-from ramole_core.engine.prompt_means import read_means
-from ramole_core.engine.reference import Reference, read_ends, response_of
+from ramole_core.engine.layer_inputs import read_ends, read_means, response_of
+from ramole_core.engine.reference import Reference
 from ramole_core.layers import Layout, Units, find_layout, pack_units
 from ramole_core.layers.plain import MixedInstallation, Mixer, PlainMix, install, place
 from ramole_core.methods import complete_options
