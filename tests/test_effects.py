@@ -11,7 +11,7 @@ import torch
 
 from ramole_core.composition import METHODS
 from ramole_core.effects import effects_of, rule_of, subsets_of
-from ramole_core.engine import effect_reading
+from ramole_core.engine import prefill
 from ramole_core.engine.request_stream import RequestStream
 from ramole_core.engine.segments import SegmentMaker
 from ramole_core.errors import RamoleError
@@ -269,7 +269,7 @@ class Watched:
 
 
 def test_readings_come_after_every_prompt_and_little_by_little_beside_rows(world, monkeypatch):
-    monkeypatch.setattr(effect_reading, "PIECE", 8)
+    monkeypatch.setattr(prefill, "PIECE", 8)
     seen = Watched(world, monkeypatch)
     long, short = ({"max_new_tokens": n, "ignore_eos": True} for n in (60, 2))
     asked = [

@@ -18,9 +18,13 @@ from transformers import (
 
 from ramole_core import RamoleError, Request, read_request
 from ramole_core.engine.answer_format import AnswerFormat
-from ramole_core.engine.decoding import choose_token, make_generator
+from ramole_core.engine.decoding import (
+    changed_logits,
+    choose_token,
+    log_probability,
+    make_generator,
+)
 from ramole_core.engine.engine import EngineSizes
-from ramole_core.engine.logits import changed_logits, log_probability
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.tiny_engine import TinyEngine
 

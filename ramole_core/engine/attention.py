@@ -12,12 +12,12 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import causal_mask_function, sdpa_mask
+from transformers.models.falcon.modeling_falcon import FalconAttention, apply_rotary_pos_emb
 
 from ramole_core.base.architecture import text_prefix
-from ramole_core.engine.falcon_attention import leave_falcon, serve_falcon
 from ramole_core.engine.flat_cache import FlatCache
 from ramole_core.engine.gathered_attention import attend_by_scores
 from ramole_core.errors import Unsupported
@@ -93,7 +93,9 @@ class ServedAttention:
         self._known = {id(one): one for one in configs if one is not None}
         """Every configuration that a module of the model holds."""
         _served.update(dict.fromkeys(self._known, self))
-        if serve_falcon(model):  # transformers would leave its attention as it is
+        if _swap(
+            model, FalconAttention, ServedFalconAttention
+        ):  # transformers would leave its attention as it is
             model.config._attn_implementation = NAME
         else:
             model.set_attn_implementation(NAME)
@@ -118,7 +120,7 @@ class ServedAttention:
 
     def remove(self) -> None:
         """Restore the model's own attention."""
-        if leave_falcon(self._model):
+        if _swap(self._model, ServedFalconAttention, FalconAttention):
             self._model.config._attn_implementation = self._before
         else:
             self._model.set_attn_implementation(self._before)
@@ -217,6 +219,49 @@ def _describe_mask(**said) -> Tensor | None:
     sizes = said.get("local_size"), getattr(config, "sliding_window", None)
     window = window_of(said["mask_function"], sizes)
     return served.mask(window, device=said["device"])
+
+
+class ServedFalconAttention(FalconAttention):
+    """Falcon's attention, which calls PyTorch's by itself, through the model's attention function;
+    keys and values shared by heads are kept once."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        alibi: Tensor | None,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None = None,
+        layer_past: Cache | None = None,
+        use_cache: bool = False,
+        output_attentions: bool = False,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        **_,
+    ) -> tuple[Tensor, None]:
+        if alibi is not None or position_embeddings is None:
+            raise Unsupported("its attention adds a bias to the scores (alibi)")
+        heads = self._split_heads(self.query_key_value(hidden_states))  # [b, n, heads, d] each
+        q, k, v = (one.transpose(1, 2) for one in heads)
+        if self.new_decoder_architecture:  # each key was made as often as heads share it
+            k, v = k[:, :: self.num_key_value_groups], v[:, :: self.num_key_value_groups]
+        q, k = apply_rotary_pos_emb(q, k, *position_embeddings)
+        if layer_past is not None:
+            k, v = layer_past.update(k, v, int(self.layer_idx or 0))
+        attend: Callable = AttentionInterface()[self.config._attn_implementation]
+        out, _ = attend(self, q, k, v, attention_mask, scaling=self.inv_norm_factor)
+        return self.dense(out.flatten(2)), None
+
+    @property
+    def num_key_value_groups(self) -> int:
+        """How many heads share a key, for PyTorch's attention outside of a step."""
+        return self.num_heads // int(self.num_kv_heads or 1)
+
+
+def _swap(model: PreTrainedModel, one: type, other: type) -> bool:
+    """Give modules of the one class the other; whether there are any."""
+    found = [module for module in model.modules() if type(module) is one]
+    for module in found:
+        module.__class__ = other
+    return bool(found)
 
 
 AttentionInterface.register(NAME, _attend)

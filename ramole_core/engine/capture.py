@@ -1,12 +1,17 @@
-"""Record one forward while it runs, to replay it without Python.
+"""Decode steps that are captured once and replayed; on a CPU without Python.
 
-Kernels' calls are copied with their words; sums, products and copies that PyTorch makes between
-them become calls of `kernels.pointwise`; anything else is called again as it was. Views and empty
-tensors need nothing: what they lie in stays. All that was made stays alive with the recording.
+Keys, values and adapters stay in the same memory; only tokens, positions, pages and what the tables
+of the rows hold change. On a CPU the second step of its sizes is recorded, those after it run the
+recording, also of other rows, whose tables are filled into its own.
+
+In a recording kernels' calls are copied with their words; sums, products and copies that PyTorch
+makes between them become calls of `kernels.pointwise`; anything else is called again as it was.
+Views and empty tensors need nothing: what they lie in stays. All that was made stays alive with it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -14,12 +19,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ramole_core.engine.flat_cache import FlatCache
+from ramole_core.engine.kv import KvCache
 from ramole_core.kernels import pointwise
 from ramole_core.kernels.call_args import WATCHING
 from ramole_core.kernels.compiled import view
 from ramole_core.kernels.pointwise import POINTS
 from ramole_core.kernels.program import Program
 from ramole_core.kernels.team import Kernel
+from ramole_core.layers import BatchMix, Forward, RowMix
 
 aten = torch.ops.aten
 POINTWISE = {
@@ -221,3 +229,69 @@ def recording() -> Iterator[Recording]:
     finally:
         WATCHING.one = None
     made.close()
+
+
+@dataclass(frozen=True)
+class CapturedStep:
+    """The requests of a kept step, and the tensors that it reads."""
+
+    batch: BatchMix
+    traced: tuple[int, ...]
+    kv: KvCache
+    places: int
+    """Where keys and values lay: the version of their memory."""
+    pages: int
+    """Where adapters lay: the version of the bank's memory."""
+    forward: Forward
+    ids: Tensor
+    positions: Tensor
+
+    def fits(self, mixes: Sequence[RowMix], traced: Sequence[int], kv: KvCache) -> bool:
+        """Whether a step of one token for each of these rows is this one again."""
+        return (
+            self.lies_in(kv)
+            and self.batch.version == self.batch.bank.version
+            and self.traced == tuple(traced)
+            and same(self.batch.rows, mixes)
+        )
+
+    def lies_in(self, kv: KvCache) -> bool:
+        """Whether all that it reads is still where it was."""
+        same = kv is self.kv and kv.memory.version == self.places
+        return same and self.batch.bank.tensors.made == self.pages
+
+    def take(self, batch: BatchMix) -> None:
+        """Refill its tables with those of other rows, of the same sizes; on a CPU."""
+        if batch is not self.batch:
+            self.batch.take(batch)
+            self.forward.clear()
+
+
+@dataclass
+class Replay:
+    """A recorded step."""
+
+    step: CapturedStep
+    logits: Tensor
+    recording: Recording
+    _cache: FlatCache | None = None
+
+    def run(self, ids: Sequence[int], cache: FlatCache) -> Tensor:
+        """Logits [b, v] of these tokens, one a request, in memory of their own."""
+        self.step.ids.numpy()[0] = ids
+        self.step.positions.numpy()[:] = cache.positions.numpy()
+        cache.take_over(self.recording.program)
+        self._cache = cache  # its arrays are read while the program runs
+        self.recording.run()
+        return copied(self.logits)
+
+
+def copied(logits: Tensor) -> Tensor:
+    """Copy a tensor in this thread alone: PyTorch would wake its own threads for it, which wait for
+    the cores that the kernels' team has (`kernels.likeliest`)."""
+    return torch.from_numpy(view(logits).copy()).view(logits.dtype)
+
+
+def same(rows: Sequence[RowMix], mixes: Sequence[RowMix]) -> bool:
+    """Whether these are the same objects, in order."""
+    return len(rows) == len(mixes) and all(a is b for a, b in zip(rows, mixes, strict=True))

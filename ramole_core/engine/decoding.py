@@ -1,7 +1,8 @@
 """From logits to text: the next token of one request, and whole characters as they stream.
 
 A token is the likeliest one, or drawn with the request's own seed among those that top_k, top_p and
-min_p leave; nothing past a stop string is ever given out.
+min_p leave; nothing past a stop string is ever given out. Penalties, bias and format change the
+logits of requests that ask for it, one row at a time, so no number hangs on the batch.
 """
 
 import sys
@@ -13,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ramole_core.answer import TokenLogprob
+from ramole_core.engine.answer_format import AnswerFormat
 from ramole_core.request import Request
 
 BROKEN = "\ufffd"  # what a tokenizer gives for half a character
@@ -60,6 +63,43 @@ def skip_draws(generator: torch.Generator, request: Request, count: int) -> None
     if not is_greedy(request):
         for _ in range(count):
             torch.rand((), generator=generator, dtype=torch.float64)
+
+
+def changed_logits(
+    logits: Float[Tensor, "v"],
+    request: Request,
+    *,
+    prompt: Sequence[int],
+    answer: Sequence[int],
+    form: AnswerFormat | None,
+) -> Float[Tensor, "v"]:
+    """The logits with penalties, bias and format: float64 on the CPU.
+
+    l / r where l > 0, else l * r, for tokens of prompt and answer    (repetition_penalty r)
+    l - p - f c, for tokens that the answer has c times               (presence p, frequency f)
+    """
+    changed = logits.to("cpu", torch.float64, copy=True)
+    if request.repetition_penalty != 1:
+        seen = torch.tensor([*prompt, *answer]).unique()
+        before, r = changed[seen], request.repetition_penalty
+        changed[seen] = torch.where(before > 0, before / r, before * r)
+    if answer and (request.presence_penalty or request.frequency_penalty):
+        seen, counts = torch.tensor(answer).unique(return_counts=True)
+        changed[seen] -= request.presence_penalty + request.frequency_penalty * counts
+    for token, bias in (request.logit_bias or {}).items():
+        changed[token] += bias
+    if form is not None:
+        changed[~form.allowed(len(changed))] = -torch.inf
+    return changed
+
+
+def log_probability(logits: Float[Tensor, "v"], token: int, *, top: int) -> TokenLogprob:
+    """Log probabilities, in nats, of this token and of the `top` likeliest, best first."""
+    wide = logits.to("cpu", torch.float64)
+    logs = wide - wide.logsumexp(-1)
+    found = logs.topk(top)
+    best = zip(found.indices.tolist(), found.values.tolist(), strict=True)
+    return TokenLogprob(token, float(logs[token]), tuple(best))
 
 
 class TextStream:

@@ -15,9 +15,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ramole_core.engine.capture import CapturedStep
 from ramole_core.engine.flat_cache import FlatCache
 from ramole_core.engine.gathered_attention import GatheredAttention
-from ramole_core.engine.replay import CapturedStep
 from ramole_core.layers import BatchMix, Forward
 from ramole_core.layers.traced import Traced
 

@@ -12,11 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ramole_core.engine.attention import ServedAttention
-from ramole_core.engine.capture import recording
+from ramole_core.engine.capture import CapturedStep, Replay, copied, recording, same
 from ramole_core.engine.flat_cache import FlatCache, Span
 from ramole_core.engine.graph_step import Graphs, GraphStep
 from ramole_core.engine.kv import KvCache, KvSequence
-from ramole_core.engine.replay import CapturedStep, Replay, copied
 from ramole_core.kernels.threads import kernels_alone
 from ramole_core.kernels.ways import VECTORS
 from ramole_core.kernels.weight import way_here
@@ -272,8 +271,3 @@ def _kept_places(pieces: Sequence[Piece], device: torch.device) -> Int[Tensor, "
         end += len(piece.ids)
         found += range(end - piece.keep, end)
     return 0 if len(found) == end else torch.tensor(found, device=device)
-
-
-def same(rows: Sequence[RowMix], mixes: Sequence[RowMix]) -> bool:
-    """Whether these are the same objects, in order."""
-    return len(rows) == len(mixes) and all(a is b for a, b in zip(rows, mixes, strict=True))

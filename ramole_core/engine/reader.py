@@ -15,7 +15,6 @@ from ramole_core.composition import Candidate, find_method
 from ramole_core.engine.answer_format import format_of
 from ramole_core.engine.decoding import TextStream
 from ramole_core.engine.fitting import Fit, KnownFits, check_turns, needs_fit
-from ramole_core.engine.logits import check_bias
 from ramole_core.engine.pair_reading import encode_pairs
 from ramole_core.engine.placement import Weights
 from ramole_core.engine.prompt import Prepared, Prompt, Turn, leave_out, read_prompt
@@ -190,3 +189,13 @@ def check_prefix(
                 f"At token {n} prefix_ids has a stop string, so the answer has ended; give fewer "
                 "tokens, or other stop strings."
             )
+
+
+def check_bias(request: Request, *, vocabulary: int) -> None:
+    """Raise RamoleError where `logit_bias` names a token that the base lacks."""
+    largest = max(request.logit_bias or (), default=0)
+    if largest >= vocabulary:
+        raise RamoleError(
+            f"logit_bias has token {largest}, but the base model's tokens are 0 to "
+            f"{vocabulary - 1}; give tokens of this base."
+        )

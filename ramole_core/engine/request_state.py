@@ -19,15 +19,16 @@ from ramole_core.composition import Candidate
 from ramole_core.engine.answer_format import AnswerFormat
 from ramole_core.engine.decoding import (
     TextStream,
+    changed_logits,
     choose_token,
     is_greedy,
+    log_probability,
     make_generator,
     skip_draws,
     spell,
 )
 from ramole_core.engine.draft import Draft
 from ramole_core.engine.kv import KvSequence
-from ramole_core.engine.logits import changed_logits, log_probability
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.reader import ModelFacts
 from ramole_core.engine.segments import Segment, Segments
