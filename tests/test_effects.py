@@ -114,7 +114,7 @@ def ask(world, request: Request, names=NAMES, earlier=()) -> Generation:
 
 def reader(world, asked, *, cancelled=lambda: False) -> RequestStream:
     return RequestStream(
-        world.engine, lambda: None, asked, session="", cancelled=cancelled, waiting=lambda *_: None
+        world.engine, asked, session="", cancelled=cancelled, waiting=lambda *_: None
     )
 
 

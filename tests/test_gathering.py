@@ -170,7 +170,7 @@ def test_a_request_that_comes_while_the_thread_begins_is_answered(tiny, monkeypa
     local.start()
     asking.join(SOON)
     stop.set()
-    local._thread.close()
+    local.thread.close()
     asking.join(SOON)
     assert answers and isinstance(answers[-1][1], Generation)
     assert answers[-1][1].finish_reason != "cancelled"

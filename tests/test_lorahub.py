@@ -46,10 +46,10 @@ def hub(prompt="hello", *, steps=STEPS, **said):
     return Request(prompt, method="lorahub", options={"steps": steps}, **said)
 
 
-def stream(tiny, requests, names=NAMES, *, thread=None, **how):
+def stream(tiny, requests, names=NAMES, **how):
     asked = [tiny.engine.prepare(one, tiny.chosen(names)) for one in requests]
     how = {"session": "me", "cancelled": lambda: False, "waiting": lambda *_: None, **how}
-    return RequestStream(tiny.engine, lambda: thread, asked, **how)
+    return RequestStream(tiny.engine, asked, **how)
 
 
 def answers(items) -> dict[int, Generation]:
@@ -276,31 +276,35 @@ def test_a_search_can_be_stopped_anywhere_and_leaves_nothing(tiny, expected, aft
 def test_what_a_search_has_found_is_answered_by_a_server_s_thread(tiny):
     thread = EngineThread(tiny.engine)
     thread.start()
+    tiny.engine.thread = thread
     try:
-        (found,) = answers(stream(tiny, [hub(steps=2)], thread=thread)).values()
+        (found,) = answers(stream(tiny, [hub(steps=2)])).values()
     finally:
         thread.close()
+        tiny.engine.thread = None
     assert found.fitted is not None and found.new_tokens > 0
 
 
 def test_a_search_beside_a_server_s_thread_can_be_stopped(tiny, expected):
     thread, told, found, stop = EngineThread(tiny.engine), [], {}, threading.Event()
     thread.start()
+    tiny.engine.thread = thread
 
     def fitting(index, how):
         told.append(how)
         assert len(told) < 10 or stop.wait(60)
 
-    items = stream(tiny, [hub(steps=100)], thread=thread, cancelled=stop.is_set, fitting=fitting)
+    items = stream(tiny, [hub(steps=100)], cancelled=stop.is_set, fitting=fitting)
     searching = threading.Thread(target=lambda: found.update(answers(items)), daemon=True)
     searching.start()
     try:
-        other = answers(stream(tiny, [others()[1]], [], thread=thread))[0]
+        other = answers(stream(tiny, [others()[1]], []))[0]
         stop.set()
         searching.join(60)
     finally:
         stop.set()
         thread.close()
+        tiny.engine.thread = None
     assert other.trace.token_ids[other.trace.prompt_length :] == expected[1]
     assert found[0].finish_reason == "cancelled" and len(told) < 100
     assert held(tiny) == NOTHING
@@ -428,7 +432,7 @@ def test_second_readings_take_nothing_of_what_an_example_may_read(tiny_llama):
             asked.append(engine.prepare(one, tiny.chosen(NAMES)))
         fit = engine.fit(engine.prepare(hub(examples=[("a" * 80, "b")]), tiny.chosen(NAMES)))
         how = {"session": "", "cancelled": lambda: False, "waiting": lambda *_: None}
-        for n, _ in enumerate(RequestStream(engine, lambda: None, asked, **how), 1):
+        for n, _ in enumerate(RequestStream(engine, asked, **how), 1):
             if n == 100:
                 start = engine.stats()["decode_forwards"]
                 engine.submit_step(fit, session="f", deliver=partial(_count, engine, heard))

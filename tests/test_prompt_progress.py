@@ -34,7 +34,6 @@ def test_tokens_that_are_read_are_counted_until_the_first_token(tiny):
 
     stream = RequestStream(
         tiny.engine,
-        lambda: None,
         asked,
         cancelled=lambda: False,
         waiting=lambda *_: None,
@@ -70,7 +69,6 @@ def test_no_progress_goes_back_when_a_request_ends(tiny):
     heard, ended = [], []
     stream = RequestStream(
         tiny.engine,
-        lambda: None,
         [tiny.engine.prepare(ask(6), tiny.chosen([("ant", 2)]))],
         cancelled=lambda: bool(ended),
         waiting=lambda *_: None,

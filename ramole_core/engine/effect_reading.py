@@ -76,8 +76,8 @@ class EffectReading:
         self.values[subset] = found
         self.states = {one: s for one, s in self.states.items() if one is not state}
 
-    def complete(self, answer: Generation, *, seconds: float) -> Generation:
-        """The answer with its effects, once all is read; `seconds` went by since its last token."""
+    def complete(self, answer: Generation, *, ended: float) -> Generation:
+        """The answer, which ended then, with its effects, once all is read."""
         logprob = np.array(self.values[self.everybody], np.float32)
         base = np.array(self.values[frozenset()], np.float32)
         values = {subset: np.array(v, np.float32) for subset, v in self.values.items()}
@@ -87,31 +87,17 @@ class EffectReading:
             logprob=logprob,
             base_logprob=base,
             subset_logprob=subset_columns(values, self.k),
-            extra={**answer.extra, "effects": seconds},
+            extra={**answer.extra, "effects": time.perf_counter() - ended},
         )
 
 
-@dataclass(frozen=True)
-class HeldAnswer:
-    """An answer held until its effects are read."""
-
-    index: int
-    """Of its request."""
-    answer: Generation
-    ended: float
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the answer ended."""
-        return time.perf_counter() - self.ended
-
-    def without(self, error: Exception | None) -> Generation:
-        """The answer without effects, and why where they could not be measured."""
-        if error is None:
-            return self.answer
-        why = str(error) if isinstance(error, RamoleError) else "an error, which the log has"
-        note = f"The effects of this answer are missing: {why}"
-        return replace(self.answer, notes=(*self.answer.notes, note))
+def without_effects(answer: Generation, error: Exception | None) -> Generation:
+    """The answer, and why its effects are missing where they could not be measured."""
+    if error is None:
+        return answer
+    why = str(error) if isinstance(error, RamoleError) else "an error, which the log has"
+    note = f"The effects of this answer are missing: {why}"
+    return replace(answer, notes=(*answer.notes, note))
 
 
 class ReadAgain:

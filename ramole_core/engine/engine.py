@@ -150,7 +150,8 @@ class Engine:
         )
         self.submit, self.submit_step = submission.submit, submission.submit_step
         self.read_again = submission.read_again
-        self._thread: EngineThread | None = None
+        self.thread: EngineThread | None = None
+        """Steps the engine; None: callers do."""
         self.verdict = None if own is None else self._check(own)
         read = remembered(beside.ends, folder=sizes.reference_dir, what=what_of(base, self.layout))
         self.store.measure = Reference(read, base.tokenizer).measure
@@ -192,25 +193,25 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        return self.scheduler.idle and not (self._thread and self._thread.expects)
+        return self.scheduler.idle and not (self.thread and self.thread.expects)
 
     @property
     def alive(self) -> bool:
         """Whether the engine can be stepped: its thread is alive, or callers step it."""
-        return self._thread is None or self._thread.alive
+        return self.thread is None or self.thread.alive
 
     def start(self) -> None:
-        if self._thread is None:
-            self._thread = EngineThread(self)
-            self._thread.start()
+        if self.thread is None:
+            self.thread = EngineThread(self)
+            self.thread.start()
 
     def expecting(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._thread is None else self._thread.expecting()
+        return nullcontext() if self.thread is None else self.thread.expecting()
 
     def stream(
         self, asked: Sequence[Prepared], **caller: Unpack[Caller]
     ) -> Iterator[tuple[int, Step | Generation]]:
-        return iter(RequestStream(self, lambda: self._thread, asked, **caller))
+        return iter(RequestStream(self, asked, **caller))
 
     def pack(self, candidate: Candidate) -> None:
         self.store.pack(candidate.checksum, candidate.load)
@@ -285,8 +286,8 @@ class Engine:
 
     def close(self) -> None:
         """End the thread and what still runs, and take the served layers out again."""
-        if self._thread is not None:
-            self._thread.close()
+        if self.thread is not None:
+            self.thread.close()
         with self._lock.turn():
             self.scheduler.close()
             self._installed.remove()

@@ -11,10 +11,10 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
-from ramole_core.engine.effect_reading import EffectReading, HeldAnswer, needs_effects
-from ramole_core.engine.engine_thread import EngineThread
+from ramole_core.engine.effect_reading import EffectReading, needs_effects, without_effects
 from ramole_core.engine.fitting import Fit, needs_fit
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.prompt import Prepared
@@ -52,12 +52,10 @@ class RequestStream:
     def __init__(
         self,
         engine: "Engine",
-        thread: Callable[[], EngineThread | None],
         asked: Sequence[Prepared],
         **caller: Unpack[Caller],
     ):
-        """`thread` gives the thread that steps the engine now, None where callers do."""
-        self._engine, self._thread = engine, thread
+        self._engine = engine
         self._asked = list(asked)
         self._session, self._address = caller.get("session", ""), caller.get("address", "")
         self._cancelled, self._waiting = caller["cancelled"], caller["waiting"]
@@ -75,8 +73,8 @@ class RequestStream:
         self._trying: RequestState | None = None
         """The step of the search that is in the engine."""
         self._fitted: dict[int, Fitting] = {}
-        self._held: dict[EffectReading, HeldAnswer] = {}
-        """Answers that are read again for their effects."""
+        self._held: dict[EffectReading, tuple[int, Generation, float]] = {}
+        """Answers that are read again for their effects: index, answer, and when it ended."""
         self._stopped = False
         self._fault: Exception | None = None
 
@@ -96,7 +94,7 @@ class RequestStream:
             self._stop()
             if self._fit is not None:
                 self._fit.close()
-            if self._thread() is None and (self._open or self._trying or self._held):
+            if self._engine.thread is None and (self._open or self._trying or self._held):
                 self._engine.step()  # frees their rows
 
     def _stop(self) -> None:
@@ -129,24 +127,35 @@ class RequestStream:
     def _submit(self, index: int, prepared: Prepared) -> bool:
         """Queue a request; False: there is no place now."""
         try:
-            state = self._engine.submit(
-                prepared,
-                session=self._session or prepared.request.owner or "",
-                address=self._address,
-                stopped=self._stopped,
-                deliver=self._deliver,
-            )
+            submit = partial(self._engine.submit, prepared, stopped=self._stopped)
+            state = self._queue(index, submit, self._fit)
         except Busy:
-            if not (index or self._open or self._fit):  # else it waits for one of these
-                raise
-            return False
+            raise
         except RamoleError as error:
             self._fault = self._fault or error
             return True
+        if state is None:
+            return False
         self._open[state] = index
         if self._stopped:
             state.cancel()
         return True
+
+    def _queue(
+        self, index: int, submit: Callable[..., RequestState], before: object
+    ) -> RequestState | None:
+        """What is submitted for a request; None: there is no place now. Raises Busy where nothing
+        of this caller is in the engine, nor was `before`: else it waits for one of these."""
+        try:
+            return submit(
+                session=self._session or self._asked[index].request.owner or "",
+                address=self._address,
+                deliver=self._deliver,
+            )
+        except Busy:
+            if not (index or self._open or before):
+                raise
+            return None
 
     def _search(self) -> None:
         """Submit the search's next step, or the request once its weights are found; a fault ends
@@ -169,7 +178,9 @@ class RequestStream:
                 self._fit = self._engine.fit(prepared)
             assert self._fit is not None
             if not self._fit.done:
-                self._try(index, self._fit)
+                step = partial(self._engine.submit_step, self._fit)
+                self._trying = self._queue(index, step, self._fit.report)
+                self._wake()
                 return False
             prepared = self._asked[index] = self._fit.fitted
         if self._fit is not None and (report := self._fit.report) is not None:
@@ -186,19 +197,6 @@ class RequestStream:
         self._fit = None
         del self._unfitted[0]
 
-    def _try(self, index: int, fit: Fit) -> None:
-        try:
-            self._trying = self._engine.submit_step(
-                fit,
-                session=self._session or self._asked[index].request.owner or "",
-                address=self._address,
-                deliver=self._deliver,
-            )
-        except Busy:
-            if not (index or self._open or fit.report):
-                raise
-        self._wake()
-
     def _tried(self, item: Result) -> None:
         """Take the result of a step of the search."""
         self._trying, fit = None, self._fit
@@ -214,8 +212,8 @@ class RequestStream:
             self._fitting(self._unfitted[0], fit.report)
 
     def _wake(self) -> None:
-        if (thread := self._thread()) is not None:
-            thread.wake()
+        if self._engine.thread is not None:
+            self._engine.thread.wake()
 
     def _report_places(self) -> None:
         unsure = [(t, i) for t, i in self._open.items() if self._places.get(i) != 0]
@@ -233,7 +231,7 @@ class RequestStream:
                 self._reading(index, done, state.prompt_length)
 
     def _take(self) -> Iterator[tuple[int, Step | Generation]]:
-        if self._thread() is None and self._news.empty():
+        if self._engine.thread is None and self._news.empty():
             self._engine.step()
         try:
             state, item = self._news.get(timeout=POLL_SECONDS)
@@ -254,7 +252,7 @@ class RequestStream:
                 if isinstance(item, Generation):
                     item = replace(item, fitted=self._fitted.get(index))
                     if needs_effects(state, item) and not self._stopped:
-                        item = self._hold(state, HeldAnswer(index, item, time.perf_counter()))
+                        item = self._hold(state, index, item)
                 if item is not None:
                     yield index, item
             if self._news.empty():
@@ -265,15 +263,16 @@ class RequestStream:
         """Take a result from the thread that runs the model."""
         self._news.put((state, item))
 
-    def _hold(self, state: RequestState, held: HeldAnswer) -> Generation | None:
+    def _hold(self, state: RequestState, index: int, answer: Generation) -> Generation | None:
         """Queue an answer's second readings; the answer where there are none, or they fail."""
+        ended = time.perf_counter()
         try:
-            reading = self._engine.read_again(self._asked[held.index], state, self._deliver)
+            reading = self._engine.read_again(self._asked[index], state, self._deliver)
         except RamoleError as error:
-            return held.without(error)
+            return without_effects(answer, error)
         if not reading.states:
-            return reading.complete(held.answer, seconds=held.seconds)
-        self._held[reading] = held
+            return reading.complete(answer, ended=ended)
+        self._held[reading] = index, answer, ended
         self._wake()
 
     def _read(self, state: RequestState, item: Result) -> Iterator[tuple[int, Generation]]:
@@ -282,15 +281,15 @@ class RequestStream:
         reading = next((one for one in self._held if state in one.states), None)
         if reading is None:
             return  # another reading of its answer has failed
-        held = self._held[reading]
+        index, answer, ended = self._held[reading]
         if isinstance(item, PairReading):
             reading.add(state, item)
             if reading.states:
                 return
-            answer = reading.complete(held.answer, seconds=held.seconds)
+            answer = reading.complete(answer, ended=ended)
         else:
             for one in reading.states:
                 one.cancel()
-            answer = held.without(item if isinstance(item, Exception) else None)
+            answer = without_effects(answer, item if isinstance(item, Exception) else None)
         del self._held[reading]
-        yield held.index, answer
+        yield index, answer

@@ -6,7 +6,6 @@ The files are a cache: they can be deleted, and are written again. The host cach
 tensors of the adapters used last, within a number of bytes.
 """
 
-import glob
 import hashlib
 import os
 import threading
@@ -120,26 +119,23 @@ class UnitStore:
         """Delete all other adapters, every merge, and files of another base or format; running
         requests keep theirs."""
         kept, ours = set(checksums), f"-{self._layout_name}.safetensors"
-        with self._lock:
-            for checksum in [c for c in self._held if not isinstance(c, str) or c not in kept]:
-                self.nbytes -= self._held.pop(checksum).nbytes
-        if self._folder is not None and self._folder.is_dir():
-            with self._files:
-                for file in self._folder.iterdir():
-                    if file.name.removesuffix(ours) not in kept:
-                        file.unlink(missing_ok=True)
+        self._remove(lambda key: key not in kept, lambda name: name.removesuffix(ours) not in kept)
 
     def drop(self, checksums: Iterable[str]) -> None:
         """Delete these adapters and every merge; running requests keep theirs."""
         gone = set(checksums)
+        self._remove(gone.__contains__, lambda name: name.partition("-")[0] in gone)
+
+    def _remove(self, held: Callable[[str], bool], file: Callable[[str], bool]) -> None:
+        """Remove every merge, and the adapters and files whose checksums and names are so."""
         with self._lock:
-            for checksum in [c for c in self._held if not isinstance(c, str) or c in gone]:
-                self.nbytes -= self._held.pop(checksum).nbytes
-        if self._folder is not None:
+            for key in [key for key in self._held if not isinstance(key, str) or held(key)]:
+                self.nbytes -= self._held.pop(key).nbytes
+        if self._folder is not None and self._folder.is_dir():
             with self._files:
-                for checksum in gone:
-                    for file in self._folder.glob(f"{glob.escape(checksum)}-*"):
-                        file.unlink(missing_ok=True)
+                for path in self._folder.iterdir():
+                    if file(path.name):
+                        path.unlink(missing_ok=True)
 
     def _file(self, checksum: str) -> Path | None:
         if self._folder is None:
