@@ -14,8 +14,14 @@ from ramole_core.base.shapes import read_shapes
 from ramole_core.engine import build, reference
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.build import engine_of, kept_verdict
-from ramole_core.engine.load_check import MAX_DIFFERENCE, Verdict, remember
-from ramole_core.engine.own_forward import MAX_OPERATIONS, MIN_TOKENS, run_own
+from ramole_core.engine.load_check import (
+    MAX_DIFFERENCE,
+    MAX_OPERATIONS,
+    MIN_TOKENS,
+    Verdict,
+    remember,
+    run_own,
+)
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.norm import Norm
 from ramole_core.layers.angles import SteadyAngles

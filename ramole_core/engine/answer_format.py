@@ -80,7 +80,6 @@ class AnswerFormat:
         return found
 
     def push(self, token: int) -> None:
-        """Take a token of the answer, none that ends it."""
         self._parser.consume_token(token)
 
     @property

@@ -119,7 +119,6 @@ class ServedAttention:
         raise Unsupported(f"{type(module).__name__} attends by a mask of its own")
 
     def remove(self) -> None:
-        """Restore the model's own attention."""
         if _swap(self._model, ServedFalconAttention, FalconAttention):
             self._model.config._attn_implementation = self._before
         else:

@@ -55,7 +55,6 @@ class Recording:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Pause the recording inside the block."""
         before, self.paused = self.paused, True
         try:
             yield
@@ -83,7 +82,6 @@ class Recording:
         self._steps.append(work)
 
     def close(self) -> None:
-        """End the recording."""
         self._program = Program(self._calls)
 
     @property
@@ -173,7 +171,6 @@ def only_looks(func) -> bool:
 
 
 def _is_view(func, args, kwargs, out) -> bool:
-    """Whether all outputs are views of the inputs, unchanged."""
     if func._schema.is_mutable:
         return False
     places = [_place(one) for one in _tensors((*args, *kwargs.values()))]
@@ -220,7 +217,6 @@ def _joined(args, out: Tensor) -> list[np.ndarray]:
 
 @contextmanager
 def recording() -> Iterator[Recording]:
-    """Record what runs inside the block."""
     made = Recording()
     WATCHING.one = made
     try:
@@ -256,7 +252,6 @@ class CapturedStep:
         )
 
     def lies_in(self, kv: KvCache) -> bool:
-        """Whether all that it reads is still where it was."""
         same = kv is self.kv and kv.memory.version == self.places
         return same and self.batch.bank.tensors.made == self.pages
 
@@ -293,5 +288,4 @@ def copied(logits: Tensor) -> Tensor:
 
 
 def same(rows: Sequence[RowMix], mixes: Sequence[RowMix]) -> bool:
-    """Whether these are the same objects, in order."""
     return len(rows) == len(mixes) and all(a is b for a, b in zip(rows, mixes, strict=True))

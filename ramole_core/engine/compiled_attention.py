@@ -120,7 +120,6 @@ class CompiledAttention:
         program.point(ATTEND, places | {BLOCKS: self._blocks_of(1).ctypes.data})
 
     def _scale(self, scale: float) -> int:
-        """Address of this number."""
         return self._scales.setdefault(scale, np.array([scale], np.float32)).ctypes.data
 
     def _sinks_of(self, sinks: Tensor) -> Tensor:

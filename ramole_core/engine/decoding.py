@@ -59,7 +59,6 @@ def choose_token(
 
 
 def skip_draws(generator: torch.Generator, request: Request, count: int) -> None:
-    """Advance the generator by `count` draws."""
     if not is_greedy(request):
         for _ in range(count):
             torch.rand((), generator=generator, dtype=torch.float64)
@@ -172,5 +171,4 @@ def spell(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
 
 @lru_cache(2**16)
 def spell_token(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
-    """The text of one token."""
     return str(tokenizer.decode([token], clean_up_tokenization_spaces=False))

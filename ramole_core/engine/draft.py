@@ -115,7 +115,6 @@ class Draft:
         return self._count if room > self._count else 0
 
     def tokens(self, count: int) -> list[int]:
-        """So many draft tokens; where fewer are expected, the last token again."""
         found = self.ahead[:count]
         return found + [self._ids[-1]] * (count - len(found))
 

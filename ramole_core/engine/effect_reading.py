@@ -50,7 +50,6 @@ class EffectReading:
 
     @classmethod
     def of(cls, state: RequestState) -> "EffectReading":
-        """Begin with an answer that has ended."""
         ids = tuple(state.tokens)
         k = len(state.segments.open.names)
         pair = Pair((*state.prompt_ids, *ids[:-1]), ids)
@@ -62,13 +61,11 @@ class EffectReading:
 
     @property
     def wanted(self) -> tuple[Subset, ...]:
-        """The subsets of adapters to be read."""
         every = (frozenset(), *subsets_of(self.k)) if self.k else ()
         known = not any(map(math.isnan, self.values[self.everybody]))
         return every if known else (*every, self.everybody)
 
     def add(self, state: RequestState, reading: PairReading) -> None:
-        """Add a finished reading."""
         subset, found = self.states[state], [-loss for loss in reading.losses]
         if subset == self.everybody:
             run = self.values[subset]

@@ -36,7 +36,6 @@ class EngineThread:
 
     @property
     def alive(self) -> bool:
-        """Whether it has not ended."""
         return self._thread.ident is None or self._thread.is_alive()
 
     @contextmanager
@@ -53,13 +52,11 @@ class EngineThread:
 
     @property
     def expects(self) -> bool:
-        """Whether a request was announced a moment ago."""
         with self._wake:
             now = time.monotonic()
             return any(now < since + GATHER for since in self._coming.values())
 
     def wake(self) -> None:
-        """Wake the thread: there is work."""
         with self._wake:
             self._coming.pop(threading.get_ident(), None)
             self._wake.notify()

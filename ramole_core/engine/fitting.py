@@ -63,8 +63,6 @@ class Known:
 
 
 class KnownFits:
-    """The results of the last searches; safe to use from several threads."""
-
     def __init__(self, most: int = REMEMBERED):
         self._most, self._lock = most, threading.Lock()
         self._known: OrderedDict[str, Known] = OrderedDict()
@@ -122,7 +120,6 @@ class Fit:
         return weighted(self._prepared.turns[-1].request, self._names, self._asked)
 
     def reading(self) -> PairReading:
-        """The examples, to be read under these weights."""
         return PairReading(self._pairs)
 
     def tell(self, loss: float) -> None:
@@ -185,7 +182,6 @@ class Fit:
         return replace(self._prepared, turns=tuple(map(placed, self._prepared.turns)))
 
     def close(self) -> None:
-        """Release what the search holds."""
         if self._search is not None:
             self._search.close()
 

@@ -91,7 +91,6 @@ class FlatCache(Cache):
 
     @property
     def like(self) -> Tensor:
-        """One layer's keys, as they lie in the pages."""
         return next(iter(self._memory.keys.values()))
 
     def take_over(self, program: Program) -> None:

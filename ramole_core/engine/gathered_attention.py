@@ -47,7 +47,6 @@ class GatheredAttention:
     def _written(
         self, starts: np.ndarray, tables: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Each token's page and its place there."""
         pages, slots = [], []
         for start, count, table in zip(starts, self._counts, tables, strict=True):
             at = np.arange(start, start + count)

@@ -13,8 +13,15 @@ from jaxtyping import Float16, Int64
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ramole_core.engine.pages import PAGE, PageMemory, pages_of
-from ramole_core.engine.prefix import KvSequence, Page, PagePool, PrefixTree
+from ramole_core.engine.pages import (
+    PAGE,
+    KvSequence,
+    Page,
+    PageMemory,
+    PagePool,
+    PrefixTree,
+    pages_of,
+)
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.vectors import padded
 from ramole_core.layers import short_length
@@ -52,7 +59,6 @@ class KvCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are allocated now."""
         return self.memory.nbytes
 
     @property
@@ -216,7 +222,6 @@ class KvCache:
         self._open.discard(sequence)
 
     def forget(self) -> None:
-        """Drop all pages that no sequence holds."""
         self._pool.forget()
 
     def _replace(self, sequence: KvSequence, at: int, page: Page) -> None:

@@ -104,7 +104,6 @@ def watch_sums(
 
 
 def mean_of(sums: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """The means of `count` tokens; float32."""
     return {path: (total / count).float() for path, total in sums.items()}
 
 

@@ -257,7 +257,6 @@ class ModelRunner:
         self._decoded = None if self._graphs is not None else self._decoded
 
     def forget(self) -> None:
-        """Drop all that was kept."""
         self.rest()
         self._decoded = None
         self._replays.clear()

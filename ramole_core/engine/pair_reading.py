@@ -79,7 +79,6 @@ class PairReading:
 
     @property
     def loss(self) -> float:
-        """Nats a token, once all are read."""
         return math.fsum(self.losses) / len(self.losses)
 
     def wanted(self, start: int, end: int) -> int:

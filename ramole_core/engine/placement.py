@@ -203,7 +203,6 @@ class Placer:
             self._bank.release(slot)
 
     def release(self, mix: RowMix) -> None:
-        """Release the slots of a row."""
         self._give_back(mix.held)
         self._bank.tidy()
 

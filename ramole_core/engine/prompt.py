@@ -35,7 +35,6 @@ class Prompt:
 
     @property
     def ids(self) -> list[int]:
-        """All parts joined."""
         return list(chain.from_iterable(self.parts))
 
 
@@ -67,7 +66,6 @@ class Prepared:
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """The adapters of the turn that is answered."""
         return self.turns[-1].candidates
 
     def bare(self) -> "Prepared":
@@ -142,7 +140,6 @@ def room_for_answer(request: Request, length: int, *, context: int, turns: int =
 
 
 def _messages(request: Request, history: Sequence[Exchange]) -> list[Message]:
-    """The messages, the system prompt first."""
     if request.messages:
         return [{"role": role, "content": text} for role, text in request.messages]
     said = [] if request.system is None else [{"role": "system", "content": request.system}]

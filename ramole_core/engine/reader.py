@@ -51,7 +51,6 @@ class RequestReader:
     """Prepare requests for submission."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, facts: ModelFacts, *, weights: Weights):
-        """`weights` gives a method's trained weights."""
         self.tokenizer = tokenizer
         self.facts, self._weights = facts, weights
         self._known_fits = KnownFits()
@@ -124,7 +123,6 @@ class RequestReader:
 
 
 def facts_of_model(base: BaseModel, *, layout: Layout, exact: bool) -> ModelFacts:
-    """Facts of a loaded base model."""
     return ModelFacts(
         layout=layout,
         context=context_of(base.model),
@@ -139,7 +137,6 @@ def facts_of_model(base: BaseModel, *, layout: Layout, exact: bool) -> ModelFact
 
 
 def context_of(model: PreTrainedModel) -> int:
-    """Most tokens of a prompt and its answer together."""
     config = model.config.get_text_config()
     for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
         if isinstance(found := getattr(config, name, None), int):

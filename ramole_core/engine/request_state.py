@@ -124,7 +124,6 @@ class RequestState:
 
     @property
     def source(self) -> Source:
-        """The request's source: its address, or for want of one its session."""
         return source_of(self.session, self.address)
 
     @property
@@ -133,12 +132,10 @@ class RequestState:
 
     @property
     def tokens(self) -> list[int]:
-        """The answer's tokens, given ones included."""
         return self.ids[self.prompt_length :]
 
     @property
     def length(self) -> int:
-        """Tokens of the prompt and the longest answer."""
         return self.prompt_length + self.room
 
     @property

@@ -191,7 +191,6 @@ class RequestStream:
         return True
 
     def _end_search(self) -> None:
-        """Close the first request's search."""
         if self._fit is not None:
             self._fit.close()
         self._fit = None

@@ -56,7 +56,6 @@ class RunningBatch:
 
     @property
     def states(self) -> list[RequestState]:
-        """All but second readings."""
         return [*self.reading, *self.rows]
 
     def take_events(self) -> list[Event]:
@@ -83,7 +82,6 @@ class RunningBatch:
             return False
 
     def unpin(self, state: RequestState) -> None:
-        """Release the adapters that a request has pinned, if any."""
         if state.mix is not None:
             self._placer.release(state.mix)
         state.mix = None
@@ -96,7 +94,6 @@ class RunningBatch:
             state.gates.add_found(before, state.sequence.gates(before, state.fed))
 
     def piece(self, state: RequestState, count: int) -> Piece:
-        """The next tokens of a request, as a forward takes them."""
         assert state.sequence is not None and state.mix is not None
         ids = state.ids[state.fed : state.fed + count]
         if state.reading is not None:
@@ -147,7 +144,6 @@ class RunningBatch:
         self.events.append((state, state.generation() if read is None else read))
 
     def leave(self, state: RequestState) -> None:
-        """Release what a request holds."""
         for states in (self.rows, self.reading, self.again.states):
             if state in states:
                 states.remove(state)

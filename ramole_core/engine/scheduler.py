@@ -79,7 +79,6 @@ class Scheduler:
         return not (len(self.queue) or self.running or len(self.batch.again))
 
     def stats(self) -> Mapping[str, int | float]:
-        """Counters and current memory."""
         held = {
             "running": self.running,
             "waiting": self.waiting,
@@ -175,7 +174,6 @@ class Scheduler:
             self.shares.add(state.unfed * price, [(state.source, 1.0)])
 
     def _asking(self) -> list[Source]:
-        """The sources of all requests that wait or run."""
         return [s.source for s in [*self.queue.states(), *self.batch.states]]
 
     def behind(self, source: Source) -> bool:

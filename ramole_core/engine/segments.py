@@ -57,14 +57,12 @@ class Segments:
 
     @property
     def made(self) -> dict[Hashable, int]:
-        """Bytes of their merges and bypasses, by key."""
         found: dict[Hashable, int] = {}
         for segment in self.all:
             found |= segment.placement.made
         return found
 
     def at(self, position: int) -> int:
-        """The segment that a token is in."""
         return next(n for n, one in enumerate(self.all) if position < one.end)
 
     def content(self, ids: Sequence[int], start: int = 0) -> np.ndarray:

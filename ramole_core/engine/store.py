@@ -61,7 +61,6 @@ class UnitStore:
 
     @property
     def held(self) -> int:
-        """How many are in the host cache, merges included."""
         return len(self._held)
 
     def get(self, checksum: str, load: Callable[[], LoraSet]) -> Units:

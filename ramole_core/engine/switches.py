@@ -110,7 +110,6 @@ def weighed(turn: Request, later: Mapping[str, float], candidates: Sequence[Cand
 
 
 def lacking(units: Units, off: Bool[Tensor, "module"]) -> Units:
-    """The adapter without these modules."""
     usual = units.usual.clone()
     usual[off] = torch.tensor([0.0, 1.0])
     return replace(units, present=units.present & ~off, usual=usual)

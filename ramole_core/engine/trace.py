@@ -57,7 +57,6 @@ class Gates:
                 self.parts.append((places[0], torch.stack(gates)))
 
     def last(self, segment: Segment) -> Row | None:
-        """The row of the token that was fed last, in this segment."""
         present = self.present.get(id(segment.placement))
         if present is None:
             return None

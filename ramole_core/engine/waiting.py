@@ -74,13 +74,11 @@ class WaitingQueue:
             self._known = None
 
     def remove(self, state: RequestState) -> None:
-        """Take one request out."""
         with self._lock:
             self._waiting.remove(state)
             self._known = None
 
     def take_cancelled(self) -> list[RequestState]:
-        """Take out all that were cancelled."""
         with self._lock:
             gone = [state for state in self._waiting if state.cancelled]
             self._waiting = [state for state in self._waiting if not state.cancelled]
@@ -88,14 +86,12 @@ class WaitingQueue:
         return gone
 
     def take_all(self) -> list[RequestState]:
-        """Take out all requests."""
         with self._lock:
             gone, self._waiting = self._waiting, []
             self._known = None
         return gone
 
     def states(self) -> list[RequestState]:
-        """All waiting requests."""
         with self._lock:
             return list(self._waiting)
 
@@ -184,7 +180,6 @@ class FairShare:
             return [one for one, at in self._last.items() if self._since - at < LATELY_SECONDS]
 
     def known(self) -> int:
-        """The number of sources that had something of late."""
         with self._lock:
             self._forget()
             return sum(had > KNOWN_SECONDS for had in self._had.values())
