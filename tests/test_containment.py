@@ -120,14 +120,14 @@ def test_the_same_gate_without_a_fault_answers(tiny, made):
 
 
 def test_a_fault_at_admission_ends_that_request_alone(tiny, monkeypatch):
-    pin = tiny.engine.scheduler.batch._pin
+    pin = tiny.engine._placer.pin
 
     def faulty(placement):
         if any(held.key == "ant_2" for held in placement.held) and len(placement.held) == 1:
             raise OSError("the disk is gone")
         return pin(placement)
 
-    monkeypatch.setattr(tiny.engine.scheduler.batch, "_pin", faulty)
+    monkeypatch.setattr(tiny.engine._placer, "pin", faulty)
     heard = with_others(tiny, ask("it fails", "selection"), [("ant", 2)])
     assert isinstance(heard.end, RamoleError) and "the disk is gone" in str(heard.end)
 

@@ -115,20 +115,6 @@ def test_one_forward_a_token_whatever_the_batch(parts):
     assert after["decode_forwards"] - before["decode_forwards"] == len(parts.calls) - read
 
 
-def test_the_adapters_change_the_answer(parts):
-    texts = {
-        tuple(run(parts, [(ask("hello", method), names)])[0].trace.token_ids)
-        for method, names in [
-            ("base", []),
-            ("selection", ["ant"]),
-            ("mixture", ["ant", "bee"]),
-            ("fusion", ["ant", "bee"]),
-            ("ramole", ["ant", "bee"]),
-        ]
-    }
-    assert len(texts) == 5
-
-
 def test_the_trace_has_a_row_a_token_and_the_last_is_never_fed(parts):
     request, names = MIXED[0]
     trace = run(parts, [MIXED[0]])[0].trace
@@ -161,21 +147,6 @@ def test_steps_carry_the_gate_that_predicted_them(parts):
         np.testing.assert_array_equal(step.contribution, trace.contribution[row - 1])
         np.testing.assert_array_equal(step.present, trace.present[row - 1])
     assert "".join(step.text for step in steps) == answer.text
-
-
-def test_weights_of_the_request_replace_the_gate(parts):
-    request = ask("hello", "ramole", adapters=("ant", "bee"), weights=(0.25, 2.0))
-    trace = run(parts, [(request, ["ant", "bee"])])[0].trace
-    assert (trace.weights[:-1] == np.float16([0.25, 2.0])).all()
-    merged = ask("hello", "mixture", adapters=("ant", "bee"), weights=(0.25, 2.0))
-    assert run(parts, [(merged, ["ant", "bee"])])[0].trace.token_ids == trace.token_ids
-
-
-def test_without_a_trace_the_tokens_are_the_same(parts):
-    request = ask(PROMPTS[0], "ramole", trace=False)
-    answer = run(parts, [(request, MIXED[0][1])])[0]
-    assert answer.trace is None
-    assert answer.text == run(parts, [MIXED[0]])[0].text
 
 
 def test_a_cancelled_request_ends_at_once_and_the_others_go_on(parts):
@@ -234,21 +205,6 @@ def test_a_prompt_longer_than_the_context_gets_a_clear_answer(parts):
     assert len(prompt.ids) + prompt.room == context
 
 
-def test_explaining_is_the_softmax_of_one_forward(parts):
-    request, names = MIXED[0]
-    trace = run(parts, [MIXED[0]])[0].trace
-    mixed = parts.engine.prepare(request, choose(parts, names))
-    for position in (trace.prompt_length - 1, trace.prompt_length + 3):
-        base, mixture = parts.engine.next_tokens(
-            [mixed.bare(), mixed], trace.token_ids[: position + 1], top=5
-        )
-        assert len(base.ids) == len(mixture.ids) == 5 and base != mixture
-        assert mixture.ids[0] == trace.token_ids[position + 1]
-        assert mixture.tokens[0][0] == trace.tokens[position + 1]
-        chances = [p for _, p in mixture.tokens]
-        assert chances == sorted(chances, reverse=True) and 0 < sum(chances) <= 1
-
-
 def test_a_nucleus_keeps_only_the_likeliest():
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
     request = Request("a", temperature=1.0, top_p=0.5, seed=0)
@@ -279,30 +235,6 @@ def test_nothing_past_a_stop_string_is_ever_streamed(tiny_llama):
         if stream.stopped:
             break
     assert stream.stopped and shown == stream.text == "well then "
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"prompt": "  "}, "empty"),
-        ({"k": 0}, "k=0"),
-        ({"max_new_tokens": 0}, "at least 1"),
-        ({"temperature": -1.0}, "temperature=-1"),
-        ({"temperature": float("nan")}, "temperature=nan"),
-        ({"top_p": 0.0}, "top_p=0"),
-        ({"stop": [""]}, "stop.0=.* is empty"),
-        ({"stop": "END"}, r"\['END'\]"),
-        ({"adapters": []}, "empty list"),
-        ({"adapters": ["a", "a"]}, "twice"),
-        ({"adapters": ["a"], "exclude": ["a"]}, "both adapters and exclude"),
-        ({"weights": [1.0]}, "weights needs adapters"),
-        ({"adapters": ["a"], "weights": [1.0, 2.0]}, "2 weights for 1 adapters"),
-        ({"adapters": ["a"], "weights": [float("inf")]}, "finite"),
-    ],
-)
-def test_contradictions_are_refused_on_construction(options, message):
-    with pytest.raises(RamoleError, match=message):
-        Request(**{"prompt": "hello", **options})
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])

@@ -123,8 +123,7 @@ def test_who_had_more_than_its_share_waits_until_the_others_have_their_answers(t
     assert tiny.heard[evil].end is None and scheduler.behind(EVIL)
     scheduler.shares._clock.now += LATELY_SECONDS
     assert not scheduler.behind(EVIL)
-    while not scheduler.idle:
-        tiny.engine.step()
+    tiny.finish()
     assert len(tiny.heard[evil].tokens) == 4
 
 
@@ -137,13 +136,11 @@ def test_what_a_source_has_of_each_step_is_counted(tiny, monkeypatch):
         add(seconds, parts)
 
     submit(tiny, "ben")
-    while not scheduler.idle:
-        tiny.engine.step()
+    tiny.finish()
     scheduler.shares._had.clear()
     monkeypatch.setattr(scheduler.shares, "add", noted)
     submit(tiny, "evil"), submit(tiny, "ann")
-    while not scheduler.idle:
-        tiny.engine.step()
+    tiny.finish()
     assert counted.count(EVIL) >= 4 and counted.count(ANN) >= 4
     assert set(scheduler.shares._had) == {EVIL, ANN}
 
@@ -156,34 +153,26 @@ def test_one_of_two_sources_does_not_take_all_memory(tiny):
         submit(tiny, "evil", words=20)
     tiny.engine.step()
     alone = tiny.engine.scheduler.running
-    while not tiny.engine.scheduler.idle:
-        tiny.engine.step()
+    tiny.finish()
     tiny.engine.scheduler.shares.add(1.0, [(ANN, 1.0), (EVIL, 1.0)])
     for _ in range(tokens // each):
         submit(tiny, "evil", words=20)
     tiny.engine.step()
     assert 1 <= tiny.engine.scheduler.running <= alone // 2 + 1
-    while not tiny.engine.scheduler.idle:
-        tiny.engine.step()
+    tiny.finish()
 
 
 def test_who_reads_beside_the_batch_waits_before_it_holds_anything(tiny):
-    scheduler, (prompt, chosen) = (
-        tiny.engine.scheduler,
-        (
-            tiny.engine.read(ask(5)),
-            tiny.chosen([("ant", 2)]),
-        ),
-    )
+    scheduler, prompt = tiny.engine.scheduler, tiny.engine.read(ask(5))
+    chosen = tiny.chosen([("ant", 2)])
     scheduler.shares.add(10 * BURST_SECONDS, [(EVIL, 1.0)])
     submit(tiny, "ann")
     over, found = threading.Event(), []
 
     def examine(source, cancelled=lambda: False):
         try:
-            found.append(
-                tiny.engine.examine([prompt], [chosen], source=source, cancelled=cancelled)
-            )
+            how = {"source": source, "cancelled": cancelled}
+            found.append(tiny.engine.examine([prompt], [chosen], **how))
         except Cancelled as gone:
             found.append(gone)
 
@@ -200,8 +189,7 @@ def test_who_reads_beside_the_batch_waits_before_it_holds_anything(tiny):
     assert isinstance(found[1], Cancelled)
     time.sleep(0.05)
     assert len(found) == 2
-    while not scheduler.idle:
-        tiny.engine.step()
+    tiny.finish()
     scheduler.shares._clock.now += LATELY_SECONDS
     threads[0].join(60)
     assert len(found) == 3 and not isinstance(found[2], Cancelled)
@@ -211,8 +199,7 @@ def test_prompts_count_when_they_are_admitted(tiny):
     """So of many that come at once the first ones alone are read."""
     scheduler = tiny.engine.scheduler
     submit(tiny, "ben")
-    while not scheduler.idle:
-        tiny.engine.step()
+    tiny.finish()
     stats = scheduler.batch.stats
     stats.prefill_seconds = 0.6 * BURST_SECONDS * stats.prefill_tokens / 20
     waiting = [submit(tiny, "evil", words=20) for _ in range(5)]
@@ -222,8 +209,7 @@ def test_prompts_count_when_they_are_admitted(tiny):
     assert running(tiny) == {"evil", "ann"} and 1 <= len(begun) <= 3
     while tiny.heard[ann].end is None:
         tiny.engine.step()
-    while not scheduler.idle:
-        tiny.engine.step()
+    tiny.finish()
     assert all(len(tiny.heard[state].tokens) == 4 for state in waiting)
 
 
@@ -264,8 +250,7 @@ def test_of_long_ones_of_a_source_the_second_waits_although_it_came_before_it_wa
     time.sleep(0.1)
     assert begun == [EVIL], "the second found that it has had too much, and gave its turn back"
     assert reader._owed == pytest.approx(BEHIND_STEPS * spent[-1])
-    while not scheduler.idle:
-        tiny.engine.step()
+    tiny.finish()
     scheduler.shares._clock.now += LATELY_SECONDS
     for thread in threads:
         thread.join(60)

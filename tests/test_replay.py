@@ -81,46 +81,6 @@ def test_a_number_that_python_reads_is_a_fault():
     assert not made.fault
 
 
-def together(tiny: TinyEngine, *, replays: bool):
-    """Three requests that end one after the other, one of them sampling, and their traces."""
-    tiny.engine._runner.replays = replays
-    tiny.engine.forget_prefixes()
-    before = tiny.engine.stats()["replayed"]
-    jobs = (
-        ("base", 30, {}),
-        ("ramole", 12, {"trace": True}),
-        ("mixture", 21, {"temperature": 1.0}),
-    )
-    states = [
-        tiny.submit(
-            ask(8, method, max_new_tokens=new, ignore_eos=True, seed=4, **more),
-            [] if method == "base" else NAMES,
-        )
-        for method, new, more in jobs
-    ]
-    tiny.finish()
-    heard = [tiny.heard.pop(state) for state in states]
-    traces = [one.answer.trace for one in heard]
-    kept = [
-        None if t is None or t.weights is None else np.stack([t.weights, t.contribution])
-        for t in traces
-    ]
-    return [one.tokens for one in heard], kept, tiny.engine.stats()["replayed"] - before
-
-
-@pytest.mark.parametrize("kind", ["float32", "bfloat16", "nf4"])
-def test_replayed_steps_give_the_same_tokens_and_traces(tiny_nf4, kind):
-    tiny = TinyEngine(tiny_nf4, EngineSizes(max_batch=4, draft_rows=0), kind=kind)
-    tokens, kept, replayed = together(tiny, replays=True)
-    assert replayed >= 20  # 30 steps, three batches, of which each is read once and written once
-    same, own, none = together(tiny, replays=False)
-    assert none == 0 and tokens == same
-    for one, other in zip(kept, own, strict=True):
-        assert (one is None) == (other is None)
-        assert one is None or np.array_equal(one, other)
-    assert sum(one is not None for one in kept) == 1
-
-
 def test_pages_and_adapters_may_move_between_replayed_steps(tiny_llama):
     """The memory of pages grows and an adapter is read beside a running answer."""
     tiny = TinyEngine(tiny_llama, EngineSizes(max_batch=4, draft_rows=0))

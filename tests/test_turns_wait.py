@@ -31,7 +31,7 @@ def test_a_fault_at_the_next_turns_adapters_ends_that_request_alone(tiny_llama):
     tiny = TinyEngine(tiny_llama)
     scheduler, chat = tiny.engine.scheduler, [("one two three", "four five")]
     small, wanted = ask(5, max_new_tokens=9), tiny.alone(ask(5, max_new_tokens=9), [("ant", 2)])
-    pin = scheduler.batch._pin
+    pin = tiny.engine._placer.pin
 
     def failing(placement):
         if any(held.key == "big_9" for held in placement.held):
@@ -41,7 +41,7 @@ def test_a_fault_at_the_next_turns_adapters_ends_that_request_alone(tiny_llama):
     def refuse(placement):
         raise RuntimeError("not to be had")
 
-    scheduler.batch._pin = failing
+    tiny.engine._placer.pin = failing
     beside = tiny.submit(small, [("ant", 2)])
     later = tiny.submit(ask(4, history=chat), [("big", 9)], earlier=[[("cat", 2)]])
     off = [("cat", None, None, 50)]  # in what it answers
@@ -53,7 +53,7 @@ def test_a_fault_at_the_next_turns_adapters_ends_that_request_alone(tiny_llama):
     beside = tiny.submit(small, [("ant", 2)])
     while not tiny.heard[lost].steps:
         tiny.engine.step()
-    scheduler.batch._pin = refuse
+    tiny.engine._placer.pin = refuse
     tiny.finish()
     assert "not to be had" in str(tiny.heard[lost].end)
     assert tiny.heard[beside].tokens == wanted

@@ -60,6 +60,11 @@ def test_only_the_files_of_adapters_that_are_gone_are_deleted(world, tmp_path):
     open_store(world, tmp_path).get(WEIGHTS, never)
     with pytest.raises(AssertionError, match="packed again"):
         open_store(world, tmp_path).get(OTHERS, never)
+    older.write_bytes(b"of a format of before")
+    store.drop([OTHERS])
+    assert len(list(tmp_path.iterdir())) == 2
+    store.drop([WEIGHTS])
+    assert not list(tmp_path.iterdir()) and not store.nbytes
 
 
 def test_a_removal_does_not_disturb_who_packs_another(world, tmp_path):

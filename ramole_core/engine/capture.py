@@ -11,7 +11,7 @@ Views and empty tensors need nothing: what they lie in stays. All that was made 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -227,20 +227,21 @@ def recording() -> Iterator[Recording]:
     made.close()
 
 
-@dataclass(frozen=True)
+@dataclass
 class CapturedStep:
     """The requests of a kept step, and the tensors that it reads."""
 
     batch: BatchMix
     traced: tuple[int, ...]
     kv: KvCache
-    places: int
-    """Where keys and values lay: the version of their memory."""
-    pages: int
-    """Where adapters lay: the version of the bank's memory."""
     forward: Forward
     ids: Tensor
     positions: Tensor
+    versions: tuple[int, int] = field(init=False)
+    """Of the memory of keys and values and of the bank: where all that it reads lay."""
+
+    def __post_init__(self):
+        self.versions = self._versions()
 
     def fits(self, mixes: Sequence[RowMix], traced: Sequence[int], kv: KvCache) -> bool:
         """Whether a step of one token for each of these rows is this one again."""
@@ -252,8 +253,10 @@ class CapturedStep:
         )
 
     def lies_in(self, kv: KvCache) -> bool:
-        same = kv is self.kv and kv.memory.version == self.places
-        return same and self.batch.bank.tensors.made == self.pages
+        return kv is self.kv and self._versions() == self.versions
+
+    def _versions(self) -> tuple[int, int]:
+        return self.kv.memory.version, self.batch.bank.tensors.made
 
     def take(self, batch: BatchMix) -> None:
         """Refill its tables with those of other rows, of the same sizes; on a CPU."""

@@ -114,26 +114,16 @@ class Engine:
             means=self.mean_inputs,
             dtype=base.dtype,
         )
-        self._maker = SegmentMaker(self.layout, self._placer)
+        self._maker = SegmentMaker(self._placer)
         self.facts = facts_of_model(base, layout=self.layout, exact=self.exact)
         self.scheduler = Scheduler(
             kv=self._kv, runner=self._runner, placer=self._placer, sizes=sizes
         )
         self._alone = IsolatedForward(
-            base.model,
-            runner=self._runner,
-            placer=self._placer,
-            lock=self._lock,
-            scheduler=self.scheduler,
+            self._runner, placer=self._placer, lock=self._lock, scheduler=self.scheduler
         )
         self._beside = beside = PromptReader(
-            base.model,
-            base.tokenizer,
-            self.layout,
-            placer=self._placer,
-            maker=self._maker,
-            alone=self._alone,
-            store=self.store,
+            base.model, base.tokenizer, maker=self._maker, alone=self._alone
         )
         self.examine, self.next_tokens = beside.examine, beside.next_tokens
         self.next_logits = beside.next_logits
@@ -141,11 +131,7 @@ class Engine:
         self.read, self.prepare = self._reader.read, self._reader.prepare
         self.complete, self.fit = self._reader.complete, self._reader.fit
         submission = Submission(
-            self.scheduler,
-            self._reader,
-            placer=self._placer,
-            maker=self._maker,
-            made_bytes=sizes.host_cache_bytes,
+            self.scheduler, self._reader, self._maker, made_bytes=sizes.host_cache_bytes
         )
         self.submit, self.submit_step = submission.submit, submission.submit_step
         self.read_again = submission.read_again

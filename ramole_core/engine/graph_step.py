@@ -31,16 +31,6 @@ class Graph(Protocol):
     def replay(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class Captured:
-    """A graph and the logits that it writes."""
-
-    graph: Graph
-    logits: Tensor
-    run: Callable[[], Tensor]
-    """What was captured: it holds the tensors that the graph reads."""
-
-
 class Graphs:
     """Capture the graphs of one served model, until one fails."""
 
@@ -54,8 +44,9 @@ class Graphs:
         """Whether a step of these rows is captured: gates with terms of their own run Python."""
         return self.on and not self.fault and not batch.late
 
-    def capture(self, forward: Forward, run: Callable[[], Tensor]) -> "Captured | None":
-        """Capture what `run` launches, without computing it; None: it cannot be captured."""
+    def capture(self, forward: Forward, run: Callable[[], Tensor]) -> tuple[Graph, Tensor] | None:
+        """Capture what `run` launches, without computing it: the graph and the logits that it
+        writes; None: it cannot be captured."""
         try:
             _ = forward.row_of, forward.traced and forward.traced.places  # come from the CPU, once
             graph = torch.cuda.CUDAGraph()
@@ -67,7 +58,7 @@ class Graphs:
             if isinstance(forward.traced, Traced):
                 forward.traced.forget()
             return None
-        return Captured(graph, logits, run)
+        return graph, logits
 
 
 @dataclass
@@ -75,7 +66,10 @@ class GraphStep:
     """A captured step."""
 
     step: CapturedStep
-    captured: Captured
+    graph: Graph
+    logits: Tensor
+    captured: Callable[[], Tensor]
+    """It holds the tensors that the graph reads."""
     way: GatheredAttention
 
     def run(self, ids: Sequence[int], cache: FlatCache) -> Tensor:
@@ -87,5 +81,5 @@ class GraphStep:
 
     def launch(self) -> Tensor:
         """Run the graph on what its tensors hold now."""
-        self.captured.graph.replay()
-        return self.captured.logits.clone()
+        self.graph.replay()
+        return self.logits.clone()

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ramole_core.engine.kv import KvCache, KvSequence
 from ramole_core.engine.model_runner import ModelRunner, Piece
@@ -56,18 +55,12 @@ class IsolatedForward:
     """Forwards in a cache of their own; thread-safe."""
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        *,
-        runner: ModelRunner,
-        placer: Placer,
-        lock: TurnLock,
-        scheduler: Scheduler,
+        self, runner: ModelRunner, *, placer: Placer, lock: TurnLock, scheduler: Scheduler
     ):
         """`lock` is the engine's. Prompts of at most a chunk together are read in one forward, a
         longer one in pieces of so many tokens."""
-        self._model, self._runner, self._placer = model, runner, placer
-        self._page_bytes = KvCache(model, limit=0).page_bytes
+        self._runner, self._placer = runner, placer
+        self._page_bytes = KvCache(runner.model, limit=0).page_bytes
         self._lock, self._chunk, self._scheduler = lock, scheduler.sizes.prefill_chunk, scheduler
         self._line = TurnLock()
         """Of all readers beside the batch, one waits for the engine's lock."""
@@ -144,7 +137,7 @@ class IsolatedForward:
                     began = time.monotonic()
                     if reading is None:
                         pages = sum(pages_of(len(job.ids)) for job in jobs.values())
-                        kv = KvCache(self._model, limit=pages * self._page_bytes)
+                        kv = KvCache(self._runner.model, limit=pages * self._page_bytes)
                         reading = _Reading(jobs, kv)
                     self._read_parts(reading, full, watch)
                     spent = time.monotonic() - began

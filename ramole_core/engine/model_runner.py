@@ -67,7 +67,7 @@ class ModelRunner:
         graphs: Graphs | None = None,
     ):
         """`graphs` keeps decode steps on a GPU."""
-        self._model, self._bank, self._serving = model, bank, serving
+        self.model, self._bank, self._serving = model, bank, serving
         self._attention, self._graphs = attention, graphs
         self._batch: BatchMix | None = None
         self._decoded: object = None
@@ -97,7 +97,7 @@ class ModelRunner:
     def forward(self, pieces: Sequence[Piece], kv: KvCache, *, again: bool = True) -> Output:
         """Run the pieces; their keys and values are in `kv` then, not yet committed. `again`:
         others alike may follow in this cache, for which a step is recorded."""
-        device = self._model.device
+        device = self.model.device
         counts = [len(piece.ids) for piece in pieces]
         spans = [
             Span(piece.sequence, piece.sequence.length + piece.ahead, count)
@@ -124,7 +124,7 @@ class ModelRunner:
 
         def run() -> Tensor:
             picked = {"logits_to_keep": kept} if self._picks else {}
-            logits = self._model(
+            logits = self.model(
                 input_ids=told,
                 attention_mask=cache.mask,
                 position_ids=cache.positions,
@@ -143,16 +143,7 @@ class ModelRunner:
             ):
 
                 def step() -> CapturedStep:
-                    return CapturedStep(
-                        batch,
-                        tuple(traced),
-                        kv,
-                        kv.memory.version,
-                        self._bank.tensors.made,
-                        forward,
-                        told,
-                        cache.positions,
-                    )
+                    return CapturedStep(batch, tuple(traced), kv, forward, told, cache.positions)
 
                 if known and self._graphs is not None:
                     logits = self._captured(self._graphs, step, cache, run)
@@ -196,7 +187,7 @@ class ModelRunner:
         captured = graphs.capture(step().forward, run)
         if captured is None:
             return run()
-        self._graph = made = GraphStep(step(), captured, way)
+        self._graph = made = GraphStep(step(), *captured, run, way)
         return made.launch()
 
     def _output(

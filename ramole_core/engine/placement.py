@@ -93,7 +93,7 @@ class Placer:
         means: Means,
         dtype: torch.dtype,
     ):
-        self._layout, self._bank, self._store = layout, bank, store
+        self.layout, self._bank, self.store = layout, bank, store
         self._weights, self._means, self._dtype = weights, means, dtype
 
     def prepare(
@@ -132,18 +132,18 @@ class Placer:
         trained = self._weights(method) if learned else None
         candidates = list(method.bring(candidates, trained))
         if not candidates:
-            nothing = torch.zeros(len(self._layout.flat), 0)
+            nothing = torch.zeros(len(self.layout.flat), 0)
             return Placement(RowMix((), Decision(nothing), None, nothing.bool()))
         if off is not None:
             off = torch.cat([off[:, : len(candidates)], off[:, -1:]], dim=1)
             off = off if off.any() else None
-        every = [self._store.get(one.checksum, one.load) for one in candidates]
+        every = [self.store.get(one.checksum, one.load) for one in candidates]
         left = every
         if off is not None:
             left = [lacking(units, off[:, j]) for j, units in enumerate(every)]
         ask = Ask(
             tuple(self._adapter(*pair) for pair in zip(candidates, left, strict=True)),
-            self._layout.sites,
+            self.layout.sites,
             complete_options(request.method, request.options),
             weights,
             trained,
@@ -165,7 +165,7 @@ class Placer:
         gate, table = decision.gate, None
         if gate is not None and self._bank.device.type == "cpu":
             sizes = [units.rank for units in every]
-            table = score_table(gate, self._layout.flat, sizes, ask.present)
+            table = score_table(gate, self.layout.flat, sizes, ask.present)
         row = RowMix((), decision, None, ask.present, score_table=table)
         placement = Placement(row, adapters, bypass, key)
         self._check_room([one.units for one in placement.held])
@@ -229,7 +229,7 @@ class Placer:
             one.name,
             one.checksum,
             units.present,
-            UnpackedLoras(units, self._layout),
+            UnpackedLoras(units, self.layout),
             units.rank,
             score=one.score,
             response=one.response,
@@ -261,13 +261,13 @@ class Placer:
 
         def make() -> Units:
             loras, made = [one.load() for one in candidates], {}
-            for path, here in zip(self._layout.flat, ask.present.tolist(), strict=True):
+            for path, here in zip(self.layout.flat, ask.present.tolist(), strict=True):
                 every = [one.get(path) if h else None for one, h in zip(loras, here, strict=True)]
                 if lora := merge.make(path, every):
                     made[path] = lora
-            return pack_units(made, self._layout, dtype=self._dtype)
+            return pack_units(made, self.layout, dtype=self._dtype)
 
-        units = self._store.made(key, make, keep=not ephemeral)
+        units = self.store.made(key, make, keep=not ephemeral)
         self._check_room([units])
         return Held(key, units, ephemeral=ephemeral)
 
@@ -278,9 +278,9 @@ class Placer:
         key = method, bypass.key, bypass.activation
 
         def make() -> Units:
-            return pack_units(bypass.loras, self._layout, dtype=self._dtype, bypass=True)
+            return pack_units(bypass.loras, self.layout, dtype=self._dtype, bypass=True)
 
-        return Held(key, self._store.made(key, make), bypass.activation)
+        return Held(key, self.store.made(key, make), bypass.activation)
 
     def _check_room(self, adapters: Sequence[Units], merged: int = 0) -> None:
         """`merged`: rank units of a merge that is still to be made."""

@@ -14,13 +14,11 @@ from ramole_core.composition import Candidate, Response
 from ramole_core.engine.decoding import spell
 from ramole_core.engine.isolated_forward import IsolatedForward, Job, Part
 from ramole_core.engine.layer_inputs import mean_of, response_of, watch_inputs, watch_sums
-from ramole_core.engine.placement import Placement, Placer
+from ramole_core.engine.placement import Placement
 from ramole_core.engine.prompt import Prepared, Prompt
 from ramole_core.engine.segments import Segment, SegmentMaker, Segments
-from ramole_core.engine.store import UnitStore
 from ramole_core.errors import fault_of
 from ramole_core.kernels.threads import kernels_alone
-from ramole_core.layers import Layout
 from ramole_core.request import Request
 from ramole_core.turns import Source, never
 
@@ -45,15 +43,12 @@ class PromptReader:
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        layout: Layout,
         *,
-        placer: Placer,
         maker: SegmentMaker,
         alone: IsolatedForward,
-        store: UnitStore,
     ):
-        self._model, self._tokenizer, self._layout = model, tokenizer, layout
-        self._placer, self._maker, self._alone, self._store = placer, maker, alone, store
+        self._model, self._tokenizer = model, tokenizer
+        self._maker, self._placer, self._alone = maker, maker.placer, alone
         self.means = lru_cache(REMEMBERED)(self._means)
         """The mean input of each block over one prompt, a tuple, by path."""
 
@@ -115,7 +110,7 @@ class PromptReader:
             if not last:
                 yield
                 return
-            with watch_inputs(self._model, self._layout, ends[last]) as inputs:
+            with watch_inputs(self._model, self._placer.layout, ends[last]) as inputs:
                 yield
             every = inputs()
             for row, place in enumerate(last):
@@ -131,7 +126,9 @@ class PromptReader:
 
         def watch(parts: Sequence[Part]):
             ((_, start, end),) = parts
-            return watch_sums(self._model, self._layout.sites.blocks, [(0, end - start)], [sums])
+            return watch_sums(
+                self._model, self._placer.layout.sites.blocks, [(0, end - start)], [sums]
+            )
 
         self._alone.read(self._bare_jobs([ids]), full="", watch=watch)
         return mean_of(sums, len(ids))
@@ -152,7 +149,9 @@ class PromptReader:
         with kernels_alone(), torch.inference_mode():
             return [
                 [
-                    response_of(self._store.get(one.checksum, one.load), [x[:, n] for x in inputs])
+                    response_of(
+                        self._placer.store.get(one.checksum, one.load), [x[:, n] for x in inputs]
+                    )
                     for one in part
                 ]
                 for n, part in enumerate(candidates)

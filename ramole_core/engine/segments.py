@@ -15,7 +15,6 @@ from ramole_core.engine.kv import KvCache
 from ramole_core.engine.placement import Placement, Placer
 from ramole_core.engine.prompt import Prepared, Turn, keep, leave_out
 from ramole_core.engine.switches import read_switches, weighed
-from ramole_core.layers import Layout
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,8 @@ class SegmentMaker:
     """Make segments by the methods' decisions: one a turn, cut where something is switched off or
     reweighted; thread-safe."""
 
-    def __init__(self, layout: Layout, placer: Placer):
-        self._layout, self._placer = layout, placer
+    def __init__(self, placer: Placer):
+        self.placer = placer
 
     def segments(self, prepared: Prepared, *, length: int = 0, bare: bool = False) -> Segments:
         """The request's segments, with what its methods decide, of `length` tokens or more; all of
@@ -122,7 +121,7 @@ class SegmentMaker:
         """The segments of one turn, `ephemeral` as in `Placer.prepare`."""
         request, prompt = prepared.request, len(prepared.prompt.ids)
         given = prompt + len(request.prefix_ids)
-        switches = read_switches(request, candidates, self._layout, given=given)
+        switches = read_switches(request, candidates, self.placer.layout, given=given)
         later, later_from = turn.request, end
         if end > prompt and request.later_weights and candidates:
             later = weighed(turn.request, request.later_weights, candidates)
@@ -132,7 +131,7 @@ class SegmentMaker:
         for begin, over in pairwise((start, *sorted(at for at in cuts if start < at <= end))):
             asked = turn.request if begin < later_from else later
             off = next((off for at, off in reversed(switches) if at <= begin), None)
-            placement = self._placer.prepare(asked, candidates, off, ephemeral=ephemeral)
+            placement = self.placer.prepare(asked, candidates, off, ephemeral=ephemeral)
             k = placement.decision.weights.shape[1]
             names = tuple(one.name for one in candidates[:k])
             found.append(Segment(over, placement, names))

@@ -123,7 +123,7 @@ class UnitStore:
     def drop(self, checksums: Iterable[str]) -> None:
         """Delete these adapters and every merge; running requests keep theirs."""
         gone = set(checksums)
-        self._remove(gone.__contains__, lambda name: name.partition("-")[0] in gone)
+        self._remove(gone.__contains__, lambda name: name.rpartition("-")[0] in gone)
 
     def _remove(self, held: Callable[[str], bool], file: Callable[[str], bool]) -> None:
         """Remove every merge, and the adapters and files whose checksums and names are so."""

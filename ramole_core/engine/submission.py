@@ -10,7 +10,6 @@ from ramole_core.engine.decoding import skip_draws
 from ramole_core.engine.effect_reading import EffectReading
 from ramole_core.engine.fitting import Fit
 from ramole_core.engine.pair_reading import PairReading
-from ramole_core.engine.placement import Placer
 from ramole_core.engine.prompt import Prepared, leave_out
 from ramole_core.engine.reader import RequestReader
 from ramole_core.engine.request_state import Deliver, RequestState
@@ -24,17 +23,11 @@ class Submission:
     """The way into the scheduler's queue; thread-safe."""
 
     def __init__(
-        self,
-        scheduler: Scheduler,
-        reader: RequestReader,
-        *,
-        placer: Placer,
-        maker: SegmentMaker,
-        made_bytes: int,
+        self, scheduler: Scheduler, reader: RequestReader, maker: SegmentMaker, *, made_bytes: int
     ):
         """`made_bytes`: most bytes of the merges of all requests that wait."""
-        self._scheduler, self._reader = scheduler, reader
-        self._placer, self._maker, self._made_bytes = placer, maker, made_bytes
+        self._scheduler, self._reader, self._maker = scheduler, reader, maker
+        self._made_bytes = made_bytes
 
     def submit(
         self,
@@ -68,7 +61,7 @@ class Submission:
         """
         self._scheduler.queue.check_place(session=session, address=address)
         asked, reading = fit.ask(), fit.reading()
-        placement = self._placer.prepare(asked, fit.candidates, ephemeral=True)
+        placement = self._maker.placer.prepare(asked, fit.candidates, ephemeral=True)
         names = tuple(one.name for one in fit.candidates)
         segments = Segments((Segment(reading.longest, placement, names),))
         state = self._pair_state(replace(asked, trace=False), reading, segments, fit.candidates)
