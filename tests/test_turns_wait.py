@@ -29,7 +29,7 @@ def test_a_turn_that_needs_all_of_the_bank_is_not_passed_for_ever(tiny_llama):
 
 def test_a_fault_at_the_next_turns_adapters_ends_that_request_alone(tiny_llama):
     tiny = TinyEngine(tiny_llama)
-    scheduler, chat = tiny.engine.scheduler, [("one two three", "four five")]
+    chat = [("one two three", "four five")]
     small, wanted = ask(5, max_new_tokens=9), tiny.alone(ask(5, max_new_tokens=9), [("ant", 2)])
     pin = tiny.engine._placer.pin
 
