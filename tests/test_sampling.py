@@ -297,7 +297,6 @@ def test_a_prompt_s_log_probabilities_are_those_of_reading_it_token_by_token(tin
         ({"prompt": "  "}, "empty"),
         ({"max_new_tokens": 0}, "at least 1"),
         ({"temperature": -1.0}, "temperature=-1"),
-        ({"stop": "END"}, r"\['END'\]"),
         ({"adapters": []}, "empty list"),
         ({"adapters": ["a", "a"]}, "twice"),
         ({"adapters": ["a"], "exclude": ["a"]}, "both adapters and exclude"),
@@ -311,6 +310,11 @@ def test_a_prompt_s_log_probabilities_are_those_of_reading_it_token_by_token(tin
 def test_what_is_no_request_is_one_sentence(said, reason):
     with pytest.raises(RamoleError, match=reason):
         read_request({"prompt": "a", **said})
+
+
+def test_a_stop_string_by_itself_is_refused_where_it_is_no_text_of_a_door():
+    with pytest.raises(RamoleError, match=r"\['END'\]"):
+        Request("a", stop="END")
 
 
 def test_messages_in_any_order_are_what_the_template_makes_of_them(tiny):

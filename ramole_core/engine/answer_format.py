@@ -88,19 +88,6 @@ class AnswerFormat:
         return self._parser.is_stopped()
 
 
-def format_of(
-    request: Request,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    eos: frozenset[int],
-    vocabulary: int,
-) -> AnswerFormat | None:
-    """The format of this request's answer; None: any text. Raises RamoleError as `AnswerFormat`."""
-    if request.json_schema is None:
-        return None
-    return AnswerFormat(request, tokenizer, eos=eos, vocabulary=vocabulary)
-
-
 @lru_cache(2)
 def _tokens_of(
     tokenizer: PreTrainedTokenizerBase, eos: int | None, vocabulary: int

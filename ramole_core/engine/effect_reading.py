@@ -14,7 +14,6 @@ often on composed prompts (LOG), and credit each adapter alike with what all did
 
 import math
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,14 +22,8 @@ import numpy as np
 from ramole_core.effects import Subset, effects_of, subset_columns, subsets_of
 from ramole_core.engine.pair_reading import Pair, PairReading
 from ramole_core.engine.request_state import RequestState
-from ramole_core.engine.waiting import CLOSED
 from ramole_core.errors import RamoleError
 from ramole_core.request import Generation
-
-
-def needs_effects(state: RequestState, answer: Generation) -> bool:
-    """Whether the request asks for effects and its answer is complete and not empty."""
-    return state.request.effects and bool(state.tokens) and answer.finish_reason != "cancelled"
 
 
 @dataclass(eq=False)
@@ -95,29 +88,3 @@ def without_effects(answer: Generation, error: Exception | None) -> Generation:
     why = str(error) if isinstance(error, RamoleError) else "an error, which the log has"
     note = f"The effects of this answer are missing: {why}"
     return replace(answer, notes=(*answer.notes, note))
-
-
-class ReadAgain:
-    """The queue of second readings; `add` from any thread, the rest by the scheduler."""
-
-    def __init__(self):
-        self._coming: deque[RequestState] = deque()
-        self.states: list[RequestState] = []
-        """In the order in which they came."""
-        self.closed = False
-        """Whether nobody reads any more."""
-
-    def __len__(self) -> int:
-        return len(self._coming) + len(self.states)
-
-    def add(self, states: Sequence[RequestState]) -> None:
-        """Queue these readings; raises RamoleError where it is closed."""
-        self._coming.extend(states)
-        if self.closed:  # looked at last: what came before it was closed is taken in
-            raise RamoleError(CLOSED)
-
-    def take_in(self) -> list[RequestState]:
-        """All readings, new ones included."""
-        while self._coming:
-            self.states.append(self._coming.popleft())
-        return self.states

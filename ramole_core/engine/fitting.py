@@ -26,17 +26,8 @@ REMEMBERED = 256
 """Searches whose result is remembered."""
 
 
-def needs_fit(prepared: Prepared) -> bool:
-    """Whether weights have to be found before the answer."""
-    turn = prepared.turns[-1]
-    fits = find_method(turn.request.method).row.fits
-    return fits and bool(turn.request.examples) and bool(turn.candidates)
-
-
 def check_turns(prepared: Prepared) -> None:
     """Raise RamoleError where an earlier turn has adapters that no weights are found for."""
-    if not needs_fit(prepared):
-        return
     mine = [one.name for one in prepared.candidates]
     for n, turn in enumerate(prepared.turns[:-1], 1):
         names = [one.name for one in turn.candidates]

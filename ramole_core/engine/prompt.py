@@ -68,6 +68,13 @@ class Prepared:
     def candidates(self) -> tuple[Candidate, ...]:
         return self.turns[-1].candidates
 
+    @property
+    def needs_fit(self) -> bool:
+        """Whether weights have to be found before the answer."""
+        turn = self.turns[-1]
+        fits = find_method(turn.request.method).row.fits
+        return fits and bool(turn.request.examples) and bool(turn.candidates)
+
     def bare(self) -> "Prepared":
         """The same request answered by the base alone."""
         turns = tuple(Turn(turn.request.by_base(), ()) for turn in self.turns)

@@ -12,9 +12,9 @@ from ramole_core.answer import Selection
 from ramole_core.base.chat_template import check_known, turn_end_of
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, find_method
-from ramole_core.engine.answer_format import format_of
+from ramole_core.engine.answer_format import AnswerFormat
 from ramole_core.engine.decoding import TextStream
-from ramole_core.engine.fitting import Fit, KnownFits, check_turns, needs_fit
+from ramole_core.engine.fitting import Fit, KnownFits, check_turns
 from ramole_core.engine.pair_reading import encode_pairs
 from ramole_core.engine.placement import Weights
 from ramole_core.engine.prompt import Prepared, Prompt, Turn, leave_out, read_prompt
@@ -79,17 +79,17 @@ class RequestReader:
         """Replace given adapters by those that the methods bring, and add the end of a turn as a
         stop string for a model without turns."""
         request, prompt = self._within_its_turn(asked.request), asked.prompt
-        eos, vocabulary = self.facts.eos, self.facts.vocabulary
-        check_prefix(request, self.tokenizer, eos=eos, vocabulary=vocabulary)
-        check_bias(request, vocabulary=vocabulary)
-        format_of(request, self.tokenizer, eos=eos, vocabulary=vocabulary)
+        self._check_prefix(request)
+        self._check_bias(request)
+        format_of(request, self.tokenizer, self.facts)
         if len(asked.turns) != len(prompt.parts):
             raise ValueError(f"{len(asked.turns)} turns for a prompt of {len(prompt.parts)}")
         turns = tuple(map(self._with_own, asked.turns))
         check_switches(request, turns[-1].candidates, self.facts.layout)
         check_later_weights(request, turns[-1].candidates)
         prepared = replace(asked, request=request, turns=turns)
-        check_turns(prepared)
+        if prepared.needs_fit:
+            check_turns(prepared)
         last = leave_out(prepared).candidates
         selection = Selection(tuple(one.name for one in last), tuple(one.score for one in last))
         return replace(prepared, selection=selection)
@@ -97,7 +97,7 @@ class RequestReader:
     def fit(self, prepared: Prepared) -> Fit | None:
         """The search for the request's weights, at its start or known already; None where it needs
         none. Raises RamoleError where an example is too long, or the method cannot search."""
-        if not needs_fit(prepared):
+        if not prepared.needs_fit:
             return None
         turn = prepared.turns[-1].request
         pairs = encode_pairs(turn, self.tokenizer, context=self.facts.context)
@@ -107,6 +107,37 @@ class RequestReader:
 
     def _check_known(self, ids: Sequence[int]) -> None:
         check_known(ids, self.tokenizer, vocabulary=self.facts.vocabulary)
+
+    def _check_prefix(self, request: Request) -> None:
+        """Raise RamoleError where `prefix_ids` has a token that the base lacks, or an answer that
+        has ended."""
+        vocabulary, text = self.facts.vocabulary, TextStream(self.tokenizer, stop=request.stop)
+        if (largest := max(request.prefix_ids, default=0)) >= vocabulary:
+            raise RamoleError(
+                f"prefix_ids has {largest}, but the base model's tokens are 0 to {vocabulary - 1}; "
+                "give tokens of this base, such as a trace has."
+            )
+        for n, token in enumerate(request.prefix_ids, 1):
+            if token in self.facts.eos and not request.ignore_eos:
+                raise RamoleError(
+                    f"Token {n} of prefix_ids, {token}, ends the answer; leave it out, or pass "
+                    "ignore_eos=True."
+                )
+            text.push(token)
+            if text.stopped:
+                raise RamoleError(
+                    f"At token {n} prefix_ids has a stop string, so the answer has ended; give "
+                    "fewer tokens, or other stop strings."
+                )
+
+    def _check_bias(self, request: Request) -> None:
+        """Raise RamoleError where `logit_bias` names a token that the base lacks."""
+        largest = max(request.logit_bias or (), default=0)
+        if largest >= self.facts.vocabulary:
+            raise RamoleError(
+                f"logit_bias has token {largest}, but the base model's tokens are 0 to "
+                f"{self.facts.vocabulary - 1}; give tokens of this base."
+            )
 
     def _within_its_turn(self, request: Request) -> Request:
         end = turn_end_of(self.tokenizer, raw=request.raw)
@@ -120,6 +151,15 @@ class RequestReader:
         trained = None if turn.request.weights else self._weights(method)
         method.check(turn.candidates, trained)
         return Turn(turn.request, tuple(method.bring(turn.candidates, trained)))
+
+
+def format_of(
+    request: Request, tokenizer: PreTrainedTokenizerBase, facts: ModelFacts
+) -> AnswerFormat | None:
+    """The format of this request's answer; None: any text. Raises RamoleError as `AnswerFormat`."""
+    if request.json_schema is None:
+        return None
+    return AnswerFormat(request, tokenizer, eos=facts.eos, vocabulary=facts.vocabulary)
 
 
 def facts_of_model(base: BaseModel, *, layout: Layout, exact: bool) -> ModelFacts:
@@ -155,44 +195,3 @@ def _end_tokens(base: BaseModel) -> frozenset[int]:
         if known := [int(token) for token in tokens if token is not None]:
             return frozenset(known)
     return frozenset()
-
-
-def check_prefix(
-    request: Request,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    eos: frozenset[int],
-    vocabulary: int,
-) -> None:
-    """Raise RamoleError where `prefix_ids` has a token that the base lacks, or an answer that has
-    ended; `vocabulary` is the number of the base's tokens."""
-    if not request.prefix_ids:
-        return
-    if (largest := max(request.prefix_ids)) >= vocabulary:
-        raise RamoleError(
-            f"prefix_ids has {largest}, but the base model's tokens are 0 to {vocabulary - 1}; "
-            "give tokens of this base, such as a trace has."
-        )
-    text = TextStream(tokenizer, stop=request.stop)
-    for n, token in enumerate(request.prefix_ids, 1):
-        if token in eos and not request.ignore_eos:
-            raise RamoleError(
-                f"Token {n} of prefix_ids, {token}, ends the answer; leave it out, or pass "
-                "ignore_eos=True."
-            )
-        text.push(token)
-        if text.stopped:
-            raise RamoleError(
-                f"At token {n} prefix_ids has a stop string, so the answer has ended; give fewer "
-                "tokens, or other stop strings."
-            )
-
-
-def check_bias(request: Request, *, vocabulary: int) -> None:
-    """Raise RamoleError where `logit_bias` names a token that the base lacks."""
-    largest = max(request.logit_bias or (), default=0)
-    if largest >= vocabulary:
-        raise RamoleError(
-            f"logit_bias has token {largest}, but the base model's tokens are 0 to "
-            f"{vocabulary - 1}; give tokens of this base."
-        )

@@ -14,8 +14,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
-from ramole_core.engine.effect_reading import EffectReading, needs_effects, without_effects
-from ramole_core.engine.fitting import Fit, needs_fit
+from ramole_core.engine.effect_reading import EffectReading, without_effects
+from ramole_core.engine.fitting import Fit
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.prompt import Prepared
 from ramole_core.engine.request_state import RequestState, Result
@@ -115,7 +115,7 @@ class RequestStream:
                 map(len, (self._open, self._unfitted, self._held))
             ):
                 prepared = self._asked[self._next]
-                if needs_fit(prepared) and not self._stopped:
+                if prepared.needs_fit and not self._stopped:
                     self._unfitted.append(self._next)
                 elif not self._submit(self._next, prepared):
                     break
@@ -250,7 +250,8 @@ class RequestStream:
                 assert not isinstance(item, PairReading)
                 if isinstance(item, Generation):
                     item = replace(item, fitted=self._fitted.get(index))
-                    if needs_effects(state, item) and not self._stopped:
+                    measured = state.request.effects and item.finish_reason != "cancelled"
+                    if measured and state.tokens and not self._stopped:
                         item = self._hold(state, index, item)
                 if item is not None:
                     yield index, item

@@ -5,14 +5,16 @@ admission to its end it holds pages of the key-value cache, and the adapters of 
 fed are pinned in the bank. A fault of its method ends that request alone.
 """
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ramole_core.engine.effect_reading import ReadAgain
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import Output, Piece
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.placement import Placer
 from ramole_core.engine.request_state import RequestState
+from ramole_core.engine.waiting import CLOSED
 from ramole_core.errors import RamoleError, fault_of
 from ramole_core.request import Generation, Step
 
@@ -40,6 +42,32 @@ class Stats:
     effect_tokens: int = 0
     """Tokens of answers that were read again for their effects."""
     effect_seconds: float = 0.0
+
+
+class ReadAgain:
+    """The queue of second readings; `add` from any thread, the rest by the scheduler."""
+
+    def __init__(self):
+        self._coming: deque[RequestState] = deque()
+        self.states: list[RequestState] = []
+        """In the order in which they came."""
+        self.closed = False
+        """Whether nobody reads any more."""
+
+    def __len__(self) -> int:
+        return len(self._coming) + len(self.states)
+
+    def add(self, states: Sequence[RequestState]) -> None:
+        """Queue these readings; raises RamoleError where it is closed."""
+        self._coming.extend(states)
+        if self.closed:  # looked at last: what came before it was closed is taken in
+            raise RamoleError(CLOSED)
+
+    def take_in(self) -> list[RequestState]:
+        """All readings, new ones included."""
+        while self._coming:
+            self.states.append(self._coming.popleft())
+        return self.states
 
 
 class RunningBatch:

@@ -5,13 +5,12 @@ from dataclasses import replace
 
 from ramole_core.composition import Candidate
 from ramole_core.effects import Subset
-from ramole_core.engine.answer_format import format_of
 from ramole_core.engine.decoding import skip_draws
 from ramole_core.engine.effect_reading import EffectReading
 from ramole_core.engine.fitting import Fit
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.prompt import Prepared, leave_out
-from ramole_core.engine.reader import RequestReader
+from ramole_core.engine.reader import RequestReader, format_of
 from ramole_core.engine.request_state import Deliver, RequestState
 from ramole_core.engine.scheduler import Scheduler
 from ramole_core.engine.segments import Segment, SegmentMaker, Segments
@@ -135,7 +134,7 @@ class Submission:
             new=max(0, len(streamed) - 1),
             streamed=max(0, len(streamed) - 1),
             resumed_token=streamed[-1] if streamed else None,
-            form=format_of(request, tokenizer, eos=facts.eos, vocabulary=facts.vocabulary),
+            form=format_of(request, tokenizer, facts),
         )
         for token in state.tokens:
             state.push(token)
