@@ -25,7 +25,7 @@ def close(found: torch.Tensor, said: torch.Tensor) -> bool:
 def check_base(name: str, folder) -> None:
     row = BASES[name]
     served = ServedBase(save_tiny_base(row, folder))
-    exact = served.engine.exact
+    exact = served.engine.facts.exact
     assert exact or row.verdict == "rounded"  # on some CPUs its experts are exact too
     prompts = [SHORT, MIDDLE, LONG]
     found, said = served.logits(prompts, "base"), [served.own_logits(text) for text in prompts]

@@ -198,7 +198,7 @@ def test_a_stop_string_ends_the_answer_before_it(parts):
 
 
 def test_a_prompt_longer_than_the_context_gets_a_clear_answer(parts):
-    context = parts.engine.context
+    context = parts.engine.facts.context
     with pytest.raises(RamoleError, match=rf"tokens.*at most {context}.*shorten"):
         parts.engine.read(Request("word " * context * 3))
     prompt = parts.engine.read(Request("a", max_new_tokens=10 * context))

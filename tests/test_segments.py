@@ -512,7 +512,7 @@ def test_a_chat_past_the_context_is_told_so_and_drops_turns_where_it_may(world):
     prompt = world.engine.read(dropping)
     kept = len(prompt.parts) - 1
     assert 0 < kept < 5 and prompt.dropped == 5 - kept
-    assert len(prompt.ids) + 6 <= world.engine.context
+    assert len(prompt.ids) + 6 <= world.engine.facts.context
     answer = world.fresh(dropping, ["cat"], turns[prompt.dropped :], dropped=prompt.dropped)
     assert answer.whole.extra["dropped_turns"] == prompt.dropped
     shorter = replace(request, history=LONG[prompt.dropped :])

@@ -11,9 +11,9 @@ newest place of the same three or two. Where there is none, a token that was cha
 left out keeps the place, moves it on, or ends the copying after MAX_CHANGED others.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from ramole_core.kernels.ways import DOTS, TILES, VECTORS
 
@@ -70,16 +70,8 @@ class Habits:
 
     def __init__(self, way: str):
         """`way`: of the base's products."""
-        self._costs = COSTS[way]
-        self._by: OrderedDict[str, Habit] = OrderedDict()
-
-    def of(self, name: str) -> Habit:
+        self.of = lru_cache(MAX_HABITS)(lambda name: Habit(COSTS[way]))
         """The habit of an adapter's answers; empty: the base's."""
-        found = self._by.setdefault(name, Habit(self._costs))
-        self._by.move_to_end(name)
-        if len(self._by) > MAX_HABITS:
-            self._by.popitem(last=False)
-        return found
 
 
 class Draft:

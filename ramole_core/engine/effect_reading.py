@@ -6,10 +6,6 @@ request's method decides about the adapters of S alone, as though no other had b
 earlier turns stay as they were, in the pages of the cache. v(all) comes from the run itself, and
 is read again only for tokens that were given (`prefix_ids`) or made by an engine that was lost.
 v(none) is the base's own, which reads the whole conversation bare.
-
-Tried and left: the prompt as the run read it and only the answer read again, and with that the
-others' terms set to 0 in the place of a decision about S alone. Both name the right adapter less
-often on composed prompts (LOG), and credit each adapter alike with what all did to the prompt.
 """
 
 import math

@@ -82,8 +82,6 @@ class Engine:
         )
         self._kv = KvCache(base.model, limit=sizes.kv_cache_bytes)
         self._attention = ServedAttention(base.model)
-        self.exact = is_exact(base.model)
-        """Whether a token's bits are independent of the other requests."""
         self.fused = fused_of(base.device) if fused else None
         """What mixes a step's tokens in one launch a group; None: PyTorch or our kernels do."""
         self._installed, serving = install_serving(base.model, self.layout, fused=self.fused)
@@ -115,7 +113,7 @@ class Engine:
             dtype=base.dtype,
         )
         self._maker = SegmentMaker(self._placer)
-        self.facts = facts_of_model(base, layout=self.layout, exact=self.exact)
+        self.facts = facts_of_model(base, layout=self.layout, exact=is_exact(base.model))
         self.scheduler = Scheduler(
             kv=self._kv, runner=self._runner, placer=self._placer, sizes=sizes
         )
@@ -160,19 +158,13 @@ class Engine:
 
     def allow_exact(self, exact: bool) -> None:
         """Mark results as dependent on the batch, where that was found."""
-        self.exact = self.exact and exact
-        if not self.exact:  # they would show in the bits
+        self.facts = self._reader.facts = replace(self.facts, exact=self.facts.exact and exact)
+        if not self.facts.exact:  # drafts would show in the bits
             self.scheduler.sizes = replace(self.scheduler.sizes, draft_rows=0)
-        self.facts = replace(self.facts, exact=self.exact)
-        self._reader.facts = self.facts
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self._base.tokenizer
-
-    @property
-    def context(self) -> int:
-        return self.facts.context
 
     @property
     def idle(self) -> bool:

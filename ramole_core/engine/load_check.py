@@ -72,7 +72,6 @@ def check_served(
     model: PreTrainedModel, own: OwnForward, *, runner: ModelRunner, bare: RowMix
 ) -> Verdict:
     """Compare served and own logits; raises Unsupported where they differ beyond rounding."""
-    _check_size(model, own, runner=runner, bare=bare)
     _check_angles(model)
     with short_windows(model, own.prompts):
         return _compare(model, own, runner=runner, bare=bare)
@@ -125,7 +124,8 @@ def _read(
 ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """Logits after each prompt's last tokens, and the blocks' outputs at the end of the first
     part."""
-    kv = _cache_for(model, prompts)
+    pages = sum(pages_of(len(ids)) for ids in prompts)
+    kv = KvCache(model, limit=pages * KvCache(model, limit=0).page_bytes)
     places = [kv.open(kv.content(ids[:1], [(1, bytes(16))]), len(ids)) for ids in prompts]
     logits: list[list[Tensor]] = [[] for _ in prompts]
     blocks: list[dict[str, Tensor]] = []
@@ -141,6 +141,7 @@ def _read(
             with watch_blocks(model, ends) as seen:
                 out = runner.forward(pieces, kv)
             blocks = [{path: rows[n] for path, rows in seen.items()} for n in range(len(prompts))]
+            _check_size(kv)
         else:
             out = runner.forward(pieces, kv)
         for n, piece in enumerate(pieces):
@@ -151,9 +152,14 @@ def _read(
     return [torch.stack(one) for one in logits], blocks
 
 
-def _cache_for(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> KvCache:
-    pages = sum(pages_of(len(ids)) for ids in prompts)
-    return KvCache(model, limit=pages * KvCache(model, limit=0).page_bytes)
+def _check_size(kv: KvCache) -> None:
+    """Raise Unsupported where keys and values take other bytes than the cache counts."""
+    found, counted = kv.nbytes, kv.memory.places * kv.page_bytes
+    if found > counted:
+        raise Unsupported(
+            f"its keys and values take {found // kv.memory.places} bytes a page, and its "
+            f"configuration says {kv.page_bytes}"
+        )
 
 
 def _share(found: Tensor, said: Tensor, *, each: bool) -> float:
@@ -187,24 +193,6 @@ def _check_angles(model: PreTrainedModel) -> None:
     for path, module in model.named_modules():
         if isinstance(module, SteadyAngles) and (where := module.differs()) is not None:
             raise Unsupported(f"the rotary angles of {path} differ for requests of {where} tokens")
-
-
-def _check_size(
-    model: PreTrainedModel, own: OwnForward, *, runner: ModelRunner, bare: RowMix
-) -> None:
-    """Raise Unsupported where keys and values take other bytes than the cache counts."""
-    ids = own.prompts[0][:1]
-    kv = _cache_for(model, [ids])
-    place = kv.open(kv.content(ids, [(1, bytes(16))]), 1)
-    assert place is not None
-    runner.forward([Piece(place, ids, bare)], kv)
-    runner.forget()
-    found, counted = kv.nbytes, kv.memory.places * kv.page_bytes
-    if found > counted:
-        raise Unsupported(
-            f"its keys and values take {found // kv.memory.places} bytes a page, and its "
-            f"configuration says {kv.page_bytes}"
-        )
 
 
 # --- the model's own forward, before any served layer is installed -------------------------------
