@@ -9,11 +9,11 @@ import torch
 from ramole_core.composition import METHODS
 from ramole_core.engine import draft
 from ramole_core.engine.draft import COSTS, MAX_HABITS, Draft, Habit, Habits
-from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.scheduler import Scheduler
 from ramole_core.kernels.ways import DOTS, TILES
 from ramole_core.request import Request
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
+from tests.schedules import Bits
 from tests.test_segments import of
 from tests.tiny_engine import TinyEngine
 
@@ -140,25 +140,19 @@ def always(monkeypatch, request, tiny):
 
 def answers(tiny: TinyEngine, requests, names, *, drafts: bool):
     """Each one's tokens, logits, end and trace."""
-    scheduler, found = tiny.engine.scheduler, {}
-    advance = RequestState.advance
-
-    def watched(state, token, logits):
-        found.setdefault(state, []).append(logits.clone())
-        return advance(state, token, logits)
-
+    scheduler, bits = tiny.engine.scheduler, Bits()
     tiny.engine.forget_prefixes()
     before = scheduler.sizes
     scheduler.sizes = replace(before, draft_rows=before.draft_rows if drafts else 0)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(RequestState, "advance", watched)
+            bits.watch(patch)
             states = [tiny.submit(one, of(names)) for one in requests]
             tiny.finish()
     finally:
         scheduler.sizes = before
     assert scheduler.idle and not tiny.engine._kv.held_bytes
-    return [(tiny.heard.pop(state), torch.stack(found[state])) for state in states]
+    return [(tiny.heard.pop(state), torch.stack(bits.logits[state])) for state in states]
 
 
 def agree(tiny: TinyEngine, requests, names=NAMES, *, fed: bool = True) -> int:

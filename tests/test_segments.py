@@ -9,12 +9,12 @@ import torch
 
 from ramole_core.composition import METHODS
 from ramole_core.engine.prompt import Turn
-from ramole_core.engine.request_state import RequestState
 from ramole_core.errors import RamoleError
 from ramole_core.request import Generation, Request, Step
 from ramole_core.request_parts import read_without
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.naive_segments import NaiveModel, NaiveTurn
+from tests.schedules import Bits
 from tests.tiny_engine import TinyEngine
 
 RANKS = {"ant": 2, "bee": 7, "cat": 4, "dog": 1, "elk": 3, "fox": 5}
@@ -59,22 +59,16 @@ class World:
 
     def answer(self, request: Request, names=(), earlier=(), *, dropped: int = 0) -> Answer:
         """With the adapters of the answered turn, and those of each turn before that is left."""
-        found: list[torch.Tensor] = []
-        advance = RequestState.advance
-
-        def watched(state, token, logits):
-            found.append(logits.clone())
-            return advance(state, token, logits)
-
+        bits = Bits()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(RequestState, "advance", watched)
+            bits.watch(patch)
             state = self.tiny.submit(
                 request, of(names), earlier=[of(turn) for turn in earlier], dropped=dropped
             )
             prompt = list(state.prompt_ids)
             self.tiny.finish()
         heard = self.tiny.heard.pop(state)
-        return Answer(prompt, heard.steps, heard.answer, torch.stack(found))
+        return Answer(prompt, heard.steps, heard.answer, torch.stack(bits.logits[state]))
 
     def fresh(self, *asked, **options) -> Answer:
         """The same where nothing is in the cache."""

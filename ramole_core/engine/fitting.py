@@ -14,8 +14,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
-from ramole_core.composition import Candidate, LoraSet, Search, Tried, find_method
+from ramole_core.composition import Candidate, Search, Tried, find_method
 from ramole_core.engine.pair_reading import Pair, PairReading
 from ramole_core.engine.prompt import Prepared, Turn
 from ramole_core.errors import RamoleError, fault_of
@@ -179,11 +180,4 @@ class Fit:
 
 def _read_once(one: Candidate) -> Candidate:
     """The same candidate with its tensors cached during the search."""
-    held: list[LoraSet] = []
-
-    def load() -> LoraSet:
-        if not held:
-            held.append(dict(one.load()))
-        return held[0]
-
-    return replace(one, load=load)
+    return replace(one, load=cache(lambda: dict(one.load())))
