@@ -1,9 +1,9 @@
 """Select a request's adapters: those it names, those of its method, or those that are found.
 
 A method that examines has the nearest adapters answer to the prompt before it takes its k
-(`ramole_core.engine.prompt_reader`). Where none that was found fits, the base may answer, and a message
-that names no task may keep the adapters of the turn before (`retrieval/base_expert.py`). Adapters
-of the Hub come into the pool before it is asked (`hub_fetch.py`).
+(`engine/prompt_reader.py`). Where none that was found fits, the base may answer, and a message that
+names no task may keep the adapters of the turn before (`retrieval/base_expert.py`). Adapters of the
+Hub come into the pool before it is asked (`hub_fetch.py`).
 """
 
 from collections.abc import Callable, Sequence
