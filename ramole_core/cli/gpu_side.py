@@ -152,7 +152,7 @@ def _mixing(ramole: Ramole) -> str:
         return f"PyTorch, since Triton failed ({fused.fault})"
     if fused is not None and fused.launched:
         return "Triton"
-    return "our kernels" if ramole.engine.exact else "PyTorch"
+    return "our kernels" if ramole.engine.facts.exact else "PyTorch"
 
 
 def _steps(ramole: Ramole) -> str:
