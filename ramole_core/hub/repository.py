@@ -1,16 +1,14 @@
 """Read a repository's card before its weights: words, example prompts, fit.
 
-Of the weights only the header comes: names and shapes of the tensors, judged as an upload's are, in
-a file that has holes where the numbers would be.
+Of the weights only the header comes: names and shapes of the tensors, judged as an upload's are.
 """
 
 import json
 import re
 import struct
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from io import BytesIO
 
 from ramole_core.errors import AdapterRefused
 from ramole_core.hub.client import HubClient, Reply, Unreachable
@@ -21,7 +19,7 @@ from ramole_core.pool.examples_and_readme import EXAMPLES, README, parse_example
 from ramole_core.pool.files import too_large
 from ramole_core.pool.header import MAX_HEADER
 from ramole_core.pool.hub import choose_files
-from ramole_core.pool.inspection import WEIGHTS, Shapes, check_ranks, read_pairs
+from ramole_core.pool.inspection import WEIGHTS, Shapes, check_ranks, match_pairs
 
 FIRST = 2**16
 """Bytes of the weights that are asked for first; most headers are shorter."""
@@ -67,7 +65,9 @@ def read_repository(
         size = head.size
         if size > limits.bytes:
             raise too_large(limits)
-        rank = _judge(config.data, _header(head, client, repo, sha), size, shapes, limits)
+        header = BytesIO(_header(head, client, repo, sha))
+        _, pairs = match_pairs(config.data, header, size, shapes=shapes)
+        rank = check_ranks(pairs, limits=limits)
     except AdapterRefused as refusal:
         return replace(one, bytes=size, verdict="refused", reason=str(refusal))
     read = {}
@@ -89,18 +89,6 @@ def count_in(row: Mapping[str, object]) -> int:
     """The number of downloads, as the Hub counts."""
     count = row.get("downloads")
     return count if type(count) is int and 0 <= count < 2**53 else 0
-
-
-def _judge(config: bytes, header: bytes, size: int, shapes: Shapes, limits: Limits) -> int:
-    """The largest rank; raises AdapterRefused where configuration, names or shapes do not fit."""
-    with tempfile.TemporaryDirectory(prefix="ramole-listed-") as made:
-        folder = Path(made)
-        (folder / CONFIG).write_bytes(config)
-        with open(folder / WEIGHTS, "wb") as file:
-            file.write(header)
-            file.truncate(size)
-        _, pairs = read_pairs(folder, shapes=shapes)
-        return check_ranks(pairs, limits=limits)
 
 
 def _header(head: Reply, client: HubClient, repo: str, sha: str) -> bytes:

@@ -9,7 +9,6 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.patterns import MAX_KEYS, Patterns
@@ -113,13 +112,13 @@ class LoraWord:
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
 
-def read_config(path: Path) -> LoraWord:
-    """Check `path` (an adapter_config.json); raises AdapterRefused."""
-    if (size := path.stat().st_size) > LARGEST_CONFIG:
+def read_config(text: bytes) -> LoraWord:
+    """Check an adapter_config.json; raises AdapterRefused."""
+    if len(text) > LARGEST_CONFIG:
         raise AdapterRefused(
-            f"{CONFIG} has {size} bytes; at most {LARGEST_CONFIG} are read: shorten it."
+            f"{CONFIG} has {len(text)} bytes; at most {LARGEST_CONFIG} are read: shorten it."
         )
-    word = parse_object(path.read_bytes().removeprefix(BOM_UTF8), CONFIG)
+    word = parse_object(text.removeprefix(BOM_UTF8), CONFIG)
     kind = word.get("peft_type", "LORA")
     if str(kind).upper() != "LORA":
         raise AdapterRefused(

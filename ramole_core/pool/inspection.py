@@ -6,6 +6,7 @@ With numpy alone, so that a pool can be filled before torch is there.
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +19,9 @@ from ramole_core.base.hub_name import HUB_ID
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Limits
 from ramole_core.pool.config import CONFIG, LoraWord, read_config
-from ramole_core.pool.header import TensorInfo, read_header
+from ramole_core.pool.header import WEIGHTS, TensorInfo, read_header
 from ramole_core.pool.pairs import Pair, Shapes, pair_tensors
 
-WEIGHTS = "adapter_model.safetensors"
 LARGEST_VALUE = 1e4
 """In A or in the folded B: float16 overflows at 6.5e4."""
 LARGEST_SCALE = 1e4
@@ -82,8 +82,17 @@ def _model(name: str) -> str:
 
 def read_pairs(folder: Path, *, shapes: Shapes) -> tuple[LoraWord, dict[str, Pair]]:
     """The configuration and the pairs, checked against the base but not yet their values."""
-    word = read_config(folder / CONFIG)
-    pairs = pair_tensors(read_header(folder / WEIGHTS), shapes=shapes)
+    config = (folder / CONFIG).read_bytes()
+    with open(folder / WEIGHTS, "rb") as file:
+        return match_pairs(config, file, os.fstat(file.fileno()).st_size, shapes=shapes)
+
+
+def match_pairs(
+    config: bytes, weights: BinaryIO, size: int, *, shapes: Shapes
+) -> tuple[LoraWord, dict[str, Pair]]:
+    """The same of files that may lie elsewhere; only the header of `weights` is read."""
+    word = read_config(config)
+    pairs = pair_tensors(read_header(weights, size), shapes=shapes)
     for pair in pairs.values():
         if pair.experts > 1 and pair.rank != (said := word.rank_of(pair.said)):
             raise AdapterRefused(

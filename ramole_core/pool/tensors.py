@@ -3,6 +3,7 @@
 import hashlib
 import math
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from ramole_core.errors import RamoleError
 from ramole_core.pool.card import AdapterCard, content_of
 from ramole_core.pool.config import CONFIG
 from ramole_core.pool.header import ITEM_BYTES, TensorInfo
-from ramole_core.pool.inspection import WEIGHTS, Shapes, read_pairs, scales_of
-from ramole_core.pool.manifest import file_sha256, mending, recorded_sha256
+from ramole_core.pool.inspection import WEIGHTS, Shapes, match_pairs, scales_of
+from ramole_core.pool.manifest import mending, recorded_sha256
 from ramole_core.shapes import LoraA, LoraB
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -39,28 +40,28 @@ def load_tensors(card: AdapterCard, *, shapes: Shapes) -> AdapterTensors:
     Raises RamoleError if a file is no longer the one that was added, AdapterRefused if it does not
     fit `shapes`.
     """
-    return _tensors(_read_checked(card), card.folder, shapes=shapes)[0]
+    return _tensors(*_read_checked(card), shapes=shapes)[0]
 
 
 def load_content(folder: Path, content: str, *, shapes: Shapes) -> AdapterTensors | None:
     """Load a folder without a card, by its checksum (`AdapterCard.content`); None where the content
     differs. Raises AdapterRefused if it does not fit."""
     try:
-        data = (folder / WEIGHTS).read_bytes()
+        data, config = ((folder / name).read_bytes() for name in (WEIGHTS, CONFIG))
     except OSError:
         return None
     sha256 = hashlib.sha256(data).hexdigest()
     if not content.startswith(sha256):
         return None
-    tensors, scales = _tensors(data, folder, shapes=shapes)
+    tensors, scales = _tensors(data, config, shapes=shapes)
     return tensors if content_of(sha256, scales) == content else None
 
 
 def _tensors(
-    data: bytes, folder: Path, *, shapes: Shapes
+    data: bytes, config: bytes, *, shapes: Shapes
 ) -> tuple[AdapterTensors, dict[str, float]]:
     """Tensors of the weights' bytes and the configuration, and the folded scales."""
-    word, pairs = read_pairs(folder, shapes=shapes)
+    word, pairs = match_pairs(config, BytesIO(data), len(data), shapes=shapes)
     scales = scales_of(word, pairs)
     modules = {
         path: (_tensor(data, pair.A), fold(_tensor(data, pair.B, pair.columns), scales[path]))
@@ -76,21 +77,21 @@ def fold(B: LoraB, scale: float) -> LoraB:
     return narrow if torch.equal(narrow.float(), wide) else wide
 
 
-def _read_checked(card: AdapterCard) -> bytes:
+def _read_checked(card: AdapterCard) -> tuple[bytes, bytes]:
+    """Weights and configuration, which are those that were added."""
     advice = mending(card.folder, sample=card.sample)
     try:
-        data = (card.folder / WEIGHTS).read_bytes()
-        config = file_sha256(card.folder / CONFIG)
+        data, config = ((card.folder / name).read_bytes() for name in (WEIGHTS, CONFIG))
     except OSError as error:
         raise RamoleError(
             f"The files of adapter {card.name!r} cannot be read ({error.strerror}); {advice}"
         ) from None
-    expected = card.sha256, recorded_sha256(card.folder, CONFIG, sample=card.sample)
-    if (hashlib.sha256(data).hexdigest(), config) != expected:
+    expected = [card.sha256, recorded_sha256(card.folder, CONFIG, sample=card.sample)]
+    if [hashlib.sha256(read).hexdigest() for read in (data, config)] != expected:
         raise RamoleError(
             f"The files of adapter {card.name!r} were changed on disk since it was added; {advice}"
         )
-    return data
+    return data, config
 
 
 def _tensor(data: bytes, entry: TensorInfo, columns: slice = slice(None)) -> Tensor:
