@@ -111,19 +111,12 @@ def test_names_are_clean_and_of_one_adapter_each():
     assert len({*names.values()}) == 5 and all(len(name) <= 64 for name in names.values())
 
 
-def test_a_long_header_is_read_to_its_end(hub_server, open_hub, monkeypatch):
+@pytest.mark.parametrize("parts", [True, False])
+def test_a_long_header_is_read_to_its_end(hub_server, open_hub, monkeypatch, parts):
+    """Also from a mirror that gives whole files alone."""
     monkeypatch.setattr("ramole_core.hub.repository.FIRST", 16)
     hub_server.repositories = {"a/b": Repository(adapter(1))}
-    (one,) = open_hub().search().rows
-    assert one.verdict == "fits" and one.bytes == len(hub_server.repositories["a/b"].files[WEIGHTS])
-
-
-def test_a_mirror_that_gives_whole_files_alone_is_read_to_the_end_of_the_header(
-    hub_server, open_hub, monkeypatch
-):
-    monkeypatch.setattr("ramole_core.hub.repository.FIRST", 16)
-    hub_server.repositories = {"a/b": Repository(adapter(1))}
-    hub_server.parts = False
+    hub_server.parts = parts
     (one,) = open_hub().search().rows
     assert one.verdict == "fits", one.reason
     assert one.bytes == len(hub_server.repositories["a/b"].files[WEIGHTS])

@@ -154,18 +154,6 @@ def test_many_prompts_wait_for_the_hub_together_and_not_once_they_are_cancelled(
     hub.slow.set()
 
 
-def test_to_close_waits_for_no_weights(open_ramole, hub, monkeypatch):
-    ramole = open_ramole()
-    ramole.load()
-    ramole.hub.search()
-    monkeypatch.setattr("ramole_core.hub.hub.MAX_WAIT_SECONDS", 0.1)
-    monkeypatch.setattr(hub, "slow", threading.Event())
-    with pytest.raises(RamoleError, match="still on its way"):
-        ramole.prepare([Request("Hello", "mixture", adapters=["hf:ada/sums"], **ASK)])
-    ramole.close()  # the server says nothing before it is let
-    hub.slow.set()
-
-
 def test_without_the_operators_word_nothing_is_different(open_ramole):
     ramole = open_ramole(hub_adapters=False)
     ramole.hub.search()

@@ -283,7 +283,7 @@ def test_to_close_waits_for_no_weights_and_they_do_not_come_later(listed, hub_se
     asking = threading.Thread(target=lambda: said.extend(ask(hub, "all about sums", k=3)))
     asking.start()
     wait_until(hub_server.weights_asked)
-    coming = list(hub._arrivals._coming.values())
+    ((_, coming), *_) = hub._arrivals._coming.values()
     hub.close()
     hub._pool.close()
     asking.join(60)
@@ -291,7 +291,7 @@ def test_to_close_waits_for_no_weights_and_they_do_not_come_later(listed, hub_se
     assert len(said) == 3 and not any("was fetched" in note for note in said)
     hub_server.slow.set()
     with pytest.raises(RamoleError, match="closed"):
-        coming[0].result(20)
+        coming.result(20)
     assert not hub._pool.cards()
 
 
@@ -415,12 +415,6 @@ def test_it_comes_when_it_is_named_or_says_in_one_sentence_why_not(listed, hub_s
     hub_server.status = 500
     with pytest.raises(RamoleError, match="ada/three cannot be used: .*could not be fetched"):
         hub.bring_named(["ada--three"], there=set())
-
-
-def test_nothing_is_found_where_the_operator_does_not_allow_it(listed):
-    hub = listed("one", hub_adapters=False)
-    assert hub.near("all about one", 3) == []
-    assert hub.bring_named(["ada--one"], there=set()) == () and not hub.is_listed("ada--one")
 
 
 def put_files(repository: Repository, folder: Path) -> Path:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from ramole_core.pool import examples_and_readme, markdown, names
+from ramole_core.pool import examples_and_readme, names
 from ramole_core.pool.examples_and_readme import (
     LARGEST_WORDS,
     MAX_DESCRIPTION,
@@ -20,7 +20,6 @@ from ramole_core.pool.examples_and_readme import (
     parse_readme,
     read_examples,
 )
-from ramole_core.pool.markdown import unwrap_links
 from ramole_core.pool.names import MAX_WANTED, clean_name
 from tests.clocks import Spent
 
@@ -124,30 +123,6 @@ HOSTILE = {
     "licence far away": "license:" + " " * 500 + "\n",
     "open comment in code": "```\n<!--\n",
 }
-
-
-class Searched(str):
-    """Counts the characters that searches in it pass over."""
-
-    passed = 0
-
-    def find(self, what: str, start: int = 0) -> int:
-        at = super().find(what, start)
-        Searched.passed += (len(self) if at < 0 else at) - start
-        return at
-
-    def __radd__(self, before: str) -> "Searched":
-        return Searched(before + str(self))
-
-
-@pytest.mark.parametrize("name", [*HOSTILE, "mixed"])
-@pytest.mark.parametrize("work", [markdown.split_front, markdown.drop_hidden, unwrap_links])
-def test_every_search_goes_on_where_the_last_one_ended(monkeypatch, work, name):
-    piece = mixed(2**12) if name == "mixed" else HOSTILE[name]
-    text = Searched(piece * (2**14 // len(piece)))
-    monkeypatch.setattr(Searched, "passed", 0)
-    work(text)
-    assert Searched.passed <= 4 * len(text), "each of two searches, in the text and in its lines"
 
 
 MAX_SECONDS = 4.0

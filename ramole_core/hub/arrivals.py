@@ -60,8 +60,8 @@ class Arrivals:
         """Never set back; it counts the pauses."""
         self._pool, self._register, self._limit, self._clock = pool, register, mb * 2**20, clock
         self._lock = threading.RLock()
-        self._coming: dict[str, Future[AdapterCard]] = {}
-        self._sizes: dict[str, int] = {}
+        self._coming: dict[str, tuple[int, Future[AdapterCard]]] = {}
+        """By repository: the bytes of its weights, and its card to come."""
         self._later: dict[str, tuple[float, str]] = {}
         self._silent_until = -math.inf
         self._workers: ThreadPoolExecutor | None = None
@@ -69,9 +69,8 @@ class Arrivals:
 
     def here(self, one: Listed) -> AdapterCard | None:
         """Its card, if it is in the pool."""
-        for came in self._register.fetched():
+        for came, card in self._fetched():
             if came.repo == one.repo and came.sha == one.sha:
-                card = self._card(came)
                 if card is None:
                     self._register.forget(came.name)
                 return card
@@ -79,16 +78,20 @@ class Arrivals:
 
     def there(self) -> set[str]:
         """The repositories that are in the pool now."""
+        return {came.repo for came, card in self._fetched() if card is not None}
+
+    def _fetched(self) -> list[tuple[Fetched, AdapterCard | None]]:
+        """What was fetched, and its card where that is in the pool still."""
         cards = {card.name: card for card in self._pool.cards()}
-        fetched = self._register.fetched()
-        return {came.repo for came in fetched if came.made(cards.get(came.name))}
+        return [
+            (came, card if (card := cards.get(came.name)) and came.made(card) else None)
+            for came in self._register.fetched()
+        ]
 
     def bring(self, one: Listed, wait: Wait) -> AdapterCard:
         """Its card, fetched if needed. Raises NotHere with the reason."""
-        if (card := self.here(one)) is not None:
-            return card
         with self._lock:
-            if (card := self.here(one)) is not None:  # it came meanwhile
+            if (card := self.here(one)) is not None:
                 return card
             if self._closed or wait.ended():
                 raise NotHere("Nobody waits for it any more.")
@@ -103,9 +106,8 @@ class Arrivals:
                     raise NotHere("Many others are on their way already.")
                 self._make_room(one)
                 self._workers = self._workers or ThreadPoolExecutor(THREADS, "hub-weights")
-                self._sizes[one.repo] = one.bytes
-                self._coming[one.repo] = self._workers.submit(self._fetch, one)
-            coming = self._coming[one.repo]
+                self._coming[one.repo] = one.bytes, self._workers.submit(self._fetch, one)
+            _, coming = self._coming[one.repo]
         return self._result(coming, wait)
 
     def _result(self, coming: Future[AdapterCard], wait: Wait) -> AdapterCard:
@@ -152,7 +154,6 @@ class Arrivals:
         finally:
             with self._lock:
                 self._coming.pop(one.repo, None)
-                self._sizes.pop(one.repo, None)
 
     def _note(self, one: Listed, card: AdapterCard, *, ours: bool) -> None:
         """Register what came; where the disk does not take that, it goes again."""
@@ -182,8 +183,9 @@ class Arrivals:
 
     def _make_room(self, one: Listed) -> None:
         """Remove what was not used longest until its bytes fit; raises NotHere if they cannot."""
-        held = [came for came in self._register.fetched() if came.ours and self._card(came)]
-        free = self._limit - sum(came.bytes for came in held) - sum(self._sizes.values())
+        held = [came for came, card in self._fetched() if came.ours and card is not None]
+        coming = sum(size for size, _ in self._coming.values())
+        free = self._limit - coming - sum(came.bytes for came in held)
         if one.bytes > self._limit:
             raise NotHere(
                 f"Its weights have {one.bytes / 2**20:.1f} MiB, and {self._limit >> 20} are kept "
@@ -205,6 +207,3 @@ class Arrivals:
                 "All adapters of the Hub that are here were used a moment ago, and there is no "
                 "room for one more; raise RAMOLE_HUB_MB."
             )
-
-    def _card(self, came: Fetched) -> AdapterCard | None:
-        return next((card for card in self._pool.cards() if came.made(card)), None)

@@ -11,7 +11,7 @@ import json
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -93,10 +93,8 @@ class Fetched:
     mark: str = ""
     """Of its card (`mark_of`); '' in a file of an earlier version."""
 
-    def made(self, card: AdapterCard | None) -> bool:
-        """Whether this is its card, and not of another that has its name now."""
-        if card is None or card.name != self.name:
-            return False
+    def made(self, card: AdapterCard) -> bool:
+        """Whether the card of its name is its own, and not of another that has the name now."""
         if not self.mark:
             return any(self.sha in note for note in card.notes)
         return self.mark == mark_of(card)
@@ -202,14 +200,13 @@ class Register:
 
     def _write(self) -> None:
         rows = [one.record() for one in self._read().values()]
-        self._folder.mkdir(parents=True, exist_ok=True)
         said = {"schema": SCHEMA, "base": self._base, "when": self.when, "adapters": rows}
         write_json(self._folder / "listed.json", said, indent=None)
 
     def _write_fetched(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        rows = [vars(one) for one in self._fetched.values()]
-        write_json(self._folder / "fetched.json", {"fetched": rows})
+        write_json(
+            self._folder / "fetched.json", {"fetched": [*map(asdict, self._fetched.values())]}
+        )
 
 
 def _object(file: Path) -> dict[str, object]:

@@ -9,7 +9,8 @@ import re
 
 _EMPHASIS = re.compile(r"[*`_]{1,3}(\S[^*`]*?)[*`_]{1,3}")
 """In linear time: from a mark on, the next mark ends it, so only the last three can find none."""
-_NEVER = -1
+_HIDDEN = re.compile("(?=(<!--|-->|^```))", re.MULTILINE)
+_ENDS = {"<!--": "-->", "```": "```"}
 
 
 def split_front(card: str) -> tuple[str, str]:
@@ -24,23 +25,17 @@ def split_front(card: str) -> tuple[str, str]:
 
 def drop_hidden(text: str) -> str:
     """`text` with a space for each comment and each fenced block of code that is closed."""
-    pieces, at = [], 0
-    lines = "\n" + text  # so that lines[n] is the line's end before text[n]
-    comment, fence = text.find("<!--"), lines.find("\n```")
-    while comment != _NEVER or fence != _NEVER:
-        if fence == _NEVER or _NEVER < comment < fence:
-            begin, end = comment, text.find("-->", comment + 4)
-        else:
-            begin, end = fence, lines.find("\n```", fence + 3)
-        if end == _NEVER:  # nor has a later one of its kind an end
-            comment, fence = (_NEVER, fence) if begin == comment else (comment, _NEVER)
-            continue
-        pieces += text[at:begin], " "
-        at = end + 3
-        if _NEVER < comment < at:
-            comment = text.find("<!--", at)
-        if _NEVER < fence < at:
-            fence = lines.find("\n```", at)
+    pieces, at, opened = [], 0, ""
+    marks = [(mark.start(), mark[1]) for mark in _HIDDEN.finditer(text)]
+    last = {mark: start for start, mark in marks}
+    for start, mark in marks:
+        end = start + len(mark)
+        if start >= at and opened and mark == _ENDS[opened]:
+            pieces.append(" ")
+            at, opened = end, ""
+        elif start >= at and not opened and end <= last.get(_ENDS.get(mark, ""), -1):
+            pieces.append(text[at:start])
+            at, opened = end, mark
     return "".join([*pieces, text[at:]])
 
 

@@ -136,7 +136,7 @@ class Pool(AbstractContextManager["Pool"]):
         wanted = clean_name(name) if name is not None else None
         self._check_room()
         with refused_by_disk("added"), self._store.stage() as stage:
-            staged = stage_source(
+            suggested, staged, example_notes = stage_source(
                 path,
                 stage,
                 examples=examples,
@@ -144,13 +144,13 @@ class Pool(AbstractContextManager["Pool"]):
                 use_token=login and owner is None,
             )
             facts, notes = inspect_folder(stage, shapes=self._shapes(), limits=self.limits)
-            notes += [*staged.notes, *other_base(facts["base_model"], self._base_name)]
+            notes += [*staged, *other_base(facts["base_model"], self._base_name)]
             if name is not None and wanted != name:
                 notes.append(f"The name {name[:80]!r} was written as {wanted!r}.")
             recorded = partial(
-                record, stage, facts, owner=owner, notes=notes, example_notes=staged.example_notes
+                record, stage, facts, owner=owner, notes=notes, example_notes=example_notes
             )
-            card = recorded(name=wanted or staged.name)
+            card = recorded(name=wanted or suggested)
             with self._change:
                 self._check_writable()  # it may have been closed while this was fetched
                 there = self._same_content(card)

@@ -1,11 +1,9 @@
 """Stage an adapter from its source: a folder, a zip, files dropped together, or the Hub."""
 
-import hashlib
 import os
 import stat
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,20 +20,11 @@ from ramole_core.pool.examples_and_readme import (
 from ramole_core.pool.files import PICKLES, USED, Found, copy_chosen, copy_zip, pickled
 from ramole_core.pool.hub import PREFIX, copy_hub
 from ramole_core.pool.inspection import WEIGHTS
+from ramole_core.pool.manifest import file_sha256
 from ramole_core.pool.names import clean_name
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """A folder, a .zip, the files dropped together, or hf:owner/name."""
-
-
-@dataclass(frozen=True)
-class Staged:
-    """An adapter's files, copied but not yet checked."""
-
-    name: str
-    """Cleaned; from the source if it has one, else from the weights' hash."""
-    notes: list[str]
-    example_notes: list[str]
 
 
 def stage_source(
@@ -45,8 +34,9 @@ def stage_source(
     examples: Sequence[str] | None,
     limits: Limits,
     use_token: bool,
-) -> Staged:
-    """Copy `source` into the empty folder `into`; raises AdapterRefused.
+) -> tuple[str, list[str], list[str]]:
+    """Copy `source` into the empty folder `into`; raises AdapterRefused. Returns a name, from the
+    source if it has one, else from the weights' hash; notes; and notes on examples.
 
     `examples` take the place of those that came with the files. `use_token`: whether the
     operator's Hub login may be used.
@@ -65,15 +55,14 @@ def stage_source(
     if examples is None:
         kept, example_notes = came, problems
     write_examples(into, kept)
-    return Staged(_name(suggested, into), notes, example_notes)
+    return _name(suggested, into), notes, example_notes
 
 
 def _name(suggested: str | None, folder: Path) -> str:
     try:
         return clean_name((suggested or "").lstrip("_"))
     except AdapterRefused:
-        with open(folder / WEIGHTS, "rb") as file:
-            return "adapter-" + hashlib.file_digest(file, "sha256").hexdigest()[:8]
+        return f"adapter-{file_sha256(folder / WEIGHTS)[:8]}"
 
 
 def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
