@@ -13,12 +13,11 @@ import pytest
 
 from ramole_core.retrieval import examination, store
 from ramole_core.retrieval.collection import IndexBroken
-from ramole_core.retrieval.index import AdapterIndex, IndexEntry
+from ramole_core.retrieval.index import AdapterIndex
+from tests.retrieval_fakes import D
 from tests.serving import REPOSITORY
+from tests.test_retrieval_index import STORED as N, entry, stored as whole  # noqa: F401  a fixture
 
-D = 16
-N = 1200
-"""So many that Chroma has a graph on disk."""
 START = """
 import sys
 from pathlib import Path
@@ -39,23 +38,8 @@ for said in sys.argv[2:]:
 """
 
 
-def entry(vector: np.ndarray) -> IndexEntry:
-    return IndexEntry("t", "e", vector.astype(np.float32))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """An index with a graph on disk, closed."""
-    root = tmp_path_factory.mktemp("whole")
-    index = AdapterIndex(data_dir=root)
-    vectors = np.random.default_rng(0).normal(size=(N, D))
-    index.upsert({f"pool/a{i}": entry(vector) for i, vector in enumerate(vectors)})
-    index.close()
-    return root
-
-
 @pytest.fixture
-def root(whole, tmp_path) -> Path:
+def root(whole, tmp_path) -> Path:  # noqa: F811
     shutil.copytree(whole / "chroma", tmp_path / "chroma")
     return tmp_path
 
@@ -92,7 +76,7 @@ def spoil_page(chroma: Path) -> None:
         file.write(b"\x5a" * 4096)
 
 
-def test_no_damage_ends_the_process_that_has_the_index(whole, tmp_path):
+def test_no_damage_ends_the_process_that_has_the_index(whole, tmp_path):  # noqa: F811
     cases = [f"{spoil.__name__}-closed" for spoil in (spoil_graph, spoil_schema, spoil_page)]
     cases.append("spoil_graph-open")
     for said in cases:

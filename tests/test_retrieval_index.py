@@ -21,6 +21,8 @@ from ramole_core.retrieval.vectors import DIGITS, Vectors, cosines, rank
 from tests.retrieval_fakes import D
 
 N = 137
+STORED = 1200
+"""So many that Chroma has a graph on disk."""
 
 
 def entry(vector: np.ndarray, texts: str = "t") -> IndexEntry:
@@ -187,10 +189,10 @@ def test_an_index_that_is_empty_or_new_finds_nothing(index: AdapterIndex) -> Non
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of so many that Chroma has a graph on disk, closed."""
+    """An index with a graph on disk, closed."""
     root = tmp_path_factory.mktemp("stored")
     index = AdapterIndex(data_dir=root)
-    index.upsert({f"pool/a{i}": entry(v) for i, v in enumerate(draw(1200))})
+    index.upsert({f"pool/a{i}": entry(v) for i, v in enumerate(draw(STORED))})
     index.close()
     return root
 
@@ -201,7 +203,7 @@ def test_damage_is_reported_and_wiped(damage: str, stored: Path, tmp_path: Path)
     file = folder / "chroma.sqlite3"
     shutil.copytree(stored / "chroma", folder)
     index = AdapterIndex(data_dir=tmp_path)
-    assert len(index.read()) == 1200
+    assert len(index.read()) == STORED
     if damage != "deleted":
         index.close()
     match damage:

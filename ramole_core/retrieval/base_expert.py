@@ -5,6 +5,7 @@ no message keeps the adapters of the turn before.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -64,21 +65,20 @@ class BaseExpert:
         if not hits and not blind:
             return Evidence("base")
         line, base = self.calibration.alone, self._similarity(text, "everyday")
+        evidence = Evidence(
+            "adapters", base_similarity=base, blind=blind, calibrated=self.calibrated
+        )
         if not hits:
-            return Evidence(
-                "adapters", base_similarity=base, blind=blind, calibrated=self.calibrated
-            )
+            return evidence
         own, best = hits[0].owner is not None, hits[0].score
         needed = line.slope * base + (min(line.threshold, 0) if own else line.threshold)
-        return Evidence(
-            "adapters" if best >= needed else "base",
+        return replace(
+            evidence,
+            decision="adapters" if best >= needed else "base",
             nearest=hits[0].name,
             similarity=best,
-            base_similarity=base,
             threshold=needed,
             own=own,
-            blind=blind,
-            calibrated=self.calibrated,
         )
 
     def needed(self, vector: Float32[np.ndarray, "d"]) -> float:
@@ -124,20 +124,20 @@ class BaseExpert:
         if not self.calibrated:
             return None
         line, base = self.calibration.kept, self._similarity(text, "everyday")
-        known = nearest is not None and leader.score == leader.score
-        ahead = nearest.score - leader.score if nearest is not None and known else 0.0
+        similarity = nearest.score if nearest is not None else 0.0
+        known = leader.score == leader.score
+        ahead = similarity - leader.score if nearest is not None and known else 0.0
         worth = self._similarity(text, "going_on") - line.slope * base - line.gap * ahead
         if worth < line.threshold:
             return None
         return Evidence(
             "kept",
             nearest=nearest.name if nearest else None,
-            similarity=nearest.score if nearest else 0.0,
+            similarity=similarity,
             base_similarity=base,
-            threshold=(nearest.score if nearest else 0.0)
-            + (worth - line.threshold) / max(line.gap, 1e-6),
+            threshold=similarity + (worth - line.threshold) / max(line.gap, 1e-6),
             leader=leader.name,
-            leader_similarity=None if leader.score != leader.score else leader.score,
+            leader_similarity=leader.score if known else None,
         )
 
     def _similarity(self, text: str, card: str) -> float:

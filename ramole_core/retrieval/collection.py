@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from chromadb import Collection
     from chromadb.api import ClientAPI
     from chromadb.api.client import Client
-    from chromadb.config import Settings
 
 COLLECTION = "adapters"
 DATABASE = "chroma.sqlite3"
@@ -25,7 +24,8 @@ class IndexBroken(RamoleError):
 
 def open_folder(folder: "Path") -> "tuple[Client, Collection]":
     """Open the collection in a local folder, created if missing."""
-    import chromadb
+    from chromadb import PersistentClient
+    from chromadb.config import Settings
 
     # Chroma shares one system among the clients of one path, and keeps it even when its start
     # failed. A spelling of our own makes close() close, and a rebuilt folder open again.
@@ -33,7 +33,7 @@ def open_folder(folder: "Path") -> "tuple[Client, Collection]":
     while spelling in _DEAD:
         spelling += "/."
     try:
-        client = chromadb.PersistentClient(spelling, settings=_settings())
+        client = PersistentClient(spelling, settings=Settings(anonymized_telemetry=False))
     except BaseException:
         _DEAD.add(spelling)
         raise
@@ -42,29 +42,23 @@ def open_folder(folder: "Path") -> "tuple[Client, Collection]":
 
 def open_server(host: str, port: int, *, ssl: bool, name: str) -> "tuple[Client, Collection]":
     """Open the collection of a server, created if missing."""
-    import chromadb
+    from chromadb import HttpClient
+    from chromadb.config import Settings
 
-    client = chromadb.HttpClient(host, port, ssl=ssl, settings=_settings())
-    return _create(client, name)
+    settings = Settings(anonymized_telemetry=False)
+    return _create(HttpClient(host, port, ssl=ssl, settings=settings), name)
 
 
-def hang_up(client: "Client") -> None:
+def hang_up(client: "ClientAPI") -> None:
     """Close a server's client whole: its own close() leaves two connections open."""
     for part in (client, getattr(client, "_admin_client", None)):
         session = getattr(getattr(part, "_server", None), "_session", None)
         if session is not None:
             session.close()
-    client.close()
-
-
-def _settings() -> "Settings":
-    from chromadb.config import Settings
-
-    return Settings(anonymized_telemetry=False)
+    cast("Client", client).close()
 
 
 def _create(client: "ClientAPI", name: str) -> "tuple[Client, Collection]":
-    opened = cast("Client", client)
     try:
         collection = client.get_or_create_collection(
             name, embedding_function=None, configuration={"hnsw": {"space": "cosine"}}
@@ -74,6 +68,6 @@ def _create(client: "ClientAPI", name: str) -> "tuple[Client, Collection]":
         if space != "cosine":
             raise IndexBroken(f"The collection {name!r} measures {space!r}, not cosine.")
     except BaseException:
-        hang_up(opened)
+        hang_up(client)
         raise
-    return opened, collection
+    return cast("Client", client), collection

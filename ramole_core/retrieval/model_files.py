@@ -4,6 +4,8 @@ Only plain data is taken: safetensors weights, never a pickle, never code.
 """
 
 import hashlib
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from ramole_core.errors import RamoleError, first_line
@@ -34,16 +36,15 @@ def find_model(source: str, *, download_dir: Path) -> Path:
     return folder
 
 
-def hash_files(*folders: Path) -> str:
-    """SHA-256 over names and bytes of the data files in `folders`."""
+def hash_files(folder: Path) -> str:
+    """SHA-256 over names and bytes of the data files in `folder`."""
     digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(folder.rglob("*")):
-            if path.suffix in _DATA and path.is_file():
-                digest.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode())
-                with path.open("rb") as file:
-                    while block := file.read(1 << 20):
-                        digest.update(block)
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in _DATA and path.is_file():
+            digest.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode())
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
     return digest.hexdigest()
 
 
@@ -63,22 +64,20 @@ def _fetch(source: str, *, download_dir: Path) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     name = source if "/" in source else f"sentence-transformers/{source}"
-    wanted = [f"*{suffix}" for suffix in _DATA]
-    skipped = ["onnx/*", "openvino/*"]
+    fetch = partial(
+        snapshot_download,
+        name,
+        allow_patterns=[f"*{suffix}" for suffix in _DATA],
+        ignore_patterns=["onnx/*", "openvino/*"],
+    )
+    with suppress(
+        OSError, ValueError
+    ):  # not in the cache, or not an id at all: the next call tells
+        held = Path(fetch(local_files_only=True))
+        if any(held.rglob("*.safetensors")):
+            return held
     try:
-        held = snapshot_download(
-            name, allow_patterns=wanted, ignore_patterns=skipped, local_files_only=True
-        )
-        if any(Path(held).rglob("*.safetensors")):
-            return Path(held)
-    except (OSError, ValueError):  # not in the cache, or not an id at all: the next call tells
-        pass
-    try:
-        return Path(
-            snapshot_download(
-                name, cache_dir=download_dir, allow_patterns=wanted, ignore_patterns=skipped
-            )
-        )
+        return Path(fetch(cache_dir=download_dir))
     except HFValidationError:
         reason = "it is neither a folder nor a Hugging Face id"
     except Exception as error:  # the hub raises errors of requests, httpx and its own

@@ -20,8 +20,6 @@ from ramole_core.retrieval.vectors import cosines
 BLIND = 8
 """Adapters without examples that are examined at most, beside the nearest of a large pool."""
 
-EMPTY = "The text to find adapters for is empty; type one."
-
 
 @dataclass(frozen=True)
 class Hit:
@@ -71,10 +69,8 @@ class Retriever(KeptIndex):
         Fewer than k when there are fewer. Raises RamoleError for an empty text or pool, k below
         1, an unknown name in `exclude`, or when `exclude` leaves nothing.
         """
-        if not text.strip():
-            raise RamoleError(EMPTY)
         cards = self.visible(k, exclude, owner)
-        return self._nearest(self.recent([text])[0], k, cards)
+        return self._nearest(self._vector(text), k, cards)
 
     def candidates(
         self, text: str, *, count: int, exclude: Collection[str] = (), owner: str | None = None
@@ -85,13 +81,11 @@ class Retriever(KeptIndex):
         Where not all can be asked, at most BLIND of the latter, and no more than half: those whose
         names or descriptions are nearest. Raises RamoleError as `retrieve` does.
         """
-        if not text.strip():
-            raise RamoleError(EMPTY)
         cards = self.visible(count, exclude, owner)
         known = {key: card for key, card in cards.items() if not card.blind}
         blind = {key: card for key, card in cards.items() if card.blind}
         room = len(blind) if len(cards) <= count else min(BLIND, count // 2)
-        vector = self.recent([text])[0]
+        vector = self._vector(text)
         unknown = self._nearest(vector, min(room, count), blind) if blind and room else []
         found = self._nearest(vector, count - len(unknown), known) if known else []
         return found + [replace(hit, score=float("nan")) for hit in unknown]
@@ -136,6 +130,11 @@ class Retriever(KeptIndex):
                 f"exclude names all {len(cards)} adapters of the pool; leave at least one in."
             )
         return left
+
+    def _vector(self, text: str) -> Float32[np.ndarray, "d"]:
+        if not text.strip():
+            raise RamoleError("The text to find adapters for is empty; type one.")
+        return self.recent([text])[0]
 
     def _nearest(
         self, vector: Float32[np.ndarray, "d"], k: int, cards: dict[str, Card]
