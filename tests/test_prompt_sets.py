@@ -5,11 +5,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
-from ramole_core import RamoleError
 from ramole_core.training.prompt_sets import (
-    FOLDER,
     FollowUp,
     read_everyday,
     read_follow_ups,
@@ -144,69 +140,6 @@ def test_phrased_keeps_clear_of_the_templates():
     for one in read_phrased():
         said = one.text.casefold()
         assert PHRASES[one.adapter] not in said and "options:" not in said, one
-
-
-def broken(folder: Path, name: str, text: str) -> Path:
-    """A folder with the four files, one of them replaced."""
-    for file in FOLDER.glob("*.json"):
-        (folder / file.name).write_text(
-            text if file.name == name else file.read_text("utf-8"), "utf-8"
-        )
-    return folder
-
-
-CHAT = {"adapter": "a", "first": "b", "answer": "c", "then": "d"}
-
-
-@pytest.mark.parametrize(
-    ("read", "name", "said", "sentence"),
-    [
-        (read_everyday, "everyday", "{", "cannot be read as JSON"),
-        (read_everyday, "everyday", [], "at the top: expected an object"),
-        (read_everyday, "everyday", {"talk": ["Hi", " "]}, "at talk: expected texts that are not"),
-        (read_phrased, "phrased", {"dart": "one"}, "at dart: expected a list with at least one"),
-        (read_phrased, "phrased", {"dart": ["one", 2]}, "at dart: expected texts"),
-        (read_phrased, "phrased", {"dart": []}, "at dart: expected a list with at least one"),
-        (read_follow_ups, "follow_up", {"continues": [CHAT]}, 'lists "continues" and "changes"'),
-        (
-            read_follow_ups,
-            "follow_up",
-            {"continues": [CHAT], "changes": [CHAT]},
-            "changes, row 1: expected the fields adapter, first, answer, then, expected",
-        ),
-        (
-            read_follow_ups,
-            "follow_up",
-            {"continues": [CHAT], "changes": [{**CHAT, "expected": "a"}]},
-            "row 1: expected another adapter than a, or null, in `expected`",
-        ),
-        (
-            read_follow_ups,
-            "follow_up",
-            {"continues": [{**CHAT, "then": ""}], "changes": [{**CHAT, "expected": None}]},
-            "continues, row 1: expected a text in each field",
-        ),
-        (read_uploads, "uploads", {"p": {"examples": ["x"]}}, "at p: expected the two lists"),
-        (
-            read_uploads,
-            "uploads",
-            {"p": {"examples": ["x"], "prompts": [None]}},
-            "at p, prompts: expected texts",
-        ),
-    ],
-)
-def test_a_broken_file_is_named_in_one_sentence(tmp_path: Path, read, name, said, sentence):
-    text = said if isinstance(said, str) else json.dumps(said)
-    folder = broken(tmp_path, f"{name}.json", text)
-    with pytest.raises(RamoleError) as caught:
-        read(folder)
-    assert sentence in str(caught.value) and str(folder / f"{name}.json") in str(caught.value)
-    assert str(caught.value).endswith("the file.")
-
-
-def test_a_file_that_is_not_there_is_an_error_too(tmp_path: Path):
-    with pytest.raises(RamoleError, match="cannot be read"):
-        read_everyday(tmp_path)
 
 
 def test_whether_a_chat_continues_is_what_it_expects():
