@@ -101,7 +101,7 @@ def test_experts_routers_and_attention_learn_together(base, tmp_path):
         from ramole_core.training.loss import row_losses
 
         rows = [r for t in TASKS for r in encode_rows(base.tokenizer, t.dev[:3], max_tokens=99)]
-        with model.mixing(tensors):
+        with model.trained(tensors):
             served = row_losses(model.plain, rows).mean().item()
     finally:
         model.close()
@@ -137,7 +137,7 @@ def test_one_expert_is_a_plain_lora(base):
     ids = torch.tensor([[3, 5, 2, 7, 4]])
     model = MoleModel(base, shapes)
     try:
-        with torch.no_grad(), model.mixing(trained.tensors):
+        with torch.no_grad(), model.trained(trained.tensors):
             ours = model.plain(ids).logits
         with torch.no_grad():
             bare = model.plain(ids).logits

@@ -155,12 +155,13 @@ def test_a_model_whose_first_tokens_see_later_ones_shares_nothing(tiny_base):
 
 def test_batches_hold_every_row_once_an_epoch_and_start_anywhere():
     rows = [Encoded(tuple(range(n)), (1,)) for n in range(2, 15)]
-    order = BatchOrder(rows, batch_rows=5, seed=3)
+    schedule = Schedule(batch_rows=5, seed=3)
+    order = BatchOrder(rows, schedule)
     epoch = [order(step) for step in range(3)]
     assert sorted(len(row) for batch in epoch for row in batch) == list(range(3, 16))
     assert max(len(b[-1]) - len(b[0]) for b in epoch) <= 4
-    assert BatchOrder(rows, batch_rows=5, seed=3)(4) == [order(3), order(4)][1]
-    assert BatchOrder(rows, batch_rows=5, seed=4)(0) != epoch[0]
+    assert BatchOrder(rows, schedule)(4) == [order(3), order(4)][1]
+    assert BatchOrder(rows, replace(schedule, seed=4))(0) != epoch[0]
 
 
 def test_the_loss_falls_and_peft_reads_the_files(tiny_base, tmp_path, data):

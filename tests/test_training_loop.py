@@ -24,9 +24,8 @@ from ramole_core.training.checkpoint import Progress
 from ramole_core.training.loop import Paused, Run, Trainable, train
 from ramole_core.training.material import Material
 from ramole_core.training.method import train_method
-from ramole_core.training.recipe import AdapterRecipe, MethodRecipe, Schedule
+from ramole_core.training.recipe import AdapterRecipe, MethodRecipe, RetrieverRecipe, Schedule
 from ramole_core.training.retriever import measure_tasks, train_retriever
-from ramole_core.training.retriever_recipe import RetrieverRecipe
 from ramole_core.training.rows import Task
 from ramole_core.training.sampled_adapters import Near
 from tests.tiny_encoder import COLOURS, SONGS, write_encoder

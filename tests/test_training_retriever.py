@@ -19,11 +19,15 @@ from ramole_core.retrieval.model_files import find_model
 from ramole_core.retrieval.tuning import RECORD, Window, read_tuning, spans_of
 from ramole_core.training import command
 from ramole_core.training.loop import Run
-from ramole_core.training.recipe import Schedule
-from ramole_core.training.retriever import contrast, draw, measure_tasks, train_retriever
-from ramole_core.training.retriever_data import read_texts
+from ramole_core.training.recipe import RetrieverRecipe, Schedule
+from ramole_core.training.retriever import (
+    contrast,
+    draw,
+    measure_tasks,
+    read_texts,
+    train_retriever,
+)
 from ramole_core.training.retriever_metric import fit_metric
-from ramole_core.training.retriever_recipe import RetrieverRecipe
 from tests.tiny_encoder import COLOURS, SONGS, write_encoder
 
 RECIPE = RetrieverRecipe(

@@ -73,7 +73,7 @@ def test_the_dev_loss_is_of_the_first_rows_that_fit(base):
     ]
     short = recipe()
     short = replace(short, schedule=replace(short.schedule, max_tokens=40, dev_rows=6))
-    found = dev_rows(base, tasks, short)
+    found = dev_rows(base, tasks, short.schedule)
     assert [row.text for row in found] == [
         row.inputs for name in ("red", "blue") for row in make_task(name).dev[:3]
     ]
@@ -210,7 +210,7 @@ FOUND = recipe(12, retrieved=2, masked=0.5)
 
 
 def test_each_row_is_mixed_from_what_is_found_its_own_hidden_half_the_time(base):
-    rows = mixed_rows(base, TASKS, FOUND) * 12
+    rows = mixed_rows(base, TASKS, FOUND.schedule) * 12
     companions = SampledAdapters(FOUND, ("red", "blue", "loud"), near)
     sets = companions.of_step(3, rows)
     assert {len(each) for each in sets} == {2}
@@ -257,7 +257,7 @@ def test_what_finds_them_must_be_given(base, loras, tmp_path):
 def test_what_the_gates_did_is_told_by_each_rows_own_adapters(base, loras):
     model = MixedModel(base, loras=loras, shapes=SHAPES)
     names = [("loud", "red"), ("blue", "red"), ("loud", "red")]
-    rows = mixed_rows(base, TASKS, FOUND)[:3]
+    rows = mixed_rows(base, TASKS, FOUND.schedule)[:3]
     batch = collate(rows)
     alone = []
     try:

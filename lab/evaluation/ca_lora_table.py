@@ -17,7 +17,7 @@ stopped run goes on where it was.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -68,7 +68,7 @@ class Trials:
 
     @contextmanager
     def _answering(self, system: str, name: str) -> Iterator[PreTrainedModel]:
-        models, checksum = self.models, self.pool.checksums[name]
+        models = self.models
         if system == "trained_there":
             with self._trained_there(name) as plain:
                 yield plain
@@ -81,8 +81,8 @@ class Trials:
             if not bypass:
                 recipe = replace(recipe, settings={**recipe.settings, "distil": 0.0})
             run, task = Run(self._file(system, name)), self.tasks[name]
-            tensors, _ = models.train(recipe, name, checksum, task=task, run=run, bypass=bypass)
-            with models.mixing(tensors, name, checksum):
+            tensors, _ = models.train(recipe, name, task=task, run=run, bypass=bypass)
+            with models.mixing(tensors, name):
                 yield models.student.plain
 
     @contextmanager
@@ -150,7 +150,8 @@ def main(
         )
         places = {WHOLE: WHOLE} | dict.fromkeys(SYSTEMS, how)
         shapes = read_shapes(base.folder)
-        with Recovery(base, teacher, loras=pool.loras, shapes=shapes) as models:
+        models = Recovery(base, teacher, loras=pool.loras, shapes=shapes, checksums=pool.checksums)
+        with closing(models):
             trials = Trials(base, models, pool, asked, recipe, settings.adapters_dir, work)
             for name in names:
                 for system, place in places.items():

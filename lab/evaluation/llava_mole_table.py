@@ -64,7 +64,7 @@ class Trials:
         """The system on the dev rows of each task."""
         for name in names:
             tensors, _ = self.trained(system, name)
-            with self.model.mixing(tensors):
+            with self.model.trained(tensors):
                 task, tokenizer = self.tasks[name], self.base.tokenizer
                 yield name, measure_task(self.model.plain, tokenizer, task, names=[system])
 

@@ -15,9 +15,9 @@ from lab.evaluation.intervals import bootstrap, bootstrap_groups
 from ramole_core.retrieval.encoder import Encoder, unit
 from ramole_core.retrieval.tuning import RECORD, read_tuning
 from ramole_core.training.loop import Run
+from ramole_core.training.recipe import RetrieverRecipe
 from ramole_core.training.retriever import Texts, rank_of_own, train_retriever
 from ramole_core.training.retriever_metric import fit_metric
-from ramole_core.training.retriever_recipe import RetrieverRecipe
 
 Embed = Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]
 """Texts to vectors of unit length."""

@@ -38,9 +38,8 @@ from lab.evaluation.retriever_places import (
 from ramole_core.pool.examples_and_readme import parse_examples
 from ramole_core.retrieval.encoder import Encoder
 from ramole_core.settings import load_settings
-from ramole_core.training.retriever import Texts
-from ramole_core.training.retriever_data import read_texts
-from ramole_core.training.retriever_recipe import RetrieverRecipe
+from ramole_core.training.recipe import RetrieverRecipe
+from ramole_core.training.retriever import Texts, read_texts
 from ramole_core.training.rows import read_task
 
 PUBLISHED = {

@@ -155,7 +155,7 @@ def fit_lora(
     rows = encode_rows(base.tokenizer, task.train, max_tokens=schedule.max_tokens)
     dev = encode_rows(base.tokenizer, task.dev[: schedule.dev_rows], max_tokens=schedule.max_tokens)
     counts = RowCounts(train=len(rows), dev=len(dev))
-    order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
+    order = BatchOrder(rows, schedule)
     plain = model.get_base_model()
     assert isinstance(plain, PreTrainedModel)
     share = can_share(plain, rows[:2])

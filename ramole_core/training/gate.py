@@ -34,7 +34,7 @@ from ramole_core.training.loss import mean_by_row, row_losses, token_losses
 from ramole_core.training.material import Material, dev_rows, identity, mixed_rows
 from ramole_core.training.mixed_model import MixedModel
 from ramole_core.training.recipe import MethodRecipe
-from ramole_core.training.rows import Batch, BatchOrder, TaskRow, collate
+from ramole_core.training.rows import Batch, BatchOrder, Encoded, collate
 from ramole_core.training.sampled_adapters import SampledAdapters
 from ramole_core.training.weights_folder import write_weights
 
@@ -48,102 +48,89 @@ CONTROL_RANK = 6
 
 def train_gate(recipe: MethodRecipe, given: Material, run: Run) -> Progress:
     """Train the gate of a method and write its folder. Raises RamoleError where it cannot be."""
-    method = find_method(recipe.method)
-    _check_adapters(method, len(given.loras))
-    _check_retrieved(method, recipe, given)
-    loras, base, shapes = given.loras, given.base, given.shapes
-    model = MixedModel(base, loras=loras, shapes=shapes, checksums=dict(given.known))
-    with closing(model):
-        one = _trainable(method, model, recipe, given, run)
-        return train(one, recipe.schedule, run)
+    method, base, schedule = find_method(recipe.method), given.base, recipe.schedule
+    _check(method, recipe, given)
+    checksums = dict(given.known)
+    with closing(
+        MixedModel(base, loras=given.loras, shapes=given.shapes, checksums=checksums)
+    ) as model:
+        weights = first_weights(method, model, recipe, given)
+        dev = dev_rows(base, given.tasks, schedule)
+        order = BatchOrder(mixed_rows(base, given.tasks, schedule), schedule)
+        companions = SampledAdapters(recipe, tuple(given.loras), given.near)
+        rank = None if method.fixed else int(recipe.settings.get("rank", CONTROL_RANK))
+        controls = measure_controls(model, dev, companions, rank=rank, seed=schedule.seed)
+        watches = type(method).loss is not Composition.loss
 
+        def trained() -> Trained:
+            return Trained(method.finish(weights, recipe.settings), config=given.config)
 
-def _trainable(
-    method: Composition, model: MixedModel, recipe: MethodRecipe, given: Material, run: Run
-) -> Trainable:
-    schedule, base = recipe.schedule, given.base
-    weights = first_weights(method, model, recipe, given)
-    dev = dev_rows(base, given.tasks, recipe)
-    rows = mixed_rows(base, given.tasks, recipe)
-    order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
-    companions = SampledAdapters(recipe, tuple(given.loras), given.near)
-    rank = None if method.fixed else int(recipe.settings.get("rank", CONTROL_RANK))
-    controls = measure_controls(model, dev, companions, rank=rank, seed=schedule.seed)
-    watches = type(method).loss is not Composition.loss
+        def loss_of(step: int) -> Tensor:
+            chosen = order(step)
+            names = companions.of_step(step, chosen)
+            batch = collate(chosen)
+            prompts = [row.prompt for row in chosen]
+            with model.mixing(method, trained(), names=names, prompts=prompts, watch=watches):
+                loss = mean_by_row(token_losses(model.plain, batch), batch)
+            if watches:
+                seen = watched(model, batch, [row.task for row in chosen], names)
+                loss = loss + method.loss(seen, recipe.settings)
+            return loss
 
-    def trained() -> Trained:
-        return Trained(method.finish(weights, recipe.settings), config=given.config)
+        def mixed(rows: Sequence[Encoded]):
+            prompts = [row.prompt for row in rows]
+            return model.mixing(method, trained(), names=companions.of_dev(rows), prompts=prompts)
 
-    def loss_of(step: int) -> Tensor:
-        chosen = order(step)
-        names = companions.of_step(step, chosen)
-        batch = collate(chosen)
-        prompts = [row.prompt for row in chosen]
-        with model.mixing(method, trained(), names=names, prompts=prompts, watch=watches):
-            loss = mean_by_row(token_losses(model.plain, batch), batch)
-        if watches:
-            seen = watched(model, batch, [row.task for row in chosen], names)
-            loss = loss + method.loss(seen, recipe.settings)
-        return loss
+        def save(folder: Path, progress: Progress) -> None:
+            write_weights(folder, trained(), recipe, base=base, progress=progress, run=run)
 
-    def mixed(rows: Sequence[TaskRow]):
-        prompts = [row.prompt for row in rows]
-        return model.mixing(method, trained(), names=companions.of_dev(rows), prompts=prompts)
-
-    def save(folder: Path, progress: Progress) -> None:
-        write_weights(
-            folder, trained(), recipe=recipe, base=base, progress=progress, command=run.command
+        one = Trainable(
+            name=recipe.method,
+            parameters=weights,
+            loss=loss_of,
+            dev_loss=lambda: {
+                recipe.method: row_losses(model.plain, dev, mixing=mixed).mean().item(),
+                **controls,
+            },
+            facts={
+                "recipe": asdict(recipe),
+                "adapters": given.known,
+                "near": given.near.checksum if given.near and recipe.retrieved else "",
+                **({"start": given.start.checksum} if given.start else {}),
+                **identity(base, given.tasks),
+            },
+            epoch=order.epoch,
+            save=save,
         )
-
-    return Trainable(
-        name=recipe.method,
-        parameters=weights,
-        loss=loss_of,
-        dev_loss=lambda: {
-            recipe.method: row_losses(model.plain, dev, mixing=mixed).mean().item(),
-            **controls,
-        },
-        facts={
-            "recipe": asdict(recipe),
-            "adapters": given.known,
-            "near": given.near.checksum if given.near and recipe.retrieved else "",
-            **({"start": given.start.checksum} if given.start else {}),
-            **identity(base, given.tasks),
-        },
-        epoch=order.epoch,
-        save=save,
-    )
+        return train(one, schedule, run)
 
 
-def _check_adapters(method: Composition, count: int) -> None:
+def _check(method: Composition, recipe: MethodRecipe, given: Material) -> None:
+    """Raise RamoleError where the method is not trained, or not on so many adapters."""
+    name, count, one = method.row.name, len(given.loras), method.experts(2) == 1
     if not method.row.training:
-        raise RamoleError(f"Method {method.row.name} has nothing to train; name another.")
+        raise RamoleError(f"Method {name} has nothing to train; name another.")
     if method.weighs_similarity:
         raise RamoleError(
-            f"Method {method.row.name} weighs each adapter's similarity to a prompt, and training "
+            f"Method {name} weighs each adapter's similarity to a prompt, and training "
             "has none; name another."
         )
-    one = method.experts(2) == 1
     if one and count != 1:
         raise RamoleError(
-            f"Method {method.row.name} is trained on one adapter, and {count} were given; name one."
+            f"Method {name} is trained on one adapter, and {count} were given; name one."
         )
     if not one and count < 2:
         raise RamoleError(
             f"A gate chooses between adapters, and only {count} was given; name two or more."
         )
-
-
-def _check_retrieved(method: Composition, recipe: MethodRecipe, given: Material) -> None:
     if not recipe.retrieved:
         return
-    most = len(given.loras) - (recipe.masked > 0)
     each = f"Each row is to be mixed from {recipe.retrieved} adapters that are found"
-    if method.fixed or method.experts(2) == 1:
+    if method.fixed or one:
         raise RamoleError(
-            f"Method {recipe.method} is trained on all adapters that are given; set retrieved=0."
+            f"Method {name} is trained on all adapters that are given; set retrieved=0."
         )
-    if recipe.retrieved > most:
+    if recipe.retrieved > (most := count - (recipe.masked > 0)):
         raise RamoleError(
             f"{each}, but with its own hidden only {most} are left; give more adapters, or "
             "retrieve fewer."
@@ -226,27 +213,22 @@ def watched(
     model: MixedModel, batch: Batch, own: Sequence[str], names: Sequence[Sequence[str]]
 ) -> Watched:
     """The gates of the last forward; `names` of each row's adapters, `own` among them."""
+    device, pairs = model.plain.device, zip(own, names, strict=True)
     answers = torch.zeros(batch.ids.shape, dtype=torch.bool)
     answers[batch.rows, batch.places] = True
-    lengths = torch.zeros(len(batch.ids), dtype=torch.long)
-    lengths = lengths.scatter_reduce(0, batch.rows, batch.places + 2, "amax")
-    tokens = torch.arange(batch.ids.shape[1]) < lengths[:, None]
-    places = [
-        list(each).index(name) if name in each else -1
-        for name, each in zip(own, names, strict=True)
-    ]
+    places = [list(each).index(name) if name in each else -1 for name, each in pairs]
     return Watched(
         scores=model.mixer.scores,
         alpha=model.mixer.alpha or {},
-        own=torch.tensor(places, device=model.plain.device),
-        answers=answers.to(model.plain.device),
-        tokens=tokens.to(model.plain.device),
+        own=torch.tensor(places, device=device),
+        answers=answers.to(device),
+        tokens=batch.real.to(device),
     )
 
 
 def measure_controls(
     model: MixedModel,
-    dev: Sequence[TaskRow],
+    dev: Sequence[Encoded],
     companions: SampledAdapters,
     *,
     rank: int | None,
@@ -255,8 +237,8 @@ def measure_controls(
     """Dev losses to compare a gate with, of the same adapters: `uniform`, all weights equal;
     `random`, a frozen random router of that rank; without one `own`, each row's adapter alone."""
 
-    def of(names: Callable[[Sequence[TaskRow]], Sequence[Sequence[str]]], router: Router | None):
-        def gated(rows: Sequence[TaskRow]):
+    def of(names: Callable[[Sequence[Encoded]], Sequence[Sequence[str]]], router: Router | None):
+        def gated(rows: Sequence[Encoded]):
             return model.gated_by(router, names=names(rows))
 
         return row_losses(model.plain, dev, mixing=gated).mean().item()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from ramole_core.errors import RamoleError
-from ramole_core.training.rows import Batch, R, collate
+from ramole_core.training.rows import Batch, Encoded, collate
 
 MAX_ROUNDING = 0.2
 """The largest difference that counts as rounding, as a share of the numbers' deviation."""
@@ -36,7 +36,7 @@ def last_hidden(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "b l d"]:
 
 
 @torch.no_grad()
-def can_share(model: PreTrainedModel, rows: Sequence[R]) -> bool:
+def can_share(model: PreTrainedModel, rows: Sequence[Encoded]) -> bool:
     """Whether what rows begin with may be read once for all of them: as far as rounding goes, each
     token's last input is what it is without."""
     batch = collate(rows, share=True)
@@ -79,10 +79,10 @@ def mean_by_row(tokens: Float[Tensor, " m"], batch: Batch) -> Float[Tensor, ""]:
 @torch.no_grad()
 def row_losses(
     model: PreTrainedModel,
-    rows: Sequence[R],
+    rows: Sequence[Encoded],
     *,
     batch_rows: int = 25,
-    mixing: Callable[[Sequence[R]], AbstractContextManager[None]] | None = None,
+    mixing: Callable[[Sequence[Encoded]], AbstractContextManager[None]] | None = None,
     share: bool = False,
 ) -> Float[Tensor, " n"]:
     """Mean answer loss of each row, in the rows' order; computed in batches of like length, each

@@ -9,8 +9,8 @@ from ramole_core.base.model import BaseModel
 from ramole_core.composition import Trained
 from ramole_core.errors import RamoleError
 from ramole_core.training.mixed_model import Loras, Shapes
-from ramole_core.training.recipe import MethodRecipe
-from ramole_core.training.rows import Task, TaskRow, encode_task
+from ramole_core.training.recipe import Schedule
+from ramole_core.training.rows import Encoded, Task, encode_rows
 from ramole_core.training.sampled_adapters import Near
 
 
@@ -61,19 +61,22 @@ def fingerprint(data: object) -> str:
     return hashlib.sha256(repr(data).encode()).hexdigest()
 
 
-def mixed_rows(base: BaseModel, tasks: Sequence[Task], recipe: MethodRecipe) -> list[TaskRow]:
+def mixed_rows(base: BaseModel, tasks: Sequence[Task], schedule: Schedule) -> list[Encoded]:
     """The training rows of all tasks, as many of each as the smallest one has."""
-    most = recipe.schedule.max_tokens
-    encoded = [encode_task(base.tokenizer, one.name, one.train, max_tokens=most) for one in tasks]
+    encoded = [
+        encode_rows(base.tokenizer, one.train, max_tokens=schedule.max_tokens, task=one.name)
+        for one in tasks
+    ]
     count = min(len(rows) for rows in encoded)
-    chance = random.Random(recipe.schedule.seed)
+    chance = random.Random(schedule.seed)
     return [row for rows in encoded for row in chance.sample(rows, count)]
 
 
-def dev_rows(base: BaseModel, tasks: Sequence[Task], recipe: MethodRecipe) -> list[TaskRow]:
+def dev_rows(base: BaseModel, tasks: Sequence[Task], schedule: Schedule) -> list[Encoded]:
     """The rows of the dev loss: the first of each task that fit, equally many where possible."""
-    schedule = recipe.schedule
     share = max(1, schedule.dev_rows // len(tasks))
-    most = schedule.max_tokens
-    encoded = [encode_task(base.tokenizer, one.name, one.dev, max_tokens=most) for one in tasks]
+    encoded = [
+        encode_rows(base.tokenizer, one.dev, max_tokens=schedule.max_tokens, task=one.name)
+        for one in tasks
+    ]
     return [row for rows in encoded for row in rows[:share]]

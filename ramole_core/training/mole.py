@@ -37,23 +37,16 @@ def train_mole(recipe: MethodRecipe, given: Material, run: Run) -> Progress:
         tensors, progress = model.train(recipe, given.tasks, run=run)
     trained = Trained(tensors, config={"data": [task.name for task in given.tasks]})
     with weights_folder(run.out_dir) as folder:
-        write_weights(
-            folder, trained, recipe=recipe, base=given.base, progress=progress, command=run.command
-        )
+        write_weights(folder, trained, recipe, base=given.base, progress=progress, run=run)
     return progress
 
 
-class MoleModel:
+class MoleModel(MixedModel):
     """The frozen base with plain mixed layers and the trained adapters alone."""
 
     def __init__(self, base: BaseModel, shapes: Shapes):
+        super().__init__(base, loras={}, shapes=shapes)
         self._base = base
-        self._model = MixedModel(base, loras={}, shapes=shapes)
-        self.plain = self._model.plain
-
-    def close(self) -> None:
-        """Remove the mixed layers."""
-        self._model.close()
 
     def train(
         self, recipe: MethodRecipe, tasks: Sequence[Task], *, run: Run
@@ -61,12 +54,12 @@ class MoleModel:
         """The tensors as `decide` reads them, and the run's progress; the dev loss is measured of
         each task and, as `llava_mole`, of all rows."""
         schedule, settings = recipe.schedule, recipe.settings
-        rows, dev = mixed_rows(self._base, tasks, recipe), dev_rows(self._base, tasks, recipe)
-        order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
+        dev = dev_rows(self._base, tasks, schedule)
+        order = BatchOrder(mixed_rows(self._base, tasks, schedule), schedule)
         weights = self.start(recipe)
 
         def dev_loss() -> dict[str, float]:
-            with self.mixing(fold(weights, settings)):
+            with self.trained(fold(weights, settings)):
                 losses = row_losses(self.plain, dev)
             each = {METHOD: losses.mean().item()}
             for task in tasks:
@@ -87,28 +80,25 @@ class MoleModel:
 
     def start(self, recipe: MethodRecipe) -> dict[str, nn.Parameter]:
         """The tensors at their start; the seed decides."""
-        return self._model.drawn(
-            lambda: begin(self._model.sites, recipe.settings), seed=recipe.schedule.seed
-        )
+        return self.drawn(lambda: begin(self.sites, recipe.settings), seed=recipe.schedule.seed)
 
     def loss(
         self, weights: Mapping[str, Tensor], recipe: MethodRecipe, rows: Sequence[Encoded]
     ) -> Float[Tensor, ""]:
         """CE + beta times the balance of one batch."""
         batch, seen = collate(rows), dict[str, Tensor]()
-        with self.mixing(fold(weights, recipe.settings), listen=seen.__setitem__):
+        with self.trained(fold(weights, recipe.settings), listen=seen.__setitem__):
             loss = token_losses(self.plain, batch).mean()
-        ends = torch.tensor([len(row) for row in rows])[:, None]
-        real = torch.arange(batch.ids.shape[1]) < ends
+        real = batch.real
         even = torch.stack([balance(p[real.to(p.device)]) for p in seen.values()]).mean()
         return loss + recipe.settings["balance"] * even
 
-    def mixing(
+    def trained(
         self, tensors: Mapping[str, Tensor], *, listen: Listen | None = None
     ) -> AbstractContextManager[None]:
         """Mix the forwards inside by `llava_mole` with these tensors, named as `decide` reads them;
         they get gradients. `listen` gets each router's probabilities."""
         trained = Trained(tensors)
-        return self._model.bringing(
+        return self.bringing(
             METHOD, trained, by=lambda ask: decision_of(trained, ask, listen=listen)
         )

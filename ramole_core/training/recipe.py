@@ -6,6 +6,7 @@ from math import ceil, cos, inf, pi
 
 from ramole_core.errors import RamoleError
 from ramole_core.methods import Value, find_row
+from ramole_core.retrieval.tuning import Window
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
@@ -140,4 +141,67 @@ class MethodRecipe:
             raise RamoleError(
                 f"retrieved is {self.retrieved}; a gate chooses between two adapters or more, and "
                 "0 means all that are given."
+            )
+
+
+@dataclass(frozen=True)
+class MetricRecipe:
+    """A metric's settings, chosen on the LoraRetriever pool's inputs, each left out of its own
+    mean."""
+
+    shrink: float = 0.7
+    """l: 1 leaves the encoder as it is."""
+    share: float = 0.6
+    """s of `Metric`."""
+    words: int = 1024
+    """Dimensions of the words, a power of two; they are those of the whole text."""
+
+    rows: int = 20
+    """Inputs of each task that it is fitted to, the first ones."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shrink <= 1 or not 0 <= self.share < 1:
+            raise RamoleError(
+                f"shrink {self.shrink} and share {self.share} are parts of 1: shrink 0 to 1, share "
+                "0 to below 1."
+            )
+        if self.rows < 2:
+            raise RamoleError(f"{self.rows} inputs of a task do not vary; give at least 2.")
+        if self.words < 2 or self.words & (self.words - 1):
+            raise RamoleError(f"{self.words} words is no power of two; try 1024.")
+
+
+@dataclass(frozen=True)
+class RetrieverRecipe:
+    """A LoRA on the sentence encoder, and the metric after it."""
+
+    rank: int = 8
+    """r of the LoRA."""
+    alpha: float = 16.0
+    """alpha of the LoRA; its scale is alpha / r."""
+    modules: tuple[str, ...] = ("query", "key", "value", "dense")
+    """Linear modules of the encoder that get a LoRA."""
+    window: Window = Window(40, 40)
+    """Tokens that are read of each text."""
+    temperature: float = 0.05
+    """tau of the loss."""
+    tasks: int = 24
+    """Tasks in one step; the rows of a step are shared out evenly among them."""
+    schedule: Schedule = Schedule(
+        steps=40, batch_rows=96, learning_rate=5e-4, warmup=8, evaluate_every=20
+    )
+    """How long and how fast it learns; `batch_rows` are texts."""
+    metric: MetricRecipe = MetricRecipe()
+    """What follows the LoRA, fitted to its vectors."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0 or self.temperature <= 0:
+            raise RamoleError(
+                f"rank {self.rank}, alpha {self.alpha} and temperature {self.temperature} must all "
+                "be positive: raise them."
+            )
+        if self.tasks < 2 or self.schedule.batch_rows < 2 * self.tasks:
+            raise RamoleError(
+                f"{self.schedule.batch_rows} rows a step for {self.tasks} tasks: a step needs two "
+                "tasks or more, and two texts of each."
             )

@@ -9,11 +9,11 @@ rows and with a checkpoint of its own, so a run that was killed goes on where it
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from contextlib import AbstractContextManager, closing
+from dataclasses import asdict, fields, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ramole_core.base.model import BaseModel
@@ -37,38 +37,37 @@ def train_recovery(recipe: MethodRecipe, given: Material, run: Run) -> Progress:
     base, teacher = given.base, replace(given.base, quantization="none")
     whole, record = Progress(), []
     tensors: dict[str, Tensor] = {}
-    with Recovery(base, teacher, loras=given.loras, shapes=given.shapes) as models:
+    models = Recovery(
+        base, teacher, loras=given.loras, shapes=given.shapes, checksums=dict(given.known)
+    )
+    with closing(models):
         for n, (task, (name, checksum)) in enumerate(zip(given.tasks, given.known, strict=True)):
-            student, done = models.train(
-                recipe, name, checksum, task=task, run=replace(run, part=str(n))
-            )
+            student, done = models.train(recipe, name, task=task, run=replace(run, part=str(n)))
             tensors |= {f"{n}{key[1:]}": tensor for key, tensor in student.items()}
-            record.append(
-                {
-                    "name": name,
-                    "checksum": checksum,
-                    "teacher": teacher.quantization,
-                    "kept_step": done.kept_step,
-                }
-            )
-            whole.step += done.step
-            whole.kept_step += done.kept_step
-            whole.seconds += done.seconds
-            whole.train_losses += done.train_losses
-            whole.dev_losses += done.dev_losses
+            taught = {"teacher": teacher.quantization, "kept_step": done.kept_step}
+            record.append({"name": name, "checksum": checksum, **taught})
+            for part in fields(Progress):
+                setattr(whole, part.name, getattr(whole, part.name) + getattr(done, part.name))
     trained = Trained(tensors, config={"adapters": record, "teacher_checksum": teacher.checksum})
     with weights_folder(run.out_dir) as folder:
-        write_weights(
-            folder, trained, recipe=recipe, base=base, progress=whole, command=run.command
-        )
+        write_weights(folder, trained, recipe, base=base, progress=whole, run=run)
     return whole
 
 
 class Recovery:
     """The compressed student base and the uncompressed teacher; both frozen."""
 
-    def __init__(self, base: BaseModel, teacher: BaseModel, *, loras: Loras, shapes: Shapes):
-        self._base, self._taught_by, self._loras = base, teacher.checksum, loras
+    def __init__(
+        self,
+        base: BaseModel,
+        teacher: BaseModel,
+        *,
+        loras: Loras,
+        shapes: Shapes,
+        checksums: Mapping[str, str],
+    ):
+        self._base, self._taught_by = base, teacher.checksum
+        self._loras, self._checksums = loras, checksums
         self.student = MixedModel(base, loras=loras, shapes=shapes)
         self.teacher = MixedModel(teacher, loras=loras, shapes=shapes)
 
@@ -77,21 +76,8 @@ class Recovery:
         self.student.close()
         self.teacher.close()
 
-    def __enter__(self) -> "Recovery":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def train(
-        self,
-        recipe: MethodRecipe,
-        name: str,
-        checksum: str,
-        *,
-        task: Task,
-        run: Run,
-        bypass: bool = True,
+        self, recipe: MethodRecipe, name: str, *, task: Task, run: Run, bypass: bool = True
     ) -> tuple[dict[str, Tensor], Progress]:
         """Train one adapter; its tensors as `decide` reads them, named `0/...`, and its progress.
 
@@ -100,32 +86,27 @@ class Recovery:
         """
         schedule, tokenizer = recipe.schedule, self._base.tokenizer
         most = schedule.max_tokens
-        rows = encode_rows(tokenizer, task.train, max_tokens=most)
         dev = encode_rows(tokenizer, task.dev[: schedule.dev_rows], max_tokens=most)
-        order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
+        order = BatchOrder(encode_rows(tokenizer, task.train, max_tokens=most), schedule)
         weights = self.start(recipe, name)
         if not bypass:
             weights = {n: t for n, t in weights.items() if not n.endswith((".a1", ".a2"))}
-        taught = row_losses(
-            self.teacher.plain, dev, mixing=lambda _: self.teacher.gated_by(None, names=[(name,)])
-        )
+        with self.teacher.gated_by(None, names=[(name,)]):
+            taught = row_losses(self.teacher.plain, dev).mean().item()
 
         def dev_loss() -> dict[str, float]:
-            found = row_losses(
-                self.student.plain,
-                dev,
-                mixing=lambda _: self.mixing(fold(weights, recipe.settings), name, checksum),
-            )
-            return {name: found.mean().item(), "teacher": taught.mean().item()}
+            with self.mixing(fold(weights, recipe.settings), name):
+                found = row_losses(self.student.plain, dev)
+            return {name: found.mean().item(), "teacher": taught}
 
         one = Trainable(
             name=name,
             parameters=weights,
-            loss=lambda step: self.loss(weights, recipe, name, checksum, rows=order(step)),
+            loss=lambda step: self.loss(weights, recipe, name, rows=order(step)),
             dev_loss=dev_loss,
             facts={
                 "recipe": asdict(recipe),
-                "adapter": [name, checksum],
+                "adapter": [name, self._checksums[name]],
                 "teacher": self._taught_by,
                 "bypass": bypass,
                 **identity(self._base, [task]),
@@ -148,35 +129,32 @@ class Recovery:
         weights: Mapping[str, Tensor],
         recipe: MethodRecipe,
         name: str,
-        checksum: str,
         *,
         rows: Sequence[Encoded],
     ) -> Float[Tensor, ""]:
         """CE + lambda MSE of one batch."""
         batch, settings = collate(rows), recipe.settings
-        with self.mixing(fold(weights, settings), name, checksum):
+        with self.mixing(fold(weights, settings), name):
             hidden = last_hidden(self.student.plain, batch)
         loss = token_losses(self.student.plain, batch, hidden).mean()
         if not settings["distil"]:
             return loss
         with torch.no_grad(), self.teacher.gated_by(None, names=[(name,)]):
             aim = last_hidden(self.teacher.plain, batch)
-        return loss + settings["distil"] * distance(hidden, aim, lengths=[len(r) for r in rows])
+        return loss + settings["distil"] * distance(hidden, aim, real=batch.real.to(aim.device))
 
-    def mixing(
-        self, tensors: Mapping[str, Tensor], name: str, checksum: str
-    ) -> AbstractContextManager[None]:
+    def mixing(self, tensors: Mapping[str, Tensor], name: str) -> AbstractContextManager[None]:
         """Mix the student's forwards inside by `ca_lora` with these tensors, named as `decide`
         reads them; they get gradients."""
+        checksum = self._checksums[name]
         config = {"adapters": [{"name": name, "checksum": checksum}]}
         uploaded = Candidate(name, float("nan"), checksum, lambda: self._loras[name])
         return self.student.bringing(METHOD, Trained(tensors, config=config), uploaded=[uploaded])
 
 
 def distance(
-    hidden: Float[Tensor, "b l d"], aim: Float[Tensor, "b l d"], *, lengths: Sequence[int]
+    hidden: Float[Tensor, "b l d"], aim: Float[Tensor, "b l d"], *, real: Bool[Tensor, "b l"]
 ) -> Float[Tensor, ""]:
-    """The mean square of the difference in fp32; `lengths`: tokens of each row without padding."""
-    ends = torch.tensor(lengths, device=hidden.device)[:, None]
-    real = torch.arange(hidden.shape[1], device=hidden.device) < ends
+    """The mean square of the difference in fp32, over the `real` tokens, those that are no
+    padding."""
     return (hidden.float() - aim.float())[real].square().mean()

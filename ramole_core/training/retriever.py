@@ -14,7 +14,7 @@ package `datasets`, has no loss over means, and does not resume to the same numb
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from math import ceil
 from pathlib import Path
 
@@ -32,15 +32,20 @@ from ramole_core.training.adapter import trained_parameters, write_adapter
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.loop import Run, Trainable, train
 from ramole_core.training.material import fingerprint
+from ramole_core.training.recipe import RetrieverRecipe
 from ramole_core.training.retriever_metric import fit_metric
 from ramole_core.training.retriever_model import TrainedEncoder
-from ramole_core.training.retriever_recipe import RetrieverRecipe
+from ramole_core.training.rows import read_task
 from ramole_core.training.weights_folder import run_facts, write_json
 
 Texts = Mapping[str, Sequence[str]]
 """Example inputs by task."""
 Embed = Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]
 Measure = Callable[[Embed], dict[str, float]]
+EXAMPLES = 20
+"""Inputs that stand for a task while it is measured, as many as an adapter has."""
+DEV = 10
+"""Dev inputs of each task that are measured."""
 
 
 def train_retriever(
@@ -113,6 +118,35 @@ def train_retriever(
     return train(one, recipe.schedule, run)
 
 
+@dataclass(frozen=True)
+class TaskTexts:
+    """Inputs by task: those to train on, EXAMPLES that stand for each, and DEV to measure."""
+
+    train: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    examples: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    dev: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def read_texts(data: Path, words: str, *, rows: int, seed: int) -> TaskTexts:
+    """The tasks named in `words`, comma separated, with `rows` training inputs each.
+
+    `a+b` is one task with the inputs of both: twins without a difference would only teach
+    noise. Raises RamoleError for a task that is not there.
+    """
+    if rows < 2:
+        raise RamoleError(f"{rows} inputs of a task make no pair; give at least 2.")
+    found = TaskTexts()
+    for group in filter(None, (word.strip() for word in words.split(","))):
+        tasks = [read_task(data / name) for name in group.split("+")]
+        held = [row.inputs for task in tasks for row in task.train]
+        held_out = [row.inputs for task in tasks for row in task.dev]
+        drawn = random.Random(f"{seed}/{group}").sample(held, min(rows, len(held)))
+        found.train[group], found.examples[group] = tuple(drawn), tuple(drawn[:EXAMPLES])
+        dev = random.Random(group).sample(held_out, min(DEV, len(held_out)))
+        found.dev[group] = tuple(dev)
+    return found
+
+
 def draw(texts: Texts, recipe: RetrieverRecipe, *, step: int) -> list[list[str]]:
     """The texts of a step, as many of each of its tasks; a function of seed and step alone."""
     chance = random.Random(f"{recipe.schedule.seed}/{step}")
@@ -145,16 +179,16 @@ def measure_tasks(
     """`loss`: that of the prompts of tasks in `tuned` among the tasks of `examples`, at this
     temperature; top-1 and top-3 of `prompts` in percent, those of `tuned` and the others apart."""
     names = list(examples)
-    rows = np.split(
+    groups = np.split(
         embed([text for name in names for text in examples[name]]),
         np.cumsum([len(examples[name]) for name in names])[:-1],
     )
-    pool = unit(np.stack([group.mean(0) for group in rows]))
-    own = [names.index(name) for name in prompts for _ in prompts[name]]
+    pool = unit(np.stack([group.mean(0) for group in groups]))
+    own = np.array([names.index(name) for name in prompts for _ in prompts[name]])
     scores = embed([text for name in prompts for text in prompts[name]]) @ pool.T
     places = rank_of_own(scores, own)
     learnt = np.isin(own, [names.index(name) for name in tuned if name in names])
-    rows, answers = torch.from_numpy(scores[learnt]), torch.tensor(own)[torch.from_numpy(learnt)]
+    rows, answers = (torch.from_numpy(part[learnt]) for part in (scores, own))
     found = {"loss": cross_entropy(rows.float() / temperature, answers).item()}
     for label, mask in (("tuned", learnt), ("unseen", ~learnt)):
         if mask.any():
@@ -164,8 +198,7 @@ def measure_tasks(
 
 
 def rank_of_own(
-    scores: Float32[np.ndarray, "queries n"], own: Sequence[int]
+    scores: Float32[np.ndarray, "queries n"], own: Sequence[int] | Int[np.ndarray, "queries"]
 ) -> Int[np.ndarray, "queries"]:
     """The number of adapters that score higher than the query's own."""
-    rows = np.arange(len(own))
-    return (scores > scores[rows, list(own)][:, None]).sum(1)
+    return (scores > np.take_along_axis(scores, np.array(own)[:, None], axis=1)).sum(1)

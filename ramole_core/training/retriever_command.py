@@ -1,20 +1,20 @@
 """`python -m ramole_core train retriever`."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ramole_core.retrieval.tuning import Window
 from ramole_core.training.options import Overwrite, Pace, output_folder, spread
-from ramole_core.training.retriever_recipe import RetrieverRecipe
+from ramole_core.training.recipe import MetricRecipe, RetrieverRecipe
 
 RETRIEVER = RetrieverRecipe()
+METRIC, WINDOW, SCHEDULE = RETRIEVER.metric, RETRIEVER.window, RETRIEVER.schedule
 PACE = Pace(
-    steps=RETRIEVER.schedule.steps,
-    batch_rows=RETRIEVER.schedule.batch_rows,
-    learning_rate=RETRIEVER.schedule.learning_rate,
+    steps=SCHEDULE.steps, batch_rows=SCHEDULE.batch_rows, learning_rate=SCHEDULE.learning_rate
 )
 
 
@@ -24,30 +24,27 @@ class Learning:
 
     rank: Annotated[int, typer.Option(help="r of the LoRA.")] = RETRIEVER.rank
     alpha: Annotated[float, typer.Option(help="alpha of the LoRA.")] = RETRIEVER.alpha
-    head: Annotated[int, typer.Option(help="Tokens read at a text's start.")] = (
-        RETRIEVER.window.head
-    )
-    tail: Annotated[int, typer.Option(help="Tokens read at its end.")] = RETRIEVER.window.tail
+    head: Annotated[int, typer.Option(help="Tokens read at a text's start.")] = WINDOW.head
+    tail: Annotated[int, typer.Option(help="Tokens read at its end.")] = WINDOW.tail
     temperature: Annotated[float, typer.Option(help="tau of the loss.")] = RETRIEVER.temperature
     tasks_a_step: Annotated[int, typer.Option(help="Tasks in one step.")] = RETRIEVER.tasks
     shrink: Annotated[
         float, typer.Option(help="Of the metric; 1 leaves the encoder's vectors alone.")
-    ] = RETRIEVER.metric.shrink
+    ] = METRIC.shrink
     share: Annotated[float, typer.Option(help="Of the hashed words in a vector; 0 is none.")] = (
-        RETRIEVER.metric.share
+        METRIC.share
     )
 
     def recipe(self, pace: Pace) -> RetrieverRecipe:
         """The retriever's recipe."""
-        return replace(
-            RETRIEVER,
+        return RetrieverRecipe(
             rank=self.rank,
             alpha=self.alpha,
-            window=replace(RETRIEVER.window, head=self.head, tail=self.tail),
+            window=Window(self.head, self.tail),
             temperature=self.temperature,
             tasks=self.tasks_a_step,
-            metric=replace(RETRIEVER.metric, shrink=self.shrink, share=self.share),
-            schedule=pace.schedule(RETRIEVER.schedule),
+            metric=MetricRecipe(self.shrink, self.share),
+            schedule=pace.schedule(SCHEDULE),
         )
 
 
@@ -71,8 +68,7 @@ def retriever(
     """Tune the sentence encoder, so that a prompt lies near its own adapter: a LoRA, a metric."""
     from ramole_core.settings import load_settings
     from ramole_core.training.progress import shown_run
-    from ramole_core.training.retriever import measure_tasks, train_retriever
-    from ramole_core.training.retriever_data import read_texts
+    from ramole_core.training.retriever import measure_tasks, read_texts, train_retriever
 
     recipe, settings = learning.recipe(pace), load_settings()
     folder = output_folder(out or settings.trained_dir / "_retriever", overwrite=overwrite)

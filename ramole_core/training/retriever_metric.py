@@ -13,45 +13,18 @@ the same inputs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Float64
 
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval.metric import Metric, inverse_frequencies
+from ramole_core.training.recipe import MetricRecipe
 
 Dense = Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]
 """The encoder's own vectors, of unit length."""
 MAX_RATIO = 1e8
 """Of the mean variance to the least one: what the metric multiplies by stays within float16."""
-
-
-@dataclass(frozen=True)
-class MetricRecipe:
-    """A metric's settings, chosen on the LoraRetriever pool's inputs, each left out of its own
-    mean."""
-
-    shrink: float = 0.7
-    """l: 1 leaves the encoder as it is."""
-    share: float = 0.6
-    """s of `Metric`."""
-    words: int = 1024
-    """Dimensions of the words, a power of two; they are those of the whole text."""
-
-    rows: int = 20
-    """Inputs of each task that it is fitted to, the first ones."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.shrink <= 1 or not 0 <= self.share < 1:
-            raise RamoleError(
-                f"shrink {self.shrink} and share {self.share} are parts of 1: shrink 0 to 1, share "
-                "0 to below 1."
-            )
-        if self.rows < 2:
-            raise RamoleError(f"{self.rows} inputs of a task do not vary; give at least 2.")
-        if self.words < 2 or self.words & (self.words - 1):
-            raise RamoleError(f"{self.words} words is no power of two; try 1024.")
 
 
 def fit_metric(dense: Dense, texts: Mapping[str, Sequence[str]], recipe: MetricRecipe) -> Metric:

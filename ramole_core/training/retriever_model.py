@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from ramole_core.retrieval import INSTRUCTION
 from ramole_core.retrieval.tuning import spans_of
-from ramole_core.training.retriever_recipe import RetrieverRecipe
+from ramole_core.training.recipe import RetrieverRecipe
 
 _ROWS = 32  # texts of about equal length in one forward
 

@@ -8,17 +8,18 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import count, islice, takewhile
 from math import ceil
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ramole_core.errors import RamoleError
+from ramole_core.training.recipe import Schedule
 
 
 @dataclass(frozen=True)
@@ -54,22 +55,13 @@ class Encoded:
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+    text: str = ""
+    """The question as it came."""
+    task: str = ""
+    """Its task, which its own adapter is named after."""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
-
-
-@dataclass(frozen=True)
-class TaskRow(Encoded):
-    """A row with its task."""
-
-    text: str
-    """The question as it came."""
-    task: str
-    """Its task, which its own adapter is named after."""
-
-
-R = TypeVar("R", bound=Encoded)
 
 
 @dataclass(frozen=True)
@@ -83,8 +75,15 @@ class Batch:
     """Position of each of them."""
     targets: Int[Tensor, " m"]
     """The answer token that each must predict."""
+    lengths: Int[Tensor, " b"]
+    """Tokens of each row without padding."""
     shared: int = 0
     """First tokens that all rows have, to be read once."""
+
+    @property
+    def real(self) -> Bool[Tensor, "b l"]:
+        """Which tokens are no padding."""
+        return torch.arange(self.ids.shape[1]) < self.lengths[:, None]
 
 
 def read_task(source: Path, *, seed: int = 0) -> Task:
@@ -154,51 +153,33 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer.encode(str(rendered), add_special_tokens=False))
 
 
-def encode_row(tokenizer: PreTrainedTokenizerBase, row: Row) -> Encoded:
+def encode_row(tokenizer: PreTrainedTokenizerBase, row: Row, task: str = "") -> Encoded:
     """The ids of prompt and answer; the answer ends with the tokenizer's end token."""
     answer = tokenizer.encode(row.targets, add_special_tokens=False)
     end = tokenizer.eos_token_id
     if not isinstance(end, int):
         raise RamoleError("The base model's tokenizer has no end token; choose another base.")
-    return Encoded(tuple(render_prompt(tokenizer, row.inputs)), (*answer, end))
-
-
-def encode_task(
-    tokenizer: PreTrainedTokenizerBase, task: str, rows: Sequence[Row], *, max_tokens: int
-) -> list[TaskRow]:
-    """The rows of a task that fit into `max_tokens`; raises RamoleError when none does."""
-    pairs = [(encode_row(tokenizer, row), row) for row in rows]
-    kept = [
-        TaskRow(one.prompt, one.answer, row.inputs, task)
-        for one, row in pairs
-        if len(one) <= max_tokens
-    ]
-    _check_some(kept, len(rows), max_tokens)
-    return kept
+    return Encoded(tuple(render_prompt(tokenizer, row.inputs)), (*answer, end), row.inputs, task)
 
 
 def encode_rows(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], *, max_tokens: int
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], *, max_tokens: int, task: str = ""
 ) -> list[Encoded]:
     """The rows that fit into `max_tokens`; raises RamoleError when none does."""
-    kept = [e for e in (encode_row(tokenizer, row) for row in rows) if len(e) <= max_tokens]
-    _check_some(kept, len(rows), max_tokens)
+    encoded = [encode_row(tokenizer, row, task) for row in rows]
+    kept = [one for one in encoded if len(one) <= max_tokens]
+    if not kept:
+        raise RamoleError(
+            f"None of the {len(rows)} rows fits into {max_tokens} tokens; raise --max-tokens or "
+            "shorten the rows."
+        )
     return kept
 
 
-def _check_some(kept: Sequence[Encoded], count: int, max_tokens: int) -> None:
-    if not kept:
-        raise RamoleError(
-            f"None of the {count} rows fits into {max_tokens} tokens; raise --max-tokens or "
-            "shorten the rows."
-        )
-
-
-def collate(rows: Sequence[Encoded], *, pad: int = 0, share: bool = False) -> Batch:
+def collate(rows: Sequence[Encoded], *, share: bool = False) -> Batch:
     """One right-padded batch; `share`: the first tokens that all prompts have are to be read once,
     for all rows."""
-    length = max(len(row) for row in rows)
-    ids = torch.full((len(rows), length), pad, dtype=torch.long)
+    ids = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.long)
     owner, places, targets = [], [], []
     for number, row in enumerate(rows):
         ids[number, : len(row)] = torch.tensor(row.prompt + row.answer)
@@ -212,13 +193,12 @@ def collate(rows: Sequence[Encoded], *, pad: int = 0, share: bool = False) -> Ba
         same = takewhile(lambda pair: pair[0] == pair[1], zip(first[:-1], last[:-1], strict=False))
         shared = sum(1 for _ in same)
     where = torch.tensor(owner), torch.tensor(places), torch.tensor(targets)
-    return Batch(ids, *where, shared=shared)
+    return Batch(ids, *where, torch.tensor([len(row) for row in rows]), shared)
 
 
-def batches(rows: Sequence[R], *, batch_rows: int, seed: int) -> Iterator[list[R]]:
+def batches(rows: Sequence[Encoded], *, batch_rows: int, seed: int) -> Iterator[list[Encoded]]:
     """Endless batches of rows of about equal length, in an order that the seed alone decides."""
-    epoch = 0
-    while True:
+    for epoch in count():
         chance = random.Random(f"{seed}/{epoch}")
         order = list(rows)
         chance.shuffle(order)
@@ -229,23 +209,19 @@ def batches(rows: Sequence[R], *, batch_rows: int, seed: int) -> Iterator[list[R
             epoch_batches += [near[at : at + batch_rows] for at in range(0, len(near), batch_rows)]
         chance.shuffle(epoch_batches)
         yield from epoch_batches
-        epoch += 1
 
 
-class BatchOrder(Generic[R]):
+class BatchOrder:
     """`order(t)` is the batch of step t; steps come in rising order, from any start."""
 
-    def __init__(self, rows: Sequence[R], *, batch_rows: int, seed: int) -> None:
-        self._batches = batches(rows, batch_rows=batch_rows, seed=seed)
+    def __init__(self, rows: Sequence[Encoded], schedule: Schedule) -> None:
+        self._batches = batches(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
         self._next = 0
-        self.epoch = ceil(len(rows) / batch_rows)
+        self.epoch = ceil(len(rows) / schedule.batch_rows)
         """Steps in which every row is read once."""
 
-    def __call__(self, step: int) -> list[R]:
-        if step < self._next:
-            raise ValueError(f"step {step} came after step {self._next - 1}")
-        while self._next < step:
-            next(self._batches)
-            self._next += 1
-        self._next += 1
-        return next(self._batches)
+    def __call__(self, step: int) -> list[Encoded]:
+        assert step >= self._next
+        batch = next(islice(self._batches, step - self._next, None))
+        self._next = step + 1
+        return batch

@@ -12,7 +12,7 @@ from ramole_core.retrieval import Encoder
 from ramole_core.retrieval.card_vector import adapter_vectors, card_texts
 from ramole_core.retrieval.kept_index import Card
 from ramole_core.training.recipe import MethodRecipe
-from ramole_core.training.rows import TaskRow
+from ramole_core.training.rows import Encoded
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class SampledAdapters:
         self._recipe, self._names, self._near = recipe, tuple(names), near
         self._known: dict[str, list[str]] = {}
 
-    def of_step(self, step: int, rows: Sequence[TaskRow]) -> list[tuple[str, ...]]:
+    def of_step(self, step: int, rows: Sequence[Encoded]) -> list[tuple[str, ...]]:
         """Each row's adapters in a step of training."""
         seed = self._recipe.schedule.seed
         if self._found:
@@ -55,7 +55,7 @@ class SampledAdapters:
             return self._nearest(rows, [chance.random() < self._recipe.masked for _ in rows])
         return [keep_some(self._names, self._recipe.dropout, seed=seed, step=step)] * len(rows)
 
-    def of_dev(self, rows: Sequence[TaskRow]) -> list[tuple[str, ...]]:
+    def of_dev(self, rows: Sequence[Encoded]) -> list[tuple[str, ...]]:
         """Each row's adapters where a loss is measured, the same in every run."""
         if self._found:
             chances = [random.Random(f"dev/{row.text}").random() for row in rows]
@@ -66,7 +66,7 @@ class SampledAdapters:
     def _found(self) -> bool:
         return self._near is not None and self._recipe.retrieved > 0
 
-    def _nearest(self, rows: Sequence[TaskRow], masked: Sequence[bool]) -> list[tuple[str, ...]]:
+    def _nearest(self, rows: Sequence[Encoded], masked: Sequence[bool]) -> list[tuple[str, ...]]:
         assert self._near is not None
         if left := [row.text for row in rows if row.text not in self._known]:
             self._known.update(zip(left, self._near.find(left), strict=True))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
@@ -20,6 +21,9 @@ from ramole_core.methods import find_row
 from ramole_core.settings import PLACING
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.recipe import MethodRecipe
+
+if TYPE_CHECKING:
+    from ramole_core.training.loop import Run
 
 CHECKPOINT = PLACING.parent.name
 """The folder of a run that has not ended, inside the weights' folder."""
@@ -49,11 +53,11 @@ def weights_folder(out_dir: Path) -> Iterator[Path]:
 def write_weights(
     folder: Path,
     trained: Trained,
-    *,
     recipe: MethodRecipe,
+    *,
     base: BaseModel,
     progress: Progress,
-    command: str,
+    run: "Run",
 ) -> None:
     """Write a method's tensors as `decide` reads them, with the record of their run."""
     record = {
@@ -63,7 +67,7 @@ def write_weights(
     }
     row = find_row(recipe.method)
     write_tensors(weights_file(folder, row), trained.tensors, torch.bfloat16)
-    write_json(config_file(folder, row), record | method_facts(base, progress, command))
+    write_json(config_file(folder, row), record | method_facts(base, progress, run.command))
 
 
 def method_facts(base: BaseModel, progress: Progress, command: str) -> dict[str, object]:
