@@ -122,7 +122,8 @@ def test_the_distance_leaves_padding_out_and_is_taken_in_float32():
         for t in range(length)
         for d in range(7)
     )
-    found = distance(hidden, aim, lengths=[3, 5])
+    real = torch.arange(5) < torch.tensor([[3], [5]])
+    found = distance(hidden, aim, real=real)
     assert found.dtype == torch.float32
     assert float(found) == pytest.approx(total / (8 * 7), rel=1e-5)
 

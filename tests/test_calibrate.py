@@ -13,7 +13,7 @@ from ramole_core.retrieval import BaseExpert
 from ramole_core.retrieval.calibration import Alone, Heard, Kept, read_calibration
 from ramole_core.retrieval.own_cards import EVERYDAY, GOING_ON, everyday_texts
 from ramole_core.training import calibrate
-from ramole_core.training.lines import fit_line, half_of
+from ramole_core.training.calibrate import fit_line
 from ramole_core.training.prompt_sets import (
     read_everyday,
     read_follow_ups,
@@ -50,12 +50,6 @@ def test_a_line_weighs_what_tells_and_leaves_what_does_not():
     other = np.column_stack([random.normal(-1, 1, 400), random.normal(0, 1, 400)])
     weights = fit_line(wanted, other).weights
     assert weights[0] == pytest.approx(2, abs=0.4) and abs(weights[1]) < 0.3
-
-
-def test_halves():
-    assert half_of(["a", "a", "b", "c"]) == ["a", "c"]
-    drawn = half_of(["a", "b", "c", "d"], random=np.random.default_rng(1))
-    assert len(drawn) == 2 and drawn == sorted(drawn)
 
 
 def test_lines_become_thresholds_in_units_of_similarity():

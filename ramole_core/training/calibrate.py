@@ -1,12 +1,16 @@
 """Fit where the base answers, and where a follow-up keeps its adapters: `calibrate`.
 
-The lines are fitted on half of the written prompts: every other family of everyday prompts, every
-other adapter's prompts in people's own words, every other chat. The other halves measure the lines.
-Of a pool without such prompts, its adapters' examples are used, each against the mean of
-the others.
+A line between two kinds of texts is logistic regression over a few similarities, balanced:
+
+    sum_f w_f x_f + c = 0    where  mean over each kind of  log(1 + exp(-+(w x + c)))  + ridge |w|^2
+
+is least. Each kind counts the same, however many texts it has. The lines are fitted on half of the
+written prompts: every other family of everyday prompts, every other adapter's prompts in people's
+own words, every other chat. The other halves measure the lines. Of a pool without such prompts, its
+adapters' examples are used, each against the mean of the others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -21,7 +25,6 @@ from ramole_core.retrieval.calibration import Alone, Blind, Calibration, Heard, 
 from ramole_core.retrieval.card_vector import card_words, with_words
 from ramole_core.retrieval.encoder import unit
 from ramole_core.retrieval.own_cards import cards_checksum
-from ramole_core.training.lines import Line, fit_line, half_of
 from ramole_core.training.prompt_sets import (
     FollowUp,
     read_everyday,
@@ -37,39 +40,51 @@ DOUBT = 1.0
 """Logits: closer to the line than this, the responses decide."""
 MIN_PROMPTS = 10
 """Prompts in people's own words; with fewer the examples of the pool take their place."""
+RIDGE = 1e-4
+"""Of similarities, which differ by tenths; keeps a line finite where the kinds do not overlap."""
+STEPS = 50
 Cards = dict[str, Float[np.ndarray, "d"]]
 Progress = Callable[[str, float], None]
+Prompts = Sequence[tuple[str, str]]
+"""(text, group) each; a group is a family, or an adapter."""
 
 
 @dataclass(frozen=True)
-class Texts:
-    """Prompts of one kind, each with its group: its family, or its adapter."""
+class Line:
+    """w and c; positive on the wanted side."""
 
-    texts: tuple[str, ...]
-    groups: tuple[str, ...]
+    weights: Float[np.ndarray, "f"]
+    offset: float
 
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """(text, group) each."""
-        return list(zip(self.texts, self.groups, strict=True))
-
-    def half(self, chosen: Sequence[str]) -> "Texts":
-        """The texts of the chosen groups."""
-        kept = [pair for pair in self.pairs if pair[1] in chosen]
-        return Texts(tuple(t for t, _ in kept), tuple(g for _, g in kept))
+    def __call__(self, x: Float[np.ndarray, "n f"]) -> Float[np.ndarray, "n"]:
+        """Each row's distance to the wanted side, in logits."""
+        return x @ self.weights + self.offset
 
 
-def everyday_prompts() -> Texts:
-    """Everyday prompts, which the base answers best."""
-    found = read_everyday()
-    return Texts(tuple(p.text for p in found), tuple(p.family for p in found))
+def fit_line(wanted: Float[np.ndarray, "m f"], other: Float[np.ndarray, "n f"]) -> Line:
+    """Fit the line between them, by Newton's method."""
+    rows = np.vstack([wanted, other]).astype(np.float64)
+    rows = np.hstack([rows, np.ones((len(rows), 1))])
+    label = np.repeat([1.0, 0.0], [len(wanted), len(other)])
+    share = np.repeat([1 / len(wanted), 1 / len(other)], [len(wanted), len(other)])
+    ridge = RIDGE * np.append(np.ones(rows.shape[1] - 1), 1e-6)
+    w = np.zeros(rows.shape[1])
+    for _ in range(STEPS):
+        p = 1 / (1 + np.exp(-np.clip(rows @ w, -500, 500)))
+        slope = rows.T @ (share * (p - label)) + ridge * w
+        bend = (rows * (share * p * (1 - p))[:, None]).T @ rows + np.diag(ridge)
+        w = w - np.linalg.solve(bend, slope)
+    return Line(w[:-1], float(w[-1]))
 
 
-def phrased_prompts(ramole: "Ramole") -> Texts:
-    """Prompts for the pool's adapters, in people's own words."""
-    names = {card.name for card in ramole.pool.cards()}
-    found = [prompt for prompt in read_phrased() if prompt.adapter in names]
-    return Texts(tuple(p.text for p in found), tuple(p.adapter for p in found))
+def half_of(names: Iterable[str]) -> list[str]:
+    """Every other one of the names."""
+    return list(dict.fromkeys(names))[::2]
+
+
+def texts_of(prompts: Prompts, groups: Sequence[str] | None = None) -> list[str]:
+    """The texts, those of these groups where some are given."""
+    return [text for text, group in prompts if groups is None or group in groups]
 
 
 def similarities(ramole: "Ramole", texts: Sequence[str], cards: Cards) -> Float[np.ndarray, "n 2"]:
@@ -193,25 +208,30 @@ def calibrate_for(
             "calibrate."
         )
     cards = card_vectors(ramole.retriever)
-    everyday, phrased = everyday_prompts(), phrased_prompts(ramole)
-    near = similarities(ramole, everyday.texts, cards)
+    names = {card.name for card in ramole.pool.cards()}
+    everyday = [(one.text, one.family) for one in read_everyday()]
+    phrased = [(one.text, one.adapter) for one in read_phrased() if one.adapter in names]
+    near = similarities(ramole, texts_of(everyday), cards)
     low = ahead_of_base(near)
-    own_words = len(phrased.texts) >= MIN_PROMPTS
+    own_words = len(phrased) >= MIN_PROMPTS
     fits = (
-        similarities(ramole, phrased.texts, cards)
+        similarities(ramole, texts_of(phrased), cards)
         if own_words
         else example_similarities(ramole, cards)
     )
     high = ahead_of_base(fits)
     tell("comparing prompts", 1.0)
-    families, adapters = half_of(everyday.groups), half_of(phrased.groups)
-    lows = np.isin(everyday.groups, families)
-    highs = np.isin(phrased.groups, adapters) if own_words else np.arange(len(high)) % 2 == 0
+    families, adapters = (half_of(group for _, group in part) for part in (everyday, phrased))
+    lows = np.isin([family for _, family in everyday], families)
+    highs = np.arange(len(high)) % 2 == 0
+    if own_words:
+        highs = np.isin([name for _, name in phrased], adapters)
     heard, blind, doubt = Heard(), Blind(), 0.0
     if response and own_words:
-        z = [responses(ramole, part.texts, tell=tell)
-             for part in (phrased.half(adapters), everyday.half(families))]  # fmt: skip
-        loud, quiet = z
+        loud, quiet = (
+            responses(ramole, texts_of(part, half), tell=tell)
+            for part, half in ((phrased, adapters), (everyday, families))
+        )
         heard = heard_of(fit_line(np.hstack([high[highs], loud]), np.hstack([low[lows], quiet])))
         blind = blind_of(
             fit_line(
