@@ -148,7 +148,7 @@ def merged_loss(parts, name, rows):
 def test_the_table_is_each_adapter_alone_on_each_task(parts, tmp_path):
     base, _, loras, tasks = parts
     table = measure(parts, tmp_path)
-    rows = [draw_rows(base.tokenizer, task, 3, max_tokens=12, seed=4) for task in tasks]
+    rows = [draw_rows(base.tokenizer, task, RECIPE) for task in tasks]
     known = {encode_row(base.tokenizer, row) for task in tasks for row in task.train}
     assert all(len(set(each)) == 3 and set(each) <= known for each in rows)
     with torch.no_grad():

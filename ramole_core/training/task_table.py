@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import islice
 from json import dumps
 
 import torch
@@ -45,13 +46,7 @@ def write_task_table(recipe: MethodRecipe, given: Material, run: Run) -> Progres
     is an adapter. Raises RamoleError where a task has too few rows, Paused at the deadline.
     """
     schedule, base, loras = recipe.schedule, given.base, given.loras
-    rows = [
-        draw_rows(
-            base.tokenizer, task, int(recipe.settings["rows"]), max_tokens=schedule.max_tokens,
-            seed=schedule.seed,
-        )
-        for task in given.tasks
-    ]  # fmt: skip
+    rows = [draw_rows(base.tokenizer, task, recipe) for task in given.tasks]
     record = {
         "recipe": {
             "method": recipe.method,
@@ -93,22 +88,18 @@ def write_task_table(recipe: MethodRecipe, given: Material, run: Run) -> Progres
 
 
 def draw_rows(
-    tokenizer: PreTrainedTokenizerBase, task: Task, count: int, *, max_tokens: int, seed: int
+    tokenizer: PreTrainedTokenizerBase, task: Task, recipe: MethodRecipe
 ) -> list[Encoded]:
-    """`count` training rows of a task that fit into `max_tokens`; the seed decides which."""
+    """The recipe's `rows` training rows of a task that fit; the seed decides which."""
+    count, most = int(recipe.settings["rows"]), recipe.schedule.max_tokens
     order = list(task.train)
-    random.Random(seed).shuffle(order)
-    found: list[Encoded] = []
-    for row in order:
-        if len(found) == count:
-            return found
-        one = encode_row(tokenizer, row)
-        if len(one) <= max_tokens:
-            found.append(one)
+    random.Random(recipe.schedule.seed).shuffle(order)
+    fitting = (one for row in order if len(one := encode_row(tokenizer, row)) <= most)
+    found = list(islice(fitting, count))
     if len(found) == count:
         return found
     raise RamoleError(
-        f"Of task {task.name}, {len(found)} training rows have at most {max_tokens} tokens, and "
+        f"Of task {task.name}, {len(found)} training rows have at most {most} tokens, and "
         f"{count} are needed; take fewer with --set rows={max(1, len(found))}, or raise "
         "--max-tokens."
     )
@@ -118,10 +109,7 @@ def losses_of(
     model: MixedModel, name: str, tasks: Sequence[Sequence[Encoded]]
 ) -> Float[Tensor, " task"]:
     """Mean loss on the rows of each task with this adapter alone."""
-    alone = find_method("selection")
     every = [row for rows in tasks for row in rows]
-    losses = row_losses(
-        model.plain, every, mixing=lambda _: model.mixing(alone, None, names=[(name,)])
-    )
-    parts = losses.split([len(rows) for rows in tasks])
-    return torch.stack([part.mean() for part in parts])
+    with model.mixing(find_method("selection"), None, names=[(name,)]):
+        losses = row_losses(model.plain, every)
+    return torch.stack([part.mean() for part in losses.split([len(rows) for rows in tasks])])
