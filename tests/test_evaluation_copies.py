@@ -12,8 +12,10 @@ from lab.evaluation.made_adapters import (
     UPLOADED,
     add_blind,
     add_permuted,
+    add_strangers,
     add_uploads,
     permutations,
+    usual_sizes,
 )
 from ramole_core.pool import Pool
 from ramole_core.training.prompt_sets import Upload
@@ -95,3 +97,21 @@ def test_uploads_show_their_examples_to_their_owner_alone(pool: Pool):
     card = pool.card("sea-poems", UPLOADED)
     assert tuple(card.examples) == ("a poem", "another") and card.owner == UPLOADED
     assert {card.name for card in pool.cards()} == set(NAMES)
+
+
+def test_strangers_are_taken_in_and_have_the_samples_size(pool: Pool) -> None:
+    sizes = usual_sizes(pool)
+    A, B = pool.tensors(pool.card("one")).modules["model.layers.0.self_attn.v_proj"]
+    i, o, _ = sizes["model.layers.0.self_attn.v_proj"]
+    assert (i, o) == (A.shape[1], B.shape[0]) == (24, 16)
+    strangers = [(f"task {n}", [f"ask {n}/{i}" for i in range(20)]) for n in range(5)]
+    names = add_strangers(pool, strangers, seed=0)
+    assert names[0] == "other-task-0" and len(set(names)) == 5
+    cards = [pool.card(name) for name in names]
+    assert [card.rank for card in cards] == [4, 6, 8, 16, 4]
+    for card in cards:
+        modules = pool.tensors(card).modules
+        assert set(modules) == set(sizes) and len(card.examples) == 20
+        for path, (A, B) in modules.items():
+            norm = float(torch.linalg.matrix_norm(B.float() @ A.float()))
+            assert norm == pytest.approx(sizes[path][2], rel=0.02)

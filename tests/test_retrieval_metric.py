@@ -16,7 +16,7 @@ from ramole_core.retrieval.encoder import Encoder
 from ramole_core.retrieval.metric import BUCKETS, METRIC, Metric, inverse_frequencies, word_vectors
 from ramole_core.retrieval.tuning import RECORD, read_tuning
 from ramole_core.training.loop import Run
-from ramole_core.training.recipe import RetrieverRecipe, Schedule
+from ramole_core.training.recipe import MetricRecipe, RetrieverRecipe, Schedule
 from ramole_core.training.retriever import train_retriever
 from ramole_core.training.retriever_metric import fit_metric
 from tests.tiny_encoder import COLOURS, SONGS, write_encoder
