@@ -14,13 +14,17 @@ import pytest
 
 from tests.pool_fakes import write_sample
 from tests.serving import fake
-from ui.middleware import refusal, slow_refusals
+from ui.middleware import crowds, refusal
 from ui.middleware.bodies import Bodies, has_half_characters
-from ui.middleware.crowds import EVENTS_AT_ONCE, EVENTS_PER_SECOND, _refuse_waiting
+from ui.middleware.crowds import (
+    EVENTS_AT_ONCE,
+    EVENTS_PER_SECOND,
+    SlowRefusals,
+    _refuse_waiting,
+)
 from ui.middleware.json_parts import MAX_DEPTH, MAX_PARTS, JsonParts
 from ui.middleware.refusal import Refused, limited
 from ui.middleware.routes import MAX_OPEN, MIB, RULE, RULES, SMALL, Routes, Table, rules
-from ui.middleware.slow_refusals import SlowRefusals
 from ui.session.address import HEADER, _signed
 from ui.session.counts import REMEMBERED, AddressCounts, AddressRates, Taken
 
@@ -187,8 +191,8 @@ def test_too_many_events_are_refused_and_another_address_is_served(server):
 
 
 def test_refusals_of_one_address_wait_once_there_are_many_and_nobody_elses_do(monkeypatch):
-    monkeypatch.setattr(slow_refusals, "REFUSALS_AT_ONCE", 5)
-    monkeypatch.setattr(slow_refusals, "MAX_WAITING", 3)
+    monkeypatch.setattr(crowds, "REFUSALS_AT_ONCE", 5)
+    monkeypatch.setattr(crowds, "MAX_WAITING", 3)
     waits = 0
 
     async def page(scope, receive, send):
@@ -202,13 +206,13 @@ def test_refusals_of_one_address_wait_once_there_are_many_and_nobody_elses_do(mo
         async def wait(seconds: float):
             nonlocal waits
             waits += 1
-            assert seconds == slow_refusals.WAIT_SECONDS
+            assert seconds == crowds.WAIT_SECONDS
             await over.wait()
 
         async def send(message):
             told.append(message["status"])
 
-        monkeypatch.setattr(slow_refusals, "asyncio", SimpleNamespace(sleep=wait))
+        monkeypatch.setattr(crowds, "asyncio", SimpleNamespace(sleep=wait))
         app = SlowRefusals(page, most=4)
 
         def ask(path: str, address: str):

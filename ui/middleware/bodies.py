@@ -8,11 +8,10 @@ from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..session.address import HEADER, address_of
 from ..session.counts import AddressCounts, Taken
 from .cache import MIB, UNNAMED, UploadCache
 from .json_parts import MAX_DEPTH, MAX_PARTS, JsonParts
-from .refusal import Refused, header, length, limited
+from .refusal import HttpMiddleware, Refused, address_in, header, length, limited, too_long
 from .routes import Rule, rule_of, size_of
 
 BETWEEN = MIB
@@ -27,35 +26,31 @@ HALF = "The request has half a character in it; send whole ones."
 MCP = "/mcp"
 
 
-class Bodies:
+class Bodies(HttpMiddleware):
     """ASGI middleware: a request that is too long, or an upload without room, is refused."""
 
     def __init__(self, app: ASGIApp, *, cache: UploadCache):
-        self._app, self._cache = app, cache
+        super().__init__(app)
+        self._cache = cache
         self._coming = AddressCounts(ADDRESS_BYTES, ALL_BYTES)
         self._numbers = count()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
-            await self._app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         rule = rule_of(scope)
-        try:
-            if rule.kind == "upload":
-                await self._upload(scope, receive, send, rule)
-            else:
-                await self._other(scope, receive, send, rule)
-        except Refused as refused:
-            await refused.respond(scope, receive, send)
+        if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self._app(scope, receive, send)
+        elif rule.kind == "upload":
+            await self._upload(scope, receive, send, rule)
+        else:
+            await self._other(scope, receive, send, rule)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send, rule: Rule) -> None:
-        address, got, parts = _address(scope), 0, JsonParts() if rule.parsed else None
+        address, got, parts = address_in(scope), 0, JsonParts() if rule.parsed else None
         kept = bytearray()  # of MCP, whose server writes what it cannot encode
 
         async def take(piece: bytes, last: bool) -> None:
             nonlocal got
-            if got + len(piece) > rule.body:
-                raise _too_long(rule)
+            _check_size(got + len(piece), rule)
             self._hold(address, len(piece))
             got += len(piece)
             if parts is not None:
@@ -64,27 +59,17 @@ class Bodies:
                 except UnicodeDecodeError:
                     raise Refused(400, NO_TEXT, reason="invalid") from None
                 if parts.count > MAX_PARTS:
-                    raise Refused(
-                        413,
-                        f"The request has more than {MAX_PARTS} lists, objects and commas; "
-                        "split it.",
-                        reason="too_long",
-                    )
+                    what = f"{MAX_PARTS} lists, objects and commas; split it"
+                    raise too_long(f"The request has more than {what}.")
                 if parts.depth > MAX_DEPTH:
-                    raise Refused(
-                        413,
-                        f"The request has more than {MAX_DEPTH} lists and objects in one another; "
-                        "send fewer.",
-                        reason="too_long",
-                    )
-
+                    what = f"{MAX_DEPTH} lists and objects in one another; send fewer"
+                    raise too_long(f"The request has more than {what}.")
             if MCP in rule.path:
                 kept.extend(piece)
                 if last and has_half_characters(kept):
                     raise Refused(400, HALF, reason="invalid")
 
-        if length(scope) > rule.body:
-            raise _too_long(rule)
+        _check_size(length(scope), rule)
         await run_in_threadpool(self._cache.tidy)  # handlers put files there too, to be fetched
         try:
             await limited(self._app, scope, receive, send, take)
@@ -104,7 +89,7 @@ class Bodies:
             ) from None
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send, rule: Rule) -> None:
-        address = _address(scope) or f"{UNNAMED}{next(self._numbers)}"
+        address = address_in(scope) or f"{UNNAMED}{next(self._numbers)}"
         parts = Parts(header(scope, "content-type") or "")
         got, looked = 0, -BETWEEN
         answer, status = b"", 0
@@ -114,19 +99,16 @@ class Bodies:
             parts.feed(piece)
             got += len(piece)
             self._cache.coming(address, len(piece))
-            if got > rule.body:  # where the address is unknown, the cache has room for more
-                raise _too_long(rule)
+            _check_size(got, rule)  # where the address is unknown, the cache has room for more
             if parts.count > MAX_FILES + 1:  # the end has a boundary too
-                raise Refused(
-                    413,
-                    f"An upload may have {MAX_FILES} files at a time; send fewer at once.",
-                    reason="too_long",
+                raise too_long(
+                    f"An upload may have {MAX_FILES} files at a time; send fewer at once."
                 )
             if got - looked >= BETWEEN:
                 looked = got
                 await run_in_threadpool(self._cache.check, address)
 
-        async def heard(message: Message) -> None:
+        async def note(message: Message) -> None:
             nonlocal answer, status
             status = message.get("status", status)
             answer += message.get("body", b"")
@@ -136,10 +118,9 @@ class Bodies:
 
         said = max(length(scope), 1)
         await run_in_threadpool(self._cache.check, address, said, announced=True)
-        if said > rule.body:
-            raise _too_long(rule)
+        _check_size(said, rule)
         try:
-            await limited(self._app, scope, receive, heard, take)
+            await limited(self._app, scope, receive, note, take)
         finally:
             self._cache.coming(address, -got)
 
@@ -157,13 +138,9 @@ def has_half_characters(body: bytes | bytearray) -> bool:
     return False
 
 
-def _address(scope: Scope) -> str:
-    return address_of({HEADER: header(scope, HEADER) or ""})
-
-
-def _too_long(rule: Rule) -> Refused:
-    size = size_of(rule.body)
-    return Refused(413, f"The request is longer than {size}; send less.", reason="too_long")
+def _check_size(size: int, rule: Rule) -> None:
+    if size > rule.body:
+        raise too_long(f"The request is longer than {size_of(rule.body)}; send less.")
 
 
 class Parts:

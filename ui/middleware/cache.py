@@ -17,12 +17,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from stat import S_ISREG
 from threading import Lock
 
-from .refusal import Refused
-from .room import Held, Measure, Shelf, heaviest, oldest
+from .refusal import Refused, too_long
+from .room import Held, Shelf, heaviest, oldest, without
 
 GRACE = 60.0
 """Seconds that a file is left to whoever sent it."""
@@ -37,6 +38,7 @@ REST = 10
 UNNAMED = "?"
 """Begins what stands for an address that is unknown: each upload's own."""
 MIB = 2**20
+BY_AGE = attrgetter("since")
 
 
 class UploadCache:
@@ -53,10 +55,6 @@ class UploadCache:
         """At most `address_bytes` from one address, where it is known, and `all_bytes` in all."""
         self._folder = folder
         self._address_bytes, self._all_bytes = address_bytes, all_bytes
-        self._measures = (
-            Measure(lambda one: one.bytes, address_bytes, all_bytes),
-            Measure(lambda one: 1, address_bytes // SMALLEST, all_bytes // SMALLEST),
-        )
         self._clock = clock
         self._lock, self._looking = Lock(), Lock()
         self._shelf = Shelf()
@@ -71,11 +69,9 @@ class UploadCache:
         known = bool(address) and not address.startswith(UNNAMED)
         most = self._address_bytes if known else self._all_bytes
         if size > most:
-            raise Refused(
-                413,
+            raise too_long(
                 f"These files come to {size // MIB} MiB, and {most // MIB} are the "
-                "most at a time; send fewer at once.",
-                reason="too_long",
+                "most at a time; send fewer at once."
             )
         self._look(BETWEEN)
         with self._lock:
@@ -83,8 +79,8 @@ class UploadCache:
                 return
         self._look(0)
         with self._lock:
-            gone, fits = self._of_address(address, size) if known else ([], True)
-            if not fits:
+            gone = self._of_address(address, size) if known else []
+            if gone is None:
                 raise Refused(
                     429,
                     f"Uploads from your address that nothing has used yet may come to "
@@ -92,8 +88,8 @@ class UploadCache:
                     retry=GRACE,
                     reason="uploads_full",
                 )
-            more, fits = self._in_all(gone, address, size)
-            if not fits:
+            more = self._in_all(gone, address, size)
+            if more is None:
                 raise Refused(
                     503,
                     "The server has no room for uploads now; try again later.",
@@ -102,9 +98,9 @@ class UploadCache:
                 )
             if announced:
                 return
-            for one in (*gone, *more):
-                self._shelf.drop(one.path)
-        _delete(*gone, *more)
+            gone += more
+            self._shelf.drop(*gone)
+        _delete(gone)
 
     def tidy(self) -> None:
         """Delete the oldest files where they come to more than all may, those first that nobody
@@ -114,19 +110,13 @@ class UploadCache:
                 return
             self._looked = self._clock()
         self._look(0)
-        gone = []
         with self._lock:
             if self._fits("", 0, False):
                 return
-            total, count = self._shelf.all_bytes, len(self._shelf)
-            for one in sorted(self._shelf, key=lambda one: (one.address != "", one.since)):
-                if total <= self._all_bytes and count <= self._all_bytes // SMALLEST:
-                    break
-                total, count = total - one.bytes, count - 1
-                gone.append(one)
-            for one in gone:
-                self._shelf.drop(one.path)
-        _delete(*gone)
+            held = sorted(self._shelf, key=lambda one: (one.address != "", one.since))
+            gone = self._going(held, self._all_bytes, 0, before=math.inf) or []
+            self._shelf.drop(*gone)
+        _delete(gone)
 
     def coming(self, address: str, size: int) -> None:
         """Count so many bytes more on their way, or fewer."""
@@ -191,40 +181,45 @@ class UploadCache:
             )
         )
 
-    def _of_address(self, address: str, size: int) -> tuple[list[Held], bool]:
-        """Files of this address to delete to keep its share, and whether that suffices."""
-        left, gone = [one for one in self._shelf if one.address == address], []
-        for number, measure in enumerate(self._measures):
-            own = 0 if number else self._coming[address] + size
-            more, fits = oldest(
-                left, own, measure.address_most, of=measure.of, before=self._clock() - GRACE
-            )
-            gone += more
-            if not fits:
-                return gone, False
-            left = _without(left, more)
-        return gone, True
+    def _of_address(self, address: str, size: int) -> list[Held] | None:
+        """Files of this address to delete to keep its share; None where that does not suffice."""
+        own = sorted((one for one in self._shelf if one.address == address), key=BY_AGE)
+        coming = self._coming[address] + size
+        return self._going(own, self._address_bytes, coming, before=self._clock() - GRACE)
 
-    def _in_all(self, going: Iterable[Held], address: str, size: int) -> tuple[list[Held], bool]:
-        """Further files to delete so that all fits, and whether that suffices."""
-        left, gone = _without(self._shelf, going), []
-        for number, measure in enumerate(self._measures):
-            coming = 0 if number else sum(self._coming.values()) + size
-            asked = 0 if number else self._coming[address] + size
-            more, fits = oldest(
-                left, coming, measure.all_most, of=measure.of, before=self._clock() - GRACE
-            )
-            gone += more
-            left = _without(left, more)
+    def _in_all(self, going: list[Held], address: str, size: int) -> list[Held] | None:
+        """Further files to delete so that all fits; None where that does not suffice."""
+        left = sorted(without(self._shelf, going), key=BY_AGE)
+        coming, own = sum(self._coming.values()) + size, self._coming[address] + size
+        before = self._clock() - GRACE
+        return self._going(left, self._all_bytes, coming, before=before, asker=(address, own))
+
+    def _going(
+        self,
+        held: list[Held],
+        most: int,
+        coming: int,
+        *,
+        before: float,
+        asker: tuple[str, int] | None = None,
+    ) -> list[Held] | None:
+        """The files, first ones first, none younger than `before`, to delete so that `coming` more
+        bytes fit into `most`, and files into their number; None where that does not suffice. With
+        an `asker`, an address and its own bytes to come, those of who holds more go after them."""
+        gone: list[Held] = []
+        address, own = asker or ("", 0)
+        for of, bound, size, asked in (
+            (lambda one: one.bytes, most, coming, own),
+            (lambda one: 1, most // SMALLEST, 0, 0),
+        ):
+            more, fits = oldest(held, size, bound, of=of, before=before)
+            held, gone = without(held, more), gone + more
+            if not fits and asker is not None:
+                more, fits = heaviest(held, size, bound, of=of, asker=address, asked=asked)
+                held, gone = without(held, more), gone + more
             if not fits:
-                more, fits = heaviest(
-                    left, coming, measure.all_most, of=measure.of, asker=address, asked=asked
-                )
-                gone += more
-                left = _without(left, more)
-            if not fits:
-                return gone, False
-        return gone, True
+                return None
+        return gone
 
 
 def everything_below(folder: Path) -> Iterator[Path]:
@@ -233,12 +228,7 @@ def everything_below(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in (*files, *folders))
 
 
-def _without(held: Iterable[Held], gone: Iterable[Held]) -> list[Held]:
-    paths = {one.path for one in gone}
-    return [one for one in held if one.path not in paths]
-
-
-def _delete(*files: Held) -> None:
+def _delete(files: Iterable[Held]) -> None:
     for one in files:
         with suppress(OSError):
             one.path.unlink()

@@ -1,14 +1,16 @@
-"""Limits of requests in progress, by kind, from one address and in all; and of an address's events:
-those a second, and those in Gradio's shared queue."""
+"""Limits by address and in all: requests in progress by kind, events a second and those in Gradio's
+shared queue, and refusals, which wait where one address has many of them."""
 
+import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..session.address import HEADER, address_of
+from ..session.address import HEADER
 from ..session.counts import AddressCounts, AddressRates, Taken
-from .refusal import Refused, header
+from .refusal import HttpMiddleware, address_in, crowded, header
 from .routes import MAX_OPEN, Kind, rule_of
 
 SHARE = 4
@@ -19,43 +21,34 @@ OpenAI's door and of MCP have no such limit: what they ask for waits in the queu
 EVENTS_AT_ONCE = 200
 """So many more are taken at once."""
 EVENTS: tuple[Kind, ...] = ("call", "direct")
+REFUSALS_PER_SECOND, REFUSALS_AT_ONCE = 10, 100
+"""Refusals of one address that are sent at once, those a second and so many more."""
+WAIT_SECONDS = 10.0
+"""Before each further one."""
+MAX_WAITING = 1024
+"""So many of one address wait; each holds a connection."""
 
 
-class Crowds:
+class Crowds(HttpMiddleware):
     """ASGI middleware that refuses requests beyond the limits."""
 
     def __init__(self, app: ASGIApp, *, streams: int):
         """`streams`: most of them in all, as the process has descriptors."""
-        self._app = app
+        super().__init__(app)
         self._counts: dict[Kind, AddressCounts] = {
             kind: AddressCounts(most.address, min(most.all, streams))
             for kind, most in MAX_OPEN.items()
         }
         self._rates = AddressRates(rate=EVENTS_PER_SECOND, burst=EVENTS_AT_ONCE)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        rule, address = rule_of(scope), address_in(scope)
+        if rule.queued and address:
+            _refuse_waiting(scope["app"].get_blocks()._queue, header(scope, HEADER) or "")
+        if rule.kind in EVENTS:
+            self._rates.take(address)
+        with self._counts[rule.kind].held(address):
             await self._app(scope, receive, send)
-            return
-        rule, said = rule_of(scope), header(scope, HEADER) or ""
-        address = address_of({HEADER: said})
-        try:
-            if rule.queued and address:
-                _refuse_waiting(scope["app"].get_blocks()._queue, said)
-            counts = self._counts[rule.kind]
-            try:
-                if rule.kind in EVENTS:
-                    self._rates.take(address)
-                counts.take(address)
-            except Taken as taken:
-                raise crowded(near=taken.near) from None
-        except Refused as refused:
-            await refused.respond(scope, receive, send)
-            return
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            counts.give_back(address)
 
 
 def _refuse_waiting(queue: Any, said: str) -> None:
@@ -74,12 +67,29 @@ def _mine(events: Iterable[Any], said: str) -> int:
     return sum(event.request.headers.get(HEADER) == said for event in events)
 
 
-def crowded(*, near: bool) -> Refused:
-    """The refusal of one request too many."""
-    whose = "from your address " if near else ""
-    return Refused(
-        429 if near else 503,
-        f"The server is busy: too many requests {whose}are in progress; try again in a moment.",
-        retry=2,
-        reason="too_many",
-    )
+class SlowRefusals(HttpMiddleware):
+    """ASGI middleware that holds a response back whose status is 400 or more, where its address had
+    many of them of late."""
+
+    def __init__(self, app: ASGIApp, *, most: int):
+        """`most` of them wait in all."""
+        super().__init__(app)
+        self._rates = AddressRates(rate=REFUSALS_PER_SECOND, burst=REFUSALS_AT_ONCE)
+        self._waiting = AddressCounts(MAX_WAITING, most)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        address = address_in(scope)
+
+        async def slowed(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                await self._wait(address)
+            await send(message)
+
+        await self._app(scope, receive, slowed)
+
+    async def _wait(self, address: str) -> None:
+        try:
+            self._rates.take(address)
+        except Taken:
+            with suppress(Taken), self._waiting.held(address):
+                await asyncio.sleep(WAIT_SECONDS)

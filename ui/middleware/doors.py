@@ -15,13 +15,12 @@ from ..session.quota import quota_of
 from .bodies import Bodies
 from .cache import MIB, UploadCache
 from .connections import SPARE, raise_files
-from .crowds import Crowds
+from .crowds import Crowds, SlowRefusals
 from .heartbeats import Heartbeats
 from .hosts import Hosts, host_names
 from .kept import Kept
 from .logins import Logins
 from .routes import Routes, rules
-from .slow_refusals import SlowRefusals
 from .watched import Watched
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ramole_core import RamoleError
 
 from ..session.address import Network, is_named, is_own
-from .refusal import Refused, header
+from .refusal import HttpMiddleware, Refused, header
 
 ANY = "*"
 CONTAINERS = "host.docker.internal"
@@ -72,7 +72,7 @@ def host_names(said: str | None, *, listening: str, hosted: bool) -> HostNames:
     return HostNames(names, here, others=not names and (hosted or not alone))
 
 
-class Hosts:
+class Hosts(HttpMiddleware):
     """ASGI middleware that refuses foreign hosts and origins."""
 
     def __init__(
@@ -80,25 +80,21 @@ class Hosts:
     ):
         """`trusted`: the proxies that the operator named, who are believed; `hosted`: a Space's is
         believed too."""
-        self._app, self._names = app, names
-        self._trusted, self._hosted = trusted, hosted
+        super().__init__(app)
+        self._names, self._trusted, self._hosted = names, trusted, hosted
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            refusal = self._refusal(scope)
-            if refusal is not None:
-                await refusal.respond(scope, receive, send)
-                return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not is_own(scope["headers"]):
+            self._check(scope)
         await self._app(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> Refused | None:
-        if is_own(scope["headers"]):
-            return None
+    def _check(self, scope: Scope) -> None:
+        """Raise Refused for a foreign host or origin."""
         peer = (scope.get("client") or ("",))[0]
         proxied = self._hosted or is_named(peer, self._trusted)
         host = header(scope, "host") or ""
         if not proxied and not self._names.welcome(host):
-            return Refused(
+            raise Refused(
                 403,
                 f"This server does not answer to the name {_name(host)[:80]!r}; its operator can "
                 "allow that in RAMOLE_ALLOWED_HOSTS, or name the proxy in RAMOLE_TRUSTED_PROXIES.",
@@ -106,13 +102,12 @@ class Hosts:
             )
         forwarded = header(scope, "x-forwarded-host") if proxied else None
         if self._foreign(scope, (host, (forwarded or "").partition(",")[0].strip())):
-            return Refused(
+            raise Refused(
                 403,
                 "A page of another site may not call this server; its operator can allow that site "
                 "in RAMOLE_ALLOWED_HOSTS.",
                 reason="site",
             )
-        return None
 
     def _foreign(self, scope: Scope, hosts: Sequence[str]) -> bool:
         site, origin = header(scope, "sec-fetch-site"), header(scope, "origin")

@@ -14,10 +14,8 @@ import brotli
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..session.address import HEADER, address_of
-from ..session.counts import AddressRates, Taken
-from .crowds import crowded
-from .refusal import header
+from ..session.counts import AddressRates
+from .refusal import HttpMiddleware, address_in, header
 from .routes import MIB, rule_of
 
 FILES = ("/assets/{*}", "/static/{*}", "/svelte/{*}", "/theme.css", "/gradio_api/theme.css")
@@ -46,44 +44,39 @@ TEXT = ("text/", "application/json", "application/javascript", "image/svg+xml")
 Answer = tuple[list[tuple[bytes, bytes]], bytes]
 
 
-class Kept:
+class Kept(HttpMiddleware):
     """ASGI middleware that caches responses by key, as long as there is room, and bounds how many
     pages are made for an address."""
 
     def __init__(self, app: ASGIApp, *, pages: bool):
         """`pages`: the page itself is the same for everybody too, as nobody logs in."""
-        self._app, self._pages = app, pages
+        super().__init__(app)
+        self._pages = pages
         self._kept: OrderedDict[tuple, Answer] = OrderedDict()
         self._bytes = 0
         self._made = AddressRates(rate=PAGES_PER_SECOND, burst=PAGES_AT_ONCE)
         self._named = AddressRates(rate=NAMES_PER_SECOND, burst=NAMES_AT_ONCE)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            _say_encoding(scope)
-        key = self._key(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
-        answer = None if key is None else self._kept.get(key)
-        if key is not None and answer is not None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        _say_encoding(scope)
+        key = self._key(scope) if scope["method"] == "GET" else None
+        if key is not None and key in self._kept:
             self._kept.move_to_end(key)
-            await _send(answer, send)
+            await _send(self._kept[key], send)
             return
-        try:
-            if scope["type"] == "http" and rule_of(scope).kind == "page":
-                address = address_of({HEADER: header(scope, HEADER) or ""})
-                if key is None:
-                    self._made.take(address)
-                else:
-                    self._named.take(address or UNKNOWN)
-        except Taken as taken:
-            await crowded(near=taken.near).respond(scope, receive, send)
-            return
+        if rule_of(scope).kind == "page":
+            address = address_in(scope)
+            if key is None:
+                self._made.take(address)
+            else:
+                self._named.take(address or UNKNOWN)
         if key is None:
             await self._app(scope, receive, send)
             return
         start: Message = {}
         body = bytearray()
 
-        async def heard(message: Message) -> None:
+        async def collect(message: Message) -> None:
             nonlocal start
             if message["type"] == "http.response.start" and message["status"] == 200:
                 start = message
@@ -96,7 +89,7 @@ class Kept:
             else:
                 await send(message)
 
-        await self._app(scope, receive, heard)
+        await self._app(scope, receive, collect)
 
     def _key(self, scope: Scope) -> tuple | None:
         """The cache key of the response, its encoding first; None where it is not cached."""

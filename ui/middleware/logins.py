@@ -17,9 +17,9 @@ from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..session.accounts import Accounts, TooManyTries, calling_from
-from ..session.address import HEADER, OWN, OWN_HEADER, address_of
+from ..session.address import OWN, OWN_HEADER
 from ..session.owner import OPERATOR_HEADER, OPERATOR_KEY, is_operator
-from .refusal import Refused, header
+from .refusal import HttpMiddleware, Refused, address_in, header
 from .routes import rule_of
 
 BEGIN = "/gradio_api/startup-events"
@@ -30,27 +30,29 @@ OURS = "the server itself"
 """The user who runs it, too."""
 
 
-class Logins:
+class Logins(HttpMiddleware):
     """ASGI middleware for a page with passwords or keys."""
 
     def __init__(self, app: ASGIApp, *, accounts: Accounts):
-        self._app, self._accounts = app, accounts
+        super().__init__(app)
+        self._accounts = accounts
         self._given: dict[str, str] = {}
         """By user: the token for calls that bring a key."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        address = address_of({HEADER: header(scope, HEADER) or ""})
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        address = address_in(scope)
         try:
             scope = await self._checked(scope, address)
             with calling_from(address):
                 await self._app(scope, receive, send)
-        except Refused as refused:
-            await refused.respond(scope, receive, send)
         except TooManyTries as many:
-            await _slow(many).respond(scope, receive, send)
+            raise Refused(
+                429,
+                "Too many passwords for this user are being tried; try again in "
+                f"{max(1, round(many.seconds))} seconds.",
+                retry=many.seconds,
+                reason="guesses",
+            ) from None
 
     async def _checked(self, scope: Scope, address: str) -> Scope:
         """The scope of an authorised request; raises Refused for others."""
@@ -115,13 +117,3 @@ class OldTokens:
         for token, since in self._since.items():
             if now - since > TOKEN_SECONDS:
                 tokens.pop(token, None)
-
-
-def _slow(many: TooManyTries) -> Refused:
-    return Refused(
-        429,
-        "Too many passwords for this user are being tried; try again in "
-        f"{max(1, round(many.seconds))} seconds.",
-        retry=many.seconds,
-        reason="guesses",
-    )

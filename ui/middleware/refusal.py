@@ -5,9 +5,12 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..session.address import address_of
+from ..session.counts import Taken
 from ..watch.events import refused as note_refused
 
 MAX_WAIT_SECONDS = 30.0
@@ -61,6 +64,45 @@ class Refused(Exception):
             with suppress(TimeoutError):
                 await asyncio.wait_for(_rest(receive), LINGER)
         await send({"type": "http.response.body", "body": b""})
+
+
+def too_long(sentence: str) -> Refused:
+    """The refusal of a body with too much in it."""
+    return Refused(413, sentence, reason="too_long")
+
+
+class HttpMiddleware:
+    """Base of the ASGI middleware: requests of HTTP go to `handle`, which may raise `Refused`, or
+    `Taken` for one too many in progress."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self.handle(scope, receive, send)
+        except Refused as refused:
+            await refused.respond(scope, receive, send)
+        except Taken as taken:
+            await crowded(near=taken.near).respond(scope, receive, send)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        raise NotImplementedError
+
+
+def crowded(*, near: bool) -> Refused:
+    """The refusal of one request too many."""
+    whose = "from your address " if near else ""
+    return Refused(
+        429 if near else 503,
+        f"The server is busy: too many requests {whose}are in progress; try again in a moment.",
+        retry=2,
+        reason="too_many",
+    )
 
 
 async def _rest(receive: Receive) -> None:
@@ -133,9 +175,12 @@ async def limited(
 
 def header(scope: Scope, name: str) -> str | None:
     """A header of the request; None where it is not there."""
-    wanted = name.encode()
-    found = (value for key, value in scope["headers"] if key == wanted)
-    return next((value.decode("latin1") for value in found), None)
+    return Headers(scope=scope).get(name)
+
+
+def address_in(scope: Scope) -> str:
+    """The address that a request comes from; '' where it is unknown."""
+    return address_of(Headers(scope=scope))
 
 
 def length(scope: Scope) -> int:

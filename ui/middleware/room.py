@@ -21,15 +21,6 @@ class Held:
     address: str
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A measure of files, with its limit."""
-
-    of: Callable[[Held], int]
-    address_most: int
-    all_most: int
-
-
 class Shelf:
     """The files by path, with the bytes and the number of each address."""
 
@@ -48,20 +39,19 @@ class Shelf:
 
     def whose(self, path: Path) -> str:
         """The address that sent it; '' where none did."""
-        one = self._files.get(path)
-        return "" if one is None else one.address
+        return self._files[path].address if path in self._files else ""
 
     def add(self, one: Held) -> None:
         """One file more, or another state of it."""
-        self.drop(one.path)
+        self.drop(one)
         self._files[one.path] = one
         self._count(one, 1)
 
-    def drop(self, path: Path) -> None:
-        """Remove a file."""
-        one = self._files.pop(path, None)
-        if one is not None:
-            self._count(one, -1)
+    def drop(self, *files: Held) -> None:
+        """Remove files, by their paths."""
+        for one in files:
+            if (known := self._files.pop(one.path, None)) is not None:
+                self._count(known, -1)
 
     def _count(self, one: Held, sign: int) -> None:
         self.bytes[one.address] += sign * one.bytes
@@ -72,13 +62,12 @@ class Shelf:
 
 
 def oldest(
-    held: Iterable[Held], size: int, most: int, *, of: Callable[[Held], int], before: float
+    held: Sequence[Held], size: int, most: int, *, of: Callable[[Held], int], before: float
 ) -> tuple[list[Held], bool]:
-    """The oldest files, none that came after `before`, that go so that `size` more fits into
+    """The first files, until one that came after `before`, that go so that `size` more fits into
     `most`; and whether it does then."""
-    waiting = sorted(held, key=lambda one: one.since)
-    total, gone = sum(map(of, waiting)) + size, []
-    for one in waiting:
+    total, gone = sum(map(of, held)) + size, []
+    for one in held:
         if total <= most or one.since > before:
             break
         gone.append(one)
@@ -89,11 +78,11 @@ def oldest(
 def heaviest(
     held: Sequence[Held], size: int, most: int, *, of: Callable[[Held], int], asker: str, asked: int
 ) -> tuple[list[Held], bool]:
-    """The same of whoever holds most, the oldest first, as long as that is more than `asked`, which
-    is what the `asker` would have besides what is held."""
+    """The same of whoever holds most, the first ones first, as long as that is more than `asked`,
+    which is what the `asker` would have besides what is held."""
     files: defaultdict[str, deque[Held]] = defaultdict(deque)
     uses, gone = Counter[str](), []
-    for one in sorted(held, key=lambda one: one.since):
+    for one in held:
         files[one.address].append(one)
         uses[one.address] += of(one)
     total, asked = sum(uses.values()) + size, asked + uses[asker]
@@ -109,3 +98,9 @@ def heaviest(
         if files[address]:
             heapq.heappush(heap, (used + of(one), address))
     return gone, total <= most
+
+
+def without(held: Iterable[Held], gone: Iterable[Held]) -> list[Held]:
+    """The files that stay, in their order."""
+    paths = {one.path for one in gone}
+    return [one for one in held if one.path not in paths]

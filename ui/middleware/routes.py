@@ -14,7 +14,7 @@ from typing import Literal
 from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .refusal import Refused
+from .refusal import HttpMiddleware, Refused
 
 KIB, MIB = 2**10, 2**20
 SMALL = 64 * KIB
@@ -217,23 +217,20 @@ class Table:
         return next((rule for pattern, rule in self._patterns if pattern.fullmatch(path)), None)
 
 
-class Routes:
+class Routes(HttpMiddleware):
     """ASGI middleware: refuse paths outside the table, and put each path's rule into the scope, for
     `rule_of`."""
 
     def __init__(self, app: ASGIApp, *, table: Sequence[Rule]):
-        self._app, self._table = app, Table(table)
+        super().__init__(app)
+        self._table = Table(table)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            path = get_route_path(scope)
-            rule = self._table.find(path)
-            if rule is None or LINK.match(path.partition("file=")[2]):
-                refused = Refused(404, "There is nothing here.", reason="route")
-                await refused.respond(scope, receive, send)
-                return
-            scope = {**scope, RULE: rule}
-        await self._app(scope, receive, send)
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = get_route_path(scope)
+        rule = self._table.find(path)
+        if rule is None or LINK.match(path.partition("file=")[2]):
+            raise Refused(404, "There is nothing here.", reason="route")
+        await self._app({**scope, RULE: rule}, receive, send)
 
 
 def rule_of(scope: Scope) -> Rule:

@@ -18,7 +18,7 @@ from ..parts.errors import UNEXPECTED
 from ..watch.numbers import count_response
 from ..watch.quiet import one_line
 from ..watch.request_record import FAULT
-from .refusal import Refused
+from .refusal import HttpMiddleware, Refused
 
 log = logging.getLogger(__name__)
 CALLS = "/gradio_api/"
@@ -32,22 +32,19 @@ UNFIT = (FnIndexInferError, InvalidURL, KeyError, TypeError, ValueError)
 """What Gradio raises for a call that names no endpoint, or parameters that it has not."""
 
 
-class Watched:
+class Watched(HttpMiddleware):
     """ASGI middleware, before all others; each response gets headers that bind browsers."""
 
     def __init__(self, app: ASGIApp, *, frames: Sequence[str] = ()):
         """`frames`: further names whose pages may show this one."""
+        super().__init__(app)
         said = " ".join(("frame-ancestors", FRAMES, *frames))
         self._headers = [
             (b"content-security-policy", said.encode()),
             (b"x-content-type-options", b"nosniff"),
         ]
-        self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         started, held = False, False
         direct = any(path in scope["path"] for path in DIRECT)
 
