@@ -8,8 +8,8 @@ from gradio.queueing import Queue
 from gradio.server_messages import ProcessCompletedMessage, ProcessGeneratingMessage
 
 from ui.session.address import HEADER, Addresses
+from ui.session.states import MAX_BYTES, Unread, size_of
 from ui.session.store import SessionStore
-from ui.session.unread import MAX_BYTES, Unread, size_of
 
 KIB = 1024
 

@@ -28,8 +28,10 @@ def leave(ramole: "Ramole", session: str) -> None:
 
 def sweep_sessions(ramole: "Ramole") -> None:
     """Look once for pages that were closed and did not come back, and for old sessions."""
-    presence = quota_of(ramole).presence
+    quota = quota_of(ramole)
+    presence = quota.presence
     presence.sessions.sweep()
+    quota.removed.expire()
     for owner in presence.departed(GRACE_SECONDS):
         _forget(ramole, owner)
 
@@ -49,5 +51,5 @@ def forget(ramole: "Ramole", owner: str | None) -> int:
 def sweep(ramole: "Ramole") -> int:
     """Remove what sessions of an earlier process left behind; returns how many."""
     owners = {c.owner for c in ramole.pool.all_cards() if (c.owner or "").startswith(PREFIX)}
-    owners |= quota_of(ramole).mixes.owners()
+    owners |= quota_of(ramole).mixers()
     return sum(forget(ramole, owner) for owner in owners)

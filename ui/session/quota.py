@@ -1,13 +1,11 @@
-"""Quotas of uploads: by session, by address, in all; and evictions.
-
-Where an address or all together have no room left, the uploads of those who have been silent
-longest go, of the same address or of all; nobody's who is active, and none that everybody uses.
-"""
+"""Quotas of uploads: by session, by address, in all. Where there is no room left, the uploads of
+those who have been silent longest go, of the same address or of all; nobody's who is active, and
+none that everybody uses."""
 
 import logging
 import math
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,7 +13,6 @@ from weakref import WeakKeyDictionary
 
 from ramole_core import AdapterRefused, RamoleError
 
-from .mixes import SessionMixes
 from .owner import PREFIX
 from .presence import GONE_SECONDS, IDLE_SECONDS, Presence
 from .removed import Removed
@@ -30,6 +27,10 @@ SESSIONS = 4
 """An address may upload as much as so many sessions."""
 Kept = Sequence[tuple[str, int]]
 """Owner and bytes of removals that can be undone."""
+NO_SESSION = (
+    "An upload belongs to a session, and this call has none; use the page or gradio_client, or "
+    "send the header x-ramole-session with a secret of at least 16 characters."
+)
 FULL = "The server has no room left for uploads; try again later."
 
 
@@ -47,38 +48,25 @@ class Quota:
         all_mb: int = 4096,
         presence: Presence | None = None,
     ):
-        self.pool = ramole.pool
-        self.mixes = SessionMixes(ramole)
-        """What sessions kept beside their uploads."""
+        self._ramole, self.pool = ramole, ramole.pool
         self.shared = ramole.settings.shared_uploads
         self.presence = presence or Presence()
-        """Who is there; every call of a session tells it."""
-        self.adapters = adapters
-        """Most adapters of one session."""
-        self.mb = mb or 4 * ramole.settings.max_upload_mb
-        """Most MiB of one session."""
+        self.adapters, self.mb = adapters, mb or 4 * ramole.settings.max_upload_mb
+        """Most adapters and MiB of one session."""
         self.address_adapters = address_adapters or SESSIONS * self.adapters
-        """Most adapters from one address, where it is known."""
         self.address_mb = address_mb or SESSIONS * self.mb
-        """Most MiB from one address, where it is known."""
+        """The same from one address, where it is known."""
         self.all_mb = all_mb
-        """Most MiB of all sessions together."""
-        self.removed = Removed()
-        self._lock = threading.RLock()
+        self.removed, self._lock = Removed(), threading.RLock()
         self._coming: dict[str, list[int]] = defaultdict(list)
-        self._uploaders: dict[str, str] = {}
-        self._addresses: dict[str, str] = {}
+        self._uploaders, self._addresses = dict[str, str](), dict[str, str]()
 
     @contextmanager
     def room(self, owner: str | None, size: int, *, address: str = "") -> Iterator[None]:
         """Hold room for an upload of `size` bytes while it is added, having removed the uploads of
         silent sessions where it must be; AdapterRefused without any."""
         if owner is None:
-            raise AdapterRefused(
-                "An upload belongs to a session, and this call has none; use the page or "
-                "gradio_client, or send the header x-ramole-session with a secret of at least "
-                "16 characters."
-            )
+            raise AdapterRefused(NO_SESSION)
         with self._lock:
             self._forget_removed(owner, size, address)
             for silent in self._leavers(owner, size, address):
@@ -125,10 +113,8 @@ class Quota:
         aside = self.pool.set_aside(card.name, owner=owner)
         with self._lock:
             self._uploaders.pop(card.key, None)
-        if aside is not None and keep and owner is not None:
-            self.removed.keep(aside, owner)
-        elif aside is not None:
-            aside.discard()
+        if aside is not None:
+            self.removed.keep(aside, owner or "") if keep else aside.discard()
 
     def remove_shared(self, name: str) -> None:
         """Remove an upload of everyone's for the operator; raises as `Pool.remove` does."""
@@ -155,7 +141,7 @@ class Quota:
         """Remove every upload and mix of a session that is over; returns how many uploads. Shared
         ones stay."""
         self.removed.drop_all(owner)
-        self.mixes.drop(owner)
+        self._drop_mixes(owner)
         if self.shared:
             return 0
         with self._lock:
@@ -170,15 +156,30 @@ class Quota:
                     count += 1
         return count
 
+    def mixers(self) -> set[str]:
+        """Sessions with mixes, of earlier processes too."""
+        return {owner for owner in self._ramole.mix_owners() if owner.startswith(PREFIX)}
+
+    def _drop_mixes(self, owner: str) -> None:
+        """Remove a session's mixes; the next start retries what the disk refuses."""
+        try:
+            if owner.startswith(PREFIX):
+                self._ramole.remove_mixes(owner)
+        except OSError as error:
+            what = type(error).__name__
+            log.warning("The mixes of a session that is over could not be removed: %s", what)
+
     def tidy(self, silent: float = GONE_SECONDS) -> int:
         """Remove the uploads of sessions without a sign of life for so many seconds, and forget
         sessions without uploads; returns how many uploads went."""
         with self._lock:
-            over = {u.owner for u in self._uses() if u.owner and (u.silent or 0) >= silent}
-            mixers = self.mixes.owners()
+            uses = self._uses(self.removed.sizes())
+            over = {use.owner for use in uses if use.owner and (use.silent or 0) >= silent}
+            mixers = self.mixers()
             over |= {owner for owner in mixers if self.presence.silent(owner) >= silent}
             count = sum(self.leave(owner) for owner in over)
-            there = {use.owner for use in self._uses() if use.owner} | (mixers - over)
+            uses = self._uses(self.removed.sizes())
+            there = {use.owner for use in uses if use.owner} | (mixers - over)
             self._addresses = {o: a for o, a in self._addresses.items() if o in there}
             self.presence.keep_only(there)
         return count
@@ -198,11 +199,9 @@ class Quota:
             f"this session are used{more}."
         )
 
-    def _check(self, owner: str, size: int, kept: Kept | None = None) -> None:
-        """Raise AdapterRefused where the session's own limits leave no room. `kept`: the removals
-        that count; None, all of them."""
+    def _check(self, owner: str, size: int, kept: Kept) -> None:
+        """Raise AdapterRefused where the session's own limits leave no room."""
         count, used = self.used(owner)
-        kept = self.removed.sizes() if kept is None else kept
         coming = self._coming.get(owner, [])
         count, used = count + len(coming), used + sum(coming)
         if count >= self.adapters:
@@ -218,7 +217,8 @@ class Quota:
 
     def _leavers(self, owner: str, size: int, address: str, kept: Kept | None = None) -> list[str]:
         """Silent sessions that must go for this upload; AdapterRefused where that is no help, or
-        the session's own limits leave no room."""
+        the session's own limits leave no room. `kept`: the removals that count; None, all."""
+        kept = self.removed.sizes() if kept is None else kept
         self._check(owner, size, kept)
         uses, near = self._uses(kept, staying=owner), []
         if address:
@@ -238,16 +238,16 @@ class Quota:
             raise AdapterRefused(FULL)
         return [*near, *others]
 
-    def _uses(self, removed: Kept | None = None, *, staying: str | None = None) -> list[Use]:
+    def _uses(self, removed: Kept, *, staying: str | None = None) -> list[Use]:
         """Each owner's use; `staying` may not be evicted. Bytes without an owner do not count."""
-        sizes: dict[str | None, list[int]] = defaultdict(list)
+        sizes = defaultdict[str | None, list[int]](list)
         for card in self.pool.all_cards():
             if not card.sample:
                 sizes[card.owner or self._uploaders.get(card.key)].append(card.bytes)
         for owner, coming in self._coming.items():
             sizes[owner] += coming
-        kept: dict[str | None, int] = defaultdict(int)
-        for owner, size in self.removed.sizes() if removed is None else removed:
+        kept = Counter[str | None]()
+        for owner, size in removed:
             kept[owner] += size
         return [
             Use(

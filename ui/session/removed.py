@@ -42,36 +42,26 @@ class Removed:
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         """`clock` tells seconds, and never goes back."""
         self._clock = clock
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._held: dict[str, Removal] = {}
-        self._timer: threading.Timer | None = None
 
     def keep(self, aside: Any, owner: str, *, seconds: float | None = None) -> None:
         """Keep a removal for so many seconds."""
-        seconds = SECONDS if seconds is None else seconds
-        removal = Removal(secrets.token_hex(8), owner, aside, self._clock() + seconds)
+        until = self._clock() + (SECONDS if seconds is None else seconds)
+        removal = Removal(secrets.token_hex(8), owner, aside, until)
         with self._lock:
             self._held[removal.token] = removal
             mine = [one.token for one in self._held.values() if one.owner == owner]
-            for token in mine[:-MAX_REMOVED]:
-                self.drop(token)
-            self._wait()
+        for token in mine[:-MAX_REMOVED]:
+            self.drop(token)
 
-    def _wait(self) -> None:
-        """Let a timer run until the first time is over, where none does."""
-        if self._held and self._timer is None:
-            first = min(one.until for one in self._held.values())
-            self._timer = threading.Timer(max(first - self._clock(), 0.01), self._expire)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Delete the files of removals that are over."""
         now = self._clock()
         with self._lock:
-            self._timer = None
-            for token in [one.token for one in self._held.values() if one.until <= now]:
-                self.drop(token)
-            self._wait()
+            over = [one.token for one in self._held.values() if one.until <= now]
+        for token in over:
+            self.drop(token)
 
     def of(self, owner: str | None) -> list[tuple[Removal, float]]:
         """The session's removals with the seconds that are left, latest first."""
@@ -100,13 +90,11 @@ class Removed:
         if removal is not None:
             removal.aside.discard()
 
-    def drop_all(self, owner: str | None = None) -> bool:
-        """Delete the files of every removal, or of this session's; whether there were any."""
-        with self._lock:
-            gone = [one.token for one in self._held.values() if owner in (None, one.owner)]
-            for token in gone:
-                self.drop(token)
-        return bool(gone)
+    def drop_all(self, owner: str) -> None:
+        """Delete the files of this session's removals."""
+        for removal, _ in self.of(owner):
+            self.drop(removal.token)
+        self.expire()
 
     def sizes(self) -> list[tuple[str, int]]:
         """(owner, bytes) of each."""
