@@ -16,16 +16,14 @@ from ramole_core import Generation, RamoleError, Request, Step, TokenLogprob
 from ramole_core.errors import Busy
 from tests.fake_ramole import OPTIONS, FakeRamole
 from ui.middleware import refusal
-from ui.openai.call import read_call
-from ui.openai.completion import Answered, Completion, TextCompletion, about
+from ui.openai.call import read_call, read_prompts
+from ui.openai.completion import Answered, Completion, TextCompletion, about, chat_logprobs
 from ui.openai.door import Door, _Grown
 from ui.openai.embeddings import embed, read_texts
 from ui.openai.errors import Refused, refused
-from ui.openai.likelihoods import chat_logprobs
 from ui.openai.messages import read_messages
 from ui.openai.models import list_models, read_model
 from ui.openai.parameters import LABELS, OURS, WRONG, Call
-from ui.openai.prompts import read_prompts
 from ui.session.accounts import Accounts
 
 HI = [{"role": "user", "content": "hi"}]
@@ -597,7 +595,7 @@ def test_a_refusal_before_the_door_has_the_type_that_the_door_gives_its_status(s
 
 def test_errors_have_the_status_and_the_form_of_openai(caplog):
     busy = refused(Busy("Too many wait."))
-    assert (busy.status, busy.retry_after) == (429, 2)
+    assert (busy.status, busy.retry) == (429, 2)
     assert busy.body["error"] == {
         "message": "Too many wait.",
         "type": "rate_limit_error",

@@ -88,7 +88,7 @@ def checked(kind: type[Fields], /, **said: object) -> Fields:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the call"
         wrong = first["msg"].removeprefix("Value error, ")
-        raise WrongField(place, f"={_short(first['input'])}: {wrong}.") from None
+        raise WrongField(place, f"={short(first['input'])}: {wrong}.") from None
 
 
 def refuse_unknown_options(ramole: "Ramole", asked: Ask) -> None:
@@ -123,14 +123,14 @@ def _bounded(name: str, value: object) -> None:
     for part in _parts(value):
         count, length = count + 1, length + (len(part) if isinstance(part, str) else 0)
         if count > MAX_PARTS:
-            raise WrongField(name, f"={_short(value)} has more than {MAX_PARTS} parts; send fewer.")
+            raise WrongField(name, f"={short(value)} has more than {MAX_PARTS} parts; send fewer.")
     if length > MAX_PROMPT:
         most = f"send at most {MAX_PROMPT} characters"
-        raise WrongField(name, f"={_short(value)} has {length} characters; {most}.")
+        raise WrongField(name, f"={short(value)} has {length} characters; {most}.")
     many = isinstance(value, list | dict) and name in COUNTED and len(value) > MAX_NAMES
     if many or (name == "k" and isinstance(value, int) and value > MAX_NAMES):
         most = f"{MAX_NAMES} is the most that one call may have"
-        raise WrongField(name, f"={_short(value)}, and {most}.")
+        raise WrongField(name, f"={short(value)}, and {most}.")
 
 
 def _parts(value: object) -> Iterator[object]:
@@ -145,6 +145,7 @@ def _parts(value: object) -> Iterator[object]:
             left += part
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value as a refusal repeats it."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -49,9 +49,7 @@ class Refused(Exception):
             headers["retry-after"] = str(max(1, round(self.retry)))
         path = scope.get("path", "")
         if OPENAI in path:
-            kind = TYPES.get(self.status, "invalid_request_error")
-            told = {"message": str(self), "type": kind, "param": None, "code": self.reason}
-            answer = JSONResponse({"error": told}, self.status, headers)
+            answer = JSONResponse(openai_body(self, code=self.reason), self.status, headers)
         elif any(one in path for one in SPOKEN):
             told = {"error": str(self), "detail": str(self)}
             answer = JSONResponse(told, self.status, headers)
@@ -64,6 +62,12 @@ class Refused(Exception):
             with suppress(TimeoutError):
                 await asyncio.wait_for(_rest(receive), LINGER)
         await send({"type": "http.response.body", "body": b""})
+
+
+def openai_body(refused: Refused, *, param: str | None = None, code: str | None = None) -> dict:
+    """The body of a refusal as OpenAI's clients read it."""
+    kind = TYPES.get(refused.status, "invalid_request_error")
+    return {"error": {"message": str(refused), "type": kind, "param": param, "code": code}}
 
 
 def too_long(sentence: str) -> Refused:

@@ -19,6 +19,7 @@ from .refusal import HttpMiddleware, Refused
 KIB, MIB = 2**10, 2**20
 SMALL = 64 * KIB
 MAX_CALL_BYTES = 2 * MIB
+"""The longest prompt, each character escaped, with room for earlier turns."""
 MAX_PAGE_CALL_BYTES = 4 * MIB
 """The text of a batch, 2 MiB, with each quote escaped."""
 MAX_MCP_BYTES = 4 * MIB

@@ -18,20 +18,17 @@ from ..session.accounts import Accounts, TooManyTries
 from ..session.address import address_of
 from ..session.owner import secret_owner
 from ..session.quota import quota_of
-from .call import read_call
+from .call import read_call, read_prompts
 from .completion import Answered, Completion, TextCompletion, with_text
 from .embeddings import embed, read_texts
 from .errors import Refused, refused
 from .models import find_model, list_models
 from .parameters import Call
-from .prompts import read_prompts
 from .running import Places, Running
 
 if TYPE_CHECKING:
     from ramole_core import Ramole, Step
 
-MAX_BODY = 2 * 2**20
-"""Bytes of a call: the longest prompt, each character escaped, with room for earlier turns."""
 LOADING = 5
 """Seconds after which to ask again while the model loads."""
 LEFT = 499
@@ -263,7 +260,7 @@ def _event(said: dict) -> str:
 
 
 async def _json(http: Http) -> object:
-    """The body; raises Refused for one that is too long, or no JSON."""
+    """The body; raises Refused for one that is no JSON."""
     kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":  # which no foreign page may send unasked
         raise Refused(
@@ -271,15 +268,7 @@ async def _json(http: Http) -> object:
             "application/json.",
             status=415,
         )
-    body = bytearray()
-    async for part in http.stream():
-        body += part
-        if len(body) > MAX_BODY:
-            raise Refused(
-                f"The body has more than {MAX_BODY} bytes, the most that is read; shorten it.",
-                status=413,
-            )
     try:
-        return json.loads(bytes(body))
-    except (ValueError, RecursionError):
+        return await http.json()
+    except ValueError:
         raise Refused("The body is no JSON; send an object with model and what is asked.") from None

@@ -27,7 +27,7 @@ MAX_QUOTED = 200
 """Characters of a parameter's name that a refusal repeats."""
 
 
-class Refused(Exception):
+class Refused(refusal.Refused):
     """A refused call; the message is one sentence."""
 
     def __init__(
@@ -37,26 +37,21 @@ class Refused(Exception):
         status: int = 400,
         param: str | None = None,
         code: str | None = None,
-        retry_after: int | None = None,
+        retry_after: float = 0,
     ):
-        super().__init__(message)
-        self.status, self.param, self.code = status, param, code
-        self.retry_after = retry_after
-        """Seconds."""
-        self.reason = REASONS.get(code or "", "invalid")
-        """For the operator."""
+        reason = REASONS.get(code or "", "invalid")
+        super().__init__(status, message, retry=retry_after, reason=reason)
+        self.param, self.code = param and param[:MAX_QUOTED], code
 
     @property
     def body(self) -> dict:
         """The body in OpenAI's format."""
-        kind = refusal.TYPES.get(self.status, "invalid_request_error")
-        param = self.param and self.param[:MAX_QUOTED]
-        return {"error": {"message": str(self), "type": kind, "param": param, "code": self.code}}
+        return refusal.openai_body(self, param=self.param, code=self.code)
 
     @property
     def response(self) -> Response:
         """The response with its status."""
-        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        headers = {"Retry-After": str(max(1, round(self.retry)))} if self.retry else {}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         text = json.dumps(self.body)  # in ASCII: what came may be no UTF-8
@@ -69,8 +64,7 @@ def refused(error: Exception) -> Refused:
     if isinstance(error, Refused):
         return error
     if isinstance(error, refusal.Refused):
-        wait = max(1, round(error.retry)) if error.retry else None
-        return Refused(str(error), status=error.status, retry_after=wait)
+        return Refused(str(error), status=error.status, retry_after=error.retry)
     if isinstance(error, Busy):
         return Refused(str(error), status=429, code="busy", retry_after=SOON)
     if isinstance(error, RamoleError):

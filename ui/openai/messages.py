@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..api.fields import MAX_PROMPT
+from ..api.fields import MAX_PROMPT, short
 from .errors import Refused
 from .parameters import has_half, shown
 
@@ -12,7 +12,6 @@ SAID = ("role", "content", "ramole", "name")
 """Fields of a message that are read, and the name, which templates have no place for."""
 TOOLS = ("tool_calls", "function_call", "tool_call_id", "audio")
 """Fields that would make it another conversation."""
-MAX_QUOTED = 60
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Conversation:
 def read_messages(given: object) -> Conversation:
     """The conversation; raises Refused where it is none."""
     if not isinstance(given, list) or not given:
-        raise _refused(f"messages={_short(given)}; give a list of objects with role and content")
+        raise _refused(f"messages={short(given)}; give a list of objects with role and content")
     ignored: dict[str, None] = {}
     said = [_message(n, one, ignored) for n, one in enumerate(given)]
     system, talk = (said[0].text, said[1:]) if said[0].role == "system" else (None, said)
@@ -73,17 +72,17 @@ def _in_turn(talk: list[Message]) -> bool:
 
 def _message(n: int, one: object, ignored: dict[str, None]) -> Message:
     if not isinstance(one, dict):
-        raise _refused(f"Message {n} is {_short(one)}; give an object with role and content")
+        raise _refused(f"Message {n} is {short(one)}; give an object with role and content")
     role = one.get("role")
     if role in ("tool", "function"):
         raise _refused(f"Message {n} is a tool's, but the model calls no tools; leave it out")
     if role not in ROLES:
-        raise _refused(f"Message {n} has role {_short(role)}; give system, user or assistant")
+        raise _refused(f"Message {n} has role {short(role)}; give system, user or assistant")
     for name, value in one.items():
         if name in SAID or value in (None, [], {}, ""):
             continue
         if name in TOOLS:
-            raise _refused(f"Message {n} has {_short(name)}, which is not used here; leave it out")
+            raise _refused(f"Message {n} has {short(name)}, which is not used here; leave it out")
         ignored[f"messages.{shown(name)}"] = None
     role = "system" if role in SYSTEM else role
     content = one.get("content")
@@ -95,12 +94,12 @@ def _text(n: int, content: object) -> str:
     """A text, or a list of parts that are texts."""
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not isinstance(parts, list):
-        raise _refused(f"Message {n} has content {_short(content)}; give a text")
+        raise _refused(f"Message {n} has content {short(content)}; give a text")
     texts = []
     for part in parts:
         text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
         if not isinstance(text, str):
-            raise _refused(f"Message {n} has a part that is no text: {_short(part)}; leave it out")
+            raise _refused(f"Message {n} has a part that is no text: {short(part)}; leave it out")
         texts.append(text)
     text = "\n".join(texts)
     if has_half(text):
@@ -115,14 +114,9 @@ def _adapters(n: int, role: str, said: object) -> list | None:
     adapters = said.get("adapters") if isinstance(said, dict) else None
     if role != "assistant" or not isinstance(adapters, list):
         wanted = 'an answer may have {"adapters": [names]} there'
-        raise _refused(f"Message {n} has ramole={_short(said)}; {wanted}")
+        raise _refused(f"Message {n} has ramole={short(said)}; {wanted}")
     return adapters
 
 
 def _refused(sentence: str) -> Refused:
     return Refused(f"{sentence}.", param="messages")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 3] + "..."

@@ -1,13 +1,12 @@
 """Parameters of several routes: used, cut, ignored with a note, or refused."""
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ramole_core import Request
 
-from ..api.fields import Ask, WrongField, refuse_unknown_options
+from ..api.fields import Ask, WrongField, refuse_unknown_options, short as repeated
 from .errors import Refused
 from .models import ADAPTER
 
@@ -52,6 +51,8 @@ no others."""
 MAX_STOPS = 4
 MAX_ANSWERS = 16
 """Of one call, `n`."""
+MAX_LIKELIEST = 20
+"""Tokens that are named with each, at OpenAI."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def requests_of(
         raise Refused(f"{wrong}{error.rest}", param=wrong) from None
     refuse_unknown_options(ramole, read)
     one = read.request(owner, trace=True)
-    return tuple(_answer(one, number) for number in range(_count(said)))
+    return tuple(_answer(one, number) for number in range(read_whole(said, "n", 1, MAX_ANSWERS)))
 
 
 def _check_bounds(said: Mapping[str, Any]) -> None:
@@ -155,17 +156,10 @@ def _answer(request: Request, number: int) -> Request:
     return replace(request, seed=(request.seed + number) % 2**63)
 
 
-def _count(said: Mapping[str, Any]) -> int:
-    n = said.get("n", 1)
-    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MAX_ANSWERS:
-        raise Refused(f"n={short(n)}; give a whole number from 1 to {MAX_ANSWERS}.", param="n")
-    return n
-
-
 def _seed(said: Mapping[str, Any]) -> object:
     """-1 is a new one each time, as with llama.cpp; other negative ones are seeds too."""
     seed = said.get("seed")
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed >= 0:
+    if type(seed) is not int or seed >= 0:
         return seed
     return None if seed == -1 else seed % 2**63
 
@@ -202,8 +196,7 @@ def _ours(given: object, model: str) -> dict[str, object]:
 
 def cut_length(name: str, value: object, most: int) -> tuple[str, object]:
     """(the parameter, the longest answer in tokens): what is asked for, at most the server's."""
-    long = isinstance(value, int) and not isinstance(value, bool) and value > most
-    return name, most if long else value
+    return name, min(value, most) if type(value) is int else value
 
 
 def read_usage(said: Mapping[str, Any], *, stream: bool) -> bool:
@@ -230,11 +223,12 @@ def read_switch(said: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-def read_likeliest(said: Mapping[str, Any], name: str) -> int:
-    """How many of the likeliest tokens are named with each, 0 to 20; raises Refused."""
-    value = said.get(name, 0)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 20:
-        raise Refused(f"{name}={short(value)}; give a whole number from 0 to 20.", param=name)
+def read_whole(said: Mapping[str, Any], name: str, low: int, high: int) -> int:
+    """A whole number in this range, `low` by default; raises Refused."""
+    value = said.get(name, low)
+    if type(value) is not int or not low <= value <= high:
+        wanted = f"give a whole number from {low} to {high}"
+        raise Refused(f"{name}={short(value)}; {wanted}.", param=name)
     return value
 
 
@@ -249,6 +243,5 @@ def shown(name: str) -> str:
 
 
 def short(value: object) -> str:
-    """A value as a refusal repeats it."""
-    text = json.dumps(value) if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    """A value as a refusal repeats it, `true` as in JSON."""
+    return str(value).lower() if isinstance(value, bool) else repeated(value)
