@@ -1,7 +1,7 @@
 """The load campaign in short, on a random model: busy is all that anybody is told."""
 
 from tests.campaigns.load import run, tiny_system
-from ui.metrics.engine import COUNTERS, GAUGES
+from ui.metrics import COUNTERS, GAUGES
 
 SEVERAL = {"engines", "moves"}
 """Of a page of several engines alone."""

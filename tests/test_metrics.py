@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ramole_core import Busy, Generation, RamoleError, Request
 from tests.pool_fakes import write_adapter, write_sample, zipped
 from tests.serving import client_of, fake
-from ui.metrics.route import metrics_routes
+from ui.metrics import metrics_routes
 from ui.middleware.refusal import Refused
 from ui.session.accounts import Accounts
 from ui.watch import events, numbers

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ramole_core.request import Generation, Step
-from ramole_core.serving import leases
+from ramole_core.serving import served_engine
 from ramole_core.serving.fleet import EngineLost, PageSilent
 from ramole_core.serving.served_engine import ServedEngine
 from tests.test_served_engine import job
@@ -17,8 +17,8 @@ LONG = 100_000
 
 @pytest.fixture
 def engine(monkeypatch):
-    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.3)
-    monkeypatch.setattr(leases, "POLL_SECONDS", 0.03)
+    monkeypatch.setattr(served_engine, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(served_engine, "POLL_SECONDS", 0.03)
     return ServedEngine({"max_batch": 4}, "tests.test_served_engine:Counting")
 
 

@@ -8,9 +8,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from ramole_core.errors import RamoleError
 from ramole_core.pool import Limits, Pool
-from ramole_core.serving.mirror import Mirror
 from ramole_core.serving.publishing import Publishing
-from ramole_core.serving.store import AdapterStore
+from ramole_core.serving.store import AdapterStore, Mirror
 from tests.adapter_files import SHAPES, write_adapter
 
 

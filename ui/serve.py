@@ -20,7 +20,7 @@ from ramole_core import RamoleError, announce_page, give_back
 
 from .api.mcp import describe_tools
 from .health import health_routes
-from .metrics.route import metrics_routes
+from .metrics import metrics_routes
 from .middleware.cache import everything_below
 from .middleware.connections import watch_connections
 from .middleware.doors import doors

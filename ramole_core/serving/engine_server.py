@@ -17,8 +17,7 @@ from ramole_core.engine.prompt import Prepared, Prompt
 from ramole_core.engine.prompt_reader import Likely
 from ramole_core.engine.reader import ModelFacts
 from ramole_core.request import Generation, Request
-from ramole_core.serving.mirror import Mirror
-from ramole_core.serving.store import AdapterStore
+from ramole_core.serving.store import AdapterStore, Mirror
 from ramole_core.serving.wire import (
     Job,
     News,

@@ -19,7 +19,6 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from ramole_core.serving.fleet import EngineLost, Item
-from ramole_core.serving.live_replicas import live_replicas
 from ramole_core.serving.served_engine import Reply
 from ramole_core.serving.wire import Job
 
@@ -27,6 +26,8 @@ log = logging.getLogger(__name__)
 DEPLOYMENT = "Engine"
 GONE_SECONDS = 20.0
 """For which an engine that was lost is not asked again, unless Serve says it is there."""
+LIVE: dict[str, tuple[str, ...]] = {}
+"""Ids of the live replicas, by application; Serve's router writes them in this process."""
 T = TypeVar("T")
 
 
@@ -43,7 +44,7 @@ class RayFleet:
 
     def keys(self) -> Sequence[str]:
         now = time.monotonic()
-        there = live_replicas(self._application)
+        there = LIVE.get(self._application, ())
         return [key for key in there if now - self._lost.get(key, -math.inf) >= GONE_SECONDS]
 
     def call(self, key: str, name: str, *args: object) -> object:

@@ -1,14 +1,15 @@
 """A router for Ray Serve that takes the replica from the request.
 
-The page places by adapter (`placing.py`), which Serve cannot know; who can be asked, it learns
-here (`live_replicas.py`).
+The page places by adapter (`placing.py`), which Serve cannot know; which replicas can be asked, its
+fleet (`ray_fleet.py`) learns here: as a module, because Ray sends the router as a copy of its code,
+with copies of what stands in its own module.
 """
 
 from collections.abc import Sequence
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
-from ramole_core.serving import live_replicas
+from ramole_core.serving import ray_fleet
 
 
 class NamedRouter(RequestRouter):
@@ -34,4 +35,4 @@ class NamedRouter(RequestRouter):
 
     def _publish(self) -> None:
         ids = tuple(sorted(one.unique_id for one in self.curr_replicas))
-        live_replicas.set_live_replicas(self.app_name, ids)
+        ray_fleet.LIVE[self.app_name] = ids

@@ -1,6 +1,7 @@
 """An engine as a deployment of Ray Serve: a stream a request, and calls; nothing of Ray is needed.
 
-What goes wrong is sent as data, so that it is the same sentence on the page.
+What goes wrong is sent as data, so that it is the same sentence on the page. What runs for a page
+is given up once that page is gone (`Leases`).
 """
 
 import asyncio
@@ -16,13 +17,15 @@ from ramole_core.errors import RamoleError
 from ramole_core.process_memory import settle
 from ramole_core.request import Generation
 from ramole_core.serving.fleet import Item, PageSilent
-from ramole_core.serving.leases import Leases
 from ramole_core.serving.wire import Job, News
 from ramole_core.settings import Settings
 
 log = logging.getLogger(__name__)
 SPARE_THREADS = 16
 """For calls that are no answers."""
+LEASE_SECONDS = 30.0
+"""Seconds without a word after which a page is gone."""
+POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,41 @@ class Answering(Protocol):
     ) -> None: ...
 
     def stats(self) -> Mapping[str, int | float]: ...
+
+
+class Leases:
+    """The leases of pages at one engine; all of it runs in one event loop.
+
+    Nothing is lost by a lease that ends: a page that was only slow gets the error of a lost engine,
+    and sends the request again with the tokens that it has. Silence is counted in turns of the loop
+    that serves the pages, not by a clock: a loop that stood still, because the engine was busy or
+    its machine was, has not looked, and counts one look for all of that time.
+    """
+
+    def __init__(self, gone: Callable[[str], None]):
+        """`gone` is called with each page that has fallen silent."""
+        self._gone = gone
+        self._looks: dict[str, int] = {}
+        """Since each page last called."""
+        self._watching: asyncio.Task[None] | None = None
+
+    def renew(self, page: str) -> None:
+        """Renew the page's lease; "" is no page."""
+        if not page:
+            return
+        self._looks[page] = 0
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Check the leases while there are any."""
+        while self._looks:
+            await asyncio.sleep(POLL_SECONDS)
+            for page in list(self._looks):
+                self._looks[page] += 1
+                if self._looks[page] * POLL_SECONDS > LEASE_SECONDS:
+                    del self._looks[page]
+                    self._gone(page)
 
 
 class ServedEngine:

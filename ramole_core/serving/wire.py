@@ -1,6 +1,6 @@
 """Messages between page and engines: plain data, no callable.
 
-An adapter is its checksum, which an engine turns into tensors by its own store (`mirror.py`), with
+An adapter is its checksum, which an engine turns into tensors by its own store (`store.py`), with
 what the page knows of it: name, similarity, response, share.
 """
 
@@ -47,7 +47,7 @@ class Job:
     number: str = field(default_factory=lambda: secrets.token_hex(8))
     """Its own, by which it is cancelled."""
     page: str = ""
-    """The page that asks; an engine gives up what runs for one that is gone (`leases.py`)."""
+    """The page that asks; an engine gives up what runs for one that is gone (`Leases`)."""
 
     @property
     def contents(self) -> tuple[str, ...]:

@@ -236,9 +236,8 @@ def opened(
 ) -> Iterator[World]:
     """Ray Serve with so many engines, and the page's half of the system in this process."""
     from ramole_core.serving.app import ENGINES
-    from ramole_core.serving.live_replicas import set_live_replicas
-    from ramole_core.serving.opening import engines_over
-    from ramole_core.serving.ray_fleet import RayFleet
+    from ramole_core.serving.fleet import engines_over
+    from ramole_core.serving.ray_fleet import LIVE, RayFleet
     from ramole_core.serving.running import Running
 
     world.running = Running(world.settings, engines=engines, cpus=cpus, page=None, make=make)
@@ -256,7 +255,7 @@ def opened(
             world.fleet.close()
     finally:
         world.running.stop()
-        set_live_replicas(ENGINES, ())  # the next ones are others
+        LIVE.pop(ENGINES, None)  # the next ones are others
 
 
 def shares(values: Sequence[float]) -> dict[str, float]:

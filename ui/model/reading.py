@@ -7,7 +7,7 @@ to say a place in the queue, to stop, or to notice that nobody looks any more.
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ramole_core import Fitting, Generation, Request, Selection, Step
 
@@ -96,17 +96,17 @@ class Reading:
     def _run(self) -> None:
         ramole, session, address, begun, after = self._call
         requests = list(self.requests)
-        first = True
+        first, searches = True, any(one.examples for one in requests)
         try:
             stream = ramole.stream_batch(
                 requests,
                 cancelled=self.cancelled.is_set,
                 session=session,
                 address=address,
-                waiting=self._place,
-                reading=self._read,
-                selected=self._select,
-                **({"fitting": self._fit} if any(one.examples for one in requests) else {}),
+                waiting=self._noting(self.places),
+                reading=self._noting(self.read),
+                selected=self._noting(self.selections),
+                **({"fitting": self._noting(self.fittings)} if searches else {}),
             )
             for index, item in stream:
                 if isinstance(item, Generation):
@@ -128,21 +128,14 @@ class Reading:
                 self.ended.set()
                 self._fresh.set()
 
-    def _select(self, index: int, selection: Selection) -> None:
-        self.selections[index] = selection
-        self._fresh.set()
+    def _noting(self, where: dict) -> Callable[..., None]:
+        """A function that keeps what is said of a request, by its index."""
 
-    def _fit(self, index: int, how: Fitting) -> None:
-        self.fittings[index] = how
-        self._fresh.set()
+        def note(index: int, *said: Any) -> None:
+            where[index] = said if len(said) > 1 else said[0]
+            self._fresh.set()
 
-    def _place(self, index: int, place: int) -> None:
-        self.places[index] = place
-        self._fresh.set()
-
-    def _read(self, index: int, done: int, of: int) -> None:
-        self.read[index] = (done, of)
-        self._fresh.set()
+        return note
 
 
 def progress_of(reading: Reading, index: int) -> Progress:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from ramole_core import Generation, Request
 
-from .numbers import count, count_retrieval, count_upload
+from .numbers import count, retrieved as retrieved, uploaded as uploaded
 from .request_record import RequestRecord, record_of, record_of_error
 
 _listeners: list[Callable[[RequestRecord], None]] = [count]
@@ -31,16 +31,6 @@ def refused(error: BaseException) -> None:
     if _MARK not in vars(error):
         vars(error)[_MARK] = True
         _notify(record_of_error(error))
-
-
-def retrieved(seconds: float) -> None:
-    """Record a retrieval without a request."""
-    count_retrieval(seconds)
-
-
-def uploaded(outcome: str) -> None:
-    """Record an upload's verdict: `usable`, `usable with a note`, `known` or `refused`."""
-    count_upload(outcome)
 
 
 def _notify(told: RequestRecord) -> None:

@@ -94,12 +94,12 @@ def count(told: RequestRecord) -> None:
             histogram.observe(seconds)
 
 
-def count_retrieval(seconds: float) -> None:
+def retrieved(seconds: float) -> None:
     """Add a retrieval without a request."""
     RETRIEVAL.observe(seconds)
 
 
-def count_upload(verdict: str) -> None:
+def uploaded(verdict: str) -> None:
     """Add one upload that was judged."""
     UPLOADS.labels(verdict.replace(" ", "_")).inc()
 

@@ -1,1 +1,0 @@
-"""`/metrics`: the numbers of `watch` and of the engine, for permitted readers."""
