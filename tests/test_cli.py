@@ -312,7 +312,7 @@ def test_every_command_can_end_in_json():
 
 
 def test_several_engines_without_ray_say_what_to_install(capsys, monkeypatch):
-    monkeypatch.setattr("ramole_core.serving.command.find_spec", lambda name: None)
+    monkeypatch.setattr("ramole_core.serving.running.find_spec", lambda name: None)
     assert main(["serve"]) == 2
     assert "make setup SERVE=1" in capsys.readouterr().err
 
@@ -339,10 +339,10 @@ def test_several_engines_are_started_anew_on_a_signal_and_ended_on_another(capsy
             told.append("stop")
 
     signals = [signal.SIGHUP, signal.SIGTERM]
-    monkeypatch.setattr("ramole_core.serving.command.find_spec", lambda name: name)
-    monkeypatch.setattr("ramole_core.serving.command.Running", Running)
-    monkeypatch.setattr("ramole_core.serving.command.signal.signal", lambda number, handler: None)
-    monkeypatch.setattr("ramole_core.serving.command._next", lambda told: signals.pop(0))
+    monkeypatch.setattr("ramole_core.serving.running.find_spec", lambda name: name)
+    monkeypatch.setattr("ramole_core.serving.running.Running", Running)
+    monkeypatch.setattr("ramole_core.serving.running.signal.signal", lambda number, handler: None)
+    monkeypatch.setattr("ramole_core.serving.running._next", lambda told: signals.pop(0))
     assert main(["serve", "--engines", "3", "--cpus-per-engine", "1.5", "--json"]) == 0
     assert told[0]["engines"] == 3 and told[0]["cpus"] == 1.5
     assert told[1:] == ["start", "restart", "stop"]

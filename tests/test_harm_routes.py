@@ -15,14 +15,19 @@ import pytest
 from tests.pool_fakes import write_sample
 from tests.serving import fake
 from ui.middleware import crowds, refusal
-from ui.middleware.bodies import Bodies, has_half_characters
+from ui.middleware.bodies import (
+    MAX_DEPTH,
+    MAX_PARTS,
+    Bodies,
+    JsonParts,
+    has_half_characters,
+)
 from ui.middleware.crowds import (
     EVENTS_AT_ONCE,
     EVENTS_PER_SECOND,
     SlowRefusals,
     _refuse_waiting,
 )
-from ui.middleware.json_parts import MAX_DEPTH, MAX_PARTS, JsonParts
 from ui.middleware.refusal import Refused, limited
 from ui.middleware.routes import MAX_OPEN, MIB, RULE, RULES, SMALL, Routes, Table, rules
 from ui.session.address import HEADER, _signed

@@ -30,7 +30,6 @@ def health_routes(ramole: "Ramole") -> list[BaseRoute]:
         return JSONResponse(told, 503 if status == "error" else 200)
 
     def live(request: Request) -> Response:
-        """Whether the process answers."""
         return PlainTextResponse("ok")
 
     def ready(request: Request) -> Response:
@@ -40,7 +39,6 @@ def health_routes(ramole: "Ramole") -> list[BaseRoute]:
         return PlainTextResponse(said, 200 if model["ready"] else 503)
 
     def version(request: Request) -> Response:
-        """The version of the server."""
         return JSONResponse({"version": __version__})
 
     told = {"/health": health, "/livez": live, "/readyz": ready, "/version": version}

@@ -111,7 +111,6 @@ class Engine(Collector):
         self._ramole = ramole
 
     def collect(self) -> Iterable[Metric]:
-        """Collect all gauges; called by prometheus-client."""
         about = GaugeMetricFamily("ramole_info", "The version that runs", labels=["version"])
         about.add_metric([__version__], 1)
         yield about

@@ -160,7 +160,6 @@ def tidy_on(page: gr.Blocks, ramole: "Ramole") -> None:
 
 
 def tidy(ramole: "Ramole") -> None:
-    """Clean up unused files and uploads once."""
     drop_old(Path(get_upload_folder()), HOUR)
     drop_gone(ramole)
 

@@ -26,7 +26,7 @@ from ramole_core.cli.opening import REMOTE, chosen_url
 from ramole_core.cli.pool import add, list_adapters, mixes, remove
 from ramole_core.errors import RamoleError
 from ramole_core.export.command import merge
-from ramole_core.serving.command import serve
+from ramole_core.serving.running import serve
 from ramole_core.terminal.console import say
 from ramole_core.training.calibrate_command import calibrate
 from ramole_core.training.command import train_app

@@ -25,8 +25,6 @@ ROUTER = "ramole_core.serving.ray_router.NamedRouter"
 
 
 class EnginesAsked(BaseModel):
-    """Arguments of `build_engines`."""
-
     model_config = ConfigDict(extra="forbid")
 
     engines: int = 2
@@ -41,8 +39,6 @@ class EnginesAsked(BaseModel):
 
 
 class PageAsked(BaseModel):
-    """Arguments of `build_page`."""
-
     model_config = ConfigDict(extra="forbid")
 
     page: str
@@ -53,7 +49,6 @@ class PageAsked(BaseModel):
 
 
 def build_engines(asked: EnginesAsked) -> "Application":
-    """The engines."""
     from ray import serve
     from ray.serve.config import RequestRouterConfig
 
@@ -81,7 +76,6 @@ def build_engines(asked: EnginesAsked) -> "Application":
 
 
 def build_page(asked: PageAsked) -> "Application":
-    """The page."""
     from ray import serve
 
     from ramole_core.serving.ray_page import ServedPage

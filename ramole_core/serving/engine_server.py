@@ -63,7 +63,6 @@ class EngineServer:
         return self._engines.alive
 
     def model_facts(self) -> ModelFacts:
-        """Facts of the model."""
         return self._engines.facts
 
     def answer(
@@ -98,7 +97,6 @@ class EngineServer:
         return self._engines.next_tokens(list(map(self._prepared, jobs)), ids, top=top)
 
     def stats(self) -> Mapping[str, int | float]:
-        """Counters and current memory."""
         return {**self._engines.stats(), "store_reads": self._mirror.reads}
 
     def forget(self, contents: Sequence[str]) -> None:
@@ -107,7 +105,6 @@ class EngineServer:
         self._mirror.forget(contents)
 
     def close(self) -> None:
-        """Free the model."""
         self._engines.close()
 
     def _prepared(self, job: Job) -> Prepared:

@@ -46,7 +46,6 @@ class Placing:
             return engines[place]
 
     def end(self, engine: str) -> None:
-        """Count a request that left the engine."""
         with self._lock:
             self._load[engine] -= 1
             if self._load[engine] <= 0:

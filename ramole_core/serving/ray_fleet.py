@@ -87,7 +87,6 @@ class RayFleet:
                 await asyncio.sleep(0.5)
 
     async def _ask(self) -> tuple[Any, Any]:
-        """Handles for calls and for streams."""
         if self._handles is None:
             try:
                 handle = serve.get_deployment_handle(DEPLOYMENT, self._application)

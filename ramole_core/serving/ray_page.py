@@ -50,7 +50,6 @@ class NobodysResult(logging.Filter):
     whether it is awaited, and sets its result, in two steps."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record stays."""
         return not (record.exc_info and isinstance(record.exc_info[1], InvalidStateError))
 
 

@@ -167,7 +167,6 @@ class RemoteStream:
                 self._send(one)
 
     def _send(self, one: RemoteRequest) -> None:
-        """Send to an engine, if one is live."""
         keys = list(self._fleet.keys())
         keys = [key for key in keys if key not in one.lost] or keys
         now = time.monotonic()
@@ -219,7 +218,6 @@ class RemoteStream:
             yield one.index, one.cancelled()
 
     def _receive(self, one: RemoteRequest, item: Item) -> Step | Generation | None:
-        """Turn an engine's item into the reader's."""
         if isinstance(item, Place):
             if one.place != item.place and (one.place >= 0 or item.place):
                 self._waiting(one.index, item.place)
@@ -259,7 +257,6 @@ class RemoteStream:
             one.prepared = self._found(one.prepared, one.fitted)
 
     def _move(self, one: RemoteRequest) -> None:
-        """Move a request whose engine is lost to another."""
         self._placing.end(one.engine)
         one.lost.add(one.engine)
         one.engine, one.cancel = "", lambda: None
@@ -287,7 +284,6 @@ class RemoteStream:
         one.retry_at = time.monotonic() + RETRY_SECONDS
 
     def _fail(self, one: RemoteRequest, error: Exception) -> None:
-        """End a request that failed; the others go on."""
         self._leave(one)
         self._fault = self._fault or error
 

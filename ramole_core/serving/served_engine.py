@@ -30,8 +30,6 @@ POLL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Reply:
-    """The result of a call."""
-
     value: object = None
     error: Exception | None = None
 
@@ -81,7 +79,6 @@ class Leases:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
-        """Check the leases while there are any."""
         while self._looks:
             await asyncio.sleep(POLL_SECONDS)
             for page in list(self._looks):
@@ -140,7 +137,6 @@ class ServedEngine:
             del self._open[job.number]
 
     async def call(self, to: str, name: str, *args: object) -> Reply:
-        """Call the engine's method."""
         loop = asyncio.get_running_loop()
         try:
             if name == "process":
@@ -162,7 +158,6 @@ class ServedEngine:
         return running is not None
 
     def _give_up(self, page: str) -> None:
-        """Cancel what runs for a page that is gone."""
         for one in self._open.values():
             if one.page == page:
                 one.given_up = True

@@ -68,7 +68,6 @@ class AdapterStore:
         return "file" in ((said,) if isinstance(said, str) else said)
 
     def place(self, content: str) -> str:
-        """The folder of an adapter."""
         return f"{self._where[1].rstrip('/')}/adapters/{content[:2]}/{content}"
 
     def holds(self, content: str) -> bool:
@@ -180,7 +179,6 @@ class Mirror:
         return self._read_through(content, place)
 
     def forget(self, contents: Iterable[str]) -> None:
-        """Delete the files of these adapters."""
         for content in contents:
             shutil.rmtree(self._folder / content, ignore_errors=True)
 

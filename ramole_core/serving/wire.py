@@ -27,8 +27,6 @@ class SentAdapter:
 
 @dataclass(frozen=True)
 class SentTurn:
-    """One turn of a request."""
-
     request: Request
     adapters: tuple[SentAdapter, ...]
 
@@ -108,7 +106,6 @@ def send_request(
 
 
 def receive_turns(job: Job, loras: Callable[[str], LoraSet]) -> list[Turn]:
-    """The turns for an engine."""
     return [
         Turn(turn.request, tuple(receive_adapter(one, loras) for one in turn.adapters))
         for turn in job.turns

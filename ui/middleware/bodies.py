@@ -1,16 +1,24 @@
-"""Limits of body sizes: uploads by the cache's room, all others by their route."""
+"""Limits of bodies: uploads by the cache's room, all others by their route's size, and by the parts
+of their JSON.
 
+Readers of JSON make an object of each part: 4 MB of `[]` cost seconds of the event loop; and they,
+or who looks at what they made, call themselves for each part in another. So parts are counted as
+the body comes, before it is parsed. What stands in strings is text and not counted.
+"""
+
+import codecs
 import json
+import re
 from contextlib import suppress
 from itertools import count
 
+import numpy as np
 from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..session.counts import AddressCounts, Taken
 from .cache import MIB, UNNAMED, UploadCache
-from .json_parts import MAX_DEPTH, MAX_PARTS, JsonParts
 from .refusal import HttpMiddleware, Refused, address_in, header, length, limited, too_long
 from .routes import Rule, rule_of, size_of
 
@@ -21,6 +29,15 @@ MAX_FILES = 250
 ADDRESS_BYTES = 16 * MIB
 """Of bodies from one address that are on their way or being answered, but for uploads."""
 ALL_BYTES = 128 * MIB
+MAX_DEPTH = 100
+"""Lists and objects in one another."""
+MAX_PARTS = 50_000
+"""Of one body: `[`, `{` and `,` outside of strings."""
+ESCAPED = re.compile(rb"\\.", re.DOTALL)
+BRACKETS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+OTHERS = bytes(set(range(256)) - set(b"".join(BRACKETS)))
+STEPS = np.zeros(256, np.int64)
+STEPS[list(b"".join(BRACKETS))] = list(BRACKETS.values())
 NO_TEXT = "The body of the request is no text in UTF-8; send JSON in UTF-8."
 HALF = "The request has half a character in it; send whole ones."
 MCP = "/mcp"
@@ -160,3 +177,32 @@ class Parts:
             self.count += heard.count(self._mark)
             rest = heard.rpartition(self._mark)[2]
             self._tail = rest[1 - len(self._mark) :]
+
+
+class JsonParts:
+    """Counts the parts of a body whose pieces end anywhere; a body that is no JSON has a count too,
+    in one pass."""
+
+    def __init__(self):
+        self.count = 0
+        self.depth = 0
+        """The most that were in one another."""
+        self._now = 0
+        self._inside = False
+        self._tail = b""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def feed(self, piece: bytes, *, last: bool = False) -> None:
+        """Add the next piece of the body; raises UnicodeDecodeError where it is no text in UTF-8,
+        which is what JSON is sent in."""
+        self._decoder.decode(piece, last)
+        piece = self._tail + piece
+        slashes = len(piece) - len(piece.rstrip(b"\\"))
+        self._tail = piece[-1:] if slashes % 2 else b""
+        pieces = ESCAPED.sub(b"", piece[: len(piece) - slashes % 2]).split(b'"')
+        outside = b" ".join(pieces[self._inside :: 2])
+        self.count += sum(map(outside.count, (b"[", b"{", b",")))
+        if brackets := outside.translate(None, OTHERS):
+            depths = self._now + np.cumsum(STEPS[np.frombuffer(brackets, np.uint8)])
+            self._now, self.depth = int(depths[-1]), max(self.depth, int(depths.max()))
+        self._inside ^= len(pieces) % 2 == 0

@@ -28,6 +28,8 @@ ANYTHING = "GET POST PUT DELETE PATCH"
 Kind = Literal["file", "page", "call", "direct", "stream", "login", "upload", "answer"]
 EVERYWHERE = (403, 405, 500)
 """Any route may answer with these: another site calls, the method is another one, a fault."""
+CALLED: tuple[Kind, ...] = ("call", "direct", "stream")
+"""Kinds of routes that take values."""
 RULE = "ramole.rule"
 """Key of the route's rule in an ASGI scope."""
 
@@ -49,6 +51,8 @@ class Rule:
     """No password is asked for here; a route that may answer 401 asks by itself."""
     queued: bool = False
     """It puts an event into Gradio's queue, where an address has a share."""
+    own: tuple[int, ...] | None = None
+    """Statuses of its own, where they are not 200, and 422 of those that take values."""
 
     @property
     def parsed(self) -> bool:
@@ -58,7 +62,7 @@ class Rule:
     @property
     def statuses(self) -> tuple[int, ...]:
         """All that it may answer with, but for EVERYWHERE."""
-        found = {429, 503, *OWN.get(self.path, (200, 422) if self.kind in CALLED else (200,))}
+        found = {429, 503, *(self.own or ((200, 422) if self.kind in CALLED else (200,)))}
         found |= set() if self.open else {401}
         return tuple(sorted(found | ({400, 408, 413} if self.body else set())))
 
@@ -86,29 +90,31 @@ MAX_OPEN: dict[Kind, Most] = {
 wait for their turn (`accounts.py`), from unknown addresses 300 of each user."""
 
 CALL, DIRECT = MAX_CALL_BYTES, MAX_PAGE_CALL_BYTES
+FILE = (200, 206, 400, 404, 416)
+ASKED = (200, 401, 404, 415)
 RULES: tuple[Rule, ...] = (
     Rule("/", "the page", "page", open=True),
-    Rule("/config", "the page's components", "page", open=True),
-    Rule("/assets/{*}", "the page's scripts and styles", open=True),
-    Rule("/static/{*}", "its pictures and fonts", open=True),
-    Rule("/svelte/{*}", "its components", open=True),
+    Rule("/config", "the page's components", "page", open=True, own=(200, 401)),
+    Rule("/assets/{*}", "the page's scripts and styles", open=True, own=FILE),
+    Rule("/static/{*}", "its pictures and fonts", open=True, own=FILE),
+    Rule("/svelte/{*}", "its components", open=True, own=FILE),
     Rule("/theme.css", "its theme", open=True),
     Rule("/gradio_api/theme.css", "its theme", open=True),
-    Rule("/favicon.ico", "its icon", open=True),
+    Rule("/favicon.ico", "its icon", open=True, own=FILE),
     Rule("/manifest.json", "its name", open=True),
     Rule("/robots.txt", "for search engines", open=True),
-    Rule("/login", "log in", "login", "POST", SMALL, open=True),
-    Rule("/logout", "log out", open=True),
-    Rule("/gradio_api/login_check", "whether one is logged in", open=True),
+    Rule("/login", "log in", "login", "POST", SMALL, open=True, own=(200, 302, 422)),
+    Rule("/logout", "log out", open=True, own=(302,)),
+    Rule("/gradio_api/login_check", "whether one is logged in", open=True, own=(200, 401)),
     Rule("/gradio_api/user", "who is logged in"),
     Rule("/gradio_api/app_id", "whether the server is another than before"),
     Rule("/gradio_api/startup-events", "the server's own, once"),
     Rule("/gradio_api/info", "parameters of the endpoints", "page"),
     Rule("/gradio_api/openapi.json", "the same as OpenAPI", "page"),
     Rule("/monitoring/summary", "asked for by the page's description of them; empty", "page"),
-    Rule("/gradio_api/file={*}", "a file that the page offers, no URL"),
+    Rule("/gradio_api/file={*}", "a file that the page offers, no URL", own=FILE),
     Rule("/gradio_api/upload", "files", "upload", "POST"),
-    Rule("/gradio_api/upload_progress", "how far an upload is", "stream"),
+    Rule("/gradio_api/upload_progress", "how far an upload is", "stream", own=(200, 404, 422)),
     Rule("/gradio_api/heartbeat/{}", "a page or client is there", "stream"),
     Rule("/gradio_api/queue/join", "an event of the page", "call", "POST", DIRECT, queued=True),
     Rule("/gradio_api/queue/data", "what comes of a session's events", "stream"),
@@ -120,17 +126,41 @@ RULES: tuple[Rule, ...] = (
     Rule("/gradio_api/call/v2/{}/{}", "what comes of it", "stream"),
     Rule("/gradio_api/cancel", "end an event", "call", "POST", SMALL),
     Rule("/gradio_api/reset", "the same", "call", "POST", SMALL),
-    Rule("/gradio_api/mcp", "MCP", "answer", "GET POST DELETE", MAX_MCP_BYTES),
-    Rule("/gradio_api/mcp/http", "MCP", "answer", "GET POST DELETE", MAX_MCP_BYTES),
-    Rule("/gradio_api/mcp/sse", "MCP's older transport", "stream"),
-    Rule("/gradio_api/mcp/messages", "MCP's older transport", "call", "POST", MAX_MCP_BYTES),
-    Rule("/gradio_api/mcp/schema", "MCP's tools", "page"),
-    Rule("/v1/chat/completions", "OpenAI's chat", "answer", "POST", CALL, open=True),
-    Rule("/v1/completions", "OpenAI's older completions", "answer", "POST", CALL, open=True),
-    Rule("/v1/embeddings", "OpenAI's embeddings", "answer", "POST", CALL, open=True),
-    Rule("/v1", "OpenAI's other routes", "call", ANYTHING, CALL, open=True),
-    Rule("/v1/{*}", "OpenAI's other routes", "call", ANYTHING, CALL, open=True),
-    Rule("/metrics", "numbers", "page", open=True),
+    Rule("/gradio_api/mcp", "MCP", "answer", "GET POST DELETE", MAX_MCP_BYTES, own=(307,)),
+    Rule(
+        "/gradio_api/mcp/http",
+        "MCP",
+        "answer",
+        "GET POST DELETE",
+        MAX_MCP_BYTES,
+        own=(200, 202, 406),
+    ),
+    Rule("/gradio_api/mcp/sse", "MCP's older transport", "stream", own=(200, 404)),
+    Rule(
+        "/gradio_api/mcp/messages",
+        "MCP's older transport",
+        "call",
+        "POST",
+        MAX_MCP_BYTES,
+        own=(202, 404),
+    ),
+    Rule("/gradio_api/mcp/schema", "MCP's tools", "page", own=(200, 404)),
+    Rule("/v1/chat/completions", "OpenAI's chat", "answer", "POST", CALL, open=True, own=ASKED),
+    Rule(
+        "/v1/completions",
+        "OpenAI's older completions",
+        "answer",
+        "POST",
+        CALL,
+        open=True,
+        own=ASKED,
+    ),
+    Rule("/v1/embeddings", "OpenAI's embeddings", "answer", "POST", CALL, open=True, own=ASKED),
+    Rule("/v1", "OpenAI's other routes", "call", ANYTHING, CALL, open=True, own=(307,)),
+    Rule(
+        "/v1/{*}", "OpenAI's other routes", "call", ANYTHING, CALL, open=True, own=(200, 401, 404)
+    ),
+    Rule("/metrics", "numbers", "page", open=True, own=(200, 401)),
     Rule("/health", "how the model is", open=True),
     Rule("/livez", "whether the process answers", open=True),
     Rule("/readyz", "whether the model is ready", open=True),
@@ -138,35 +168,6 @@ RULES: tuple[Rule, ...] = (
 )
 """The first that fits is taken. Routes under /v1, /metrics and /login ask for a password or key
 themselves where there are some. The body of an upload follows from MAX_UPLOAD_MB."""
-
-CALLED: tuple[Kind, ...] = ("call", "direct", "stream")
-"""Kinds of routes that take values."""
-FILE = (200, 206, 400, 404, 416)
-ASKED = (200, 401, 404, 415)
-OWN: dict[str, tuple[int, ...]] = {
-    "/config": (200, 401),
-    "/assets/{*}": FILE,
-    "/static/{*}": FILE,
-    "/svelte/{*}": FILE,
-    "/favicon.ico": FILE,
-    "/login": (200, 302, 422),
-    "/logout": (302,),
-    "/gradio_api/login_check": (200, 401),
-    "/gradio_api/file={*}": FILE,
-    "/gradio_api/upload_progress": (200, 404, 422),
-    "/gradio_api/mcp": (307,),
-    "/gradio_api/mcp/http": (200, 202, 406),
-    "/gradio_api/mcp/messages": (202, 404),
-    "/gradio_api/mcp/sse": (200, 404),
-    "/gradio_api/mcp/schema": (200, 404),
-    "/v1/chat/completions": ASKED,
-    "/v1/completions": ASKED,
-    "/v1/embeddings": ASKED,
-    "/v1": (307,),
-    "/v1/{*}": (200, 401, 404),
-    "/metrics": (200, 401),
-}
-"""Statuses of a route's own, where they are not 200, and 422 of those that take values."""
 
 UNUSED: tuple[str, ...] = (
     "/openapi.json",

@@ -21,8 +21,6 @@ FAILED = "The model could not be loaded; the server's log says why."
 
 
 class Status(TypedDict):
-    """The progress of loading."""
-
     ready: bool
     stage: str
     """What is being done, in words."""
@@ -64,7 +62,6 @@ class Loading:
             self._thread.start()
 
     def status(self) -> Status:
-        """The status for `/health` and the page."""
         fraction = 1.0 if self.ready else round(self.fraction, 3)
         return {
             "ready": self.ready,

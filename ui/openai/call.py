@@ -163,7 +163,6 @@ def _prompts(given: object) -> list[str | list[int]]:
 
 
 def _known(ids: tuple[int, ...], ramole: "Ramole") -> tuple[int, ...]:
-    """The tokens; raises Refused where the base model lacks one."""
     facts, largest = ramole.model_facts, max(ids)
     if facts is not None and largest >= facts.vocabulary:
         raise Refused(

@@ -23,8 +23,6 @@ Spell = Callable[[Sequence[int]], list[str]]
 
 @dataclass(frozen=True)
 class Answered:
-    """One finished answer."""
-
     answer: Generation
     request: Request
     steps: Sequence[Step]
@@ -45,7 +43,6 @@ class Completion:
         self._counts = {"usage": None} if call.usage else {}
 
     def whole(self, answers: Sequence[Answered]) -> dict:
-        """The finished answers."""
         choices = [
             {**self._choice(n, one), "finish_reason": REASONS[one.answer.finish_reason]}
             for n, one in enumerate(answers)
@@ -66,7 +63,6 @@ class Completion:
         return self._chunk([_delta(index, {"role": "assistant", "content": ""})])
 
     def chunk(self, index: int, text: str, steps: Sequence[Step]) -> dict:
-        """A part of an answer."""
         logprobs = chat_logprobs(steps, self.spell)
         return self._chunk([_delta(index, {"content": text}, logprobs=logprobs)])
 
@@ -76,7 +72,6 @@ class Completion:
         return {**last, "ramole": self._about(one)}
 
     def count(self, answers: Sequence[Answered]) -> dict:
-        """The chunk with the counts of tokens."""
         return {**self._chunk([]), "usage": usage_of(answers, self.call)}
 
     def _choice(self, index: int, one: Answered) -> dict:
@@ -169,7 +164,6 @@ def about(one: Answered) -> dict:
 
 
 def _means(rows: Sequence[np.ndarray], k: int) -> list[float | None]:
-    """The mean of rows of k numbers."""
     if not rows or not k:
         return [None] * k
     return [round(float(mean), 4) for mean in np.stack(rows).astype(np.float64).mean(0)]

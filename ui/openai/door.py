@@ -100,12 +100,10 @@ class Door:
         return answer
 
     async def models(self, http: Http) -> Response:
-        """List all models."""
         found = list_models(self.ramole, secret_owner(http.headers))
         return JSONResponse({"object": "list", "data": found})
 
     async def model(self, http: Http) -> Response:
-        """Describe one model."""
         owner = secret_owner(http.headers)
         return JSONResponse(find_model(http.path_params["name"], self.ramole, owner))
 
@@ -119,13 +117,11 @@ class Door:
         )
 
     async def chat(self, http: Http) -> Response:
-        """Answer a chat."""
         call = read_call(await _json(http), self.ramole, secret_owner(http.headers))
         self._refuse_unready()
         return await self._answered(http, call, Completion(call, self.ramole.spell))
 
     async def completions(self, http: Http) -> Response:
-        """Continue texts."""
         body = await _json(http)
         self._refuse_unready()
         call = read_prompts(body, self.ramole, secret_owner(http.headers))

@@ -45,12 +45,10 @@ class Refused(refusal.Refused):
 
     @property
     def body(self) -> dict:
-        """The body in OpenAI's format."""
         return refusal.openai_body(self, param=self.param, code=self.code)
 
     @property
     def response(self) -> Response:
-        """The response with its status."""
         headers = {"Retry-After": str(max(1, round(self.retry)))} if self.retry else {}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"

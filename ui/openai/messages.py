@@ -16,8 +16,6 @@ TOOLS = ("tool_calls", "function_call", "tool_call_id", "audio")
 
 @dataclass(frozen=True)
 class Message:
-    """One message."""
-
     role: str
     text: str
     adapters: list | None = None
@@ -91,7 +89,6 @@ def _message(n: int, one: object, ignored: dict[str, None]) -> Message:
 
 
 def _text(n: int, content: object) -> str:
-    """A text, or a list of parts that are texts."""
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not isinstance(parts, list):
         raise _refused(f"Message {n} has content {short(content)}; give a text")

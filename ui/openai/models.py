@@ -67,7 +67,6 @@ def find_model(name: str, ramole: "Ramole", owner: str | None) -> dict:
 
 
 def model_object(name: str, *, created: int = 0) -> dict:
-    """One line of the list."""
     return {"id": name, "object": "model", "created": created, "owned_by": "ramole"}
 
 

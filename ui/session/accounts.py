@@ -44,8 +44,6 @@ CALLER: ContextVar[str] = ContextVar("address of who logs in", default="")
 
 
 class TooManyTries(Exception):
-    """Too many tries are under way."""
-
     def __init__(self, seconds: float):
         super().__init__()
         self.seconds = seconds
@@ -185,7 +183,6 @@ class Accounts:
         return await self._opened(given, CALLER.get()) is not None
 
     def _key(self, given: bytes) -> ApiKey | None:
-        """The key that was given, alone or as the password of any user."""
         return self._keys.find(given.rpartition(b":")[2].decode("utf-8", "replace"))
 
     async def _opened(self, given: bytes, address: str) -> str | None:
@@ -202,7 +199,6 @@ class Accounts:
 
 @contextmanager
 def calling_from(address: str):
-    """Set the address of logins inside the block."""
     token = CALLER.set(address)
     try:
         yield

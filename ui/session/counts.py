@@ -49,7 +49,6 @@ class AddressCounts:
             self._add(address, amount)
 
     def give_back(self, address: str, amount: int = 1) -> None:
-        """Return so much."""
         with self._lock:
             self._add(address, -amount)
 

@@ -43,7 +43,6 @@ class Visitor:
 
 
 def visitor_of(request: gr.Request | None) -> Visitor:
-    """The sender of this request."""
     headers = getattr(request, "headers", None) or {}
     if is_operator(headers):
         return Visitor(None, address_of(headers), operator=True)
@@ -51,7 +50,6 @@ def visitor_of(request: gr.Request | None) -> Visitor:
 
 
 def is_operator(headers: Mapping[str, str]) -> bool:
-    """Whether a call has the operator's key."""
     given = headers.get(OPERATOR_HEADER) or ""
     return hmac.compare_digest(given.encode(), OPERATOR_KEY.encode())
 

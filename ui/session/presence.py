@@ -68,7 +68,6 @@ class Presence:
                 self._note(owner)  # before anybody can think it silent
 
     def seen(self, owner: str | None) -> None:
-        """Note a sign of life."""
         with self._lock:
             self._note(owner)
 
@@ -99,7 +98,6 @@ class Presence:
         return over
 
     def keep_only(self, owners: set[str]) -> None:
-        """Forget all other owners."""
         with self._lock:
             self._seen = {owner: at for owner, at in self._seen.items() if owner in owners}
             self._left &= owners

@@ -190,7 +190,6 @@ class Quota:
         return len(sizes), sum(sizes)
 
     def sentence(self, owner: str | None) -> str:
-        """Used and free room, for the page."""
         count, size = self.used(owner)
         kept = sum(bytes for whose, bytes in self.removed.sizes() if whose == owner)
         more = f", {kept / MIB:.1f} of them by what can still be undone" if kept else ""

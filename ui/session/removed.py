@@ -22,8 +22,6 @@ TOO_LATE = "That removal cannot be undone any more; upload the adapter again."
 
 @dataclass(frozen=True)
 class Removal:
-    """One removed upload."""
-
     token: str
     """By which its session asks for it back."""
     owner: str

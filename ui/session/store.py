@@ -30,8 +30,6 @@ T = TypeVar("T")
 
 @dataclass
 class Record:
-    """One session."""
-
     address: str = ""
     owner: str | None = None
     """Of its uploads."""
@@ -106,7 +104,6 @@ class SessionStore:
             self._open(session, -1, -beats)
 
     def is_there(self, session: str) -> bool:
-        """Whether it has a heartbeat."""
         with self._lock:
             record = self._records.get(session)
             return record is not None and record.beats > 0
@@ -149,7 +146,6 @@ class SessionStore:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all drawers."""
         return self._weight[""]
 
     def _open(self, session: str, streams: int, beats: int) -> None:
@@ -250,7 +246,6 @@ class Drawer(Generic[T]):
             self.end(value)
 
     def drop(self, session: str) -> None:
-        """Drop the session's value, and end it."""
         with self._store._lock:
             record = self._store._records.get(session)
             if record is not None:

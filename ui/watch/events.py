@@ -22,7 +22,6 @@ def listen(listener: Callable[[RequestRecord], None]) -> None:
 
 
 def answered(request: Request, answer: Generation) -> None:
-    """Record an ended answer."""
     _notify(record_of(request, answer))
 
 

@@ -95,12 +95,10 @@ def count(told: RequestRecord) -> None:
 
 
 def retrieved(seconds: float) -> None:
-    """Add a retrieval without a request."""
     RETRIEVAL.observe(seconds)
 
 
 def uploaded(verdict: str) -> None:
-    """Add one upload that was judged."""
     UPLOADS.labels(verdict.replace(" ", "_")).inc()
 
 
@@ -110,5 +108,4 @@ def count_response(status: int) -> None:
 
 
 def count_cut(reason: str) -> None:
-    """Add one connection that was cut."""
     CUT.labels(reason).inc()

@@ -42,7 +42,6 @@ class RequestRecord:
 
 
 def record_of(request: Request, answer: Generation) -> RequestRecord:
-    """The record of an ended answer."""
     extra = answer.extra
     return RequestRecord(
         outcome=answer.finish_reason if answer.finish_reason in ANSWERED else FAILED,
@@ -58,7 +57,6 @@ def record_of(request: Request, answer: Generation) -> RequestRecord:
 
 
 def record_of_error(error: BaseException) -> RequestRecord:
-    """The record of an error."""
     reason = reason_of(error)
     return RequestRecord(FAILED) if reason in (None, FAULT) else RequestRecord(REFUSED, reason)
 
