@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
+from tests import asgi
 from tests.fake_ramole import FakeRamole
 from tests.pool_fakes import write_sample
 from tests.serving import REPOSITORY, fake
@@ -127,21 +128,9 @@ def test_what_lies_behind_packs_nothing_that_the_reader_cannot_unpack(made):
 def test_brotli_and_gzip_unpack_to_what_was_made(app):
     bodies = []
     for encoding, unpack in (("br", brotli.decompress), ("gzip", gzip.decompress), ("", bytes)):
-        told: list[dict] = []
-
-        async def run(encoding=encoding, told=told):
-            async def receive():
-                return {"type": "http.request"}
-
-            async def send(message):
-                told.append(message)
-
-            headers = [(b"accept-encoding", encoding.encode()), (b"host", b"here")]
-            scope = {"type": "http", "method": "GET", "path": "/config", "headers": headers}
-            scope |= {"query_string": b"", "root_path": "", "scheme": "http", "server": None}
-            await app()(scope, receive, send)
-
-        asyncio.run(run())
+        said = [("accept-encoding", encoding), ("host", "here")]
+        scope = {"root_path": "", "scheme": "http", "server": None}
+        told = asgi.told(app(), "/config", headers=said, **scope)
         bodies.append(unpack(told[1]["body"]))
     assert len(bodies[0]) > 1000 and len(set(bodies)) == 1
 

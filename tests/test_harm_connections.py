@@ -10,6 +10,7 @@ import httpx
 import psutil
 import pytest
 
+from tests import asgi
 from tests.pool_fakes import FakeRamole, write_sample
 from tests.serving import fake
 from ui.middleware.connections import HEAD_SECONDS, READ_SECONDS, SPARE, Connections, raise_files
@@ -192,18 +193,10 @@ def test_a_fault_in_the_middle_of_nothing_is_one_sentence():
     """What falls through to the outermost door before anything was sent."""
     from ui.middleware.watched import Watched as Outermost
 
-    told: list[dict] = []
-
     async def page(scope, receive, send):
         raise RuntimeError("a secret")
 
-    async def receive():
-        return {"type": "http.request"}
-
-    async def send(message):
-        told.append(message)
-
-    asyncio.run(Outermost(page)({"type": "http", "path": "/x"}, receive, send))
+    told = asgi.told(Outermost(page), "/x")
     assert told[0]["status"] == 500 and b"secret" not in told[1]["body"]
 
 

@@ -4,11 +4,11 @@ import asyncio
 
 import httpx
 import pytest
-from gradio_client import handle_file
 
 from ramole_core import RamoleError
-from tests.pool_fakes import write_adapter, write_sample, zipped
-from tests.serving import client_of, fake
+from tests import asgi
+from tests.pool_fakes import write_sample
+from tests.serving import fake
 from ui.middleware.hosts import Hosts, host_names
 from ui.session.address import HEADER, Addresses, networks
 
@@ -58,27 +58,9 @@ def asked(
     hosted: bool = False,
 ) -> int:
     """The status that such a request gets; 200 where it reaches the page."""
-    told: list[dict] = []
-
-    async def page(scope, receive, send):
-        told.append({"status": 200})
-
-    async def receive():
-        return {"type": "http.request"}
-
-    async def send(message):
-        told.append(message)
-
-    door = Hosts(
-        page,
-        names=host_names(said, listening="127.0.0.1", hosted=hosted),
-        trusted=networks(PROXY),
-        hosted=hosted,
-    )
-    raw = [(name.encode(), value.encode()) for name, value in headers]
-    scope = {"type": "http", "method": method, "path": path, "client": (peer, 1), "headers": raw}
-    asyncio.run(door(scope, receive, send))
-    return told[0]["status"]
+    names = host_names(said, listening="127.0.0.1", hosted=hosted)
+    door = Hosts(asgi.page, names=names, trusted=networks(PROXY), hosted=hosted)
+    return asgi.status(door, path, method=method, headers=headers, client=(peer, 1))
 
 
 HERE, OTHER = ("host", "127.0.0.1:7860"), ("origin", "https://evil.example")
@@ -172,11 +154,3 @@ def test_a_proxy_under_a_path_passes_uploads_and_questions_on(server):
     told = httpx.get(f"{url}/{sent.json()['event_id']}", headers=passed, timeout=30).text
     assert "squad" in told
     assert httpx.get(server.url, headers=passed, timeout=30).status_code == 200
-
-
-def test_a_client_uploads_and_asks(server, tmp_path):
-    archive = str(zipped(write_adapter(tmp_path / "mine", seed=3), tmp_path / "mine.zip"))
-    client = client_of(server.url)
-    client.predict(handle_file(archive), "by client", None, api_name="/add_adapter")
-    assert client.predict("a b", api_name="/ask")[0] == "a b"
-    client.close()

@@ -221,7 +221,8 @@ def unnamed(named, tmp_path):
 def test_a_proxy_that_was_not_named_is_believed_in_nothing(unnamed):
     with visitor(unnamed.url) as client:
         told = client.get("/")
-        assert told.status_code == 403 and "RAMOLE_TRUSTED_PROXIES" in told.text
+        assert told.status_code == 403 and f"not answer to the name {NAME!r}" in told.text
+        assert "RAMOLE_ALLOWED_HOSTS" in told.text and "RAMOLE_TRUSTED_PROXIES" in told.text
     here = httpx.URL(unnamed.url).netloc.decode()
     with visitor(unnamed.url, host=here, x_forwarded_for="127.0.0.1") as client:
         assert client.get("/health").status_code == 200

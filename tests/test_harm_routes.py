@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
+from tests import asgi
 from tests.pool_fakes import write_sample
 from tests.serving import fake
 from ui.middleware import crowds, refusal
@@ -46,25 +47,6 @@ def test_the_first_rule_that_fits_is_taken_whatever_the_slashes():
         assert table.find(path) is None, path
 
 
-def through(path: str) -> int:
-    """The status of a request by `Routes` alone."""
-    told = []
-
-    async def page(scope, receive, send):
-        assert scope[RULE]
-        await send({"type": "http.response.start", "status": 200})
-
-    async def receive():
-        return {"type": "http.request"}
-
-    async def send(message):
-        told.append(message.get("status"))
-
-    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "root_path": "/under"}
-    asyncio.run(Routes(page, table=RULES)(scope, receive, send))
-    return told[0]
-
-
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -77,7 +59,7 @@ def through(path: str) -> int:
     ],
 )
 def test_a_file_is_no_link_and_under_a_path_the_same_routes_are_there(path, status):
-    assert through(path) == status
+    assert asgi.status(Routes(asgi.page, table=RULES), path, root_path="/under") == status
 
 
 def test_parts_of_json_are_counted_outside_of_strings_wherever_pieces_end():
@@ -94,36 +76,31 @@ def test_parts_of_json_are_counted_outside_of_strings_wherever_pieces_end():
         assert parts.depth == 5, size
 
 
-def drip(pieces: list[tuple[float, bytes]]) -> list[dict]:
-    """What a sender is told who sends these pieces, each after so many seconds."""
-    told: list[dict] = []
-
-    async def receive():
-        pause, body = pieces.pop(0)
-        await asyncio.sleep(pause)
-        return {"type": "http.request", "body": body, "more_body": bool(pieces)}
-
-    async def send(message):
-        told.append(message)
+def drip(*pieces: tuple[float, bytes]) -> int:
+    """The status that a sender gets of these pieces, each after so many seconds."""
 
     async def take(piece, last):
         pass
 
-    async def page(scope, receive, send):
-        while (await receive())["more_body"]:
-            pass
-        await send({"type": "http.response.start", "status": 200})
+    async def app(scope, receive, send):
+        async def page(scope, receive, send):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            await send({"type": "http.response.start", "status": 200})
 
-    asyncio.run(limited(page, {"type": "http"}, receive, send, take))
-    return told
+        await limited(page, scope, receive, send, take)
+
+    return asgi.status(app, pieces=pieces, stays=0.5)
 
 
-def test_who_sent_much_may_not_be_silent_for_longer_than_who_sent_nothing(monkeypatch):
+def test_a_body_that_drips_is_cut_and_an_answer_may_take_as_long_as_it_will(monkeypatch):
+    """Who sent much may not be silent for longer than who sent nothing."""
     monkeypatch.setattr(refusal, "MAX_WAIT_SECONDS", 0.3)
     monkeypatch.setattr(refusal, "LINGER", 0.0)
     much = int(refusal.MAX_WAIT_SECONDS * refusal.SLOWEST) + 1
-    assert drip([(0, bytes(100 * much)), (30, b"x")])[0]["status"] == 408
-    assert drip([(0.2, bytes(much))] * 4 + [(0, b"x")])[0]["status"] == 200
+    assert drip(*[(0.1, b"1")] * 9) == 408
+    assert drip((0, bytes(100 * much)), (30, b"x")) == 408
+    assert drip(*[(0.2, bytes(much))] * 4, (0, b"x")) == 200
 
 
 def test_wider_prefixes_have_shares_that_grow_and_an_unknown_address_has_none():
@@ -411,32 +388,20 @@ def test_a_client_that_holds_the_queue_keeps_no_place_of_others(tmp_path):
 @pytest.mark.parametrize("rule", [one for one in RULES if one.body > SMALL and one.parsed])
 def test_a_body_that_is_let_through_has_so_many_parts_at_most(rule):
     """Parsing stays on the event loop, so how much there is to parse is bounded."""
+    parsed = []
 
-    async def scenario(objects: int) -> tuple[int, int]:
-        body, told, parsed = b"[" + b",".join([b"{}"] * objects) + b"]", [], 0
-        pieces = [body[at : at + 60_000] for at in range(0, len(body), 60_000)]
+    async def page(scope, receive, send):
+        came, more = b"", True
+        while more:
+            message = await receive()
+            came, more = came + message["body"], message["more_body"]
+        parsed.append(len(json.loads(came)))
+        await send({"type": "http.response.start", "status": 200})
 
-        async def page(scope, receive, send):
-            nonlocal parsed
-            came, more = b"", True
-            while more:
-                message = await receive()
-                came, more = came + message["body"], message["more_body"]
-            parsed = len(json.loads(came))
-            await send({"type": "http.response.start", "status": 200})
-
-        async def receive():
-            piece = pieces.pop(0)
-            return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
-
-        async def send(message):
-            told.append(message.get("status"))
-
-        bodies = Bodies(page, cache=SimpleNamespace(tidy=lambda: None))  # pyright: ignore
-        scope = {"type": "http", "method": "POST", "headers": [], RULE: rule}
-        await bodies(scope, receive, send)
-        return told[0], parsed
-
+    bodies = Bodies(page, cache=SimpleNamespace(tidy=lambda: None))  # pyright: ignore
     half = MAX_PARTS // 2  # an object and the comma before it
-    assert asyncio.run(scenario(half)) == (200, half)
-    assert asyncio.run(scenario(half + 1)) == (413, 0)
+    for objects, status in ((half, 200), (half + 1, 413)):
+        body = b"[" + b",".join([b"{}"] * objects) + b"]"
+        pieces = [(0, body[at : at + 60_000]) for at in range(0, len(body), 60_000)]
+        assert asgi.status(bodies, method="POST", pieces=pieces, **{RULE: rule}) == status
+    assert parsed == [half]

@@ -1,6 +1,5 @@
 """Every route answers as docs/hosting.md says, whatever comes, and no other route is there."""
 
-import asyncio
 import re
 import socket
 from types import SimpleNamespace
@@ -9,6 +8,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from tests import asgi
 from tests.fake_ramole import FakeRamole
 from tests.pool_fakes import write_sample
 from tests.serving import fake_page, main
@@ -146,22 +146,13 @@ def test_a_body_of_one_byte_too_many_is_refused_before_it_comes(server, number):
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
 def test_where_all_addresses_together_have_too_many_one_more_is_told_so(rule, monkeypatch):
     monkeypatch.setitem(MAX_OPEN, rule.kind, Most(4, 0))
-    told: list[int] = []
 
     async def page(scope, receive, send):
         raise AssertionError("it came through")
 
-    async def receive():
-        return {"type": "http.request"}
-
-    async def send(message):
-        told.append(message.get("status"))
-
     gradio = SimpleNamespace(get_blocks=lambda: None)
-    scope = {"type": "http", "method": "GET", "path": filled(rule.path), "headers": []}
     crowded = Routes(Crowds(page, streams=9), table=[rule])
-    asyncio.run(crowded({**scope, "app": gradio}, receive, send))
-    assert told[0] == 503 and 503 in rule.statuses
+    assert asgi.status(crowded, filled(rule.path), app=gradio) == 503 and 503 in rule.statuses
 
 
 @pytest.mark.parametrize("path", UNUSED)

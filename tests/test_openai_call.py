@@ -14,6 +14,7 @@ from openai.resources.chat.completions import Completions
 
 from ramole_core import Generation, RamoleError, Request, Step, TokenLogprob
 from ramole_core.errors import Busy
+from tests import asgi
 from tests.fake_ramole import OPTIONS, FakeRamole
 from ui.middleware import refusal
 from ui.openai.call import read_call, read_prompts
@@ -581,14 +582,11 @@ def test_texts_that_cannot_be_embedded_are_one_sentence(said, reason):
     ],
 )
 def test_a_refusal_before_the_door_has_the_type_that_the_door_gives_its_status(status, kind):
-    sent = []
 
-    async def send(message):
-        sent.append(message)
+    async def refuse(scope, receive, send):
+        await refusal.Refused(status, "No.").respond(scope, receive, send, whole=True)
 
-    scope = {"type": "http", "path": "/v1/chat/completions", "headers": []}
-    early = refusal.Refused(status, "No.")
-    asyncio.run(early.respond(scope, None, send, whole=True))
+    sent = asgi.told(refuse, "/v1/chat/completions")
     assert json.loads(sent[1]["body"])["error"]["type"] == kind
     assert Refused("No.", status=status).body["error"]["type"] == kind
 

@@ -105,6 +105,16 @@ def test_a_page_without_a_secret_loses_its_uploads_at_once(place):
     assert place.went == [owner]
 
 
+def test_a_removal_that_nobody_undoes_is_deleted_by_the_sweep(place):
+    deleted = []
+    aside = SimpleNamespace(bytes=1, discard=lambda: deleted.append("mine"))
+    removed = quota_of(place.ramole).removed
+    removed.keep(aside, "session-ann", seconds=0.0)
+    assert removed.of("session-ann") == [] and not deleted
+    sweep_sessions(place.ramole)
+    assert deleted == ["mine"] and removed.sizes() == []
+
+
 def test_a_page_without_uploads_is_not_waited_for(place):
     with place.presence.call(page("one")):
         pass

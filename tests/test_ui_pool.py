@@ -32,7 +32,7 @@ from ui.pool.intake import judge
 from ui.pool.naming import declared_name
 from ui.pool.tab import PoolHandlers
 from ui.pool.updates import added, detail, listing, removals_html, replace_examples
-from ui.session.leaving import forget, sweep, sweep_sessions
+from ui.session.leaving import forget, sweep
 from ui.session.owner import OPERATOR_HEADER, OPERATOR_KEY, owner_of
 from ui.session.presence import Presence, heartbeat
 from ui.session.quota import MIB, Quota, quota_of
@@ -578,7 +578,7 @@ def test_a_removal_is_over_by_itself(ramole, quota, archive):
     folder = ramole.settings.data_dir / "uploads"
     assert folder.exists()
     quota.removed.keep(aside, ANN, seconds=0.0)
-    sweep_sessions(ramole)
+    quota.removed.expire()
     assert not folder.exists() and quota.removed.sizes() == []
 
 
