@@ -137,7 +137,7 @@ def test_the_first_token_waits_for_no_picture(monkeypatch):
     async def look() -> int:
         late, seen = Late(go := threading.Event()), 0
         one = running.Running(late, [Request("hi")], address="", places=Places(1))
-        async for _ in one.pictures(contextlib.nullcontext()):
+        async for _ in one.looks(contextlib.nullcontext()):
             seen = seen or len(one.steps[0])
             go.set()
         assert one.answers[0].text == "half"
@@ -186,31 +186,31 @@ def test_a_model_that_could_not_be_loaded_says_why():
     assert told.status_code == 503
 
 
-class HeldReading:
-    """A reading that ends when told."""
+class Let(FakeRamole):
+    """Says one token, and ends as it is told once it is let."""
 
-    def __init__(self, ramole, requests, *, session, address, begun, after):
-        self.steps, self.answers, self.places = [[]], {}, {}
-        self.error, self.cancelled, self.after = None, threading.Event(), after
+    def __init__(self, error: Exception | None):
+        super().__init__()
+        self.error, self.go = error, threading.Event()
 
-    def end(self, error=None):
-        self.error = error
-        self.after(self)
+    def stream_batch(self, requests, **how):
+        yield 0, Step(1, "half", None)
+        assert self.go.wait(60)
+        if self.error is not None:
+            raise self.error
+        yield 0, Generation("half", [], [], None, "eos", 7, 1, 0.5, 0.25)
 
 
 @pytest.mark.parametrize("error", [None, Busy("full")])
-def test_what_ends_while_somebody_looks_is_looked_at_once_more(monkeypatch, error):
-    monkeypatch.setattr(running, "Reading", HeldReading)
-
+def test_what_ends_while_somebody_looks_is_looked_at_once_more(error):
     async def looks() -> int:
-        one = running.Running(None, [Request("hi")], address="", places=Places(1))
-        one._reading.steps[0].append("a step")
-        pictures, seen = one.pictures(contextlib.nullcontext()), 0
-        async for _ in pictures:
+        system, seen = Let(error), 0
+        one = running.Running(system, [Request("hi")], address="", places=Places(1))
+        async for _ in one.looks(contextlib.nullcontext()):
             seen += 1
             if seen == 1:
-                one._reading.end(error)
-                await asyncio.sleep(0.05)
+                system.go.set()
+                await asyncio.to_thread(one.ended.wait, 60)
         return seen
 
     if error is None:

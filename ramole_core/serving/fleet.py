@@ -4,7 +4,7 @@ What carries the calls is behind it: Ray (`ray_fleet.py`), threads or processes 
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 from ramole_core.errors import RamoleError
 from ramole_core.serving.wire import Job, News
@@ -35,7 +35,6 @@ class NoEngine(RamoleError):
         )
 
 
-@runtime_checkable
 class Fleet(Protocol):
     """Live engines; thread-safe."""
 

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from typing import TypeVar, Unpack, cast
 
@@ -108,10 +108,8 @@ class RemoteBackend:
         cancelled: Callable[[], bool] = never,
     ) -> list[list[Response]]:
         sent = [tuple(map(send_adapter, part)) for part in candidates]
-        contents = sorted({one.content for part in sent for one in part})
-        near = next((one.content for part in sent for one in part), None)
-        with self._hold(contents):
-            return self._call(near, "examine", tuple(prompts), tuple(sent), source, kind=list)
+        contents = [one.content for part in sent for one in part]
+        return self._call_held(contents, "examine", tuple(prompts), tuple(sent), source)
 
     def expecting(self) -> AbstractContextManager[None]:
         """Do nothing: no engine waits for what is prepared on the page."""
@@ -150,10 +148,8 @@ class RemoteBackend:
         self, asked: Sequence[Prepared], ids: Sequence[int], *, top: int
     ) -> list[Likely]:
         jobs = tuple(map(send_request, asked))
-        contents = sorted({content for job in jobs for content in job.contents})
-        near = next((content for job in jobs for content in job.contents), None)
-        with self._hold(contents):
-            return self._call(near, "next_tokens", jobs, tuple(ids), top, kind=list)
+        contents = [content for job in jobs for content in job.contents]
+        return self._call_held(contents, "next_tokens", jobs, tuple(ids), top)
 
     def stats(self) -> Mapping[str, int | float]:
         with self._lock:
@@ -204,7 +200,10 @@ class RemoteBackend:
         self._ending.set()
         self._fleet.close()
 
-    # --- one call -------------------------------------------------------------------------------
+    def _call_held(self, contents: Sequence[str], name: str, *args: object) -> list:
+        """Call while these adapters are kept in the store, at the engine of the first."""
+        with self._hold(sorted(set(contents))):
+            return self._call(next(iter(contents), None), name, *args, kind=list)
 
     def _call(self, near: str | None, name: str, *args: object, kind: type[T]) -> T:
         """Call a method of the adapter's engine, or of another where that one is lost."""
@@ -228,30 +227,22 @@ class RemoteBackend:
             finally:
                 self._placing.end(key)
 
-    # --- what a search found ----------------------------------------------------------------------
-
     def _with_fit(self, prepared: Prepared) -> tuple[Prepared, Fitting | None]:
         """Fill in the weights of an earlier equal search, if cached."""
         fit = self._reader.fit(prepared)
         if fit is None:
             return prepared, None
-        try:
+        with closing(fit):
             return (fit.fitted, fit.report) if fit.done else (prepared, None)
-        finally:
-            fit.close()
 
     def _found(self, prepared: Prepared, report: Fitting) -> Prepared:
         """Cache a search's result; returns the request with those weights."""
         fit = self._reader.fit(prepared)
         if fit is None:
             return prepared
-        try:
+        with closing(fit):
             fit.know(Tried(report.weights, report.loss), start=report.start, steps=report.step)
             return fit.fitted
-        finally:
-            fit.close()
-
-    # --- what they have done --------------------------------------------------------------------
 
     def _stay(self) -> None:
         """Renew this page's lease at all engines, in a thread of its own, so that a hanging engine

@@ -8,16 +8,16 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from ramole_core.errors import RamoleError
 from ramole_core.process_memory import settle
 from ramole_core.request import Generation
 from ramole_core.serving.fleet import Item, PageSilent
-from ramole_core.serving.wire import Job, News
+from ramole_core.serving.wire import Job
 from ramole_core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -42,16 +42,6 @@ class Running:
     cancelled: threading.Event = field(default_factory=threading.Event)
     given_up: bool = False
     """Because its page is gone."""
-
-
-class Answering(Protocol):
-    """The interface of an `EngineServer`, or of a simulated one."""
-
-    def answer(
-        self, job: Job, deliver: Callable[[News], None], *, cancelled: Callable[[], bool]
-    ) -> None: ...
-
-    def stats(self) -> Mapping[str, int | float]: ...
 
 
 class Leases:
@@ -96,7 +86,7 @@ class ServedEngine:
         as `module:function`."""
         said = Settings(**settings)  # pyright: ignore[reportArgumentType] checked by pydantic
         self._threads = ThreadPoolExecutor(said.max_batch + said.max_queue + SPARE_THREADS)
-        self._engine: Answering = located(make)(said)
+        self._engine: Any = located(make)(said)
         self._open: dict[str, Running] = {}
         """The requests that run, by their numbers."""
         self._leases = Leases(self._give_up)

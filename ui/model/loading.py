@@ -34,12 +34,9 @@ class Loading:
     """One load of the model in a thread of its own; every field may be read at any time."""
 
     def __init__(self, ramole: "Ramole"):
-        self.stage = "waiting to start"
-        """What is being done, in words."""
-        self.fraction = 0.0
-        """How much is done, 0 to 1."""
+        self.stage, self.fraction = "waiting to start", 0.0
         self.error: str | None = None
-        """One sentence, where loading failed; the next `start` tries again."""
+        """As in `Status`; the next `start` tries again."""
         self.ended = threading.Event()
         """Set when loading is over, well or not."""
         self._ramole = ramole

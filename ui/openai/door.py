@@ -142,7 +142,7 @@ class Door:
         running = Running(
             self.ramole, call.requests, address=address_of(http.headers), places=self.places
         )
-        pictures = running.pictures(self.presence.alive(owner))
+        pictures = running.looks(self.presence.alive(owner))
         async for _ in pictures:
             if await http.is_disconnected():
                 await pictures.aclose()
@@ -222,7 +222,7 @@ async def _at_once(pictures: AsyncGenerator[None, None]) -> AsyncGenerator[None,
 
 def _finished(running: Running) -> list[Answered]:
     """The answers; raises Refused where the server ended one."""
-    answers = running.answers
+    answers = [running.answers[n] for n in range(len(running.requests))]
     if any(answer.finish_reason == "cancelled" for answer in answers):
         raise Refused(
             "The server was told to end, and this answer with it; ask again in a moment.",

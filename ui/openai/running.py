@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING
 
-from ramole_core import Busy, Generation, RamoleError, Request, Step
+from ramole_core import Busy, RamoleError, Request
 
 from ..model.pace import PACE
 from ..model.reading import Reading
@@ -43,7 +43,7 @@ class Places:
             self._left += count
 
 
-class Running:
+class Running(Reading):
     """Requests that run from construction on, inside an event loop."""
 
     def __init__(
@@ -51,7 +51,6 @@ class Running:
     ):
         """Raises Busy or RamoleError where `places` has too few."""
         places.take(len(requests))
-        self.requests = requests
         self._news, loop = asyncio.Event(), asyncio.get_running_loop()
         self._over = False
 
@@ -64,35 +63,21 @@ class Running:
             self._over = True
             tell()
 
+        owner = requests[0].owner
         try:
-            self._reading = Reading(
-                ramole,
-                requests,
-                session=requests[0].owner,
-                address=address,
-                begun=tell,
-                after=after,
+            super().__init__(
+                ramole, requests, session=owner, address=address, begun=tell, after=after
             )
         except Exception:  # such as no thread: nothing runs
             places.give_back(len(requests))
             raise
 
     @property
-    def steps(self) -> list[list[Step]]:
-        """The steps so far, by request."""
-        return self._reading.steps
-
-    @property
-    def answers(self) -> list[Generation]:
-        """Wait for all answers."""
-        return [self._reading.answers[n] for n in range(len(self.requests))]
-
-    @property
     def place(self) -> int:
         """The first waiting request's place in the queue; 0: none waits (yet)."""
-        return min((place for place in self._reading.places.values() if place), default=0)
+        return min((place for place in self.places.values() if place), default=0)
 
-    async def pictures(self, alive: AbstractContextManager) -> AsyncGenerator[None, None]:
+    async def looks(self, alive: AbstractContextManager) -> AsyncGenerator[None, None]:
         """Yield whenever it is time to look: at the first token at once, last after the end;
         `alive` is held meanwhile. Raises what the model raised. Leaving it before the end cancels
         the requests."""
@@ -104,8 +89,8 @@ class Running:
                         await asyncio.wait_for(self._news.wait(), pause())
                     self._news.clear()
                     over = self._over  # what ends while somebody looks is looked at again
-                    if over and self._reading.error is not None:
-                        raise self._reading.error
+                    if over and self.error is not None:
+                        raise self.error
                     yield
         finally:
-            self._reading.cancelled.set()
+            self.cancelled.set()
