@@ -78,13 +78,6 @@ def test_six_invented_sessions_take_the_room_of_four(tmp_path, archives):
         assert server.log.read_text().count("Traceback") == 0
 
 
-def test_who_does_not_name_a_proxy_cannot_be_fooled_by_the_header(tmp_path, archives):
-    (tmp_path / "adapters").mkdir()
-    with fake(tmp_path, max_upload_mb=1, max_adapters=60, trusted_proxies="192.0.2.1") as server:
-        flood(Caller(server), archives)
-        assert held(tmp_path) == 40
-
-
 def test_where_all_is_taken_silent_sessions_make_room_and_living_ones_do_not(
     tmp_path, archives, monkeypatch
 ):

@@ -2,13 +2,10 @@
 
 import asyncio
 
-import httpx
 import pytest
 
 from ramole_core import RamoleError
 from tests import asgi
-from tests.pool_fakes import write_sample
-from tests.serving import fake
 from ui.middleware.hosts import Hosts, host_names
 from ui.session.address import HEADER, Addresses, networks
 
@@ -115,42 +112,3 @@ def test_the_servers_own_calls_for_an_mcp_client_pass():
     (signed,) = [value.decode() for key, value in seen["headers"] if key == HEADER.encode()]
     assert asked(HERE, OTHER, (HEADER, signed)) == 200
     assert asked(HERE, OTHER, (HEADER, "203.0.113.9 " + "0" * 64)) == 403
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    root = tmp_path_factory.mktemp("served")
-    write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
-    with fake(root, max_upload_mb=1, trusted_proxies="127.0.0.0/30") as running:
-        yield running
-
-
-def upload(url: str, **headers) -> httpx.Response:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.post(
-        f"{url}/gradio_api/upload", files={"files": b"12345"}, headers=named, timeout=30
-    )
-
-
-def test_a_running_server_takes_uploads_from_its_own_page_alone(server):
-    told = upload(server.url, origin="https://evil.example")
-    assert told.status_code == 403 and "A page of another site" in told.text
-    assert upload(server.url, origin=server.url).status_code == 200
-    assert upload(server.url).status_code == 200
-
-
-def test_a_proxy_under_a_path_passes_uploads_and_questions_on(server):
-    """What a named proxy adds; the browser behind it knows the site alone."""
-    passed = {
-        "x-forwarded-host": "my.site",
-        "x-forwarded-proto": "https",
-        "x-forwarded-for": "203.0.113.9",
-        "origin": SITE,
-    }
-    assert upload(server.url, **passed).status_code == 200
-    url = f"{server.url}/gradio_api/call/list_adapters"
-    sent = httpx.post(url, json={"data": []}, headers=passed, timeout=30)
-    assert sent.status_code == 200
-    told = httpx.get(f"{url}/{sent.json()['event_id']}", headers=passed, timeout=30).text
-    assert "squad" in told
-    assert httpx.get(server.url, headers=passed, timeout=30).status_code == 200

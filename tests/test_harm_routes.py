@@ -325,13 +325,6 @@ def test_a_body_that_is_no_text_is_refused_before_it_is_read(server):
     assert post(server, "call/retrieve", whole).status_code == 200
 
 
-def test_a_refusal_under_v1_is_in_openais_words(server):
-    url, said = f"{server.url}/v1/chat/completions", {"content-type": "application/json"}
-    told = httpx.post(url, content=b"[," * MAX_PARTS, headers=said, timeout=60)
-    assert told.status_code == 413
-    assert set(told.json()["error"]) == {"message", "type", "param", "code"}
-
-
 def test_what_gradio_has_besides_is_not_there_and_leaves_no_file(server):
     form = b'--x\r\nContent-Disposition: form-data; name="other"; filename="a"\r\n\r\n1234'
     for path in ("process_recording", "component_server"):

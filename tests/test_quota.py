@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from ramole_core import AdapterRefused, RamoleError
 from ui.session.leaving import sweep
 from ui.session.owner import Visitor, owner_of, visitor_of
-from ui.session.presence import BEAT_SECONDS, GONE_SECONDS, IDLE_SECONDS, Presence
+from ui.session.presence import GONE_SECONDS, IDLE_SECONDS, Presence
 from ui.session.quota import MIB, Quota
 
 EVIL, HOME, WORK = "203.0.113.9", "198.51.100.1", "198.51.100.2"
@@ -185,16 +185,6 @@ def test_room_in_megabytes_is_made_by_as_many_as_it_takes():
     assert place.held() == {"cid": 1, "eve": 1}
 
 
-def test_nobody_is_evicted_where_it_would_not_help():
-    place = Place(mb=4, all_mb=4)
-    place.upload("ann", mb=1)
-    place.now += IDLE_SECONDS
-    place.upload("ben", mb=2)
-    with pytest.raises(AdapterRefused, match="no room left for uploads"):
-        place.upload("eve", mb=3)
-    assert place.held() == {"ann": 1, "ben": 1}
-
-
 def test_who_may_have_no_more_adapters_costs_nobody_an_undo():
     place = Place(adapters=2)
     for who in ("ann", "ben"):
@@ -250,19 +240,6 @@ def test_what_the_operator_gave_takes_no_room_of_the_sessions():
         place.upload(who, HOME, mb=4)
     with pytest.raises(AdapterRefused, match="no room left"):
         place.upload("cid", WORK, mb=4)
-
-
-def test_who_gives_signs_of_life_is_never_evicted():
-    place = Place(places=1 + 1)
-    place.upload("ann", HOME)
-    for _ in range(100):
-        place.now += BEAT_SECONDS
-        place.presence.seen("session-ann")
-        full(place)
-    assert place.held() == {"ann": 1}
-    place.now += IDLE_SECONDS
-    place.upload("eve", EVIL)
-    assert place.held() == {"eve": 1}
 
 
 def test_who_runs_something_is_never_evicted_and_its_end_is_a_sign_of_life():

@@ -14,9 +14,8 @@ from weakref import WeakKeyDictionary
 from ramole_core import AdapterRefused, RamoleError
 
 from .owner import PREFIX
-from .presence import GONE_SECONDS, IDLE_SECONDS, Presence
+from .presence import GONE_SECONDS, IDLE_SECONDS, Presence, Use, leavers
 from .removed import Removed
-from .shares import Use, leavers
 
 if TYPE_CHECKING:
     from ramole_core import AdapterCard, Ramole
