@@ -131,8 +131,8 @@ class Reading:
     def _noting(self, where: dict) -> Callable[..., None]:
         """A function that keeps what is said of a request, by its index."""
 
-        def note(index: int, *said: Any) -> None:
-            where[index] = said if len(said) > 1 else said[0]
+        def note(index: int, first: Any, *more: Any) -> None:
+            where[index] = (first, *more) if more else first
             self._fresh.set()
 
         return note
