@@ -120,6 +120,22 @@ def fake(root: Path, **settings):
     return fake_page("tests.serving", root, str(root), **settings)
 
 
+def squad_page(module: str = "tests.serving", **settings):
+    """A fixture of a test module: its page over the fake system with one sample, squad."""
+    import pytest
+
+    from tests.pool_fakes import write_sample
+
+    @pytest.fixture(scope="module")
+    def server(tmp_path_factory):
+        root = tmp_path_factory.mktemp("served")
+        write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
+        with fake_page(module, root, str(root), **settings) as running:
+            yield running
+
+    return server
+
+
 def app(root: Path, **settings):
     """app.py, running."""
     return running([sys.executable, "app.py"], root, **settings)

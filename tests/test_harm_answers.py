@@ -20,8 +20,7 @@ from starlette.routing import Route
 
 from tests import asgi
 from tests.fake_ramole import FakeRamole
-from tests.pool_fakes import write_sample
-from tests.serving import REPOSITORY, fake
+from tests.serving import REPOSITORY, squad_page
 from ui import gradio_home
 from ui.health import FAILED, health_routes
 from ui.middleware import kept as kept_module
@@ -221,12 +220,7 @@ def test_a_folder_that_is_being_made_is_not_taken_for_a_dead_processes(tmp_path,
     assert not folder.exists(), "nobody holds it any more"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    root = tmp_path_factory.mktemp("served")
-    write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
-    with fake(root, max_upload_mb=1, allowed_hosts="*.example.org") as running:
-        yield running
+server = squad_page(max_upload_mb=1, allowed_hosts="*.example.org")
 
 
 def test_every_answer_binds_browsers(server):

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 import httpx
 import psutil
-import pytest
 
 from tests import asgi
-from tests.pool_fakes import FakeRamole, write_sample
-from tests.serving import fake
+from tests.pool_fakes import FakeRamole
+from tests.serving import squad_page
 from ui.middleware.connections import HEAD_SECONDS, READ_SECONDS, SPARE, Connections, raise_files
 from ui.middleware.crowds import Crowds
 from ui.middleware.doors import doors
@@ -109,15 +108,8 @@ def test_as_many_files_as_may_be_are_taken():
     assert raise_files() == raise_files()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    root = tmp_path_factory.mktemp("served")
-    write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
-    with pytest.MonkeyPatch.context() as patch:
-        for name, seconds in (("WAITING", WAIT), ("READING", WAIT), ("BODY", BODY)):
-            patch.setenv(f"{name}_SECONDS", str(seconds))
-        with fake(root) as running:
-            yield running
+SHORT = {"waiting_seconds": WAIT, "reading_seconds": WAIT, "body_seconds": BODY}
+server = squad_page(variables=SHORT)
 
 
 def connect(server, said: bytes = b"") -> socket.socket:

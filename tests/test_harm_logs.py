@@ -13,8 +13,8 @@ import warnings
 import httpx
 import pytest
 
-from tests.pool_fakes import write_adapter, write_sample, zipped
-from tests.serving import REPOSITORY, fake
+from tests.pool_fakes import write_adapter, zipped
+from tests.serving import REPOSITORY, squad_page
 from ui.api.mcp import TOOLS
 from ui.watch.quiet import PATTERN, Quiet, one_line
 
@@ -53,13 +53,7 @@ QUEUED = [
 """Arguments that Gradio takes, and whose faults come later."""
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    root = tmp_path_factory.mktemp("served")
-    write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
-    said = {"log_requests": "true", "chroma_url": "http://index.example:8000"}
-    with fake(root, **said) as running:
-        yield running
+server = squad_page(log_requests="true", chroma_url="http://index.example:8000")
 
 
 def test_an_index_beyond_this_machine_is_warned_of(server):

@@ -14,7 +14,7 @@ import pytest
 
 from tests import asgi
 from tests.pool_fakes import write_sample
-from tests.serving import fake
+from tests.serving import fake, squad_page
 from ui.middleware import crowds, refusal
 from ui.middleware.bodies import (
     MAX_DEPTH,
@@ -284,12 +284,7 @@ def test_an_address_has_a_quarter_of_those_who_wait_and_half_of_those_who_run(ru
     _refuse_waiting(queue, HOME)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    root = tmp_path_factory.mktemp("served")
-    write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
-    with fake(root, max_upload_mb=1, trusted_proxies="127.0.0.1") as running:
-        yield running
+server = squad_page(max_upload_mb=1, trusted_proxies="127.0.0.1")
 
 
 def post(server, path: str, content: bytes, address: str = EVIL, **headers: str) -> httpx.Response:

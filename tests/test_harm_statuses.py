@@ -10,8 +10,7 @@ import pytest
 
 from tests import asgi
 from tests.fake_ramole import FakeRamole
-from tests.pool_fakes import write_sample
-from tests.serving import fake_page, main
+from tests.serving import main, squad_page
 from tests.test_openai_running import ask as openai
 from ui.middleware.crowds import Crowds
 from ui.middleware.routes import EVERYWHERE, MAX_OPEN, RULES, UNUSED, Most, Routes, rules
@@ -24,13 +23,7 @@ NAMED = {"x-forwarded-for": "192.0.2.7"}
 NAMES = [rule.path for rule in RULES]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    root = tmp_path_factory.mktemp("served")
-    write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
-    said = {"auth": "ann:secret", "trusted_proxies": "127.0.0.1", "max_upload_mb": 1}
-    with fake_page(__name__, root, str(root), **said) as started:
-        yield started
+server = squad_page(__name__, auth="ann:secret", trusted_proxies="127.0.0.1", max_upload_mb=1)
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,7 @@ import pytest
 
 from tests import asgi
 from tests.clocks import Steps
-from tests.pool_fakes import write_sample
-from tests.serving import fake
+from tests.serving import squad_page
 from ui.middleware import cache as cache_module
 from ui.middleware.bodies import MAX_FILES, Parts
 from ui.middleware.cache import GRACE, SMALLEST, UNNAMED, UploadCache, everything_below
@@ -269,12 +268,7 @@ def test_a_body_is_cut_while_it_comes_whatever_the_page_makes_of_it():
     assert not told[-1].get("more_body")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    root = tmp_path_factory.mktemp("served")
-    write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
-    with fake(root, max_upload_mb=1, trusted_proxies="127.0.0.1") as running:
-        yield running
+server = squad_page(max_upload_mb=1, trusted_proxies="127.0.0.1")
 
 
 def upload(server, number: int, *, size: int, address: str = "203.0.113.9", content=None):

@@ -12,8 +12,8 @@ from gradio_client import handle_file
 from prometheus_client.parser import text_string_to_metric_families
 
 from ramole_core import Busy, Generation, RamoleError, Request
-from tests.pool_fakes import write_adapter, write_sample, zipped
-from tests.serving import client_of, fake
+from tests.pool_fakes import write_adapter, zipped
+from tests.serving import client_of, squad_page
 from ui.metrics import metrics_routes
 from ui.middleware.refusal import Refused
 from ui.session.accounts import Accounts
@@ -32,18 +32,7 @@ def numbers_of(text: str) -> dict[str, float]:
     }
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("served")
-    write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
-    return root
-
-
-@pytest.fixture(scope="module")
-def server(root):
-    said = {"log_requests": "true", "trusted_proxies": "127.0.0.3", "allowed_hosts": "a.example"}
-    with fake(root, **said) as running:
-        yield running
+server = squad_page(log_requests="true", trusted_proxies="127.0.0.3", allowed_hosts="a.example")
 
 
 def read(server, **headers) -> httpx.Response:

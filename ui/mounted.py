@@ -14,13 +14,10 @@ from fastapi import FastAPI
 import ui
 from ramole_core import announce_page
 
-from .api.mcp import describe_tools
-from .serve import begin, served, tidy_on
+from .serve import launched, served, tidy_on
 from .session.owner import OPERATOR_KEY
-from .session.quota import quota_of
-from .session.states import remember_little
 from .shutdown import end
-from .watch.quiet import quiet_logs, quiet_server
+from .watch.quiet import quiet_logs
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -34,11 +31,8 @@ def mounted(ramole: "Ramole") -> FastAPI:
     outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(outer, page, path="/", **served(page, ramole))
     page.app = outer.router.routes[-1].app  # pyright: ignore[reportAttributeAccessIssue] mounted
-    quiet_server()  # the modules that it loaded meanwhile
-    describe_tools(page)
-    remember_little(page, quota_of(ramole).presence.sessions)
+    launched(page, ramole)
     outer.router.add_event_handler("shutdown", lambda: end(page, ramole))
     announce_page(ramole.settings.data_dir, ramole.settings.url, OPERATOR_KEY)
-    threading.Thread(target=begin, args=[ramole], name="begin", daemon=True).start()
     threading.Thread(target=tidy_on, args=[page, ramole], name="tidy", daemon=True).start()
     return outer

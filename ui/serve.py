@@ -95,12 +95,17 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
     except OSError:
         taken = f"Port {settings.port} cannot be listened on; it is in use, or not allowed."
         raise RamoleError(f"{taken} Set RAMOLE_PORT to a free one.") from None
-    quiet_server()  # the modules that it loaded meanwhile
-    describe_tools(page)
     watch_connections(page.server)
+    launched(page, ramole)
+    return url
+
+
+def launched(page: gr.Blocks, ramole: "Ramole") -> None:
+    """Set up what needs the page's application, and load the model in the background."""
+    quiet_server()  # the modules that were loaded meanwhile
+    describe_tools(page)
     remember_little(page, quota_of(ramole).presence.sessions)
     threading.Thread(target=begin, args=[ramole], name="begin", daemon=True).start()
-    return url
 
 
 def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
