@@ -257,9 +257,8 @@ class RemoteStream:
             one.prepared = self._found(one.prepared, one.fitted)
 
     def _move(self, one: RemoteRequest) -> None:
-        self._placing.end(one.engine)
         one.lost.add(one.engine)
-        one.engine, one.cancel = "", lambda: None
+        self._free(one)
         one.moves += 1
         self._moved()
         one.fruitless += 1
@@ -276,8 +275,7 @@ class RemoteStream:
 
     def _crowded(self, one: RemoteRequest, busy: Busy) -> None:
         """Handle a full engine: the caller's first request raises Busy, others wait."""
-        self._placing.end(one.engine)
-        one.engine, one.cancel = "", lambda: None
+        self._free(one)
         if one.index == 0 and not one.streamed_ids and len(self._open) == 1:
             self._leave(one)
             raise busy
@@ -290,7 +288,11 @@ class RemoteStream:
     def _leave(self, one: RemoteRequest) -> None:
         if one in self._open:
             self._open.remove(one)
+        self._free(one)
+        one.held.close()
+
+    def _free(self, one: RemoteRequest) -> None:
+        """It is at no engine."""
         if one.engine:
             self._placing.end(one.engine)
-            one.engine = ""
-        one.held.close()
+        one.engine, one.cancel = "", lambda: None
