@@ -203,21 +203,16 @@ def test_streams_of_many_addresses_leave_connections_for_all_else(tmp_path):
     async def page(scope, receive, send):
         if scope[RULE].kind == "stream":
             await over.wait()
-        told.append(200)
-
-    async def send(message):
-        if message["type"] == "http.response.start":
-            told.append(message["status"])
+        await send({"type": "http.response.start", "status": 200})
 
     crowds = Addresses(Crowds(page, streams=6))
 
-    def ask(kind: Kind, n: int):
-        scope = {"type": "http", "path": "/x", "headers": [], RULE: Rule("/x", "", kind)}
-        scope["client"] = (f"9.9.9.{n}", 1)
-        return asyncio.ensure_future(crowds(scope, lambda: asyncio.sleep(60), send))
+    async def ask(kind: Kind, n: int) -> None:
+        more = {"client": (f"9.9.9.{n}", 1), RULE: Rule("/x", "", kind)}
+        told.append((await asgi.ask(crowds, "/x", **more))[0]["status"])
 
     async def attack():
-        silent = [ask("stream", n) for n in range(6)]
+        silent = [asyncio.ensure_future(ask("stream", n)) for n in range(6)]
         await asyncio.sleep(0)
         await ask("stream", 7)
         assert told == [503]

@@ -175,15 +175,14 @@ def test_too_many_events_are_refused_and_another_address_is_served(server):
 def test_refusals_of_one_address_wait_once_there_are_many_and_nobody_elses_do(monkeypatch):
     monkeypatch.setattr(crowds, "REFUSALS_AT_ONCE", 5)
     monkeypatch.setattr(crowds, "MAX_WAITING", 3)
-    waits = 0
+    waits, told = 0, []
 
     async def page(scope, receive, send):
         status = 200 if scope["path"] == "/" else 404
         await send({"type": "http.response.start", "status": status})
 
     async def scenario():
-        nonlocal waits
-        over, told = asyncio.Event(), []
+        over = asyncio.Event()
 
         async def wait(seconds: float):
             nonlocal waits
@@ -191,18 +190,13 @@ def test_refusals_of_one_address_wait_once_there_are_many_and_nobody_elses_do(mo
             assert seconds == crowds.WAIT_SECONDS
             await over.wait()
 
-        async def send(message):
-            told.append(message["status"])
-
         monkeypatch.setattr(crowds, "asyncio", SimpleNamespace(sleep=wait))
         app = SlowRefusals(page, most=4)
 
-        def ask(path: str, address: str):
-            headers = [(HEADER.encode(), _signed(address).encode())]
-            scope = {"type": "http", "path": path, "headers": headers}
-            return asyncio.ensure_future(app(scope, lambda: asyncio.sleep(60), send))
+        async def ask(path: str, address: str) -> None:
+            told.extend(await asgi.ask(app, path, headers=[(HEADER, _signed(address))]))
 
-        asked = [ask("/x", EVIL) for _ in range(12)]
+        asked = [asyncio.ensure_future(ask("/x", EVIL)) for _ in range(12)]
         await asyncio.sleep(0.01)
         assert waits == 3 and len(told) == 9, "five at once; of the others three wait"
         await asyncio.gather(*(ask(path, HOME) for path in ("/", "/x")), ask("/", EVIL))
@@ -222,27 +216,18 @@ def test_bodies_on_their_way_from_one_address_have_a_size():
         over, told = asyncio.Event(), []
 
         async def page(scope, receive, send):
-            while (await receive()).get("more_body"):
-                pass
+            await receive()
             await over.wait()
             await send({"type": "http.response.start", "status": 200})
 
         bodies = Bodies(page, cache=SimpleNamespace(tidy=lambda: None))  # pyright: ignore
         rule = Table(RULES).find("/gradio_api/queue/join")
+        body = [(0, b"x" * (7 * MIB // 2))]
 
         async def ask(address: str) -> None:
-            pieces = [{"type": "http.request", "body": b"x" * (7 * MIB // 2), "more_body": False}]
-
-            async def send(message):
-                if "status" in message:
-                    told.append((address, message["status"]))
-
-            async def receive():
-                return pieces.pop() if pieces else await asyncio.Future()
-
-            named = (HEADER.encode(), _signed(address).encode())
-            scope = {"type": "http", "method": "POST", "headers": [named], RULE: rule}
-            await bodies(scope, receive, send)
+            more = {"headers": [(HEADER, _signed(address))], RULE: rule}
+            sent = await asgi.ask(bodies, "/", method="POST", pieces=body, **more)
+            told.append((address, sent[0]["status"]))
 
         asked = [asyncio.create_task(ask(EVIL)) for _ in range(5)]
         while not told:
