@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 
-def told(app, path: str = "/", **request: Any) -> list[dict]:
+def told(app, path: str = "/", /, **request: Any) -> list[dict]:
     """All that the application sends for one request, as `ask` makes it."""
     return asyncio.run(ask(app, path, **request))
 
 
-def status(app, path: str = "/", **request: Any) -> int:
+def status(app, path: str = "/", /, **request: Any) -> int:
     """The status that a request gets."""
     return told(app, path, **request)[0]["status"]
 
@@ -18,6 +18,7 @@ def status(app, path: str = "/", **request: Any) -> int:
 async def ask(
     app,
     path: str,
+    /,
     *,
     method: str = "GET",
     headers: Iterable[tuple[str, str]] = (),
