@@ -17,7 +17,7 @@ from tests.serving import client_of, squad_page
 from ui.metrics import metrics_routes
 from ui.middleware.refusal import Refused
 from ui.session.accounts import Accounts
-from ui.watch import events, numbers
+from ui.watch import events
 from ui.watch.request_record import RequestRecord, line_of, reason_of, record_of, writing
 
 PROMPT = "zanzibar quokka"
@@ -159,6 +159,6 @@ def test_lines_are_whole_and_every_label_is_ours():
     for _ in range(3):
         write(RequestRecord("refused", "busy"))
     assert [json.loads(line)["reason"] for line in out.getvalue().splitlines()] == ["busy"] * 3
-    labels = {name for one in vars(numbers).values() for name in getattr(one, "_labelnames", ())}
+    labels = {name for one in vars(events).values() for name in getattr(one, "_labelnames", ())}
     assert labels == {"outcome", "reason", "method", "verdict", "status"}
     assert not re.search(r"session|address|prompt|name", " ".join(labels))

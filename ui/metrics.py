@@ -29,7 +29,7 @@ from .openai.door import check_key
 from .openai.errors import refused
 from .session.accounts import Accounts
 from .session.address import Network, networks, visitor_address
-from .watch.numbers import REGISTRY
+from .watch.events import REGISTRY
 
 if TYPE_CHECKING:
     from ramole_core import Ramole

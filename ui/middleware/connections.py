@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from ..watch.numbers import count_cut
+from ..watch.events import count_cut
 
 HEAD_SECONDS = 20.0
 """Seconds to say a whole head in; between two requests the server gives fewer."""

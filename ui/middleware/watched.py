@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..parts.errors import UNEXPECTED
-from ..watch.numbers import count_response
+from ..watch.events import count_response
 from ..watch.quiet import one_line
 from ..watch.request_record import FAULT
 from .refusal import HttpMiddleware, Refused
