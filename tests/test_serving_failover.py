@@ -13,7 +13,8 @@ from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import Busy
 from ramole_core.serving import remote_stream, wire
 from ramole_core.serving.engine_server import EngineServer
-from ramole_core.serving.fleet import EngineLost, engines_over
+from ramole_core.serving.fleet import EngineLost
+from ramole_core.serving.opening import engines_over
 from tests.serving import wait_until
 from tests.test_ramole import TASKS, hold_until_cancelled, write_lora
 from tests.thread_fleet import ThreadFleet

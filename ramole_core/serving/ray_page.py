@@ -14,7 +14,7 @@ from ray import serve
 from ray.exceptions import TaskCancelledError
 
 from ramole_core.ramole import Ramole
-from ramole_core.serving.fleet import engines_over
+from ramole_core.serving.opening import engines_over
 from ramole_core.serving.ray_fleet import RayFleet
 from ramole_core.serving.served_engine import located
 from ramole_core.settings import Settings

@@ -236,7 +236,7 @@ def opened(
 ) -> Iterator[World]:
     """Ray Serve with so many engines, and the page's half of the system in this process."""
     from ramole_core.serving.app import ENGINES
-    from ramole_core.serving.fleet import engines_over
+    from ramole_core.serving.opening import engines_over
     from ramole_core.serving.ray_fleet import LIVE, RayFleet
     from ramole_core.serving.running import Running
 
