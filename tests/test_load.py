@@ -7,16 +7,12 @@ SEVERAL = {"engines", "moves"}
 """Of a page of several engines alone."""
 
 
-def test_a_crowd_and_those_who_mean_harm_change_nobodys_answer(tmp_path, tiny_llama):
-    found = run(
-        tmp_path, tiny_system(tmp_path, tiny_llama), clients=32, seconds=5, seed=0, connections=300
-    )
+def test_a_crowd_changes_nobodys_answer(tmp_path, tiny_llama):
+    found = run(tmp_path, tiny_system(tmp_path, tiny_llama), clients=32, seconds=5, seed=0)
     assert not any(found["must_be_0"].values()), found["failures"]
     happened = found["happened"]
     assert happened["answers"] > 20 and happened["stopped"] and happened["batch"], found
     assert happened["uploads"] and happened["upload_and_ask"], found
-    others = found["others"]
-    assert others["clients that vanished"] and others["connections that said nothing"], found
     assert set(found["memory_mib"]) >= {"quarter_1", "quarter_4"}
     shown = found["shown"]
     wanted = [f"ramole_{name}" for key, (name, _) in GAUGES.items() if key not in SEVERAL]

@@ -15,13 +15,15 @@ from ramole_core.cli import main
 from ramole_core.errors import RamoleError
 from ramole_core.mixes import Mixes
 from ramole_core.pool import Pool
+from ramole_core.retrieval.card_vector import adapter_vectors
+from ramole_core.retrieval.index import AdapterIndex
+from ramole_core.retrieval.retriever import Retriever
 from tests.adapter_files import SHAPES, arrays_of, tree_of, write_adapter
-from tests.campaigns import pool_changes
-from tests.campaigns.brute_force import nearest
 from tests.campaigns.children import awaited, forked
 from tests.campaigns.figures import Figures
 from tests.campaigns.small_disk import SmallDisk, small_disk
 from tests.fake_ramole import FakeRamole
+from tests.retrieval_fakes import FakeEncoder
 
 PROMISED = ("processes_ended", "exceptions", "hangs", "not_one_sentence", "lost", "did_not_go_on")
 SECONDS = 300
@@ -116,12 +118,28 @@ def pool_on(root: Path, disk: SmallDisk, dice: random.Random) -> dict[str, objec
     return told.record()
 
 
-class World(pool_changes.World):
+class World:
     """The pool, the index that follows it, and kept mixes."""
 
     def __init__(self, root: Path, data: Path):
-        super().__init__(root, data)
+        self.root, self.data, self.encoder = root, data, FakeEncoder()
+        self.pool = Pool(adapters_dir=root / "samples", data_dir=data, shapes=lambda: SHAPES)
+        self.retriever = Retriever(
+            pool=self.pool, encoder=self.encoder, index=AdapterIndex(data_dir=data)
+        )
+        self.pool.listeners.append(self.retriever)
         self.mixes = Mixes(data)
+
+    def close(self) -> None:
+        self.retriever.close()
+        self.pool.close()
+
+    def nearest(self, text: str, k: int) -> list[str]:
+        """Names by their vectors alone, best first: what any index has to find."""
+        cards = self.pool.cards()
+        scores = adapter_vectors(self.encoder.embed, list(cards)) @ self.encoder.embed([text])[0]
+        best = sorted(range(len(scores)), key=lambda n: (-scores[n], cards[n].name))
+        return [cards[n].name for n in best[:k]]
 
     def check(self, when: str, told: Told) -> None:
         """Every question finds what brute force finds, every adapter can be read."""
@@ -131,7 +149,7 @@ class World(pool_changes.World):
             except RamoleError as error:
                 told.failed("did_not_go_on", f"{when}: {error}")
                 continue
-            if found != nearest(self.encoder, self.pool.cards(), text, 5):
+            if found != self.nearest(text, 5):
                 told.failed("lost", f"{when}: other neighbours")
         for card in self.pool.all_cards():
             self.pool.tensors(card)
@@ -154,7 +172,7 @@ def change(world: World, told: Told, disk: SmallDisk, dice: random.Random, name:
             world.mixes.keep(f"{name}-{dice.randrange(10**6)}", found_weights(), None)
         else:
             found = [hit.name for hit in world.retriever.retrieve(name, 3)]
-            if found != nearest(world.encoder, world.pool.cards(), name, 3):
+            if found != world.nearest(name, 3):
                 told.failed("lost", f"other neighbours with {disk.free} bytes free")
     except RamoleError as error:
         told.refused(kind, error, disk)

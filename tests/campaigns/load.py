@@ -1,9 +1,8 @@
-"""Many clients at once, honest ones and others, for as long as one likes: nobody is harmed.
+"""Many clients at once, for as long as one likes: no answer differs from alone.
 
 `python -m tests.campaigns.load --minutes 10 --seed 0` serves app.py with the real base and has 32
-clients ask, stream, stop, upload, remove and send batches, while others drip, vanish, read slowly
-and hold a thousand connections. What must be 0: refusals other than "busy", answers other than
-alone, and what is left at the end.
+clients ask, stream, stop, upload, remove and send batches. What must be 0: refusals other than
+"busy", answers other than alone, and what is left at the end.
 """
 
 import argparse
@@ -27,7 +26,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from ramole_core.base.shapes import read_shapes
 from ramole_core.pool import write_manifest
 from ramole_core.settings import Settings
-from tests.campaigns.nuisances import Nuisances
 from tests.campaigns.visitors import Question, Seen, Visitor
 from tests.pool_fakes import zipped
 from tests.serving import Server, running, second_start
@@ -91,7 +89,7 @@ def questions_of(system: System, uploads: int) -> list[Question]:
 
 
 def run(
-    root: Path, system: System, *, clients: int, seconds: float, seed: int, connections: int = 1000
+    root: Path, system: System, *, clients: int, seconds: float, seed: int
 ) -> dict[str, object]:
     """Serve, ask all alone, then everybody at once for so long; what came of it."""
     shapes, made = read_shapes(system.base), []
@@ -100,7 +98,7 @@ def run(
         made.append(zipped(folder, root / f"upload{number}.zip"))
     few = {"max_batch": 8, "max_queue": 24, "log_requests": "true"}
     with running([sys.executable, "app.py"], root, **system.settings, **few) as server:
-        return asyncio.run(_campaign(server, system, made, clients, seconds, seed, connections))
+        return asyncio.run(_campaign(server, system, made, clients, seconds, seed))
 
 
 async def _campaign(
@@ -110,7 +108,6 @@ async def _campaign(
     clients: int,
     seconds: float,
     seed: int,
-    connections: int,
 ) -> dict[str, object]:
     seen, asked = Seen(), questions_of(system, len(files))
     first = Visitor(server.url, 0, seen=seen, files=files, seed=seed)
@@ -124,9 +121,8 @@ async def _campaign(
     visitors = [
         Visitor(server.url, 1 + n, seen=seen, files=files, seed=seed) for n in range(clients)
     ]
-    others = Nuisances(server.url, connections=connections, tokens=4 * system.tokens, seed=seed)
     memory = asyncio.create_task(_memory(server, until))
-    await asyncio.gather(others.stay(until), *(one.stay(asked, until) for one in visitors))
+    await asyncio.gather(*(one.stay(asked, until) for one in visitors))
     took = loop.time() - began
     left = await _left(server)
     log = server.log.read_text()
@@ -144,7 +140,6 @@ async def _campaign(
         "clients": clients,
         "seconds": round(took),
         "happened": dict(sorted(seen.counts.items())),
-        "others": dict(sorted(others.counts.items())),
         "memory_mib": await memory,
         "shown": sorted(_names(await _metrics(server))),
         "cut_connections": _numbers(await _metrics(server), "ramole_connections_cut_total"),

@@ -1,4 +1,4 @@
-"""Several engines of Ray Serve: killed, restarted, given adapters; how fast, and how placed.
+"""Several engines of Ray Serve: killed, given adapters; how fast, and how placed.
 
 What must never happen: a request without exactly one answer, another token, another answer than
 alone. The engines and the wire are the real ones; the page's half runs in this process.
@@ -6,9 +6,6 @@ alone. The engines and the wire are the real ones; the page's half runs in this 
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -20,11 +17,6 @@ from tests.campaigns.serve_world import GUEST, Asked, World, opened, shares, wri
 
 PROMISED = ("no_answer", "two_answers", "other_tokens", "other_answer")
 CLIENTS = 32
-RESTARTS = 3
-RESTART_SECONDS = 600.0
-"""A restart that takes longer is none."""
-STORM_SECONDS = 120.0
-BETWEEN = 5.0
 ADDED = 12
 PLACED = 192
 SCALED = 144
@@ -57,7 +49,7 @@ def run(
 
 def _kills(asked: Asked) -> dict[str, object]:
     """Each once both engines are ready again."""
-    world = write_world(asked.root, real=True, tokens=16)
+    world = write_world(asked.root, tokens=16)
     with opened(world) as served, served.clients(CLIENTS, asked.figures):
         again: list[float] = []
         while len(again) < asked.count and time.monotonic() < asked.end:
@@ -70,60 +62,9 @@ def _kills(asked: Asked) -> dict[str, object]:
     return {"kills": len(again), "two_engines_again": shares(again), "gap": shares(world.gaps)}
 
 
-def _storm(asked: Asked) -> dict[str, object]:
-    """Every few seconds, ready or not."""
-    world = write_world(asked.root, real=False, tokens=60)
-    with opened(world) as served, served.clients(CLIENTS, asked.figures):
-        began, kills = time.monotonic(), 0
-        while time.monotonic() - began < STORM_SECONDS:
-            time.sleep(BETWEEN)
-            try:
-                served.kill(asked.dice)
-            except (Exception, IndexError):  # none is there to be killed
-                asked.figures.counts["nobody to kill"] += 1
-                continue
-            kills += 1
-            asked.figures.counts["mishaps"] += 1
-    return {"kills": kills, "seconds": STORM_SECONDS, "gap": shares(world.gaps)}
-
-
-def _restart(asked: Asked) -> dict[str, object]:
-    """All engines anew, in turn, as a new version is brought out, some times; adapters come and go
-    as ever."""
-    world = write_world(asked.root, real=True, tokens=16)
-    times, meanwhile = [], []
-    with opened(world) as served, served.clients(CLIENTS, asked.figures):
-        while len(times) < min(RESTARTS, asked.count) and time.monotonic() < asked.end:
-            time.sleep(2)
-            old, before = set(served.processes().values()), asked.figures.counts["answers"]
-            began = time.monotonic()
-            served.running.restart()
-            _all_new(served, old)
-            times.append(time.monotonic() - began)
-            meanwhile.append(asked.figures.counts["answers"] - before)
-            asked.figures.counts["mishaps"] += 1
-        time.sleep(1)
-    told: dict[str, object] = {"restarts": len(times), "seconds": shares(times)}
-    return told | {"answers_meanwhile": meanwhile, "gap": shares(world.gaps)}
-
-
-def _all_new(world: World, old: set[int]) -> None:
-    """Wait until two engines answer, and none of the old ones."""
-    end = time.monotonic() + RESTART_SECONDS
-    while time.monotonic() < end:
-        try:
-            there = set(world.processes().values())
-        except Exception:  # one of them has just gone
-            there = set()
-        if len(there) == 2 and not there & old:
-            return
-        time.sleep(0.2)
-    raise AssertionError(f"engines are not anew within {RESTART_SECONDS} s")
-
-
 def _added(asked: Asked) -> dict[str, object]:
     """An adapter is added; then the first token with it of the one engine, and of the other."""
-    world = write_world(asked.root, real=True, tokens=16)
+    world = write_world(asked.root, tokens=16)
     names = ("add", "first_engine", "second_engine", "from_add_to_first_token")
     times: dict[str, list[float]] = {name: [] for name in names}
     with opened(world) as served:
@@ -162,7 +103,7 @@ def _placement(asked: Asked) -> dict[str, object]:
     found: dict[str, object] = {"adapters": len(MANY), **CACHES}
     for how in ("adapter", "load"):
         root = asked.root / how
-        world = write_world(root, real=True, tokens=8, names=MANY, apart=True)
+        world = write_world(root, tokens=8, names=MANY, apart=True)
         said = {"placement": how, **CACHES}
         world.settings = world.settings.model_copy(update=said)
         with opened(world) as served:
@@ -209,7 +150,7 @@ def _ask_all(world: World, figures: Figures, count: int) -> int:
 def _scaling(asked: Asked) -> dict[str, object]:
     """Tokens a second of one engine and of two, each with one core."""
     found: dict[str, object] = {}
-    world = write_world(asked.root, real=True, tokens=32)
+    world = write_world(asked.root, tokens=32)
     for engines in (1, 2):
         with opened(world, engines=engines) as served:
             _ask_all(served, asked.figures, 48)  # adapters and beginnings are known then
@@ -220,65 +161,11 @@ def _scaling(asked: Asked) -> dict[str, object]:
     return {**found, "requests": SCALED, "cores": len(os.sched_getaffinity(0))}
 
 
-def _chroma(asked: Asked) -> dict[str, object]:
-    """The index's server is ended and started again while requests find their adapters by it."""
-    from tests.serving import free_port
-
-    root, figures = asked.root, asked.figures
-    world = write_world(root, real=False, tokens=30, finding=True)
-    port = free_port()
-    command = [str(Path(sys.executable).with_name("chroma")), "run", "--port", str(port)]
-    command += ["--path", str(root / "chroma")]
-
-    def start() -> subprocess.Popen:
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    server = start()
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _answers(url)
-        world.settings = world.settings.model_copy(update={"chroma_url": url})
-        world.excused = "No Chroma server answers"
-        with opened(world) as served, served.clients(8, figures, guests=False):
-            time.sleep(3)
-            server.send_signal(signal.SIGKILL)
-            server.wait()
-            time.sleep(3)
-            server = start()
-            _answers(url)
-            time.sleep(3)
-            figures.counts["mishaps"] += 1
-            before = figures.counts["answers"]
-            time.sleep(2)
-            after = figures.counts["answers"] - before
-            hits = [hit.name for hit in served.ramole.retrieve(served.known[0].request.prompt)]
-    finally:
-        server.kill()
-        server.wait()
-    return {"found_after": hits, "answers_in_2_s_after": after}
-
-
-def _answers(url: str, *, seconds: float = 60) -> None:
-    import httpx
-
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if httpx.get(f"{url}/api/v2/heartbeat", timeout=2).status_code == 200:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.2)
-    raise AssertionError(f"no Chroma server at {url}")
-
-
 MEASURES = {
     "kills": _kills,
-    "storm": _storm,
-    "restart": _restart,
     "added": _added,
     "placement": _placement,
     "scaling": _scaling,
-    "chroma": _chroma,
     "curve": curve,
     "ray_curve": ray_curve,
 }

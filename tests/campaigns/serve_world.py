@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import signal
 import threading
 import time
@@ -55,8 +54,6 @@ class World:
     fleet: Any = None
     running: Any = None
     ramole: Any = None
-    excused: str = "\0"
-    """In a refusal that is none of the engines' fault."""
     gaps: list[float] = field(default_factory=list)
     """Longest wait between two tokens of each answer that moved."""
 
@@ -90,11 +87,7 @@ class World:
                 gap, last = max(gap, now - last) if steps else 0.0, now
                 (answers if isinstance(item, Generation) else steps).append(item)
         except Exception as error:
-            if self.excused in str(error):
-                figures.counts["told that the index is away"] += 1
-                time.sleep(0.1)
-            else:
-                figures.failed("no_answer", f"{type(error).__name__}: {error}")
+            figures.failed("no_answer", f"{type(error).__name__}: {error}")
             return
         if len(answers) != 1:
             how = "two_answers" if answers else "no_answer"
@@ -113,7 +106,7 @@ class World:
             self.gaps.append(gap)
 
     @contextmanager
-    def clients(self, count: int, figures: Figures, *, guests: bool = True) -> Iterator[None]:
+    def clients(self, count: int, figures: Figures) -> Iterator[None]:
         """So many ask on, one request after the other, and adapters come and go."""
         ending = threading.Event()
 
@@ -133,7 +126,7 @@ class World:
                 figures.counts["adapters that came and went"] += 1
                 number += 1
 
-        work = [lambda n=n: ask_on(n) for n in range(count)] + [come_and_go] * guests
+        work = [lambda n=n: ask_on(n) for n in range(count)] + [come_and_go]
         threads = [threading.Thread(target=one) for one in work]
         for thread in threads:
             thread.start()
@@ -158,42 +151,28 @@ def same_answer(one: Generation, other: Generation) -> bool:
 def write_world(
     root: Path,
     *,
-    real: bool,
     tokens: int,
-    finding: bool = False,
     names: Sequence[str] = SAMPLES,
     apart: bool = False,
 ) -> World:
-    """The system of the real base and the sample pool, or of a tiny one, and its answers alone;
-    `finding`: requests find their adapters, and name none of `names`; `apart`: each
-    has one of them alone, and nothing is merged."""
+    """The system of the real base and the sample pool, and its answers alone; `apart`: each request
+    has one of `names` alone, and nothing is merged."""
     from ramole_core.base.fetch import fetch_base
     from ramole_core.base.shapes import read_shapes
     from tests.test_ramole import write_lora
 
     root.mkdir(parents=True, exist_ok=True)
-    if real:
-        default = Settings()
-        folder = fetch_base(default.base_model, data_dir=default.data_dir)
-        said: dict[str, object] = {"base_model": str(folder), "device": "cpu"}
-        prompts = PROMPTS
-    else:
-        from tests.campaigns import tiny_system
-
-        tiny_system.write_system(root)
-        folder = root / "base"
-        said = {"base_model": str(folder), "device": "cpu", "quantization": "none"}
-        said |= {"dtype": "float32", "adapters_dir": root / "adapters"}
-        names, prompts = ["l0", "l1", "l2"], tiny_system.PROMPTS
+    default = Settings()
+    folder = fetch_base(default.base_model, data_dir=default.data_dir)
     for name in [name for name in os.environ if name.startswith("RAMOLE_")]:
         if name != "RAMOLE_DATA_DIR":
             del os.environ[name]
-    settings = Settings(**said, data_dir=root / "data")
+    settings = Settings(base_model=str(folder), device="cpu", data_dir=root / "data")
     asked = [
         Request(
-            prompts[n % len(prompts)],
+            PROMPTS[n % len(PROMPTS)],
             method="mixture" if apart else ("mixture", "fusion", "selection")[n % 3],
-            adapters=None if finding else _named(names, n)[: 1 if apart else 2],
+            adapters=_named(names, n)[: 1 if apart else 2],
             k=2,
             temperature=0.8 * (n % 2),
             seed=n,
@@ -206,14 +185,12 @@ def write_world(
         write_lora(root / f"guest-{n}", read_shapes(folder), rank=4, seed=500 + n)
         for n in range(GUESTS)
     ]
-    if (root / "data").is_dir():
-        shutil.copytree(root / "data", root / "alone")
     known, strangers = [], []
     with Ramole(settings.model_copy(update={"data_dir": root / "alone"})) as alone:
         for n, folder in enumerate(guests):
             alone.pool.add(folder, name=f"guest-{n}", owner=GUEST, examples=["a guest"])
             request = Request(
-                prompts[n % len(prompts)],
+                PROMPTS[n % len(PROMPTS)],
                 method="fusion",
                 adapters=[f"guest-{n}"],
                 owner=GUEST,

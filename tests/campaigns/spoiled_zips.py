@@ -7,6 +7,10 @@ from tests.adapter_files import CONFIG, WEIGHTS
 from tests.campaigns.upload import Upload, flipped, zip_of
 
 
+def leave_sound(u: Upload) -> None:
+    u.refused = False
+
+
 def flip_zip(u: Upload) -> None:
     u.zipped = flipped(u.zipped, u.dice)
 
