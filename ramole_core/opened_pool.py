@@ -20,7 +20,6 @@ from ramole_core.request import Generation, Request
 from ramole_core.request_parts import has_half
 from ramole_core.retrieval import AdapterIndex, BaseExpert, Encoder, Hit, Retriever
 from ramole_core.selection.finder import Finder
-from ramole_core.selection.hub_fetch import HubFetch
 from ramole_core.selection.parts import Parts
 from ramole_core.selection.prepare import Preparation
 from ramole_core.selection.selector import Selector
@@ -68,25 +67,21 @@ class OpenedPool:
         )
         """The Hub's adapters of this base, that may come into the pool."""
         self._mixes = Mixes(s.data_dir)
-        finder = Finder(self.pool, self.retriever, weights=self.weights_of)
-        self._selector = Selector(
+        finder = Finder(
             self.pool,
             self.retriever,
-            finder=finder,
-            hub=HubFetch(self.hub, self.pool, self.retriever, base=self.base_expert),
+            hub=self.hub,
             base=self.base_expert,
-            max_new_tokens=s.max_new_tokens,
+            weights=self.weights_of,
+        )
+        self._selector = Selector(
+            finder, self.retriever, base=self.base_expert, max_new_tokens=s.max_new_tokens
         )
         self.packing = Prepack(finder.candidate, folder=s.data_dir)
         """Adapters without examples, before a prompt meets them."""
         self.pool.listeners += [self.retriever, self.packing]
-        self._preparation = Preparation(
-            self._selector,
-            Parts(self.pool, self.retriever, base=self.base_expert),
-            self._mixes,
-            self.hub,
-            self.pool,
-        )
+        self._parts = Parts(self.pool, self.retriever, base=self.base_expert)
+        self._preparation = Preparation(self._selector, finder, self._parts, self._mixes)
 
     def __enter__(self) -> Self:
         return self
@@ -143,7 +138,7 @@ class OpenedPool:
     def parts(self, request: Request) -> tuple[str, ...]:
         """The parts of the request's prompt that are answered one after another; the prompt alone
         where it is answered as a whole."""
-        return self._preparation.parts(request)
+        return self._parts.of(request)
 
     def keep_mix(self, name: str, answer: Generation, owner: str | None = None) -> Mix:
         """Keep the weights that a search found, under a name that `Request.mix` takes.

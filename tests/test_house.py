@@ -94,12 +94,6 @@ def test_the_generated_parts_say_what_they_should():
     assert "| `--temperature` | `0.0` |" in makers["commands"]()
 
 
-def test_the_generator_says_which_mark_is_missing():
-    page = "docs/settings.md"
-    with pytest.raises(ValueError, match=f"{page} lacks .*settings"):
-        generator().generated(page, PAGES[page].replace("<!-- end of settings -->", ""))
-
-
 def test_a_method_s_options_stand_on_its_page(monkeypatch, tmp_path):
     from docs import method_pages
 
@@ -318,16 +312,6 @@ import ramole_core.kernels.all
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-1000:]
-
-
-def test_type_checkers_know_that_settings_have_defaults():
-    """Pyright takes a default that is not called so for none."""
-    tree = ast.parse((REPOSITORY / "ramole_core" / "settings.py").read_text(encoding="utf-8"))
-    fields = [
-        n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "Field"
-    ]
-    assert len(fields) > 10
-    assert all(not n.args and "default" in {k.arg for k in n.keywords} for n in fields)
 
 
 def test_the_console_script_says_its_version_and_completes(capsys):

@@ -107,8 +107,8 @@ def test_a_long_batch_is_cancelled_while_its_adapters_are_looked_up(
 ):
     """Some seconds for 200 rows: who presses Stop does not wait for all of them."""
     cut, examined, examine = [], [], ramole.engines.examine
-    of = ramole._preparation._parts.of
-    monkeypatch.setattr(ramole._preparation._parts, "of", lambda one: cut.append(one) or of(one))
+    of = ramole._parts.of
+    monkeypatch.setattr(ramole._parts, "of", lambda one: cut.append(one) or of(one))
 
     def examining(prompts, candidates, **said):
         examined.append(len(prompts))

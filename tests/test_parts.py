@@ -273,7 +273,7 @@ def test_no_prompt_in_parts_gets_more_tokens_than_the_server_gives(ramole):
 def test_a_listed_adapter_is_left_out_of_a_prompt_in_parts_too(ramole):
     """Refused, if it is unknown, by who finds adapters: not before it is known to be listed."""
     asked = replace(BOTH, exclude=["poems", "nobody/knows"])
-    assert ramole._preparation.parts(asked) == (f"{EGG}", SUM)
+    assert ramole.parts(asked) == (f"{EGG}", SUM)
     with pytest.raises(RamoleError, match="exclude names 'nobody/knows'"):
         ramole.generate([asked])
 

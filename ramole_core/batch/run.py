@@ -57,59 +57,30 @@ def run_rows(
     server is tried again.
     """
     size = WINDOW * ramole.settings.max_batch
-    for start in range(0, len(rows), size):
-        if cancelled():
-            return
-        yield from _answered(
-            ramole,
-            rows[start : start + size],
+    calls = [rows[start : start + size] for start in reversed(range(0, len(rows), size))]
+    while calls and not cancelled():
+        asked, begun, answered = calls.pop(), set[int](), set[int]()
+        stream = ramole.stream_batch(
+            [row.request for row in asked],
             cancelled=cancelled,
             session=session,
             address=address,
-            waiting=waiting,
-            again=again,
-        )
-
-
-def _answered(
-    ramole: "Ramole",
-    rows: Sequence[BatchRow],
-    *,
-    cancelled: Callable[[], bool],
-    session: str,
-    address: str,
-    waiting: Callable[[BatchRow, int], None],
-    again: Callable[[BatchRow], None],
-) -> Iterator[Event]:
-    how = {"cancelled": cancelled, "session": session, "address": address}
-    while rows and not cancelled():
-        asked, begun, answered = rows, set[int](), set[int]()
-        stream = ramole.stream_batch(
-            [row.request for row in asked],
             waiting=lambda index, place, asked=asked: waiting(asked[index], place),
-            **how,
         )
         try:
             with closing(stream):
                 for index, item in stream:
                     (answered if isinstance(item, Generation) else begun).add(index)
                     yield asked[index], item
-            return
-        except Busy:
-            rows = [row for index, row in enumerate(asked) if index not in answered]
-            _each(asked, begun - answered, again)
-            time.sleep(RETRY_SECONDS)
         except RamoleError as error:
-            rows = [row for index, row in enumerate(asked) if index not in answered]
-            if len(rows) < 2:
-                yield from ((row, error) for row in rows)
-                return
-            _each(asked, begun - answered, again)
-            half = len(rows) // 2
-            yield from _answered(ramole, rows[:half], waiting=waiting, again=again, **how)
-            rows = rows[half:]
-
-
-def _each(rows: Sequence[BatchRow], places: set[int], tell: Callable[[BatchRow], None]) -> None:
-    for place in sorted(places):
-        tell(rows[place])
+            left = [row for index, row in enumerate(asked) if index not in answered]
+            busy = isinstance(error, Busy)
+            if len(left) < 2 and not busy:
+                yield from ((row, error) for row in left)
+                continue
+            for place in sorted(begun - answered):
+                again(asked[place])
+            if busy:
+                time.sleep(RETRY_SECONDS)
+            half = 0 if busy else len(left) // 2
+            calls += [part for part in (left[half:], left[:half]) if part]

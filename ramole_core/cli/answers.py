@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from ramole_core.cli.opening import Exclude, Json, Owner, load, reached
+from ramole_core.cli.opening import (
+    Exclude,
+    Json,
+    Owner,
+    facts_here,
+    is_server,
+    load,
+    reached,
+)
 from ramole_core.errors import RamoleError
 from ramole_core.terminal.asked import asks
 from ramole_core.terminal.console import (
@@ -29,14 +37,10 @@ def retrieve(
     as_json: Json = False,
 ) -> None:
     """The adapters whose examples are nearest to a text."""
-    from ramole_core.cli.server import Server
-    from ramole_core.facts import facts_of
-
     with reached(owner) as system:
         text = read_prompt(prompt)
         hits = system.retrieve(text, k=k, exclude=exclude or (), owner=owner)
-        server = isinstance(system, Server)
-        near = () if server else system.hub.near(text, k, exclude or ())
+        near = () if is_server(system) else system.hub.near(text, k, exclude or ())
         if as_json:
             listed = [{"name": one.name, "similarity": score} for one, score in near]
             write_json(
@@ -45,7 +49,7 @@ def retrieve(
                     "adapters": [hit.name for hit in hits],
                     "similarities": [hit.score for hit in hits],
                     **({"listed": listed} if near else {}),
-                    **({"server": system.url} if server else facts_of(system)),
+                    **facts_here(system),
                 }
             )
             return
@@ -71,7 +75,6 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Answer one prompt; the text comes as it is made, the adapters used on standard error."""
-    from ramole_core.cli.server import Server
     from ramole_core.facts import facts_of
     from ramole_core.request import Request
     from ramole_core.trace_file import write_trace
@@ -82,14 +85,10 @@ def generate(
     if keep is not None and not request.examples:
         raise RamoleError("--keep keeps weights that are found on examples; add --examples FILE.")
     with reached(owner, trace=trace, keep=keep) as system:
-        server = isinstance(system, Server)
-        if not server:
-            load(system, request)
+        load(system, request)
         told = {"fitting": print_fitting} if request.examples and not as_json else {}
         answer = write_answer(system.stream(request, **told), quiet=as_json)
-        if server:
-            facts: dict[str, object] = {"server": system.url}
-        else:
+        if not is_server(system):
             if keep is not None:
                 kept = system.keep_mix(keep, answer, owner)
                 if not as_json:
@@ -97,9 +96,8 @@ def generate(
             if trace is not None:
                 made = facts_of(system, adapters=answer.adapters, owner=owner)
                 write_trace(answer, trace, request=request, facts=made)
-            facts = facts_of(system)
         if as_json:
-            write_json(answer_record(request, answer, trace) | facts)
+            write_json(answer_record(request, answer, trace) | facts_here(system))
 
 
 def trace(

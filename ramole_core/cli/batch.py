@@ -7,9 +7,10 @@ A line is written as soon as its answer is there. However the command ends, it g
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 from rich.console import Console
@@ -18,11 +19,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ramole_core.batch.prompt_file import decode, read_batch, read_batch_file
 from ramole_core.batch.record import Written, added_to, as_line, record_of, refusal_of
 from ramole_core.batch.rows import BadRow, Batch
-from ramole_core.cli.opening import reached
+from ramole_core.cli.opening import Owner, facts_here, is_server, load, reached
 from ramole_core.errors import RamoleError
-from ramole_core.facts import facts_of, model_notes
 from ramole_core.terminal.asked import asks
-from ramole_core.terminal.console import progress_bar, say, write_json
+from ramole_core.terminal.console import say, write_json
 
 if TYPE_CHECKING:
     from ramole_core.cli.server import Server
@@ -47,9 +47,7 @@ def batch(
     resume: Annotated[
         bool, typer.Option("--resume", help="Ask only the rows that OUT lacks.")
     ] = False,
-    owner: Annotated[
-        str | None, typer.Option(help="Whose uploads count beside the shared ones.")
-    ] = None,
+    owner: Owner = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
 ) -> None:
     """Answer a file of prompts together, one JSON line each as soon as it is there; can resume.
@@ -57,7 +55,6 @@ def batch(
     Options that a request has too are for the rows that do not say.
     """
     from ramole_core.batch.run import refuse_unfit
-    from ramole_core.cli.server import Server
 
     if resume and out is None:
         raise RamoleError("--resume goes on with a file; name it with --out.")
@@ -69,42 +66,40 @@ def batch(
             rows = read_batch(decode(sys.stdin.buffer.read(), "Standard input"), **how)
         else:
             rows = read_batch_file(Path(file), **how)
-        if not isinstance(system, Server):
+        if not is_server(system):
             rows = refuse_unfit(system, rows, owner=owner)
-        if out is not None:
-            with added_to(out) as (sink, written):
-
-                def write(record: dict[str, object]) -> None:
-                    sink.write(as_line(record).encode())
-                    sink.flush()
-
-                summary = _answer(system, rows, write, written=written)
-                summary["out"] = str(out)
-        elif as_json:
-            answers: list[dict[str, object]] = []
-            summary = _answer(system, rows, answers.append)
-            summary["answers"] = answers
-        else:
-            summary = _answer(
-                system, rows, lambda record: print(as_line(record), end="", flush=True)
-            )
+        answers: list[dict[str, object]] = []
+        with ExitStack() as stack:
+            write: Write = answers.append if as_json else _print_line
+            written = Written()
+            if out is not None:
+                sink, written = stack.enter_context(added_to(out))
+                write = partial(_write_line, sink)
+            summary = _answer(system, rows, write, written)
+        summary |= {"out": str(out)} if out is not None else {"answers": answers}
         if as_json:
-            facts = {"server": system.url} if isinstance(system, Server) else facts_of(system)
-            write_json(summary | {"seed": asked.get("seed")} | facts)
+            write_json(summary | {"seed": asked.get("seed")} | facts_here(system))
     if summary["refused"]:
         raise typer.Exit(2)
 
 
+def _print_line(record: dict[str, object]) -> None:
+    print(as_line(record), end="", flush=True)
+
+
+def _write_line(sink: BinaryIO, record: dict[str, object]) -> None:
+    sink.write(as_line(record).encode())
+    sink.flush()
+
+
 def _answer(
-    system: "Ramole | Server", asked: Batch, write: Write, *, written: Written | None = None
+    system: "Ramole | Server", asked: Batch, write: Write, written: Written
 ) -> dict[str, object]:
     """Answer the rows without an answer and write each line; returns the run's numbers."""
     from ramole_core.batch.run import run_rows
-    from ramole_core.cli.server import Server
     from ramole_core.cli.server_rows import ask_rows
     from ramole_core.request import Generation, Step
 
-    written = written or Written()
     rows = [row for row in asked.rows if (row.index, row.digest) not in written.answered]
     kept = len(asked.rows) - len(rows)
     if kept:
@@ -115,13 +110,10 @@ def _answer(
     for bad in asked.bad:
         if (bad.index, bad.sentence) not in written.refused:
             write(refusal_of(bad))
-    local = not isinstance(system, Server)
-    if rows and local:
-        with progress_bar("Getting ready") as tell:
-            system.load(tell)
-        for note in model_notes(system):
-            say(f"Note: {note}")
-    events = run_rows(system, rows) if local else ask_rows(system, rows)
+    if rows:
+        load(system)
+    local = not is_server(system)
+    events = ask_rows(system, rows) if is_server(system) else run_rows(system, rows)
     done, refused, tokens, began = 0, 0, 0, time.perf_counter()
     try:
         with _row_progress(len(rows)) as progress:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ramole_core.cli.opening import Json, Owner, load, reached
+from ramole_core.cli.opening import Json, Owner, facts_here, load, reached
 from ramole_core.errors import RamoleError
 from ramole_core.terminal.asked import asks
 from ramole_core.terminal.console import say, write_answer, write_json
@@ -59,16 +59,12 @@ class Chat:
 @asks("raw", "examples", "mix")
 def chat(asked: Mapping[str, Any], owner: Owner = None, as_json: Json = False) -> None:
     """Talk, a line a turn: each finds its adapters, earlier ones keep theirs. /help says more."""
-    from ramole_core.cli.server import Server
-    from ramole_core.facts import facts_of
     from ramole_core.request import Request
 
     first = Request("hello", **asked, owner=owner)
     at_terminal = sys.stdin.isatty()
     with reached(owner) as system:
-        server = isinstance(system, Server)
-        if not server:
-            load(system, first)
+        load(system, first)
         talk = Chat(system, first, quiet=as_json)
         for line in _lines(at_terminal):
             if line == EXIT:
@@ -86,8 +82,7 @@ def chat(asked: Mapping[str, Any], owner: Owner = None, as_json: Json = False) -
                     raise
                 say(str(error))
         if as_json:
-            facts = {"server": system.url} if server else facts_of(system)
-            write_json({"turns": talk.told, **facts})
+            write_json({"turns": talk.told, **facts_here(system)})
 
 
 def _lines(at_terminal: bool) -> Iterator[str]:

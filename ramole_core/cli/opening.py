@@ -13,6 +13,8 @@ from ramole_core.errors import RamoleError
 from ramole_core.terminal.console import progress_bar, say
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
     from ramole_core.cli.server import Server
     from ramole_core.ramole import Ramole
     from ramole_core.request import Request
@@ -65,14 +67,32 @@ def reached(owner: str | None = None, **here: object) -> Iterator["Ramole | Serv
         server.close()
 
 
-def load(ramole: "Ramole", request: "Request") -> None:
-    """Load the model, progress shown, once the request is known to run on it."""
+def is_server(system: "Ramole | Server") -> "TypeIs[Server]":
+    """Whether a running server answers, and not the model of this process."""
+    from ramole_core.cli.server import Server
+
+    return isinstance(system, Server)
+
+
+def facts_here(system: "Ramole | Server") -> dict[str, object]:
+    """Model and checksums for a command's JSON, or the server that was asked."""
+    from ramole_core.facts import facts_of
+
+    return {"server": system.url} if is_server(system) else facts_of(system)
+
+
+def load(system: "Ramole | Server", request: "Request | None" = None) -> None:
+    """Load the model, progress shown, once the request is known to run on it; a server has its
+    own."""
     from ramole_core.facts import model_notes
 
-    ramole.check(request)
+    if is_server(system):
+        return
+    if request is not None:
+        system.check(request)
     with progress_bar("Getting ready") as tell:
-        ramole.load(tell)
-    for note in model_notes(ramole):
+        system.load(tell)
+    for note in model_notes(system):
         say(f"Note: {note}")
 
 

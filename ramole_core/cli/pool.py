@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ramole_core.cli.opening import Json, Owner, opened, reached
+from ramole_core.cli.opening import Json, Owner, facts_here, is_server, opened, reached
 from ramole_core.terminal.console import (
     progress_bar,
     read_examples,
@@ -28,15 +28,12 @@ def list_adapters(
     as_json: Json = False,
 ) -> None:
     """The adapters of the pool."""
-    from ramole_core.cli.server import Server
-    from ramole_core.facts import facts_of
-
     with reached(owner, full=full or None) as system:
-        if isinstance(system, Server):
-            cards, facts = system.cards(), {"server": system.url}
+        if is_server(system):
+            cards = system.cards()
         else:
             cards = [card.as_dict() for card in system.pool.cards(owner)]
-            facts = facts_of(system)
+        facts = facts_here(system)
     if as_json:
         kept = [{k: v for k, v in card.items() if full or k not in LONG} for card in cards]
         write_json({"adapters": kept, **facts})
@@ -57,27 +54,23 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Check an adapter and add it to the pool, or say why not."""
-    from ramole_core.cli.server import Server
-    from ramole_core.facts import facts_of
-
     with reached(owner) as system:
         path = source[0] if len(source) == 1 else source
         texts = read_examples(examples) if examples else None
         card: Mapping[str, Any]
-        facts: Mapping[str, object]
         with progress_bar("Adding") as tell:
             tell(str(source[0]), 0.1)
-            if isinstance(system, Server):
+            if is_server(system):
                 card = system.add(path, name=name, examples=texts)
                 near = [(hit["name"], hit["score"]) for hit in card["neighbours"]]
-                facts = {"server": system.url}
                 if not system.operator:
                     say("It is this user's at that server, and goes two hours after the last call.")
             else:
                 made = system.pool.add(path, name=name, examples=texts, owner=owner)
-                card, facts = dict[str, Any](made.as_dict()), facts_of(system)
+                card = dict[str, Any](made.as_dict())
                 hits = system.neighbours(made.name, k=3, owner=owner)
                 near = [(hit.name, hit.score) for hit in hits]
+        facts = facts_here(system)
     if as_json:
         names, scores = [one for one, _ in near], [score for _, score in near]
         write_json({"adapter": card, "adapters": names, "similarities": scores, **facts})
@@ -96,16 +89,12 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Take an added adapter out of the pool; the sample pool is read-only."""
-    from ramole_core.cli.server import Server
-    from ramole_core.facts import facts_of
-
     with reached(owner) as system:
-        if isinstance(system, Server):
+        if is_server(system):
             system.remove(name)
-            facts = {"server": system.url}
         else:
             system.pool.remove(name, owner=owner)
-            facts = facts_of(system)
+        facts = facts_here(system)
     if as_json:
         write_json({"removed": name, **facts})
     else:

@@ -1,17 +1,30 @@
-"""Find the candidate adapters of a turn."""
+"""Find the candidate adapters of a turn.
 
-from collections.abc import Callable, Mapping
+Listed adapters of the Hub are fetched into the pool first: those that the turn names; and of those
+that are nearer than the pool's, as many as it takes, but none where the base answers the text in
+any case.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ramole_core.errors import RamoleError, removed_meanwhile
+from ramole_core.hub import Hub, Wait
 from ramole_core.methods import complete_options
 from ramole_core.pool import AdapterCard, Pool
 from ramole_core.request import Request
-from ramole_core.retrieval import Hit, Retriever
+from ramole_core.retrieval import BaseExpert, Hit, Retriever
 
 if TYPE_CHECKING:
     from ramole_core.composition import Candidate, Composition, LoraSet, Trained
+    from ramole_core.hub import Listed
+
+
+NAN = float("nan")
+Fetched = tuple[Request, tuple[str, ...]]
+"""The turn as the pool understands it, and a sentence for each adapter that came, or did not."""
 
 
 class Finder:
@@ -22,10 +35,55 @@ class Finder:
         pool: Pool,
         retriever: Retriever,
         *,
+        hub: Hub,
+        base: BaseExpert,
         weights: "Callable[[Composition], Trained | None]",
     ):
-        """`weights` gives a method's trained weights."""
-        self._pool, self._retriever, self._weights = pool, retriever, weights
+        """`base` says where the base answers, `weights` gives a method's trained weights."""
+        self.pool, self.hub = pool, hub
+        self._retriever, self._base, self._weights = retriever, base, weights
+
+    def names(self, owner: str | None) -> set[str]:
+        """The names of the pool's adapters that the owner sees."""
+        return {card.name for card in self.pool.cards(owner)}
+
+    def fetch_named(self, turn: Request, wait: Wait) -> Fetched:
+        """Fetch the adapters that the turn names; raises RamoleError where a listed one does not
+        come."""
+        names = turn.adapters or ()
+        if not self.hub.allowed or not any(map(self.hub.is_listed, names)):
+            return turn, ()
+        there = self.names(turn.owner)
+        said = self.hub.bring_named(names, there=there, wait=wait)
+        here = [name if name in there else self.hub.name_in_pool(name) for name in names]
+        return replace(turn, adapters=list(dict.fromkeys(here))), said
+
+    def fetch_nearest(self, turn: Request, method: "Composition", wait: Wait) -> Fetched:
+        """Fetch those that are among the nearest to the turn's text, as many as the method takes;
+        none where it has a fixed pool."""
+        count = method.experts(turn.k)
+        if not count or self.fixed_pool(method) is not None:
+            return turn, ()
+        near = self.hub.near(turn.prompt, count + self.hub.spare, turn.exclude)
+        if self.hub.allowed and turn.exclude:  # as the pool names them; listed ones are not there
+            there = self.names(turn.owner)
+            names = [n if n in there else self.hub.name_in_pool(n) for n in turn.exclude]
+            left = [n for n in names if n in there or not self.hub.is_listed(n)]
+            turn = replace(turn, exclude=left)
+        if not near:
+            return turn, ()
+        hits: list[Hit] = []
+        if self.names(turn.owner) - {*turn.exclude}:
+            hits = self._retriever.retrieve(turn.prompt, count, turn.exclude, turn.owner)
+        if self.abstains(turn, method) and not self._answered(turn, near[0], hits):
+            return turn, ()
+        return turn, self.hub.bring_nearer(near, hits, count, wait)
+
+    def _answered(self, turn: Request, near: "tuple[Listed, float]", hits: Sequence[Hit]) -> bool:
+        """Whether adapters answer, or may, by similarity alone."""
+        every = sorted([Hit(near[0].name, near[1]), *hits], key=lambda hit: -hit.score)
+        evidence = self._base.judge(turn.prompt, every)
+        return evidence.decision == "adapters" or self._base.doubts(evidence)
 
     def abstains(self, turn: Request, method: "Composition") -> bool:
         """Whether the base may answer where nothing fits; raises RamoleError where a fixed pool is
@@ -52,7 +110,7 @@ class Finder:
     def _fixed(self, request: Request, known: Mapping[str, str]) -> list[AdapterCard]:
         """The adapters of a fixed pool, by content, that the request does not exclude."""
         visible = self._retriever.visible(request.k, request.exclude, request.owner)
-        cards = {c.content: c for c in self._pool.cards(request.owner) if c.key in visible}
+        cards = {c.content: c for c in self.pool.cards(request.owner) if c.key in visible}
         gone = [name for content, name in known.items() if content not in cards]
         if left := [cards[content] for content in known if content in cards]:
             return left
@@ -87,21 +145,21 @@ class Finder:
             cards = self._fixed(request, known)
             count = method.experts(len(cards))
             if count == len(cards):
-                return [(card, float("nan")) for card in cards]
+                return [(card, NAN) for card in cards]
             return self._nearest(request.prompt, cards, count)
         hits = self.hits(request, method)
-        return [(self._pool.card(hit.name, hit.owner), hit.score) for hit in hits]
+        return [(self.pool.card(hit.name, hit.owner), hit.score) for hit in hits]
 
     def chosen(self, request: Request, method: "Composition") -> "list[Candidate]":
         """The adapters that the method chooses: those that are named in their order, others the
         largest share first."""
         from ramole_core.composition import Known
 
-        named = [self._pool.card(name, request.owner).key for name in request.adapters or ()]
+        named = [self.pool.card(name, request.owner).key for name in request.adapters or ()]
         exclude = () if named else tuple(request.exclude)
         if not named:  # refuses what cannot be asked, in the words of retrieval
             self._retriever.retrieve(request.prompt, request.k, exclude, request.owner)
-        cards = self._pool.cards(request.owner)
+        cards = self.pool.cards(request.owner)
         scores = self._retriever.similarities(request.prompt, cards)
         known = [
             Known(
@@ -136,7 +194,7 @@ class Finder:
     def _named(self, request: Request, method: "Composition") -> list[tuple[AdapterCard, float]]:
         names = request.adapters or ()
         count = method.experts(len(names))
-        cards = [self._pool.card(name, request.owner) for name in names]
+        cards = [self.pool.card(name, request.owner) for name in names]
         if not count:
             raise RamoleError(
                 f"Method {request.method} mixes no adapters, but {', '.join(names)} were named; "
@@ -144,11 +202,10 @@ class Finder:
             )
         if count >= len(cards):
             if not method.weighs_similarity or request.weights is not None:
-                return [(card, float("nan")) for card in cards]
+                return [(card, NAN) for card in cards]
             scores = self._retriever.similarities(request.prompt, cards)
             if method.examines:  # as where they are found: by their responses
-                nan = float("nan")
-                scores = [nan if c.blind else s for c, s in zip(cards, scores, strict=True)]
+                scores = [NAN if c.blind else s for c, s in zip(cards, scores, strict=True)]
             return list(zip(cards, scores, strict=True))
         if request.weights is not None:
             raise RamoleError(
@@ -164,9 +221,7 @@ class Finder:
         best = sorted(zip(cards, scores, strict=True), key=lambda pair: -pair[1])
         return best[:count]
 
-    def candidate(
-        self, card: AdapterCard, score: float = float("nan"), share: float = float("nan")
-    ) -> "Candidate":
+    def candidate(self, card: AdapterCard, score: float = NAN, share: float = NAN) -> "Candidate":
         """The card's adapter as an engine takes it; its tensors are read when they are needed."""
         from ramole_core.composition import Candidate
 
@@ -174,8 +229,8 @@ class Finder:
 
     def _loras(self, card: AdapterCard) -> "LoraSet":
         try:
-            return self._pool.tensors(card).loras
+            return self.pool.tensors(card).loras
         except RamoleError as error:
-            if any(one.content == card.content for one in self._pool.all_cards()):
+            if any(one.content == card.content for one in self.pool.all_cards()):
                 raise
             raise removed_meanwhile(card.name) from error

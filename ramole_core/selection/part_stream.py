@@ -87,11 +87,9 @@ def run_by(
     def run(indexes: Sequence[int], parts: "Sequence[Prepared]") -> Items:
         at = indexes.__getitem__
         by_part: Caller = {**caller}
-        by_part["waiting"] = lambda n, place: caller["waiting"](at(n), place)
-        if reading := caller.get("reading"):
-            by_part["reading"] = lambda n, done, of: reading(at(n), done, of)
-        if fitting := caller.get("fitting"):
-            by_part["fitting"] = lambda n, how: fitting(at(n), how)
+        for name in ("waiting", "reading", "fitting"):
+            if tell := caller.get(name):
+                by_part[name] = lambda n, *how, tell=tell: tell(at(n), *how)
         for n, item in engines.stream(parts, **by_part):
             if isinstance(item, Generation):
                 selection, mixed = parts[n].selection, parts[n].request

@@ -6,14 +6,15 @@ prepared when the answer before them is there.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ramole_core.answer import Selection
 from ramole_core.errors import RamoleError, did_you_mean
-from ramole_core.hub import Hub, Wait
+from ramole_core.hub import Wait
 from ramole_core.mixes import Mixes
-from ramole_core.pool import Pool
 from ramole_core.request import Generation, Request
+from ramole_core.selection.finder import Finder
 from ramole_core.selection.parts import Parts
 from ramole_core.selection.selector import Choice, Selector, go_on
 from ramole_core.turns import Source
@@ -24,16 +25,61 @@ if TYPE_CHECKING:
     from ramole_core.engine.prompt import Prepared, Prompt
 
 
+class _Asked:
+    """A request that is prepared: its first part, with its share of the tokens, and the others."""
+
+    def __init__(self, request: Request, parts: Sequence[str], engines: "Backend"):
+        first, *self.later = parts
+        self._share = request.max_new_tokens // len(parts)
+        tokens = request.max_new_tokens - self._share * len(self.later)
+        self.request = replace(request, prompt=first, max_new_tokens=tokens)
+        self._engines = engines
+
+    @cached_property
+    def prompt(self) -> "Prompt":
+        return self._engines.read(self.request)
+
+    def prompt_of(self, turn: Request) -> "Prompt":
+        """The prompt of one of its turns alone."""
+        one = not (self.request.history or self.later)
+        return self.prompt if one else self._engines.read(turn)
+
+    @property
+    def dropped(self) -> int:
+        """How many of its oldest turns do not fit."""
+        return self.prompt.dropped if self.request.drop_turns and self.request.history else 0
+
+    def later_turns(self, last: Request) -> list[Request]:
+        """Its later parts as turns behind the `last` one."""
+        return [replace(last, max_new_tokens=self._share, prompt=text) for text in self.later]
+
+    def prepared(self, choices: Sequence[Choice]) -> "Prepared":
+        """The first part, of the choices for its earlier turns, for it, and for the later parts."""
+        from ramole_core.engine.prompt import Turn
+
+        at = len(choices) - 1 - len(self.later)
+        last, later = choices[at], choices[at + 1 :]
+        one = self._engines.prepare(
+            self.request.turn_by_base() if last.leaves else self.request,
+            last.candidates,
+            self.prompt,
+            earlier=[Turn(before.turn, before.candidates) for before in choices[:at]],
+        )
+        notes = tuple(note for choice in choices[: at + 1] for note in choice.notes)
+        selection = replace(one.selection, evidence=last.evidence, notes=notes)
+        if later:
+            others = tuple(_selection(choice) for choice in later)
+            selection = replace(selection, text=self.request.prompt, later=others)
+        to_come = (Turn(choice.turn, tuple(map(_held, choice.candidates))) for choice in later)
+        return replace(one, selection=selection, later=tuple(to_come))
+
+
 class Preparation:
     """Preparation over one pool."""
 
-    def __init__(self, selector: Selector, parts: Parts, mixes: Mixes, hub: Hub, pool: Pool):
-        self._selector, self._parts = selector, parts
-        self._mixes, self._hub, self._pool = mixes, hub, pool
-
-    def parts(self, request: Request) -> tuple[str, ...]:
-        """As `Ramole.parts`."""
-        return self._parts.of(request)
+    def __init__(self, selector: Selector, finder: Finder, parts: Parts, mixes: Mixes):
+        self._selector, self._finder, self._parts, self._mixes = selector, finder, parts, mixes
+        self._hub, self._pool = finder.hub, finder.pool
 
     def prepare(
         self,
@@ -45,77 +91,34 @@ class Preparation:
     ) -> "list[Prepared]":
         """As `Ramole.prepare`, for these engines."""
         wait = self._hub.wait(cancelled)
-        requests = [self._mixed(request, wait) for request in requests]
-        texts = []
-        for n, request in enumerate(requests):
+        every: list[_Asked] = []
+        for n, request in enumerate([self._mixed(request, wait) for request in requests]):
             go_on(n, wait)
-            texts.append(self._parts.of(request))
-            if len(texts[n]) > 1:  # later each has a share of it
+            parts = self._parts.of(request)
+            if len(parts) > 1:  # later each has a share of it
                 self._selector.check_length(request)
-        rests = [len(parts) - 1 for parts in texts]
-        shares = [
-            one.max_new_tokens // len(parts) for one, parts in zip(requests, texts, strict=True)
-        ]
-        requests = [
-            replace(one, prompt=parts[0], max_new_tokens=one.max_new_tokens - share * rest)
-            for one, parts, share, rest in zip(requests, texts, shares, rests, strict=True)
-        ]
-        read: dict[int, Prompt] = {}
-
-        def prompt_of(n: int) -> "Prompt":
-            if n not in read:
-                read[n] = engines.read(requests[n])
-            return read[n]
-
+            every.append(_Asked(request, parts, engines))
         turns: list[tuple[int, Request]] = []  # of all requests, each with its request's index
         follows: list[bool] = []
-        for n, request in enumerate(requests):
-            dropped = prompt_of(n).dropped if request.drop_turns and request.history else 0
-            asked = request.turns[dropped:]
-            asked = (*self._earlier(asked[:-1], dropped), asked[-1])
-            later = replace(asked[-1], max_new_tokens=shares[n])
-            asked += tuple(replace(later, prompt=text) for text in texts[n][1:])
-            turns += [(n, turn) for turn in asked]
-            follows += [place > 0 for place in range(len(asked))]
+        for n, one in enumerate(every):
+            *before, last = one.request.turns[one.dropped :]
+            talk = [*self._earlier(before, one.dropped), last, *one.later_turns(last)]
+            turns += [(n, turn) for turn in talk]
+            follows += [place > 0 for place in range(len(talk))]
 
         def examine(
             at: Sequence[int], candidates: "Sequence[Sequence[Candidate]]"
         ) -> "list[list[Response]]":
-            asked = [turns[t] for t in at]
-            prompts = [
-                engines.read(turn) if requests[n].history or len(texts[n]) > 1 else prompt_of(n)
-                for n, turn in asked
-            ]
+            prompts = [every[n].prompt_of(turn) for n, turn in (turns[t] for t in at)]
             return engines.examine(prompts, candidates, source=source, cancelled=cancelled)
-
-        from ramole_core.engine.prompt import Turn
 
         chosen = self._selector.choose(
             [turn for _, turn in turns], examine, wait=wait, follows=follows
         )
-        found: list[list[Choice]] = [[] for _ in requests]
+        found: list[list[Choice]] = [[] for _ in every]
         for (n, _), choice in zip(turns, chosen, strict=True):
             found[n].append(choice)
-        prepared = []
-        for n, (request, choices) in enumerate(zip(requests, found, strict=True)):
-            at = len(choices) - len(texts[n])
-            earlier, last, later = choices[:at], choices[at], choices[at + 1 :]
-            one = engines.prepare(
-                request.turn_by_base() if last.leaves else request,
-                last.candidates,
-                prompt_of(n),
-                earlier=[Turn(before.turn, before.candidates) for before in earlier],
-            )
-            notes = tuple(note for choice in (*earlier, last) for note in choice.notes)
-            selection = replace(one.selection, evidence=last.evidence, notes=notes)
-            if later:
-                others = tuple(_selection(choice) for choice in later)
-                selection = replace(selection, text=request.prompt, later=others)
-            turns_to_come = tuple(
-                Turn(choice.turn, tuple(map(_held, choice.candidates))) for choice in later
-            )
-            prepared.append(replace(one, selection=selection, later=turns_to_come))
-        return prepared
+        return [one.prepared(choices) for one, choices in zip(every, found, strict=True)]
 
     def follow(self, prepared: "Prepared", answer: Generation, engines: "Backend") -> "Prepared":
         """Prepare a request's next part; it may have the tokens of one part, and those that earlier
@@ -145,7 +148,7 @@ class Preparation:
             if not (names := turn.adapters):
                 yield turn
                 continue
-            there = {card.name for card in self._pool.cards(turn.owner)}
+            there = self._finder.names(turn.owner)
             gone = [n for n in names if n not in there and not self._is_of_hub(n)]
             if self._selector.names_own(turn, gone):
                 turn, gone = replace(turn, adapters=None), []
@@ -165,7 +168,7 @@ class Preparation:
         if request.mix is None:
             return request
         mix = self._mixes.get(request.mix, request.owner)
-        there = {card.name for card in self._pool.cards(request.owner)}
+        there = self._finder.names(request.owner)
         self._hub.bring_named(mix.adapters, there=there, wait=wait)
         cards = {card.name: card for card in self._pool.cards(request.owner)}
         held = [cards[name] for name in mix.adapters if name in cards]

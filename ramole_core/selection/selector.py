@@ -2,8 +2,7 @@
 
 A method that examines has the nearest adapters answer to the prompt before it takes its k
 (`engine/prompt_reader.py`). Where none that was found fits, the base may answer, and a message that
-names no task may keep the adapters of the turn before (`retrieval/base_expert.py`). Adapters of the
-Hub come into the pool before it is asked (`hub_fetch.py`).
+names no task may keep the adapters of the turn before (`retrieval/base_expert.py`).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,11 +13,9 @@ from ramole_core.errors import Cancelled, RamoleError
 from ramole_core.evidence import Evidence
 from ramole_core.hub import Wait
 from ramole_core.methods import METHOD_LIST, complete_options, find_row
-from ramole_core.pool import Pool
 from ramole_core.request import Request
 from ramole_core.retrieval import BaseExpert, Hit, Retriever
 from ramole_core.selection.finder import Finder
-from ramole_core.selection.hub_fetch import HubFetch
 
 if TYPE_CHECKING:
     from ramole_core.composition import Candidate, Composition, Response
@@ -74,19 +71,12 @@ class Selector:
     """The selector of adapters; light to make, torch is imported on first use."""
 
     def __init__(
-        self,
-        pool: Pool,
-        retriever: Retriever,
-        *,
-        finder: Finder,
-        hub: HubFetch,
-        base: BaseExpert,
-        max_new_tokens: int,
+        self, finder: Finder, retriever: Retriever, *, base: BaseExpert, max_new_tokens: int
     ):
         """`base` says where the base answers; `max_new_tokens`: the most that this server gives to
         one request."""
-        self._pool, self._retriever, self._base = pool, retriever, base
-        self._finder, self._fetch = finder, hub
+        self._finder, self._retriever, self._base = finder, retriever, base
+        self._pool, self._hub = finder.pool, finder.hub
         self._max_new_tokens = max_new_tokens
 
     def names_own(self, turn: Request, gone: Sequence[str]) -> bool:
@@ -104,7 +94,7 @@ class Selector:
         examine: Examine,
         *,
         wait: Wait,
-        follows: Sequence[bool] = (),
+        follows: Sequence[bool],
     ) -> list[Choice]:
         """Choose what answers each turn: its adapters, best first where retrieved, as ordered where
         named, or the base where none found fits.
@@ -117,8 +107,7 @@ class Selector:
         from ramole_core.composition import find_method
 
         methods = [find_method(turn.method) for turn in turns]
-        goes_on = [*follows[1:], False] if follows else [False] * len(turns)
-        for turn, then in zip(turns, goes_on, strict=True):
+        for turn, then in zip(turns, [*follows[1:], False], strict=True):
             self._check(turn, answered=then and bool(turn.adapters))
         found: list[Choice] = []
         for start in range(0, len(turns), AT_ONCE):
@@ -129,24 +118,22 @@ class Selector:
             ]:
                 self._retriever.vectors(asking)
             found += [self._arrive(*pair, wait) for pair in pairs]
-        for part in by_depth(follows or [False] * len(turns)):
+        for part in by_depth(follows):
             for n in part:
-                if follows and follows[n]:
+                if follows[n]:
                     found[n] = self._keep(found[n], found[n - 1])
             for start in range(0, len(part), AT_ONCE):
                 go_on(start, wait)
                 self._examine(part[start : start + AT_ONCE], found, methods, examine)
-        self._fetch.hub.used([one.name for choice in found for one in choice.candidates])
+        self._hub.used([one.name for choice in found for one in choice.candidates])
         return found
 
     def _arrive(self, turn: Request, method: "Composition", wait: Wait) -> "Choice":
         """Choose, after fetching adapters of the Hub."""
-        notes: tuple[str, ...] = ()
         if turn.adapters is not None:
-            turn, notes = self._fetch.named(turn, wait)
-        elif (count := method.experts(turn.k)) and self._finder.fixed_pool(method) is None:
-            abstains = self._finder.abstains(turn, method)
-            turn, notes = self._fetch.nearest(turn, count, wait, abstains=abstains)
+            turn, notes = self._finder.fetch_named(turn, wait)
+        else:
+            turn, notes = self._finder.fetch_nearest(turn, method, wait)
         return replace(self._look(turn, method), notes=notes)
 
     def _look(self, turn: Request, method: "Composition") -> Choice:
@@ -230,11 +217,11 @@ class Selector:
         *_, last = turns = request.turns
         for turn in turns:
             self._check(turn, answered=turn is not last and bool(turn.adapters))
-            known = {card.name for card in self._pool.cards(turn.owner)}
+            known = self._finder.names(turn.owner)
             gone = [
                 name
                 for name in turn.adapters or ()
-                if name not in known and not self._fetch.hub.is_listed(name)
+                if name not in known and not self._hub.is_listed(name)
             ]
             if gone and not (turn is not last and self.names_own(turn, gone)):
                 self._pool.card(gone[0], turn.owner)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.campaigns.figures import TOLD, machine_words, write_section
 
-COUNTS = {"uploads": 10_000, "disk": 100, "serve": 20, "siege": 55, "requests": 10_000}
+COUNTS = {"uploads": 10_000, "disk": 100, "siege": 55, "requests": 10_000}
 """Each campaign's file, and how many mishaps its long form has. A siege's are the seconds of each
 attack, ten minutes in all."""
 
@@ -46,11 +46,7 @@ def main(said: list[str] | None = None) -> int:
         "seed": asked.seed,
         "count": done,
         "seconds": round(time.monotonic() - began),
-        **(
-            {}
-            if done == count or (asked.name == "serve" and asked.kinds != "kills")
-            else {"stopped_after_minutes": asked.minutes}
-        ),
+        **({} if done == count else {"stopped_after_minutes": asked.minutes}),
         **figures.record(),
         **machine_words(),
     }
@@ -59,7 +55,7 @@ def main(said: list[str] | None = None) -> int:
     for failure in figures.failures[:TOLD]:
         print(failure, file=sys.stderr)
     if asked.out:
-        own = {"serve": asked.kinds, "requests": f"requests_{asked.kinds}"}  # run by themselves
+        own = {"requests": f"requests_{asked.kinds}"}  # a section of their own
         own |= {"siege": "siege_passwords"} if "passwords" in (asked.kinds or "").split(",") else {}
         named = own.get(asked.name) if asked.kinds else None
         write_section(asked.out, named or asked.name, section)
