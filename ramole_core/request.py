@@ -13,16 +13,16 @@ from ramole_core.answer import (
 from ramole_core.errors import WrongField, did_you_mean
 from ramole_core.methods import DEFAULT_METHOD, Value
 from ramole_core.request_check import check_request
-from ramole_core.request_fields import Takes, short
+from ramole_core.request_fields import Takes
 from ramole_core.request_parts import (
     Exchange,
     read_examples,
     read_history,
     read_later_weights,
     read_messages,
-    read_prefix,
     read_tokens,
     read_without,
+    short,
 )
 from ramole_core.sampling import Sampling
 
@@ -43,19 +43,24 @@ BY_BASE: Mapping[str, object] = {
 class Request(Sampling):
     """One prompt, how to mix adapters for it, how to decode; contradictions raise RamoleError."""
 
-    prompt: Annotated[str, Takes("text", "The question or task.")]
+    prompt: Annotated[str, Takes("text", "The question or task.", option="")]
     method: Annotated[str, Takes("word", "How the adapters are mixed.")] = DEFAULT_METHOD
     """A registry name: `base`, `selection`, `mixture`, `ramole`, `ramole_plus`, ..."""
     k: Annotated[
         int, Takes("whole", "How many adapters to retrieve; ignored where some are named.", 1)
     ] = 3
     adapters: Annotated[
-        Sequence[str] | None, Takes("words", "Exactly these adapters, in this order; no retrieval.")
+        Sequence[str] | None,
+        Takes("words", "Exactly these adapters, in this order; no retrieval.", option="adapter"),
     ] = None
     """None: retrieve `k`."""
     weights: Annotated[
         Sequence[float] | None,
-        Takes("numbers", "One weight for each named adapter, in place of the method's own."),
+        Takes(
+            "numbers",
+            "One weight for each named adapter, in place of the method's own.",
+            option="weight",
+        ),
     ] = None
     exclude: Annotated[
         Sequence[str], Takes("words", "Adapters that retrieval must not return.")
@@ -84,7 +89,8 @@ class Request(Sampling):
     owner: str | None = None
     """Whose uploads may be used beside the shared pool."""
     options: Annotated[
-        Mapping[str, Value] | None, Takes("options", "The method's own options, by name.")
+        Mapping[str, Value] | None,
+        Takes("options", "The method's own options, by name.", option="option"),
     ] = field(default=None, kw_only=True)
     """What is left out has its default (`ramole_core.methods`)."""
     history: Annotated[
@@ -101,7 +107,12 @@ class Request(Sampling):
     before."""
     prefix_ids: Annotated[
         Sequence[int],
-        Takes("parts", "Tokens of the answer that are given already.", parts=read_prefix),
+        Takes(
+            "parts",
+            "Tokens of the answer that are given already.",
+            option="",
+            parts=lambda given: read_tokens("prefix_ids", given),
+        ),
     ] = field(default=(), kw_only=True)
     """They count into `max_new_tokens`."""
     without: Annotated[
@@ -110,6 +121,7 @@ class Request(Sampling):
             "parts",
             "What is switched off: [adapter, layer, module], null for all; or with a position, or "
             "'turn'.",
+            option="",
             parts=read_without,
         ),
     ] = field(default=(), kw_only=True)
@@ -122,6 +134,7 @@ class Request(Sampling):
         Takes(
             "parts",
             "Fixed weights by adapter from the last token that is given on.",
+            option="",
             parts=lambda given: read_later_weights(given) or None,
         ),
     ] = field(default=None, kw_only=True)
@@ -159,6 +172,7 @@ class Request(Sampling):
         Takes(
             "parts",
             "The prompt as tokens, in the place of those of its text; needs raw.",
+            option="",
             parts=lambda given: read_tokens("prompt_ids", given),
         ),
     ] = field(default=(), kw_only=True)
@@ -168,6 +182,7 @@ class Request(Sampling):
         Takes(
             "parts",
             "The whole conversation as [role, text], in any order that the chat template takes.",
+            option="",
             parts=read_messages,
         ),
     ] = field(default=(), kw_only=True)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from ramole_core.errors import WrongField
 from ramole_core.methods import range_words, read_values
-from ramole_core.request_parts import finite, has_half
+from ramole_core.request_parts import finite, has_half, short
 
 Kind = Literal["text", "word", "whole", "number", "truth", "words", "texts", "numbers", "options"]
 WANTED: Mapping[str, str] = {
@@ -41,6 +41,9 @@ class Takes:
     high: int | float = math.inf
     above: bool = False
     """True: `low` itself is too low."""
+    option: str | None = None
+    """Its name as an option of a command; empty: it has none, as programs alone say it. None: the
+    field's own."""
     parts: Callable[[object], object] | None = None
 
     def read(self, name: str, value: object) -> object:
@@ -122,12 +125,6 @@ def _float(value: Real) -> float:
         return float(value)
     except OverflowError:
         return math.inf
-
-
-def short(value: object, most: int = 60) -> str:
-    """A value as an error repeats it."""
-    text = repr(value)
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _is_option(pair: tuple[object, object]) -> bool:

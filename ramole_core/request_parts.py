@@ -144,11 +144,6 @@ def _example(n: int, one: object) -> Example:
     return Example(text, target)
 
 
-def read_prefix(given: object) -> tuple[int, ...]:
-    """The tokens of the answer that are given; raises RamoleError."""
-    return read_tokens("prefix_ids", given)
-
-
 def read_tokens(name: str, given: object) -> tuple[int, ...]:
     """The token ids of the field of that name; raises RamoleError."""
     wanted = "a list of token ids, such as a trace has"
@@ -259,13 +254,17 @@ def _parts(one: object) -> tuple[object, ...]:
 
 
 def _listed(name: str, given: object, wanted: str) -> tuple[object, ...]:
-    if isinstance(given, str):
-        raise RamoleError(f"{name}={_short(given)} is a string; pass {wanted}.")
-    if not isinstance(given, Iterable):
-        raise RamoleError(f"{name}={_short(given)}; pass {wanted}.")
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        what = " is a string" if isinstance(given, str) else ""
+        raise RamoleError(f"{name}={_short(given)}{what}; pass {wanted}.")
     return tuple(given)
 
 
-def _short(value: object) -> str:
+def short(value: object, most: int = 60) -> str:
+    """A value as an error repeats it."""
     text = repr(value)
-    return text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _short(value: object) -> str:
+    return short(value, MAX_QUOTED)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from ramole_core.errors import WrongField
-from ramole_core.request_fields import Takes, short
-from ramole_core.request_parts import finite, read_whole
+from ramole_core.request_fields import Takes
+from ramole_core.request_parts import finite, read_whole, short
 
 MAX_LOGPROBS = 20
 """Likeliest tokens that a step names at most."""
@@ -56,6 +56,7 @@ class Sampling:
         Takes(
             "parts",
             "Added to the logits, by token id.",
+            option="",
             parts=lambda given: _read_bias(given) or None,
         ),
     ] = None
@@ -64,6 +65,7 @@ class Sampling:
         Takes(
             "parts",
             "The answer is JSON of this schema, whatever is mixed.",
+            option="",
             parts=lambda given: _read_schema(given),
         ),
     ] = None
@@ -71,12 +73,14 @@ class Sampling:
     it is the beginning of one."""
     logprobs: Annotated[
         int | None,
-        Takes("whole", "How many of the likeliest tokens each step names.", 0, MAX_LOGPROBS),
+        Takes(
+            "whole", "How many of the likeliest tokens each step names.", 0, MAX_LOGPROBS, option=""
+        ),
     ] = None
     """With log probabilities of the model itself (at temperature 1, before penalties, bias and
     format), beside that of the step's own token; None: no log probabilities."""
     prompt_logprobs: Annotated[
-        bool, Takes("truth", "The same of the prompt's tokens; needs logprobs.")
+        bool, Takes("truth", "The same of the prompt's tokens; needs logprobs.", option="")
     ] = False
     """In `Generation.prompt_logprobs`. The prompt is read whole, whatever the cache has of it."""
 

@@ -12,7 +12,6 @@ from ramole_core.batch.formats import JSON_ALONE
 from ramole_core.batch.prompt_file import read_batch
 from ramole_core.cli import app
 from ramole_core.request import DEFAULTS, FIELDS
-from ramole_core.terminal.asked import NOWHERE, OPTIONS
 from tests.fake_ramole import FakeRamole
 from ui.api.asking import FIRST, ask_endpoint
 
@@ -93,8 +92,8 @@ def test_a_field_is_read_alike_by_every_door(name: str):
 def test_every_door_has_every_field(name: str):
     command = typer.main.get_command(app).commands["generate"]  # pyright: ignore[reportAttributeAccessIssue]
     words = {word for one in command.params for word in one.opts}
-    option = "--" + OPTIONS.get(name, name).replace("_", "-")
-    assert (option in words) != (name in NOWHERE)
+    option = "--" + (FIELDS[name].option or name).replace("_", "-")
+    assert (option in words) == (FIELDS[name].option != "")
     asked = inspect.signature(ask_endpoint(lambda said, request: iter(()), FakeRamole()))  # pyright: ignore[reportArgumentType]
     assert name in asked.parameters and tuple(asked.parameters)[: len(FIRST)] == FIRST
 

@@ -1,21 +1,10 @@
 """What a request says of earlier turns, of tokens that are given, and of what is switched off."""
 
-import inspect
-
 import numpy as np
 import pytest
 
 from ramole_core import RamoleError, Request
-from ramole_core.request_parts import (
-    Exchange,
-    Off,
-    read_example_lines,
-    read_examples,
-    read_history,
-    read_later_weights,
-    read_prefix,
-    read_without,
-)
+from ramole_core.request_parts import Exchange, Off, read_example_lines, read_without
 
 
 def test_lists_become_tuples_and_the_defaults_are_empty():
@@ -38,12 +27,6 @@ def test_lists_become_tuples_and_the_defaults_are_empty():
 
 
 TURN = ("Hello", "Hi.")
-READERS = {
-    "history": read_history,
-    "prefix_ids": read_prefix,
-    "without": read_without,
-    "later_weights": read_later_weights,
-}
 
 
 @pytest.mark.parametrize(
@@ -76,11 +59,21 @@ READERS = {
         ("without", [(None, None, 4)], "not the name of a module"),
         ("without", [(None, None, None, -1)], "-1 is not a position"),
         ("without", [(None, None, None, 0.5)], "0.5 is not a position"),
+        ("later_weights", {"ant": float("inf")}, "later_weights has 'ant': inf"),
+        ("examples", "a", "examples='a' is a string; pass a list of"),
+        ("examples", 5, "examples=5; pass a list"),
+        ("examples", [("a",)], "Pair 1 of examples is .*; give .input, target."),
+        ("examples", ["ab"], "Pair 1 of examples is 'ab'; give"),
+        ("examples", [("a", "b"), ("a", 4)], "Pair 2 of examples has 4 as target; give a text"),
+        ("examples", [(" ", "b")], "Pair 1 of examples has an empty input; leave the pair out"),
+        ("examples", [("a", "")], "Pair 1 of examples has an empty target"),
+        ("examples", [("a", "b" * 8001)], "target has 8001 characters, and 8000 is the most"),
+        ("examples", [("a", "b")] * 33, "more than 32 pairs, the most that is read"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(name, given, message):
     with pytest.raises(RamoleError, match=message) as refused:
-        READERS[name](given)
+        Request("now", **{name: given})
     assert str(refused.value).endswith(".") and "\n" not in str(refused.value)
 
 
@@ -98,40 +91,8 @@ def test_what_cannot_be_read_is_one_sentence(name, given, message):
 )
 def test_a_refusal_repeats_no_more_than_the_beginning(name, given):
     with pytest.raises(RamoleError) as refused:
-        READERS[name](given)
+        Request("now", **{name: given})
     assert len(str(refused.value)) < 300
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"history": "Hello"}, "is a string"),
-        ({"prefix_ids": [-1]}, "prefix_ids has -1"),
-        ({"without": [(None, None, 4)]}, "not the name of a module"),
-        ({"later_weights": {"ant": float("inf")}}, "later_weights has 'ant': inf"),
-        ({"history": [TURN], "raw": True}, "history needs the chat template"),
-        ({"system": "Be brief.", "raw": True}, "system needs the chat template"),
-        ({"prefix_ids": [1, 2], "max_new_tokens": 2}, "has ended"),
-    ],
-)
-def test_a_request_refuses_them_on_construction(options, message):
-    with pytest.raises(RamoleError, match=message):
-        Request("now", **options)
-
-
-def test_the_new_fields_go_by_name_only():
-    kinds = {name: one.kind for name, one in inspect.signature(Request).parameters.items()}
-    for name in (
-        "history",
-        "prefix_ids",
-        "without",
-        "drop_turns",
-        "examples",
-        "mix",
-        "later_weights",
-        "effects",
-    ):
-        assert kinds[name] is inspect.Parameter.KEYWORD_ONLY
 
 
 def test_a_turn_is_a_request_of_its_own():
@@ -167,25 +128,6 @@ def test_the_adapters_of_the_request_are_those_of_turns_that_name_none():
     assert last == Request("now", adapters=["ant", "bee"], weights=[1.0, 2.0])
 
 
-@pytest.mark.parametrize(
-    ("examples", "reason"),
-    [
-        ("a", "examples='a' is a string; pass a list of"),
-        (5, "examples=5; pass a list"),
-        ([("a",)], "Pair 1 of examples is .*; give .input, target."),
-        (["ab"], "Pair 1 of examples is 'ab'; give"),
-        ([("a", "b"), ("a", 4)], "Pair 2 of examples has 4 as target; give a text"),
-        ([(" ", "b")], "Pair 1 of examples has an empty input; leave the pair out"),
-        ([("a", "")], "Pair 1 of examples has an empty target"),
-        ([("a", "b" * 8001)], "its target has 8001 characters, and 8000 is the most"),
-        ([("a", "b")] * 33, "more than 32 pairs, the most that is read"),
-    ],
-)
-def test_a_bad_pair_is_one_sentence(examples, reason):
-    with pytest.raises(RamoleError, match=reason):
-        read_examples(examples)
-
-
 def test_pairs_come_as_pairs_or_as_rows_of_a_task():
     rows = [["a", "b"], {"inputs": "c", "targets": "d", "metric": "em"}]
     assert Request("hi", examples=rows).examples == (("a", "b"), ("c", "d"))
@@ -204,15 +146,18 @@ def test_pairs_come_as_pairs_or_as_rows_of_a_task():
         ({"mix": ""}, "give the name of a mix"),
         ({"mix": "m", "adapters": ["x"]}, "mix='m' says which .* but adapters came as well"),
         ({"mix": "m", "examples": [("a", "b")]}, "but examples came as well"),
+        ({"history": [TURN], "raw": True}, "history needs the chat template"),
+        ({"system": "Be brief.", "raw": True}, "system needs the chat template"),
+        ({"prefix_ids": [1, 2], "max_new_tokens": 2}, "has ended"),
     ],
 )
-def test_examples_weights_and_a_mix_do_not_go_together(said, reason):
+def test_fields_that_contradict_each_other_are_one_sentence(said, reason):
     with pytest.raises(RamoleError, match=reason):
         Request("hi", **said)
 
 
 def test_numbers_of_numpy_become_plain_ones():
-    (token,) = read_prefix(np.array([4]))
+    (token,) = Request("now", prefix_ids=np.array([4])).prefix_ids  # pyright: ignore
     (off,) = read_without([(None, np.int64(2), None, np.int32(7))])
     assert [type(one) for one in (token, off.layer, off.start)] == [int, int, int]
     assert (token, off.layer, off.start) == (4, 2, 7)

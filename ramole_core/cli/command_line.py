@@ -18,12 +18,11 @@ from ramole_core.cli.answers import generate, retrieve, trace
 from ramole_core.cli.batch import batch
 from ramole_core.cli.chat import chat
 from ramole_core.cli.doctor import doctor
-from ramole_core.cli.hub import hub
 from ramole_core.cli.keys import keys
 from ramole_core.cli.laboratory import page, register
-from ramole_core.cli.methods import methods
+from ramole_core.cli.listing import hub, methods, mixes
 from ramole_core.cli.opening import REMOTE, chosen_url
-from ramole_core.cli.pool import add, list_adapters, mixes, remove
+from ramole_core.cli.pool import add, list_, remove
 from ramole_core.errors import RamoleError
 from ramole_core.export.command import merge
 from ramole_core.serving.running import serve
@@ -49,55 +48,37 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-def _add_options(app: typer.Typer) -> None:
-    """Add the options that every command takes before its name."""
-
-    @app.callback()
-    def program(
-        context: typer.Context,
-        url: Annotated[
-            str | None,
-            typer.Option(
-                help="Ask the server there, else that of RAMOLE_URL; one that runs on this data "
-                "folder is found by itself.",
-            ),
-        ] = None,
-        version: Annotated[
-            bool,
-            typer.Option(
-                "--version", callback=_show_version, is_eager=True, help="Show the version."
-            ),
-        ] = False,
-    ) -> None:
-        """A pool of LoRA adapters as one model: found per prompt, mixed per token."""
-        chosen_url.set(url)
-        if url is not None and context.invoked_subcommand not in REMOTE:
-            able = f"{', '.join(REMOTE[:-1])} and {REMOTE[-1]} can"
-            raise RamoleError(
-                f"{context.invoked_subcommand} works on this machine's files and cannot be asked "
-                f"of a server; leave --url out. {able}."
-            )
+@app.callback()
+def program(
+    context: typer.Context,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask the server there, else that of RAMOLE_URL; one that runs on this data "
+            "folder is found by itself.",
+        ),
+    ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """A pool of LoRA adapters as one model: found per prompt, mixed per token."""
+    chosen_url.set(url)
+    if url is not None and context.invoked_subcommand not in REMOTE:
+        able = f"{', '.join(REMOTE[:-1])} and {REMOTE[-1]} can"
+        raise RamoleError(
+            f"{context.invoked_subcommand} works on this machine's files and cannot be asked "
+            f"of a server; leave --url out. {able}."
+        )
 
 
-_add_options(app)
 app.add_typer(train_app, name="train")
-app.command("batch")(batch)
-app.command("calibrate")(calibrate)
-app.command("doctor")(doctor)
-app.command("hub")(hub)
-app.command("keys")(keys)
-app.command("list")(list_adapters)
-app.command("add")(add)
-app.command("remove")(remove)
-app.command("merge")(merge)
-app.command("retrieve")(retrieve)
-app.command("generate")(generate)
-app.command("chat")(chat)
-app.command("methods")(methods)
-app.command("mixes")(mixes)
-app.command("page")(page)
-app.command("serve")(serve)
-app.command("trace")(trace)
+for command in (
+    *(batch, calibrate, doctor, hub, keys, list_, add, remove, merge, retrieve, generate, chat),
+    *(methods, mixes, page, serve, trace),
+):
+    app.command(command.__name__.rstrip("_"))(command)
 register(app)
 
 

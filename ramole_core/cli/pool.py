@@ -1,13 +1,12 @@
 """The commands on the pool: `list`, `add` and `remove`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ramole_core.cli.opening import Json, Owner, facts_here, is_server, opened, reached
+from ramole_core.cli.opening import Json, Owner, facts_here, is_server, reached
 from ramole_core.terminal.console import (
     progress_bar,
     read_examples,
@@ -20,7 +19,7 @@ LONG = ("ranks", "scales")
 """A line for each module of each adapter."""
 
 
-def list_adapters(
+def list_(
     owner: Owner = None,
     full: Annotated[
         bool, typer.Option("--full", help="With --json: rank and scale of each module too.")
@@ -105,30 +104,3 @@ def _cell(value: object) -> object:
     if isinstance(value, list):
         return ",".join(value)
     return f"{value:g}" if isinstance(value, float) else value or ""
-
-
-def mixes(
-    remove: Annotated[str | None, typer.Option(help="Forget the mix of this name.")] = None,
-    owner: Owner = None,
-    as_json: Json = False,
-) -> None:
-    """The mixes that were kept: adapters with the weights that were found on examples."""
-    with opened() as ramole:
-        if remove is not None:
-            ramole.remove_mix(remove, owner)
-        found = ramole.mixes(owner)
-    if as_json:
-        told: dict[str, object] = {"mixes": [asdict(mix) for mix in found]}
-        write_json(told | ({"removed": remove} if remove else {}))
-    elif remove is not None:
-        print(f"Removed {remove}.")
-    else:
-        rows = [
-            (mix.name, mix.method, f"{mix.loss:.3f}", _weights(mix.adapters, mix.weights))
-            for mix in found
-        ]
-        write_table(("name", "method", "loss", "weights"), rows)
-
-
-def _weights(names: tuple[str, ...], weights: tuple[float, ...]) -> str:
-    return ", ".join(f"{name} {weight:.3f}" for name, weight in zip(names, weights, strict=True))

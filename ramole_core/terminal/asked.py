@@ -13,8 +13,6 @@ from ramole_core.request import DEFAULTS, FIELDS
 from ramole_core.request_fields import LISTS, Takes
 from ramole_core.terminal.console import read_pairs, read_turns
 
-OPTIONS = {"adapters": "adapter", "weights": "weight", "options": "option"}
-"""Lists that are an option to repeat: its name."""
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "history": (read_turns, 'Earlier turns: a JSON list such as [["Hello", "Hi.", ["adapter"]]].'),
     "examples": (
@@ -24,11 +22,6 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
 }
 """Fields that are lists in lists: a file, how it is read, and its help."""
-NOWHERE = (
-    *("prompt", "prefix_ids", "without", "later_weights", "prompt_ids", "messages"),
-    *("logit_bias", "json_schema", "logprobs", "prompt_logprobs"),
-)
-"""The prompt is an argument; the others belong to a program."""
 TYPES = {"whole": int, "number": float, "truth": bool}
 
 
@@ -37,7 +30,7 @@ def asks(*left: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     mapping of those that are set."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        names = [name for name in FIELDS if name not in (*NOWHERE, *left)]
+        names = [n for n, takes in FIELDS.items() if takes.option != "" and n not in left]
         signature = inspect.signature(command)
         parameters: list[inspect.Parameter] = []
         for one in signature.parameters.values():
@@ -59,11 +52,8 @@ def asks(*left: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 def _option(name: str) -> inspect.Parameter:
     takes, default = FIELDS[name], DEFAULTS[name]
-    words, kind, help_text = (
-        [f"--{OPTIONS.get(name, name).replace('_', '-')}"],
-        _kind(takes),
-        takes.help,
-    )
+    words = [f"--{(takes.option or name).replace('_', '-')}"]
+    kind, help_text = _kind(takes), takes.help
     if name in FILES:
         kind, default, help_text = Path | None, None, FILES[name][1]
     elif takes.kind == "options":
