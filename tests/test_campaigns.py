@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapter_files import write_adapter
-from tests.campaigns import honest, mutations, upload as upload_file
+from tests.campaigns import honest, mutations
 from tests.campaigns.__main__ import main as command
 from tests.campaigns.figures import Figures, write_section
 from tests.campaigns.judge import wrong_with
@@ -70,7 +69,7 @@ def campaign_here(tmp_path, monkeypatch, capsys) -> Iterator[Callable[..., dict]
 def test_spoiled_uploads_are_refused_and_leave_nothing(tmp_path):
     section = campaign(tmp_path, "uploads", "--count", "30", "--seed", "3", "--page-alone")
     happened = section["happened"]
-    assert section["count"] == 30 and happened["refused"] > 10 and happened["taken"] > 5
+    assert section["count"] == 30 and happened["refused"] > 10 and happened["taken"] > 3
     assert section["health_asked"] > 5
 
 
@@ -121,9 +120,8 @@ def test_a_small_disk_loses_nothing(tmp_path):
 
 
 def test_a_campaign_repeats_itself():
-    one, two = (mutations.made(17, seed=4, shapes=SHAPES) for _ in range(2))
-    assert one[0] == two[0] and one[1].files == two[1].files
-    assert mutations.made(18, seed=4, shapes=SHAPES)[1].files != one[1].files
+    one, two = ([mutations.made(n, seed=4, shapes=SHAPES)[0] for n in range(40)] for _ in "ab")
+    assert one == two and len(set(one)) > 8
 
 
 def spoil_tensors(folder: Path) -> None:
@@ -144,11 +142,13 @@ def spoil_tensors(folder: Path) -> None:
     ],
 )
 def test_the_judge_sees_what_is_wrong(tmp_path, spoil, zipped, reason):
-    upload = upload_file.sound(random.Random(3), SHAPES)
-    folder = write_adapter(tmp_path / "a", arrays=upload.arrays, config=upload.config)
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for name, data in mutations.sound_files(random.Random(3), SHAPES).items():
+        (folder / name).write_bytes(data)
     spoil(folder)
     files = {file.name: file.read_bytes() for file in folder.iterdir()}
-    found = wrong_with(folder, upload_file.zip_of(files | zipped), shapes=SHAPES)
+    found = wrong_with(folder, mutations.zip_of(files | zipped), shapes=SHAPES)
     assert (found == "") if not reason else reason in found
 
 

@@ -15,7 +15,22 @@ import torch
 from safetensors import safe_open
 
 from tests.adapter_files import CONFIG, WEIGHTS
-from tests.campaigns.upload import CHANGES_THE_EQUATION, MOST_RANK, Shapes
+from tests.campaigns.mutations import Shapes
+
+MOST_RANK = 256
+CHANGES_THE_EQUATION: dict[str, object] = {
+    "use_dora": True,
+    "bias": "all",
+    "lora_bias": True,
+    "modules_to_save": ["lm_head"],
+    "trainable_token_indices": [1],
+    "layer_replication": [[0, 1]],
+    "peft_type": "IA3",
+    "init_lora_weights": "pissa",
+    "alora_invocation_tokens": [1, 2],
+    "target_parameters": ["weight"],
+}
+"""Settings of PEFT with which it is no plain LoRA any more."""
 
 KEPT = {WEIGHTS, CONFIG, "README.md", "examples.jsonl", "manifest.json"}
 _NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.[^.]+)?\.weight")
