@@ -4,8 +4,10 @@ Opening it reads the pool's cards, nothing else; the index and the sentence enco
 use.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Self
 
 from ramole_core.base.hub_name import hub_name
@@ -13,7 +15,7 @@ from ramole_core.errors import RamoleError, WrongField
 from ramole_core.hub import Hub
 from ramole_core.methods import Method, find_row
 from ramole_core.mixes import Mix, Mixes
-from ramole_core.own_model import OwnModel
+from ramole_core.own_model import shapes_of
 from ramole_core.pool import Limits, Pool
 from ramole_core.prepack import Prepack
 from ramole_core.request import Generation, Request
@@ -37,12 +39,12 @@ class OpenedPool:
     def __init__(self, settings: Settings):
         self._closed = False
         s = self.settings = settings
-        self._model = OwnModel(s)
+        shapes = partial(shapes_of, s)
         self._here = WeightsHere(s.adapters_dir, base_model=s.base_model, data_dir=s.data_dir)
         self.pool = Pool(
             adapters_dir=s.adapters_dir,
             data_dir=s.data_dir,
-            shapes=self._model.shapes,
+            shapes=shapes,
             limits=Limits(
                 max_upload_mb=s.max_upload_mb, max_rank=s.max_rank, max_adapters=s.max_adapters
             ),
@@ -62,7 +64,7 @@ class OpenedPool:
             self.pool,
             self.retriever,
             encoder=encoder,
-            shapes=self._model.shapes,
+            shapes=shapes,
             settings=s,
         )
         """The Hub's adapters of this base, that may come into the pool."""
@@ -177,11 +179,12 @@ class OpenedPool:
 
         return WeightsFolder(self.settings.adapters_dir, own=self.settings.trained_dir)
 
-    @property
+    @cached_property
     def base_kind(self) -> str:
-        """16 hex digits that stand for the base model's layers and their sizes, whatever their
-        precision."""
-        return self._model.kind
+        """16 hex digits that stand for the base model's layers and their sizes: the same weights in
+        another precision, or in another folder, are of one kind."""
+        text = json.dumps(sorted(shapes_of(self.settings).items()))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _refuse_closed(self) -> None:
         if self._closed:

@@ -1,91 +1,65 @@
 """The base model of this process: its layers, read from its files, and its engine once loaded."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from ramole_core.methods import METHOD_LIST
 from ramole_core.settings import Settings
 
 if TYPE_CHECKING:
     from ramole_core.base.model import BaseModel
     from ramole_core.composition import Composition, Trained
-    from ramole_core.engine.backend import Backend
     from ramole_core.engine.engine import Engine
-from typing import TYPE_CHECKING, NamedTuple
-
-from ramole_core.methods import METHOD_LIST
-
-if TYPE_CHECKING:
     from ramole_core.ramole import Ramole
 
 Progress = Callable[[str, float], None]
 """Called with the stage in words and the fraction done, 0 to 1."""
-
-
 COMPILING = "compiling for this CPU, at the first start"
 
 
-class OwnModel:
-    """The base model that the settings name; fetched and loaded on demand."""
+def load_here(
+    settings: Settings,
+    tell: Progress,
+    *,
+    check: Callable[[Progress], None] = lambda tell: None,
+    weights: "Callable[[Composition], Trained | None]" = lambda method: None,
+) -> "tuple[BaseModel, Engine]":
+    """Load base and engine, `check` in between; `weights` gives a method's."""
+    from ramole_core.base.model import ON_CPU, load_base, pick_device
+    from ramole_core.engine.build import engine_of
+    from ramole_core.kernels.ahead import PARTS, compiled_ahead
 
-    def __init__(self, settings: Settings):
-        self._settings = settings
-        self.base: BaseModel | None = None
-        self.engine: Engine | None = None
+    s = settings
+    on_cpu = pick_device(s.device).type == "cpu"
+    kernels = ON_CPU if s.quantization == "auto" else s.quantization
+    with compiled_ahead(kernels) if on_cpu else nullcontext() as wait_for_kernels:
+        base = load_base(
+            s.base_model,
+            data_dir=s.data_dir,
+            quantization=s.quantization,
+            dtype=s.dtype,
+            device=s.device,
+            head=s.head,
+            chat_template=s.chat_template,
+            progress=lambda stage, fraction: tell(stage, 0.9 * fraction),
+        )
+        if wait_for_kernels is not None:
+            tell(COMPILING, 0.9)
+            wait_for_kernels(1)  # the encoder's, too
+        check(tell)
+        if wait_for_kernels is not None:
+            tell(COMPILING, 0.94)
+            wait_for_kernels(PARTS)
+    return base, engine_of(base, s, shapes=shapes_of(s), weights=weights)
 
-    def load(
-        self,
-        tell: Progress,
-        *,
-        check: Callable[[Progress], None],
-        weights: "Callable[[Composition], Trained | None]",
-    ) -> "Backend":
-        """Load base and engine, `check` in between; `weights` gives a method's."""
-        from ramole_core.base.model import ON_CPU, load_base, pick_device
-        from ramole_core.engine.build import engine_of
-        from ramole_core.kernels.ahead import PARTS, compiled_ahead
 
-        s = self._settings
-        on_cpu = pick_device(s.device).type == "cpu"
-        kernels = ON_CPU if s.quantization == "auto" else s.quantization
-        with compiled_ahead(kernels) if on_cpu else nullcontext() as wait_for_kernels:
-            self.base = load_base(
-                s.base_model,
-                data_dir=s.data_dir,
-                quantization=s.quantization,
-                dtype=s.dtype,
-                device=s.device,
-                head=s.head,
-                chat_template=s.chat_template,
-                progress=lambda stage, fraction: tell(stage, 0.9 * fraction),
-            )
-            if wait_for_kernels is not None:
-                tell(COMPILING, 0.9)
-                wait_for_kernels(1)  # the encoder's, too
-            check(tell)
-            if wait_for_kernels is not None:
-                tell(COMPILING, 0.94)
-                wait_for_kernels(PARTS)
-        self.engine = engine_of(self.base, s, shapes=self.shapes(), weights=weights)
-        return self.engine
+def shapes_of(settings: Settings) -> dict[str, tuple[int, int]]:
+    """The base's linear layers, (i, o) each; fetches its files on first use."""
+    from ramole_core.base.fetch import fetch_base
+    from ramole_core.base.shapes import read_shapes
 
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """The linear layers, (i, o) each; fetches the base's files on first use."""
-        from ramole_core.base.fetch import fetch_base
-        from ramole_core.base.shapes import read_shapes
-
-        s = self._settings
-        return read_shapes(fetch_base(s.base_model, data_dir=s.data_dir))
-
-    @cached_property
-    def kind(self) -> str:
-        """16 hex digits that stand for the layers and their sizes: the same weights in another
-        precision, or in another folder, are of one kind."""
-        text = json.dumps(sorted(self.shapes().items()))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return read_shapes(fetch_base(settings.base_model, data_dir=settings.data_dir))
 
 
 class TrainingStep(NamedTuple):

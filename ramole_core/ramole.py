@@ -14,7 +14,7 @@ from ramole_core.answer import Selection, cancelled_answer
 from ramole_core.errors import Cancelled, RamoleError
 from ramole_core.explaining import Explaining, Explanation
 from ramole_core.opened_pool import OpenedPool
-from ramole_core.own_model import Progress
+from ramole_core.own_model import Progress, load_here
 from ramole_core.process_memory import postponed_collection
 from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.selection.part_stream import run_by, stream_parts
@@ -55,6 +55,7 @@ class Ramole(OpenedPool):
         self._stopping = threading.Event()
         self._make_engines: BackendMaker = engines or Ramole._local_engine
         self._engines: Backend | None = None
+        self._own: tuple[BaseModel, Engine] | None = None  # of this process
         self._ready = False
 
     def stop(self, *, seconds: float = 2.0) -> None:
@@ -112,7 +113,9 @@ class Ramole(OpenedPool):
 
     def _local_engine(self, tell: Progress) -> "Backend":
         """The model of this process."""
-        return self._model.load(tell, check=self.check_adapters, weights=self.weights_of)
+        how = {"check": self.check_adapters, "weights": self.weights_of}
+        self._own = load_here(self.settings, tell, **how)
+        return self._own[1]
 
     def check_adapters(self, tell: Progress) -> None:
         """Leave out adapters that do not fit the base, and check that the index has the others."""
@@ -124,19 +127,19 @@ class Ramole(OpenedPool):
     def base(self) -> "BaseModel":
         """The base model of this process; loads on first use. Raises RamoleError where the engines
         run elsewhere."""
-        self.load()
-        if self._model.base is None:
-            raise RamoleError(ELSEWHERE)
-        return self._model.base
+        return self._loaded_here()[0]
 
     @property
     def engine(self) -> "Engine":
         """The running model of this process; loads on first use. Raises RamoleError where the
         engines run elsewhere."""
+        return self._loaded_here()[1]
+
+    def _loaded_here(self) -> "tuple[BaseModel, Engine]":
         self.load()
-        if self._model.engine is None:
+        if self._own is None:
             raise RamoleError(ELSEWHERE)
-        return self._model.engine
+        return self._own
 
     @property
     def engines(self) -> "Backend":
@@ -152,7 +155,7 @@ class Ramole(OpenedPool):
         return str(self.engines.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
     def spell(self, token_ids: Sequence[int]) -> list[str]:
-        """The text of each token by itself; half a character is the replacement sign."""
+        """Each token's own text; half a character is the replacement sign."""
         return [self.decode([token]) for token in token_ids]
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
@@ -286,8 +289,7 @@ class Ramole(OpenedPool):
         )
 
     def _warm_up(self, tell: Progress) -> None:
-        """Do once what a first prompt would wait for: pack the adapters, as many as a start may
-        take, and answer a prompt by the base and by the method that most prompts have."""
+        """Do once what a first prompt would wait for."""
         self.packing.pack_first(self.engines, self.pool.cards(), tell)
         tell("warming up", 0.99)
         self.retriever.embed([WARM_UP])

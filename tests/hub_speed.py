@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ramole_core import Ramole, Settings
+from ramole_core.base.shapes import read_shapes
 from ramole_core.hub.register import Register
 from tests.adapter_files import pack
 from tests.hub_server import BASE, TASKS, HubServer, Repository, adapter, serving
@@ -23,7 +24,7 @@ PROMPTS = ("Fix the capital letters: i live in paris", "What is 2 plus 3?", "Tel
 def weights(ramole: Ramole) -> bytes:
     """Rank 8 on every query and value projection."""
     draw, arrays = np.random.default_rng(0), {}
-    for path, (i, o) in ramole._model.shapes().items():
+    for path, (i, o) in read_shapes(ramole.base.folder).items():
         if path.endswith(("q_proj", "v_proj")):
             name = f"base_model.model.{path}"
             arrays[f"{name}.lora_A.weight"] = (0.01 * draw.normal(size=(8, i))).astype("f2")

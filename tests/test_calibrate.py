@@ -9,6 +9,7 @@ import pytest
 
 from ramole_core import Ramole, RamoleError, Settings
 from ramole_core.cli import main
+from ramole_core.own_model import shapes_of
 from ramole_core.retrieval import BaseExpert
 from ramole_core.retrieval.calibration import Alone, Heard, Kept, read_calibration
 from ramole_core.retrieval.own_cards import EVERYDAY, GOING_ON, everyday_texts
@@ -94,7 +95,7 @@ def test_calibrate_fits_any_pool_and_encoder_and_an_upload_keeps_it(
         "follow_ups_kept",
         "changes_kept",
     }
-    folder = write_lora(tmp_path / "new", ramole._model.shapes(), rank=2, seed=9)
+    folder = write_lora(tmp_path / "new", shapes_of(ramole.settings), rank=2, seed=9)
     ramole.pool.add(folder, name="chat", examples=["How are you?", "Nice day!"], owner="me")
     assert BaseExpert(ramole.retriever, folder=tmp_path, base=lambda: "tiny").calibrated
     ramole.pool.remove("chat", owner="me")

@@ -26,7 +26,7 @@ from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.vectors import LANES, paired
 from ramole_core.kernels.weight import way_here
 from ramole_core.kernels.widen import PAIR, widened
-from ramole_core.own_model import OwnModel
+from ramole_core.own_model import load_here
 from ramole_core.settings import Settings
 from tests.kernel_fakes import FLOATS, HALVES, Product
 
@@ -285,9 +285,9 @@ def test_a_start_compiles_what_its_precision_needs(quantization, tmp_path, monke
 
     monkeypatch.setattr(ahead, "compiled_ahead", started)
     monkeypatch.setattr("ramole_core.base.model.load_base", stop)
-    own = OwnModel(Settings(quantization=quantization, device="cpu", data_dir=tmp_path))
+    settings = Settings(quantization=quantization, device="cpu", data_dir=tmp_path)
     with pytest.raises(InterruptedError):
-        own.load(lambda *_: None, check=lambda _: None, weights=lambda _: None)
+        load_here(settings, lambda *_: None)
     assert given == ["int4" if quantization == "auto" else quantization] and parts_of(given[0])
 
 

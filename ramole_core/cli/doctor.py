@@ -226,11 +226,11 @@ def _base_model(settings: Settings) -> Iterator[Check]:
 def _served(settings: Settings, folder: Path) -> Check:
     """The verdict of loading on the base's architecture; loads it where none has been."""
     from ramole_core.engine.build import kept_verdict
-    from ramole_core.own_model import OwnModel
+    from ramole_core.own_model import load_here
 
     verdict = kept_verdict(settings, folder)
     if verdict is None:
-        OwnModel(settings).load(lambda *_: None, check=lambda _: None, weights=lambda _: None)
+        load_here(settings, lambda *_: None)
         verdict = kept_verdict(settings, folder)
     return Check("architecture", "ok", "not kept" if verdict is None else str(verdict))
 
