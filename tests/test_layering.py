@@ -26,7 +26,6 @@ ORDER = (
         "settings",
         "methods",
         "contribution",
-        "shell_commands",
         "effects",
         "evidence",
         "answer",

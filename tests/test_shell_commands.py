@@ -2,7 +2,7 @@
 
 import pytest
 
-from ramole_core.shell_commands import WARNING, warn_of
+from ramole_core.selection.part_stream import WARNING, warn_of
 
 
 @pytest.mark.parametrize(

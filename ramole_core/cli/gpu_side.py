@@ -126,15 +126,12 @@ def measure_side(
         if timed:
             tell(f"{name}: timing", 0.0)
             first, rates = _timed(ours, sizes, names)
-        if timed and fused is not None and not fused.fault:
-            with _paused(fused):
-                plain = _timed(ours, sizes, names)[1]
-            rates |= {f"{what}, mixed by PyTorch": one for what, one in plain.items()}
         graphs, mixing, steps = ramole.engine.graphs, _mixing(ramole), _steps(ramole)
-        if timed and graphs is not None and not graphs.fault:
-            with _paused(graphs):
-                plain = _timed(ours, sizes, names)[1]
-            rates |= {f"{what}, without CUDA graphs": one for what, one in plain.items()}
+        for how, one in (("mixed by PyTorch", fused), ("without CUDA graphs", graphs)):
+            if timed and one is not None and not one.fault:
+                with _paused(one):
+                    plain = _timed(ours, sizes, names)[1]
+                rates |= {f"{what}, {how}": spread for what, spread in plain.items()}
         held = {"weights": _weights(ramole.base.model)}
         if cuda:
             held["most on the card"] = torch.cuda.max_memory_allocated()

@@ -5,6 +5,7 @@ it. They share `max_new_tokens`. Of a list of requests the first parts run toget
 ones.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack
@@ -14,7 +15,6 @@ import numpy as np
 from ramole_core.effects import among
 from ramole_core.errors import RamoleError
 from ramole_core.request import Generation, Request, Step
-from ramole_core.shell_commands import warn_of
 
 if TYPE_CHECKING:
     from ramole_core.engine.backend import Backend
@@ -23,6 +23,21 @@ if TYPE_CHECKING:
 
 BETWEEN = "\n\n"
 """Between the answers to two parts."""
+WARNING = "This command deletes or overwrites files; read it before you run it."
+DESTROYS = r"rm|rmdir|unlink|shred|dd|mkfs(?:\.\w+)?|mv|truncate|wipefs"
+HARMLESS = (
+    "awk|cat|chgrp|chmod|chown|cp|cut|diff|du|echo|find|grep|egrep|gzip|gunzip|head|history|ls|"
+    "printf|sed|seq|sort|tail|tar|tee|touch|tr|uniq|wc|xargs|zcat"
+)
+"""Commands that destroy nothing by themselves; with what stands behind them they may."""
+LINE = re.compile(rf"^\s*(?:\$ )?(?:sudo\s+)?(?:{DESTROYS}|{HARMLESS})\b(?!\s+(?:is|are|was)\b)")
+"""A line that is a command."""
+NEXT = r"(?:^\s*(?:\$ )?|[|;&(`]\s*|-exec(?:dir)?\s+|-ok\s+|\bxargs\s+(?:-\S+\s+)*)(?:sudo\s+)?"
+HARM = re.compile(
+    rf"{NEXT}(?:{DESTROYS})\s|\s-delete\b|(?<![>&\d-])(?<!2)>\|?\s*(?!/dev/null|&|>)\S"
+    r"|\bsed\s[^|]*\s?-i|\btee\s+(?!-a)\S|\bchmod\s+-R|\bchown\s+-R|\bcp\s"
+)
+"""What deletes or overwrites files, in such a line."""
 NO_ROOM = "The answers so far filled the context; parts"
 Items = Iterator[tuple[int, Step | Generation]]
 Run = Callable[[Sequence[int], "Sequence[Prepared]"], Items]
@@ -160,3 +175,9 @@ def _effects(parts: Sequence[Generation], names: Sequence[str]) -> np.ndarray | 
         rows[:, [names.index(name) for name in part.adapters]] = part.effects
         placed.append(rows)
     return _joined(placed)
+
+
+def warn_of(text: str) -> tuple[str, ...]:
+    """WARNING where a line of the text is such a command; else nothing."""
+    lines = (line for line in text.splitlines() if LINE.match(line))
+    return (WARNING,) if any(HARM.search(line) for line in lines) else ()

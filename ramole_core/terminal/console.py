@@ -17,10 +17,6 @@ from ramole_core.request_parts import Example, Exchange, read_example_lines, rea
 
 if TYPE_CHECKING:
     from ramole_core.request import Fitting, Generation, Step
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ramole_core.request import Generation
 
 TOLD = 10
 """Steps of a search between two lines about it."""
@@ -127,8 +123,6 @@ def write_answer(
             for name, score in zip(answer.adapters, answer.scores, strict=True)
         ]
         if shares and answer.trace is not None:
-            from ramole_core.terminal.console import shares_of  # numpy is not there for `--help`
-
             parts = zip(used, shares_of(answer), strict=True)
             used = [f"{name} ({share:.0%})" for name, share in parts]
         for note in answer.notes:
