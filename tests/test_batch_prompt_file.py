@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ramole_core.batch.formats import FIELDS, kind_of
+from ramole_core.batch.formats import JSON_ALONE, kind_of
 from ramole_core.batch.prompt_file import decode, read_batch, read_batch_file
 from ramole_core.batch.rows import BatchLimits
 from ramole_core.batch.run import refuse_unfit, run_rows
@@ -16,31 +16,9 @@ from ramole_core.request import Generation, Request, Step
 from tests.fake_ramole import WORDS, FakeRamole, Late
 
 FULL = {
-    "prompt": "Which\nboats?",
-    "method": "mixture",
-    "k": 2,
-    "adapters": ["ant", "bee"],
-    "weights": [0.25, -0.5],
-    "exclude": ["cat"],
-    "max_new_tokens": 7,
-    "temperature": 0.5,
-    "top_p": 0.9,
-    "seed": 3,
-    "stop": ["\n"],
-    "ignore_eos": True,
-    "system": "Be brief.",
-    "raw": False,
-    "options": {"top": 2, "flat": True},
-    "abstain": False,
-    "split": False,
-    "top_k": 40,
-    "min_p": 0.05,
-    "repetition_penalty": 1.1,
-    "presence_penalty": 0.5,
-    "frequency_penalty": -0.5,
-    "logprobs": 2,
-    "prompt_logprobs": False,
-    "effects": True,
+    **{"prompt": "Which\nboats?", "method": "mixture", "k": 2, "adapters": ["ant", "bee"]},
+    **{"weights": [0.25, -0.5], "exclude": ["cat"], "temperature": 0.5, "seed": 3},
+    **{"stop": ["\n"], "system": "Be brief.", "split": False},
 }
 TALK = {
     "history": [["one", "1"], ["two", "2", ["ant"]], ["three", "", []]],
@@ -48,40 +26,19 @@ TALK = {
     "prefix_ids": [4, 5],
     "without": [["ant", 3, "q_proj"], [None, None, None, 7]],
     "later_weights": {"ant": 0.5},
-    "messages": [],
-    "prompt_ids": [],
 }
-CSV = (
-    "prompt,method,k,adapters,weights,exclude,max_new_tokens,temperature,top_p,seed,stop,"
-    "ignore_eos,system,raw,options,abstain,split,top_k,min_p,repetition_penalty,presence_penalty,"
-    'frequency_penalty,logprobs,prompt_logprobs,effects\n"Which\nboats?",mixture,2,ant|bee,'
-    "0.25 -0.5,cat,7,0.5,0.9,3,\\n,yes,Be brief.,false,top=2 flat=true,no,no,40,0.05,1.1,0.5,"
-    "-0.5,2,no,yes\n"
-)
 
 
 def sentences(text: str, **options) -> list[tuple[int, str]]:
     return [(row.line, row.sentence) for row in read_batch(text, **options).bad]
 
 
-def test_every_field_can_be_said_in_jsonl_and_in_csv():
-    fitted = {"examples", "mix"}  # of methods that fit to examples: test_request_parts, test_mixes
-    others = {"logit_bias", "json_schema"}  # test_sampling
-    assert {*FULL, *TALK, *fitted, *others} == set(FIELDS)
-    wanted = Request(**FULL, trace=False)
-    for text in (json.dumps(FULL), CSV):
-        (row,) = read_batch(text).rows
-        assert row.request == wanted and (row.index, row.id, row.extra) == (0, None, {})
-
-
-def test_a_conversation_can_be_said_in_jsonl():
-    (row,) = read_batch(json.dumps({**FULL, **TALK})).rows
-    assert row.request == Request(**FULL, **TALK, trace=False)
+def test_what_is_null_is_unsaid():
     nothing = json.dumps({**FULL, **dict.fromkeys(TALK)})
     assert read_batch(nothing).rows[0].request == Request(**FULL, trace=False)
 
 
-@pytest.mark.parametrize("name", TALK)
+@pytest.mark.parametrize("name", JSON_ALONE)
 def test_csv_has_no_conversation(name: str):
     with pytest.raises(RamoleError, match=f"column '{name}' needs lists in lists.*as jsonl"):
         read_batch(f"prompt,{name}\nx,true")

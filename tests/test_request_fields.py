@@ -1,6 +1,7 @@
 """Laws over every field of a request: said once, read alike by every door."""
 
 import inspect
+import json
 import math
 
 import numpy as np
@@ -83,6 +84,8 @@ def test_a_field_is_read_alike_by_every_door(name: str):
     said = {"prompt": "x", **NEEDS.get(name, {}), name: text}
     request = read_request(said)
     assert getattr(request, name) == value != DEFAULTS[name]
+    (row,) = read_batch(json.dumps({"prompt": "x", **NEEDS.get(name, {}), name: value})).rows
+    assert getattr(row.request, name) == value
     if name not in JSON_ALONE and name not in ("options", "stop", "system", "prompt"):
         row = read_batch(",".join(said) + "\n" + ",".join(map(_cell, said.values()))).rows[0]
         assert getattr(row.request, name) == value
