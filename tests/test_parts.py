@@ -162,6 +162,9 @@ def test_steps_say_their_part_and_one_selection_says_all(ramole):
 def test_a_prompt_is_cut_where_its_parts_find_different_adapters(ramole, monkeypatch):
     assert parts(ramole, BOTH.prompt) == [EGG, SUM]
     assert parts(ramole, f"{RAIN} {SUM}\n{EGG}") == [RAIN, SUM, EGG]
+    assert parts(ramole, f"{EGG} Also, {SUM}\nAnd then: {RAIN}") == [EGG, SUM, RAIN]
+    for text in (f"\n{EGG} {SUM}", f"{EGG}\r\n\r\n{SUM}", f"{EGG}\n \n{SUM}\n"):
+        assert parts(ramole, text) == [EGG, SUM], "blanks are of the piece beside"
     assert parts(ramole, BOTH.prompt, split=None) == [BOTH.prompt], "not fitted for this encoder"
     monkeypatch.setattr(type(ramole.base_expert), "calibrated", True)
     assert parts(ramole, BOTH.prompt, split=None) == [EGG, SUM]
@@ -173,10 +176,6 @@ def test_a_prompt_is_cut_where_its_parts_find_different_adapters(ramole, monkeyp
     assert parts(ramole, BOTH.prompt, adapters=["poems"], split=None, abstain=None) == [BOTH.prompt]
 
 
-def test_joining_words_are_no_part_of_what_they_join(ramole):
-    assert parts(ramole, f"{EGG} Also, {SUM}\nAnd then: {RAIN}") == [EGG, SUM, RAIN]
-
-
 @pytest.mark.parametrize(
     ("text", "rest"),
     [
@@ -186,27 +185,14 @@ def test_joining_words_are_no_part_of_what_they_join(ramole):
         ("Could you also rhyme it?", "Could you also rhyme it?"),
         ("Then", "Then"),
         ("Second, is it warm?", "is it warm?"),
-        ("Thenar muscles move the thumb.", "Thenar muscles move the thumb."),
+        *((text, None) for text in ("And then?", "Next week it rains.", "Second-hand cars?")),
+        *((text, None) for text in ("Second World War?", "Plus-size coats", "Thenar muscles")),
     ],
 )
 def test_a_part_begins_behind_its_joining_words(text, rest):
-    assert begun_anew(text) == rest
-    assert joins(text) == (not text.startswith("Thenar"))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "And then?",
-        "Next week it rains.",
-        "Second-hand cars?",
-        "Second World War?",
-        "Plus-size coats",
-        "Thenar",
-    ],
-)
-def test_other_words_join_nothing(text):
-    assert begun_anew(text) == text and not joins(text)
+    """None: the words are no joining ones."""
+    assert begun_anew(text) == (text if rest is None else rest)
+    assert joins(text) == (rest is not None)
 
 
 @pytest.mark.parametrize(
@@ -278,11 +264,6 @@ def test_a_listed_adapter_is_left_out_of_a_prompt_in_parts_too(ramole):
         ramole.generate([asked])
 
 
-def test_blanks_before_and_between_are_of_the_piece_beside(ramole):
-    for text in (f"\n{EGG} {SUM}", f"{EGG}\r\n\r\n{SUM}", f"{EGG}\n \n{SUM}\n"):
-        assert parts(ramole, text) == [EGG, SUM]
-
-
 def made(text, reason="eos", tokens=2, part=""):
     return Generation(text, [], [], None, reason, 1, tokens, 0.5, 0.1, part=part)
 
@@ -319,11 +300,6 @@ def test_parts_go_on_while_there_is_room_and_nothing_ended_the_answer(reason, ro
     assert answers[0].text == "\n\n".join("abc"[:parts])
     said = "".join(item.text for n, item in items if n == 0 and isinstance(item, Step))
     assert said == answers[0].text
-
-
-def test_a_part_that_no_token_came_of_adds_nothing_to_the_text():
-    cut = made("", "cancelled", tokens=0, part="two")
-    assert join([made("a", part="one"), cut]).text == "a"
 
 
 def test_a_part_that_was_stopped_before_its_first_token_leaves_the_trace_of_those_before():
@@ -413,14 +389,12 @@ def test_no_part_brings_back_turns_that_were_dropped(ramole, monkeypatch):
     assert len(dropped) > 1
 
 
-def test_an_answer_with_a_part_that_was_cut_was_cut():
+def test_parts_are_joined_as_they_ended():
     first, second = made("a", "length", part="one"), made("b", "eos", part="two")
-    assert join([first, second]).finish_reason == "length"
+    assert join([first, second]).finish_reason == "length", "one was cut"
     assert join([second, first]).finish_reason == "length"
     assert join([first, made("b", "stop", part="two")]).finish_reason == "stop"
-
-
-def test_an_answer_in_one_part_is_itself():
+    assert join([first, made("", "cancelled", tokens=0, part="two")]).text == "a"
     one = made("a")
     assert join([one]) is one
 

@@ -97,6 +97,16 @@ def write_recovered(folder, pool, shapes):
     (folder / "ca_lora_config.json").write_text(json.dumps(trained.config))
 
 
+def drained(stream):
+    """What it yields, and its value."""
+    steps = []
+    while True:
+        try:
+            steps.append(next(stream))
+        except StopIteration as end:
+            return steps, end.value
+
+
 def test_half_a_character_finds_no_adapter(ramole):
     with pytest.raises(RamoleError, match="half a character in it; send whole ones"):
         ramole.retrieve("rain \ud800")
@@ -206,13 +216,7 @@ def test_weights_that_were_found_can_be_kept_as_a_mix_and_are_explained(ramole):
     said = {"method": "lorahub", "options": {"steps": 9}, **ASK}
     request = Request("Is it going to rain?", examples=examples, adapters=["sums", "poems"], **said)
     told = []
-    steps = ramole.stream(request, fitting=told.append)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            answer = end.value
-            break
+    _, answer = drained(ramole.stream(request, fitting=told.append))
     assert [how.step for how in told] == list(range(1, 10))
     found = answer.fitted
     assert any(found.weights), "or there is nothing to explain"
@@ -320,13 +324,7 @@ def test_excluded_adapters_are_not_found(ramole):
 
 def test_streaming_gives_the_same_answer(ramole):
     request = Request("A verse about rain", **ASK)
-    stream, steps = ramole.stream(request), []
-    while True:
-        try:
-            steps.append(next(stream))
-        except StopIteration as end:
-            answer = end.value
-            break
+    steps, answer = drained(ramole.stream(request))
     assert all(isinstance(step, Step) for step in steps)
     assert "".join(step.text for step in steps) == answer.text
     assert answer.text == ramole.generate([request])[0].text
