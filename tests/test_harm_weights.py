@@ -20,7 +20,7 @@ from ui.ask.sessions import Sessions as Questions
 from ui.batch import run as batch_run
 from ui.batch.sessions import Sessions as Batches
 from ui.compare.columns import Column
-from ui.compare.layout import lay_out
+from ui.compare.layout import CompareLayout
 from ui.compare.tab import CompareHandlers
 from ui.session.quota import quota_of
 
@@ -79,7 +79,7 @@ def a_batch(ramole: FakeRamole) -> None:
 def a_comparison(ramole: FakeRamole) -> None:
     async def build():  # in a loop: without one, Gradio opens loops that it never closes
         with gr.Blocks():
-            return lay_out(ramole)
+            return CompareLayout(ramole)
 
     columns = Column("mixture", 2), Column("mixture", 3)
     compare(CompareHandlers(ramole, asyncio.run(build())), *columns, length=TOKENS)

@@ -382,11 +382,11 @@ def test_they_are_on_every_list(ramole):
 def test_they_and_their_options_are_on_the_page(ramole):
     import gradio as gr
 
-    from ui.ask.layout import lay_out
+    from ui.ask.layout import AskLayout
 
     async def build():  # in a loop: without one, Gradio opens loops that it never closes
         with gr.Blocks():
-            return lay_out(ramole, recorded=[], live=[])
+            return AskLayout(ramole, recorded=[], live=[])
 
     entry = asyncio.run(build()).entry
     assert set(TRIED) <= {value for _, value in entry.method.choices}

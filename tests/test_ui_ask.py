@@ -42,7 +42,7 @@ from ui.ask.answer import Live, answer, found_by, runs_of
 from ui.ask.examples import RECORDED, earlier_runs, recorded_files
 from ui.ask.form import FIELDS, Form, form_of, read_weights
 from ui.ask.found import found_html, timing_html
-from ui.ask.layout import how, lay_out
+from ui.ask.layout import AskLayout, how
 from ui.ask.pairs import text_of
 from ui.ask.tab import AskHandlers
 from ui.ask.takeaway import write_files
@@ -697,7 +697,7 @@ def asking(ramole: FakeRamole) -> AskHandlers:
 
     async def build():  # in a loop: without one, Gradio opens loops that it never closes
         with gr.Blocks():
-            return lay_out(ramole, recorded=["one"], live=[])
+            return AskLayout(ramole, recorded=["one"], live=[])
 
     return AskHandlers(ramole, asyncio.run(build()), recorded_files()[:1])
 

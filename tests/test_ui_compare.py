@@ -15,7 +15,7 @@ from tests.serving import wait_until
 from ui.charts.explained import token_html
 from ui.charts.spans import differing
 from ui.compare.columns import START, Column
-from ui.compare.layout import lay_out
+from ui.compare.layout import CompareLayout
 from ui.compare.link import ComparisonLink, link_to, read_link
 from ui.compare.run import Comparison, compared
 from ui.compare.tab import CompareHandlers, columns_of, head_html
@@ -31,7 +31,7 @@ def handlers():
 
     async def build():  # in a loop: without one, Gradio opens loops that it never closes
         with gr.Blocks():
-            return lay_out(ramole)
+            return CompareLayout(ramole)
 
     return CompareHandlers(ramole, asyncio.run(build()))
 

@@ -28,7 +28,7 @@ from ui.charts.run import Run, entropy, weight_of
 from ui.charts.spans import spans_of
 from ui.inspect.cuts import CUTS, Choice, seen
 from ui.inspect.files import write_page, write_table
-from ui.inspect.layout import lay_out
+from ui.inspect.layout import InspectLayout
 from ui.inspect.marks import marks_of
 from ui.inspect.player import player_of
 from ui.inspect.sources import ASKED, Sources
@@ -67,7 +67,7 @@ def handlers():
 
     async def build():  # in a loop: without one, Gradio opens loops that it never closes
         with gr.Blocks():
-            return lay_out()
+            return InspectLayout()
 
     return InspectHandlers(
         ramole, asyncio.run(build()), Sources(recorded_files(), read_run, write_files)

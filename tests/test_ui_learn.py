@@ -32,7 +32,7 @@ from ui.learn.kept import (
     runs,
     vectors,
 )
-from ui.learn.layout import lay_out
+from ui.learn.layout import LearnLayout
 from ui.learn.scores_view import LEVEL, scores_html
 from ui.learn.steps import STEPS, TITLES
 from ui.learn.switched import effect_of, switched_html, values
@@ -52,7 +52,7 @@ GRID = [n / 2 for n in range(-4, 5)]
 def handlers():
     async def build():  # in a loop: without one, Gradio opens loops that it never closes
         with gr.Blocks():
-            return lay_out()
+            return LearnLayout()
 
     return LearnHandlers(learn_ramole(), asyncio.run(build()))
 

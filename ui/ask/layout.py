@@ -1,7 +1,6 @@
 """The layout of the tab Ask: form, examples and answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from gradio.components import Component
 from ramole_core import DEFAULT_METHOD
 
 from ..charts.tokens import token_view
-from ..parts.downloads import Download, download
+from ..parts.downloads import download
 from ..parts.events import HELD, PLAIN, QUIET
 from ..parts.fields import k_field, length_field, method_field, untrained_html
 from ..parts.prompts import placeholder
@@ -21,8 +20,8 @@ from .conversation import conversation_view
 from .examples import example_choices
 from .form import FIELDS, Form
 from .found import beside_view, found_html
-from .options import Options, options_of
-from .pairs import Pairs, pairs_of
+from .options import options_of
+from .pairs import Pairs
 from .path import PathPanel
 from .tags import tags_view
 from .takeaway import takeaway_view
@@ -39,35 +38,71 @@ ON = "follow up on this answer"
 DROP = "drop oldest turns that no longer fit"
 
 
-@dataclass(frozen=True)
 class AskInputs:
     """The input components."""
 
-    fields: dict[str, Component]
-    """In the order of `FIELDS`; the next three are among them."""
-    prompt: gr.Textbox
-    method: gr.Dropdown
-    k: gr.Slider
-    options: Options
-    pairs: Pairs
-    recorded: gr.HTML
-    """The first recorded runs; `more` has the others."""
-    more: gr.HTML
-    live: gr.HTML
-    tags: gr.HTML
-    """What is not as usual, to be removed."""
-    ask: gr.Button
-    again: gr.Button
-    """Asks live what the recorded run in sight was asked."""
-    stop: gr.Button
-    on: gr.Checkbox
-    """Whether the next question goes on from a first answer; in a conversation it always does."""
-    new: gr.Button
-    """Ends the conversation."""
-    drop: gr.Checkbox
-    """Whether the oldest turns may be dropped."""
-    how: gr.Accordion
-    about: gr.HTML
+    def __init__(self, ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> None:
+        start = Form()
+        self.prompt = gr.Textbox(
+            label="Prompt",
+            placeholder=placeholder([card.name for card in ramole.pool.cards()]),
+            lines=1,
+            max_lines=12,
+            autofocus=True,
+            elem_id="prompt",
+        )
+        with gr.Column(elem_id="examples"):
+            # The first recorded runs; `more` has the others.
+            self.recorded, self.more, self.live = example_choices(recorded, live)
+        with gr.Row(elem_id="ask-bar"):
+            self.ask = gr.Button("Ask", variant="primary", elem_id="ask-button", min_width=110)
+            self.stop = gr.Button("Stop", interactive=False, elem_id="stop-button", min_width=90)
+            # Ends the conversation.
+            self.new = gr.Button(
+                "New conversation", visible=False, elem_id="new-button", min_width=150
+            )
+            # Whether the next question goes on from a first answer; in a conversation it always
+            # does.
+            self.on = gr.Checkbox(False, label=ON, visible=False, elem_id="on-box", container=False)
+            beside = gr.Checkbox(
+                start.beside,
+                label="the base's own answer beside it",
+                elem_id="beside-box",
+                container=False,
+            )
+            # What is not as usual, to be removed.
+            self.tags = tags_view()
+            gr.HTML(HELD, elem_id="held", **PLAIN)
+            # Whether the oldest turns may be dropped.
+            self.drop = gr.Checkbox(
+                False, label=DROP, visible=False, elem_id="drop-box", container=False
+            )
+        with gr.Accordion(how(start.method, start.k), open=False, elem_id="more") as self.how:
+            with gr.Row():
+                self.method = method_field(
+                    ramole, value=start.method, elem_id="method", min_width=150
+                )
+                self.k = k_field(start.k, elem_id="k", min_width=150)
+            self.about = gr.HTML(about_html(ramole, start.method), elem_id="about", **PLAIN)
+            if block := untrained_html(ramole):
+                gr.HTML(block, **PLAIN)
+            self.options = options_of(ramole, method=start.method)
+            self.pairs = Pairs(ramole, method=start.method)
+            box = _adapters() | _decoding(ramole, start) | _template()
+        box |= {
+            "prompt": self.prompt,
+            "beside": beside,
+            "method": self.method,
+            "k": self.k,
+            "examples": self.pairs.text,
+        }
+        box["mix"] = self.pairs.mix
+        # In the order of `FIELDS`; the next three are among them.
+        self.fields = {name: box[name] for name in FIELDS}
+        # Asks live what the recorded run in sight was asked.
+        self.again = gr.Button(
+            AGAIN, visible=False, size="sm", elem_id="again-button", render=False
+        )
 
     @property
     def values(self) -> list[Component]:
@@ -75,44 +110,65 @@ class AskInputs:
         return [*self.fields.values(), *self.options.components]
 
 
-@dataclass(frozen=True)
 class Outcome:
-    """The output components."""
+    """The answer and the base's on the left, a token's panel on the right; what was found is beside
+    the answer, and under it while a token is open (`style.css`)."""
 
-    talk: gr.HTML
-    """The earlier turns."""
-    notice: gr.HTML
-    view: gr.HTML
-    beside_column: gr.Column
-    beside: gr.HTML
-    found: gr.HTML
-    timing: gr.HTML
-    takeaway: gr.HTML
-    """Copies a link, and Python."""
-    downloads: gr.Row
-    npz: Download
-    json: Download
+    def __init__(self, sessions: SessionStore, again: gr.Button, watch: gr.Button) -> None:
+        # The earlier turns.
+        self.talk = conversation_view(elem_id="talk")
+        again.render()
+        self.notice = gr.HTML(elem_id="notice", **PLAIN)
+        with gr.Row(equal_height=False, elem_id="results"):
+            with gr.Column(scale=7, min_width=300, elem_id="answers"):
+                self.view = token_view(elem_id="answer")
+                with gr.Column(visible=False) as self.beside_column:
+                    self.beside = beside_view(elem_id="beside")
+            with gr.Column(scale=5, min_width=300, elem_id="side"):
+                self.token = TokenPanel(sessions)
+            with gr.Column(scale=5, min_width=300, elem_id="after"):
+                self.found = gr.HTML(found_html(()), elem_id="found", **PLAIN)
+                # Copies a link, and Python.
+                self.takeaway = takeaway_view(elem_id="takeaway")
+                self.timing = gr.HTML(elem_id="timing", **PLAIN)
+                with gr.Row(elem_id="downloads", visible=False) as self.downloads:
+                    self.npz = download("Trace as .npz", "trace-npz", min_width=120)
+                    self.json = download("Trace as .json", "trace-json", min_width=120)
+                watch.render()
+                inspect = gr.Button(
+                    "Inspect this run", size="sm", elem_id="inspect-run", min_width=100
+                )
+                inspect.click(None, js=INSPECT, **QUIET)
 
 
-@dataclass(frozen=True)
 class AskLayout:
-    """The tab's components."""
+    """The tab's components, built inside the Blocks that is open; `recorded` and `live` are the
+    titles of its examples."""
 
-    entry: AskInputs
-    outcome: Outcome
-    token: TokenPanel
-    whole: WholePanel
-    path: PathPanel
-    run: gr.State
-    """The finished run that is in sight, a `Run` or None."""
-    turns: gr.State
-    """The earlier turns of the conversation, each a `Turn`."""
-    asked: gr.State
-    """What is asked now in place of the form's fields, by name; the prompt at least."""
-    open: gr.State
-    """Whether the panel of the whole answer is unfolded."""
-    told: gr.Textbox
-    """What the page's address asks for; never seen."""
+    def __init__(
+        self,
+        ramole: "Ramole",
+        *,
+        recorded: Sequence[str],
+        live: Sequence[str],
+        run: gr.State | None = None,
+    ) -> None:
+        self.entry = AskInputs(ramole, recorded, live)
+        watch = gr.Button("Watch how it came about", size="sm", elem_id="watch", render=False)
+        self.outcome = Outcome(quota_of(ramole).presence.sessions, self.entry.again, watch)
+        self.token = self.outcome.token
+        self.path = PathPanel(watch, gr.HTML(elem_id="path", **PLAIN))
+        self.whole = WholePanel()
+        # The finished run that is in sight, a `Run` or None.
+        self.run = gr.State(None) if run is None else run
+        # The earlier turns of the conversation, each a `Turn`.
+        self.turns = gr.State(())
+        # What is asked now in place of the form's fields, by name; the prompt at least.
+        self.asked = gr.State({})
+        # Whether the panel of the whole answer is unfolded.
+        self.open = gr.State(False)
+        # What the page's address asks for; never seen.
+        self.told = gr.Textbox(visible=False)
 
     @property
     def answered(self) -> list[Any]:
@@ -130,31 +186,6 @@ class AskLayout:
         return [out.notice, out.view, out.beside, out.found, self.run]
 
 
-def lay_out(
-    ramole: "Ramole",
-    *,
-    recorded: Sequence[str],
-    live: Sequence[str],
-    run: gr.State | None = None,
-) -> AskLayout:
-    """Build the tab inside the Blocks that is open, with the titles of its examples."""
-    entry = _entry(ramole, recorded, live)
-    watch = gr.Button("Watch how it came about", size="sm", elem_id="watch", render=False)
-    outcome, token = _outcome(quota_of(ramole).presence.sessions, entry.again, watch)
-    return AskLayout(
-        entry=entry,
-        outcome=outcome,
-        token=token,
-        path=PathPanel(watch, gr.HTML(elem_id="path", **PLAIN)),
-        whole=WholePanel.build(),
-        run=gr.State(None) if run is None else run,
-        turns=gr.State(()),
-        asked=gr.State({}),
-        open=gr.State(False),
-        told=gr.Textbox(visible=False),
-    )
-
-
 def how(method: str, k: float) -> str:
     """Title of the folded part of the form."""
     chosen = "the default method" if method == DEFAULT_METHOD else f"method {method}"
@@ -168,66 +199,6 @@ def about_html(ramole: "Ramole", name: str) -> str:
             said = f"{method.name}: {method.summary} ({method.paper})."
             return f'<p class="quiet">{escape(said)}</p>'
     return ""
-
-
-def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> AskInputs:
-    start = Form()
-    prompt = gr.Textbox(
-        label="Prompt",
-        placeholder=placeholder([card.name for card in ramole.pool.cards()]),
-        lines=1,
-        max_lines=12,
-        autofocus=True,
-        elem_id="prompt",
-    )
-    with gr.Column(elem_id="examples"):
-        kept, others, asked = example_choices(recorded, live)
-    with gr.Row(elem_id="ask-bar"):
-        ask = gr.Button("Ask", variant="primary", elem_id="ask-button", min_width=110)
-        stop = gr.Button("Stop", interactive=False, elem_id="stop-button", min_width=90)
-        new = gr.Button("New conversation", visible=False, elem_id="new-button", min_width=150)
-        on = gr.Checkbox(False, label=ON, visible=False, elem_id="on-box", container=False)
-        beside = gr.Checkbox(
-            start.beside,
-            label="the base's own answer beside it",
-            elem_id="beside-box",
-            container=False,
-        )
-        tags = tags_view()
-        gr.HTML(HELD, elem_id="held", **PLAIN)
-        drop = gr.Checkbox(False, label=DROP, visible=False, elem_id="drop-box", container=False)
-    with gr.Accordion(how(start.method, start.k), open=False, elem_id="more") as folded:
-        with gr.Row():
-            method = method_field(ramole, value=start.method, elem_id="method", min_width=150)
-            k = k_field(start.k, elem_id="k", min_width=150)
-        about = gr.HTML(about_html(ramole, start.method), elem_id="about", **PLAIN)
-        if block := untrained_html(ramole):
-            gr.HTML(block, **PLAIN)
-        options = options_of(ramole, method=start.method)
-        pairs = pairs_of(ramole, method=start.method)
-        box = _adapters() | _decoding(ramole, start) | _template()
-    box |= {"prompt": prompt, "beside": beside, "method": method, "k": k, "examples": pairs.text}
-    box["mix"] = pairs.mix
-    return AskInputs(
-        fields={name: box[name] for name in FIELDS},
-        prompt=prompt,
-        method=method,
-        k=k,
-        options=options,
-        pairs=pairs,
-        recorded=kept,
-        more=others,
-        live=asked,
-        tags=tags,
-        ask=ask,
-        again=gr.Button(AGAIN, visible=False, size="sm", elem_id="again-button", render=False),
-        stop=stop,
-        on=on,
-        new=new,
-        drop=drop,
-        how=folded,
-        about=about,
-    )
 
 
 def _adapters() -> dict[str, Component]:
@@ -261,34 +232,3 @@ def _template() -> dict[str, Component]:
             "stop": gr.Textbox(label="Stop strings, one a line", lines=1, max_lines=4),
             "raw": gr.Checkbox(False, label="Continue the text as it is (no chat template)"),
         }
-
-
-def _outcome(
-    sessions: SessionStore, again: gr.Button, watch: gr.Button
-) -> tuple[Outcome, TokenPanel]:
-    """The answer and the base's on the left, a token's panel on the right; what was found is beside
-    the answer, and under it while a token is open (`style.css`)."""
-    talk = conversation_view(elem_id="talk")
-    again.render()
-    notice = gr.HTML(elem_id="notice", **PLAIN)
-    with gr.Row(equal_height=False, elem_id="results"):
-        with gr.Column(scale=7, min_width=300, elem_id="answers"):
-            view = token_view(elem_id="answer")
-            with gr.Column(visible=False) as beside_column:
-                beside = beside_view(elem_id="beside")
-        with gr.Column(scale=5, min_width=300, elem_id="side"):
-            token = TokenPanel.build(sessions)
-        with gr.Column(scale=5, min_width=300, elem_id="after"):
-            found = gr.HTML(found_html(()), elem_id="found", **PLAIN)
-            takeaway = takeaway_view(elem_id="takeaway")
-            timing = gr.HTML(elem_id="timing", **PLAIN)
-            with gr.Row(elem_id="downloads", visible=False) as downloads:
-                npz = download("Trace as .npz", "trace-npz", min_width=120)
-                json = download("Trace as .json", "trace-json", min_width=120)
-            watch.render()
-            inspect = gr.Button("Inspect this run", size="sm", elem_id="inspect-run", min_width=100)
-            inspect.click(None, js=INSPECT, **QUIET)
-    shown = Outcome(
-        talk, notice, view, beside_column, beside, found, timing, takeaway, downloads, npz, json
-    )
-    return shown, token

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,19 +21,33 @@ KEPT = "Or weights that you kept: no examples are needed then"
 LABEL = "Examples, about 5 pairs, one a line: input => target, or JSON of inputs and targets"
 
 
-@dataclass(frozen=True)
 class Pairs:
-    """The field, and the file that fills it."""
+    """The field, and the file that fills it, built inside the form that is open."""
 
-    group: gr.Column
-    text: gr.Textbox
-    file: gr.UploadButton
-    mix: gr.Dropdown
-    """Weights that were kept, in place of examples."""
-    name: gr.Textbox
-    keep: gr.Button
-    fits: frozenset[str]
-    """The methods that have use for them."""
+    def __init__(self, ramole: "Ramole", *, method: str) -> None:
+        # The methods that have use for them.
+        self.fits = frozenset(row.name for row in ramole.methods() if row.fits)
+        with gr.Column(visible=method in self.fits, elem_id="pairs") as self.group:
+            self.text = gr.Textbox(
+                label=LABEL,
+                placeholder="I won a prize! Is this spam? => yes",
+                lines=3,
+                max_lines=10,
+                elem_id="pairs-text",
+            )
+            self.file = gr.UploadButton(
+                "Take them from a file (.jsonl or .txt)",
+                file_types=[".jsonl", ".txt"],
+                size="sm",
+                elem_id="pairs-file",
+            )
+            with gr.Row(equal_height=True):
+                # Weights that were kept, in place of examples.
+                self.mix = gr.Dropdown([], value=None, label=KEPT, elem_id="mix", min_width=220)
+                self.name = gr.Textbox(
+                    label="Keep the weights of this answer as", elem_id="keep-name", min_width=160
+                )
+                self.keep = gr.Button("Keep them", size="sm", elem_id="keep-button", min_width=90)
 
     def shown(self, method: str) -> dict[Any, Any]:
         """The field, visible for a method that finds its weights on examples."""
@@ -49,32 +62,6 @@ class Pairs:
     def connect(self) -> None:
         """Connect the file to the field."""
         self.file.upload(_taken, self.file, self.text, **QUIET)
-
-
-def pairs_of(ramole: "Ramole", *, method: str) -> Pairs:
-    """Build the field inside the form that is open."""
-    fits = frozenset(row.name for row in ramole.methods() if row.fits)
-    with gr.Column(visible=method in fits, elem_id="pairs") as group:
-        text = gr.Textbox(
-            label=LABEL,
-            placeholder="I won a prize! Is this spam? => yes",
-            lines=3,
-            max_lines=10,
-            elem_id="pairs-text",
-        )
-        file = gr.UploadButton(
-            "Take them from a file (.jsonl or .txt)",
-            file_types=[".jsonl", ".txt"],
-            size="sm",
-            elem_id="pairs-file",
-        )
-        with gr.Row(equal_height=True):
-            mix = gr.Dropdown([], value=None, label=KEPT, elem_id="mix", min_width=220)
-            name = gr.Textbox(
-                label="Keep the weights of this answer as", elem_id="keep-name", min_width=160
-            )
-            keep = gr.Button("Keep them", size="sm", elem_id="keep-button", min_width=90)
-    return Pairs(group, text, file, mix, name, keep, fits)
 
 
 def lines_of(examples: Sequence[Sequence[str] | Mapping[str, str]]) -> str:

@@ -26,7 +26,7 @@ from .answer import answer
 from .conversation import continued
 from .examples import recorded_files
 from .form import FIELDS, Form, form_of
-from .layout import AskLayout, about_html, how, lay_out
+from .layout import AskLayout, about_html, how
 from .opening import Opening
 from .sessions import Sessions
 from .takeaway import write_files
@@ -46,7 +46,7 @@ def tab(ramole: "Ramole", run: gr.State | None = None) -> None:
     with gr.Tab("Ask", id="ask", elem_id="ask-tab") as ask_tab:
         titles = [recorded_run(path).title for path in recorded]
         live = [example.title for example in LIVE]
-        ui = lay_out(ramole, recorded=titles, live=live, run=run)
+        ui = AskLayout(ramole, recorded=titles, live=live, run=run)
     _connect(ui, AskHandlers(ramole, ui, recorded), ask_tab)
 
 

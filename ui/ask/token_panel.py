@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -59,7 +58,6 @@ CAPTION = (
 )
 
 
-@dataclass(frozen=True)
 class TokenPanel:
     """The panel's components.
 
@@ -67,31 +65,21 @@ class TokenPanel:
     mounted as its first value arrives may miss it.
     """
 
-    token: gr.HTML
-    plot: gr.Plot
-    likely: gr.HTML
-    table: gr.Dataframe
-    what: WhatIf
-    latest: "Drawer[tuple[int | None, Request]]"
-    """The token that was picked last, and of which request's answer."""
-
-    @classmethod
-    def build(cls, sessions: SessionStore) -> "TokenPanel":
-        """Build the panel inside the tab that is open."""
+    def __init__(self, sessions: SessionStore) -> None:
         with gr.Column(elem_id="token-panel"):
-            token = gr.HTML(PICK, elem_id="token", js_on_load=CLOSE, **PLAIN)
+            self.token = gr.HTML(PICK, elem_id="token", js_on_load=CLOSE, **PLAIN)
             with gr.Column(elem_classes=["detail"]):
-                likely = gr.HTML(elem_id="likely", **PLAIN)
-                plot = gr.Plot(show_label=False, elem_id="token-plot", container=False)
+                self.likely = gr.HTML(elem_id="likely", **PLAIN)
+                self.plot = gr.Plot(show_label=False, elem_id="token-plot", container=False)
                 gr.HTML(CAPTION, **PLAIN)
             with gr.Column(elem_classes=["detail"]):
-                what = WhatIf.build(sessions)
+                self.what = WhatIf(sessions)
             with gr.Accordion(TABLE, open=False, elem_classes=["detail"]):
-                table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
-        latest: Drawer[tuple[int | None, Request]] = sessions.drawer(
+                self.table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
+        # The token that was picked last, and of which request's answer.
+        self.latest: Drawer[tuple[int | None, Request]] = sessions.drawer(
             weigh=lambda picked: len(picked[1].prompt)
         )
-        return cls(token, plot, likely, table, what, latest)
 
     @property
     def all(self) -> list[Component]:

@@ -4,7 +4,6 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -43,72 +42,47 @@ LEAD = (
 )
 
 
-@dataclass(frozen=True)
 class WhatIf:
-    """The components."""
+    """The components, built inside the panel that is open."""
 
-    fold: gr.Accordion
-    adapter: gr.Dropdown
-    since: gr.Dropdown
-    layer: gr.Dropdown
-    module: gr.Dropdown
-    measured: gr.HTML
-    """What the token would be without the adapter."""
-    moved: gr.Dropdown
-    weight: gr.Slider
-    token: gr.Dropdown
-    go: gr.Button
-    stop: gr.Button
-    notice: gr.HTML
-    view: gr.HTML
-    likely: gr.HTML
-    picked: gr.State
-    """Index of the token that is open, or None."""
-    tokens: gr.State
-    """Text by number, of the tokens that can be taken."""
-    weighed: gr.State
-    """The adapter whose weight the slider was set to."""
-    running: Drawer[threading.Event]
-    """Ends the answer that is on its way; what is not here any more is not drawn."""
-
-    @classmethod
-    def build(cls, sessions: SessionStore) -> "WhatIf":
-        """Inside the panel that is open."""
-        with gr.Accordion("What if …?", open=False, elem_id="what-if") as fold:
+    def __init__(self, sessions: SessionStore) -> None:
+        with gr.Accordion("What if …?", open=False, elem_id="what-if") as self.fold:
             gr.HTML(LEAD, **PLAIN)
             with gr.Row():
-                adapter = gr.Dropdown(
+                self.adapter = gr.Dropdown(
                     [NOTHING], value=NOTHING, label="Switch off", elem_id="what-adapter",
                     min_width=130,
                 )  # fmt: skip
-                since = gr.Dropdown([TURN, HERE], value=TURN, label="since", min_width=150)
-                layer = gr.Dropdown([EVERY], value=EVERY, label="in layer", min_width=90)
-                module = gr.Dropdown([EVERY], value=EVERY, label="in module", min_width=90)
-            measured = gr.HTML(elem_id="what-measured", **PLAIN)
+                self.since = gr.Dropdown([TURN, HERE], value=TURN, label="since", min_width=150)
+                self.layer = gr.Dropdown([EVERY], value=EVERY, label="in layer", min_width=90)
+                self.module = gr.Dropdown([EVERY], value=EVERY, label="in module", min_width=90)
+            # What the token would be without the adapter.
+            self.measured = gr.HTML(elem_id="what-measured", **PLAIN)
             with gr.Row():
-                moved = gr.Dropdown(
+                self.moved = gr.Dropdown(
                     [NOTHING], value=NOTHING, label="Move the weight of", elem_id="what-moved",
                     min_width=130,
                 )  # fmt: skip
-                weight = gr.Slider(
+                self.weight = gr.Slider(
                     0, MAX_WEIGHT, 0, step=0.05, label="to", elem_id="what-weight", min_width=130
                 )
-            token = gr.Dropdown(
+            self.token = gr.Dropdown(
                 [(NOTHING, -1)], value=-1, label="Take another token here", elem_id="what-token"
             )
             with gr.Row():
-                go = gr.Button("Answer from here", elem_id="what-go", min_width=140)
-                stop = gr.Button("Stop", elem_id="what-stop", interactive=False, min_width=80)
-            notice = gr.HTML(elem_id="what-notice", **PLAIN)
-            view = token_view(elem_id="branch")
-            likely = gr.HTML(elem_id="what-likely", **PLAIN)
-        parts = [
-            fold, adapter, since, layer, module, measured, moved, weight, token, go, stop,
-            notice, view, likely,
-        ]  # fmt: skip
-        running = sessions.drawer(end=threading.Event.set)
-        states = {"picked": gr.State(None), "tokens": gr.State({}), "weighed": gr.State(NOTHING)}
-        return cls(*parts, **states, running=running)
+                self.go = gr.Button("Answer from here", elem_id="what-go", min_width=140)
+                self.stop = gr.Button("Stop", elem_id="what-stop", interactive=False, min_width=80)
+            self.notice = gr.HTML(elem_id="what-notice", **PLAIN)
+            self.view = token_view(elem_id="branch")
+            self.likely = gr.HTML(elem_id="what-likely", **PLAIN)
+        # Ends the answer that is on its way; what is not here any more is not drawn.
+        self.running: Drawer[threading.Event] = sessions.drawer(end=threading.Event.set)
+        # Index of the token that is open, or None.
+        self.picked = gr.State(None)
+        # Text by number, of the tokens that can be taken.
+        self.tokens = gr.State({})
+        # The adapter whose weight the slider was set to.
+        self.weighed = gr.State(NOTHING)
 
     @property
     def all(self) -> list[Component]:

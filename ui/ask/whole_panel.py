@@ -1,6 +1,5 @@
 """The whole answer at a glance: entropy of each token, and one adapter over layers and tokens."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -24,29 +23,19 @@ LAYERS = (
 )
 
 
-@dataclass(frozen=True)
 class WholePanel:
-    """The panel's components."""
+    """The panel's components, built inside the tab that is open."""
 
-    fold: gr.Accordion
-    entropy: gr.Plot
-    expert: gr.Dropdown
-    layers: gr.Plot
-    table: gr.Dataframe
-
-    @classmethod
-    def build(cls) -> "WholePanel":
-        """Build the panel inside the tab that is open."""
+    def __init__(self) -> None:
         title = "The whole answer: entropy, and layers by tokens"
-        with gr.Accordion(title, open=False, elem_id="whole-panel") as fold:
-            entropy = gr.Plot(show_label=False, elem_id="entropy-plot", container=False)
+        with gr.Accordion(title, open=False, elem_id="whole-panel") as self.fold:
+            self.entropy = gr.Plot(show_label=False, elem_id="entropy-plot", container=False)
             gr.HTML(ENTROPY, **PLAIN)
-            expert = gr.Dropdown([], label="Adapter", elem_id="whole-expert")
-            layers = gr.Plot(show_label=False, elem_id="layers-plot", container=False)
+            self.expert = gr.Dropdown([], label="Adapter", elem_id="whole-expert")
+            self.layers = gr.Plot(show_label=False, elem_id="layers-plot", container=False)
             gr.HTML(LAYERS, **PLAIN)
             with gr.Accordion("These numbers as a table", open=False):
-                table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
-        return cls(fold, entropy, expert, layers, table)
+                self.table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
 
     @property
     def all(self) -> list[Component]:

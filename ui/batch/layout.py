@@ -1,12 +1,11 @@
 """The layout of the tab Batch: rows, picture and results."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from ..parts.choices import choices
-from ..parts.downloads import Download, download
+from ..parts.downloads import download
 from ..parts.events import PLAIN, enter_opens
 from ..parts.fields import k_field, length_field, method_field
 from .examples import EXAMPLES
@@ -43,20 +42,42 @@ document.addEventListener('keydown', (event) => {  // Tab leaves the text, as ev
 """
 
 
-@dataclass(frozen=True)
 class BatchInputs:
     """The input components."""
 
-    examples: gr.HTML
-    drop: gr.File
-    text: gr.Code
-    verdict: gr.HTML
-    run: gr.Button
-    stop: gr.Button
-    kind: gr.Dropdown
-    method: gr.Dropdown
-    k: gr.Slider
-    length: gr.Slider
+    def __init__(self, ramole: "Ramole") -> None:
+        self.examples = choices(
+            [(example.badge, example.title) for example in EXAMPLES],
+            "Rows to try",
+            elem_id="batch-examples",
+            kind="live",
+            script=enter_opens("batch-file") + NAMES,
+        )
+        self.drop = gr.File(label="jsonl, csv or txt", height=132, elem_id="batch-file")
+        self.text = gr.Code(
+            label="Rows",
+            language=None,
+            lines=8,
+            max_lines=12,
+            interactive=True,
+            elem_id="batch-text",
+        )
+        self.verdict = gr.HTML(elem_id="batch-verdict", **PLAIN)
+        with gr.Row(elem_id="batch-bar"):
+            self.run = gr.Button(
+                "Run the rows", variant="primary", elem_id="batch-run", min_width=120
+            )
+            self.stop = gr.Button("Stop", interactive=False, elem_id="batch-stop", min_width=80)
+        with gr.Accordion("For the rows that do not say", open=False, elem_id="batch-how"):
+            with gr.Row():
+                self.kind = gr.Dropdown(
+                    list(KINDS), value="automatic", label="Read as", min_width=120
+                )
+                self.method = method_field(ramole, min_width=120)
+            with gr.Row():
+                self.k = k_field(3, min_width=120)
+                self.length = length_field(ramole, 64, min_width=120, buttons=[])
+        gr.HTML(SYNTAX, elem_id="batch-syntax", **PLAIN)
 
     @property
     def rows(self) -> list[Any]:
@@ -64,90 +85,37 @@ class BatchInputs:
         return [self.text, self.kind, self.method, self.k, self.length]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The output components."""
+class BatchLayout:
+    """The tab's components, built inside the Blocks that is open."""
 
-    notice: gr.HTML
-    progress: gr.HTML
-    picture: gr.HTML
-    row: gr.HTML
-    jsonl: Download
-    csv: Download
-    table: gr.Dataframe
-    ran: gr.State
-    """The run once it has ended."""
+    def __init__(self, ramole: "Ramole") -> None:
+        gr.HTML(INTRO, elem_id="batch-intro", **PLAIN)
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=5, min_width=300, elem_id="batch-rows"):
+                self.entry = BatchInputs(ramole)
+            with gr.Column(scale=7, min_width=320, elem_id="batch-side"):
+                self.notice = gr.HTML(elem_id="batch-notice", **PLAIN)
+                self.progress = gr.HTML(elem_id="batch-progress", **PLAIN)
+                self.picture = picture(elem_id="batch-picture")
+                self.row = gr.HTML(elem_id="batch-row", **PLAIN)
+        with gr.Column(elem_id="batch-results"):
+            with gr.Row():
+                self.jsonl = download("Download as jsonl", "batch-jsonl", min_width=150)
+                self.csv = download("Download as csv", "batch-csv", min_width=150)
+            self.table = gr.Dataframe(
+                headers=HEADERS,
+                column_widths=[*WIDTHS],
+                label="Results",
+                interactive=False,
+                wrap=True,
+                max_height=520,
+                show_search="search",
+                elem_id="batch-table",
+            )
+        # The run once it has ended.
+        self.ran = gr.State(None)
 
     @property
     def looks(self) -> list[Any]:
         """The components that an update of a run changes."""
         return [self.notice, self.progress, self.picture, self.table, self.ran]
-
-
-@dataclass(frozen=True)
-class BatchLayout:
-    """The tab's components."""
-
-    entry: BatchInputs
-    outcome: Outcome
-
-
-def lay_out(ramole: "Ramole") -> BatchLayout:
-    """Build the tab inside the Blocks that is open."""
-    gr.HTML(INTRO, elem_id="batch-intro", **PLAIN)
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=5, min_width=300, elem_id="batch-rows"):
-            entry = _entry(ramole)
-        with gr.Column(scale=7, min_width=320, elem_id="batch-side"):
-            notice = gr.HTML(elem_id="batch-notice", **PLAIN)
-            progress = gr.HTML(elem_id="batch-progress", **PLAIN)
-            map_of_rows = picture(elem_id="batch-picture")
-            row = gr.HTML(elem_id="batch-row", **PLAIN)
-    with gr.Column(elem_id="batch-results"):
-        with gr.Row():
-            jsonl = download("Download as jsonl", "batch-jsonl", min_width=150)
-            csv = download("Download as csv", "batch-csv", min_width=150)
-        table = gr.Dataframe(
-            headers=HEADERS,
-            column_widths=[*WIDTHS],
-            label="Results",
-            interactive=False,
-            wrap=True,
-            max_height=520,
-            show_search="search",
-            elem_id="batch-table",
-        )
-    ran = gr.State(None)
-    return BatchLayout(entry, Outcome(notice, progress, map_of_rows, row, jsonl, csv, table, ran))
-
-
-def _entry(ramole: "Ramole") -> BatchInputs:
-    examples = choices(
-        [(example.badge, example.title) for example in EXAMPLES],
-        "Rows to try",
-        elem_id="batch-examples",
-        kind="live",
-        script=enter_opens("batch-file") + NAMES,
-    )
-    drop = gr.File(label="jsonl, csv or txt", height=132, elem_id="batch-file")
-    text = gr.Code(
-        label="Rows",
-        language=None,
-        lines=8,
-        max_lines=12,
-        interactive=True,
-        elem_id="batch-text",
-    )
-    verdict = gr.HTML(elem_id="batch-verdict", **PLAIN)
-    with gr.Row(elem_id="batch-bar"):
-        run = gr.Button("Run the rows", variant="primary", elem_id="batch-run", min_width=120)
-        stop = gr.Button("Stop", interactive=False, elem_id="batch-stop", min_width=80)
-    with gr.Accordion("For the rows that do not say", open=False, elem_id="batch-how"):
-        with gr.Row():
-            kind = gr.Dropdown(list(KINDS), value="automatic", label="Read as", min_width=120)
-            method = method_field(ramole, min_width=120)
-        with gr.Row():
-            k = k_field(3, min_width=120)
-            length = length_field(ramole, 64, min_width=120, buttons=[])
-    gr.HTML(SYNTAX, elem_id="batch-syntax", **PLAIN)
-    return BatchInputs(examples, drop, text, verdict, run, stop, kind, method, k, length)

@@ -12,7 +12,7 @@ from ..parts.fields import run_and_stop
 from ..parts.markup import notice_html
 from ..session.quota import quota_of
 from .examples import EXAMPLES
-from .layout import BatchLayout, lay_out
+from .layout import BatchLayout
 from .rows import refused_html, text_of, verdict_html
 from .run import BatchRun
 from .sessions import Sessions
@@ -33,7 +33,7 @@ SHOW = """
 def tab(ramole: "Ramole") -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Batch", id="batch", elem_id="batch-tab"):
-        ui = lay_out(ramole)
+        ui = BatchLayout(ramole)
     _connect(ui, BatchHandlers(ramole, ui))
 
 
@@ -81,7 +81,7 @@ class BatchHandlers:
         return notice_html("Reading the rows…", kind="busy"), "", *run_and_stop(running=True)
 
     def on_run(self, request: gr.Request, *values):
-        """Run the batch and yield updates, in the order of `Outcome.looks`."""
+        """Run the batch and yield updates, in the order of `BatchLayout.looks`."""
         with self.call(request) as visitor:
             yield from self.sessions.looks(
                 session_of(request), visitor.owner, *values, address=visitor.address
@@ -109,7 +109,7 @@ class BatchHandlers:
 
 def _connect(ui: BatchLayout, handlers: BatchHandlers) -> None:
     """Every event of the tab with its handler."""
-    entry, out = ui.entry, ui.outcome
+    entry, out = ui.entry, ui
     gr.on(
         [part.change for part in entry.rows],
         handlers.on_check,

@@ -10,7 +10,7 @@ from .run import BatchRun
 from .views import HEADERS, progress_html, standing_html, table_of
 
 Look = tuple[Any, ...]
-"""Notice, progress, picture, table, and the run once it has ended: `Outcome.looks`."""
+"""Notice, progress, picture, table, and the run once it has ended: `BatchLayout.looks`."""
 
 
 class Drawing:

@@ -1,7 +1,5 @@
 """The layout of the tab Compare: prompt, columns' choices and answers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -24,18 +22,23 @@ LEAD = (
 )
 
 
-@dataclass(frozen=True)
 class Shown:
     """One column."""
 
-    column: gr.Column
-    method: gr.Dropdown
-    k: gr.Slider
-    adapters: gr.Dropdown
-    without: gr.Dropdown
-    head: gr.HTML
-    """How it was asked, and what decided."""
-    view: gr.HTML
+    def __init__(self, ramole: "Ramole", n: int, start: Column) -> None:
+        with gr.Column(visible=n < 2, min_width=250, elem_classes=["compared"]) as self.column:
+            self.method = method_field(
+                ramole, value=start.method, elem_id=f"compare-method-{n}", min_width=140
+            )
+            with gr.Accordion("k and adapters", open=False):
+                self.k = k_field(start.k, min_width=120)
+                self.adapters = gr.Dropdown(
+                    [], value=[], multiselect=True, label="Exactly these adapters"
+                )
+                self.without = gr.Dropdown([], value=[], multiselect=True, label="Without these")
+            # How it was asked, and what decided.
+            self.head = gr.HTML(elem_id=f"compare-head-{n}", **PLAIN)
+            self.view = token_view(elem_id=f"compare-answer-{n}")
 
     @property
     def choices(self) -> list[Component]:
@@ -43,25 +46,39 @@ class Shown:
         return [self.method, self.k, self.adapters, self.without]
 
 
-@dataclass(frozen=True)
 class CompareLayout:
-    """The tab's components."""
+    """The tab's components, built inside the Blocks that is open."""
 
-    prompt: gr.Textbox
-    ask: gr.Button
-    stop: gr.Button
-    count: gr.Radio
-    length: gr.Slider
-    notice: gr.HTML
-    copy: gr.HTML
-    told: gr.Textbox
-    """What the page's address asks of this tab."""
-    above: gr.HTML
-    """The question of the answers in sight."""
-    columns: Sequence[Shown]
-    token: gr.HTML
-    asked: gr.State
-    """The comparison in sight, a `Compared` or None."""
+    def __init__(self, ramole: "Ramole") -> None:
+        gr.HTML(LEAD, **PLAIN)
+        self.prompt = gr.Textbox(
+            label="Prompt",
+            placeholder=placeholder([card.name for card in ramole.pool.cards()]),
+            lines=1,
+            max_lines=12,
+            elem_id="compare-prompt",
+        )
+        with gr.Row(elem_id="compare-bar", equal_height=True):
+            self.ask = gr.Button(
+                "Compare", variant="primary", elem_id="compare-button", min_width=120
+            )
+            self.stop = gr.Button("Stop", interactive=False, elem_id="compare-stop", min_width=90)
+            counts = list(range(2, MAX_COLUMNS + 1))
+            self.count = gr.Radio(
+                counts, value=2, label="Columns", elem_id="compare-count", min_width=160
+            )
+            self.length = length_field(ramole, 64, min_width=200)
+        gr.HTML(HELD, elem_id="compare-held", **PLAIN)
+        self.notice = gr.HTML(elem_id="compare-notice", **PLAIN)
+        # What the page's address asks of this tab.
+        self.copy, self.told = copy_button(elem_id="compare-copy"), gr.Textbox(visible=False)
+        # The question of the answers in sight.
+        self.above = gr.HTML(elem_id="compare-asked", **PLAIN)
+        with gr.Row(elem_id="compare-columns", equal_height=False):
+            self.columns = [Shown(ramole, n, start) for n, start in enumerate(START)]
+        self.token = gr.HTML(elem_id="compare-token", **PLAIN)
+        # The comparison in sight, a `Compared` or None.
+        self.asked = gr.State(None)
 
     @property
     def values(self) -> list[Component]:
@@ -73,46 +90,3 @@ class CompareLayout:
     def growing(self) -> list[Any]:
         """The components that an update changes."""
         return [self.notice, *(shown.view for shown in self.columns), self.asked]
-
-
-def lay_out(ramole: "Ramole") -> CompareLayout:
-    """Build the tab inside the Blocks that is open."""
-    gr.HTML(LEAD, **PLAIN)
-    prompt = gr.Textbox(
-        label="Prompt",
-        placeholder=placeholder([card.name for card in ramole.pool.cards()]),
-        lines=1,
-        max_lines=12,
-        elem_id="compare-prompt",
-    )
-    with gr.Row(elem_id="compare-bar", equal_height=True):
-        ask = gr.Button("Compare", variant="primary", elem_id="compare-button", min_width=120)
-        stop = gr.Button("Stop", interactive=False, elem_id="compare-stop", min_width=90)
-        counts = list(range(2, MAX_COLUMNS + 1))
-        count = gr.Radio(counts, value=2, label="Columns", elem_id="compare-count", min_width=160)
-        length = length_field(ramole, 64, min_width=200)
-    gr.HTML(HELD, elem_id="compare-held", **PLAIN)
-    notice = gr.HTML(elem_id="compare-notice", **PLAIN)
-    copy, told = copy_button(elem_id="compare-copy"), gr.Textbox(visible=False)
-    above = gr.HTML(elem_id="compare-asked", **PLAIN)
-    with gr.Row(elem_id="compare-columns", equal_height=False):
-        columns = [_column(ramole, n, start) for n, start in enumerate(START)]
-    token = gr.HTML(elem_id="compare-token", **PLAIN)
-    return CompareLayout(
-        *(prompt, ask, stop, count, length, notice, copy, told, above, columns, token),
-        gr.State(None),
-    )
-
-
-def _column(ramole: "Ramole", n: int, start: Column) -> Shown:
-    with gr.Column(visible=n < 2, min_width=250, elem_classes=["compared"]) as column:
-        method = method_field(
-            ramole, value=start.method, elem_id=f"compare-method-{n}", min_width=140
-        )
-        with gr.Accordion("k and adapters", open=False):
-            k = k_field(start.k, min_width=120)
-            adapters = gr.Dropdown([], value=[], multiselect=True, label="Exactly these adapters")
-            without = gr.Dropdown([], value=[], multiselect=True, label="Without these")
-        head = gr.HTML(elem_id=f"compare-head-{n}", **PLAIN)
-        view = token_view(elem_id=f"compare-answer-{n}")
-    return Shown(column, method, k, adapters, without, head, view)

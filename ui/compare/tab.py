@@ -34,7 +34,7 @@ from ..session.quota import quota_of
 from ..session.store import Drawer
 from ..watch.events import refused
 from .columns import Column
-from .layout import CompareLayout, lay_out
+from .layout import CompareLayout
 from .link import ABSENT, NO_METHOD, ComparisonLink, link_to, read_link
 from .run import Compared, Comparison, Look, compared
 
@@ -71,7 +71,7 @@ CHOICES = 4
 def tab(ramole: "Ramole") -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Compare", id="compare", elem_id="compare-tab") as here:
-        ui = lay_out(ramole)
+        ui = CompareLayout(ramole)
     _connect(ui, CompareHandlers(ramole, ui), here)
 
 

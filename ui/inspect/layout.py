@@ -1,6 +1,5 @@
 """The layout of the tab Inspect: run, tokens, playback and pictures."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -10,12 +9,12 @@ from ..charts.heat import WINNER
 from ..charts.run import MEASURES
 from ..charts.spans import PER
 from ..charts.tokens import token_view
-from ..parts.downloads import Download, download
+from ..parts.downloads import download
 from ..parts.events import PLAIN
 from ..parts.link import copy_button
 from .cuts import EFFECTS, ENTROPY, LAYER, LAYERS, LOADS, MODULE, Cut
 from .marks import marks
-from .picture import Picture, picture
+from .picture import Picture
 from .player import player
 from .words import PICK
 
@@ -39,38 +38,48 @@ AGAINST = (
 FROM_ASK = "the answer in Ask"
 
 
-@dataclass(frozen=True)
 class InspectLayout:
-    """The tab's components."""
+    """The tab's components, built inside the Blocks that is open."""
 
-    source: gr.Dropdown
-    pin: gr.Button
-    head: gr.HTML
-    notice: gr.HTML
-    view: gr.HTML
-    token: gr.HTML
-    player: gr.HTML
-    marks: gr.HTML
-    controls: tuple[Component, ...]
-    """What a `Choice` is made of, in its order."""
-    body: gr.Column
-    """All pictures; hidden where there is nothing to draw."""
-    pictures: dict[str, Picture]
-    """By the name of their cut."""
-    both: gr.Column
-    """The pinned run beside this one."""
-    sides: gr.HTML
-    against: Picture
-    html: Download
-    npz: Download
-    json: Download
-    again: gr.Button
-    """Pressed by the page where Ask has another answer while this tab is in sight."""
-    copy: gr.HTML
-    held: gr.State
-    """The run that is shown, an `Inspected`."""
-    pinned: gr.State
-    """A `Run` or None."""
+    def __init__(self) -> None:
+        gr.HTML(LEAD, **PLAIN)
+        with gr.Row(elem_id="inspect-bar", equal_height=False):
+            with gr.Column(scale=3, min_width=300):
+                self.head = gr.HTML(elem_id="inspect-head", **PLAIN)
+                self.copy = copy_button(elem_id="inspect-copy")
+            self.source = gr.Dropdown([], label="Run", elem_id="inspect-source", min_width=290)
+            self.pin = gr.Button("Pin this run", elem_id="inspect-pin", min_width=130, size="md")
+            # Pressed by the page where Ask has another answer while this tab is in sight.
+            self.again = gr.Button("Show what Ask has", elem_id="inspect-again", visible="hidden")
+        self.notice = gr.HTML(elem_id="inspect-notice", **PLAIN)
+        with gr.Row(equal_height=False, elem_id="inspect-top"):
+            with gr.Column(scale=7, min_width=300):
+                self.view = token_view(elem_id="inspect-answer")
+                self.player = player(elem_id="inspect-player")
+            with gr.Column(scale=5, min_width=300):
+                self.token = gr.HTML(PICK, elem_id="inspect-token", **PLAIN)
+        self.marks = marks(elem_id="inspect-marks")
+        # All pictures; hidden where there is nothing to draw.
+        with gr.Column(elem_id="inspect-body") as self.body:
+            # What a `Choice` is made of, in its order.
+            # By the name of their cut.
+            self.controls, self.pictures = _pictures()
+        # The pinned run beside this one.
+        with gr.Column(visible=False, elem_id="inspect-both") as self.both:
+            gr.HTML("<h2>Beside the pinned run</h2>", **PLAIN)
+            self.sides = gr.HTML(elem_id="inspect-sides", **PLAIN)
+            self.against = Picture("against", "Loads of both", AGAINST)
+        gr.HTML('<h2 id="inspect-files">Take it all away</h2>', **PLAIN)
+        with gr.Row(elem_classes=["inspect-take"]):
+            self.html = download(
+                "All pictures as one HTML page (5 MB)", "inspect-html", min_width=220
+            )
+            self.npz = download("Trace as .npz", "inspect-npz", min_width=120)
+            self.json = download("Trace as .json", "inspect-json", min_width=120)
+        # The run that is shown, an `Inspected`.
+        self.held = gr.State(None)
+        # A `Run` or None.
+        self.pinned = gr.State(None)
 
     @property
     def opens(self) -> list[gr.State]:
@@ -98,60 +107,6 @@ class InspectLayout:
     def compared(self) -> list[Any]:
         """The components that pinning changes."""
         return [self.pin, self.pinned, self.both, self.sides, *self.against.shown]
-
-
-def lay_out() -> InspectLayout:
-    """Build the tab inside the Blocks that is open."""
-    gr.HTML(LEAD, **PLAIN)
-    with gr.Row(elem_id="inspect-bar", equal_height=False):
-        with gr.Column(scale=3, min_width=300):
-            head = gr.HTML(elem_id="inspect-head", **PLAIN)
-            copy = copy_button(elem_id="inspect-copy")
-        source = gr.Dropdown([], label="Run", elem_id="inspect-source", min_width=290)
-        pin = gr.Button("Pin this run", elem_id="inspect-pin", min_width=130, size="md")
-        again = gr.Button("Show what Ask has", elem_id="inspect-again", visible="hidden")
-    notice = gr.HTML(elem_id="inspect-notice", **PLAIN)
-    with gr.Row(equal_height=False, elem_id="inspect-top"):
-        with gr.Column(scale=7, min_width=300):
-            view = token_view(elem_id="inspect-answer")
-            playback = player(elem_id="inspect-player")
-        with gr.Column(scale=5, min_width=300):
-            token = gr.HTML(PICK, elem_id="inspect-token", **PLAIN)
-    marked = marks(elem_id="inspect-marks")
-    with gr.Column(elem_id="inspect-body") as body:
-        controls, pictures = _pictures()
-    with gr.Column(visible=False, elem_id="inspect-both") as both:
-        gr.HTML("<h2>Beside the pinned run</h2>", **PLAIN)
-        sides = gr.HTML(elem_id="inspect-sides", **PLAIN)
-        against = picture("against", "Loads of both", AGAINST)
-    gr.HTML('<h2 id="inspect-files">Take it all away</h2>', **PLAIN)
-    with gr.Row(elem_classes=["inspect-take"]):
-        html = download("All pictures as one HTML page (5 MB)", "inspect-html", min_width=220)
-        npz = download("Trace as .npz", "inspect-npz", min_width=120)
-        json = download("Trace as .json", "inspect-json", min_width=120)
-    return InspectLayout(
-        source=source,
-        pin=pin,
-        head=head,
-        notice=notice,
-        view=view,
-        token=token,
-        player=playback,
-        marks=marked,
-        controls=controls,
-        body=body,
-        pictures=pictures,
-        both=both,
-        sides=sides,
-        against=against,
-        html=html,
-        npz=npz,
-        json=json,
-        again=again,
-        copy=copy,
-        held=gr.State(None),
-        pinned=gr.State(None),
-    )
 
 
 def _pictures() -> tuple[tuple[Component, ...], dict[str, Picture]]:
@@ -189,4 +144,4 @@ def _pictures() -> tuple[tuple[Component, ...], dict[str, Picture]]:
 
 def _built(cut: Cut, *controls: Component, column: bool = False) -> Picture:
     beside = column or bool(controls)
-    return picture(cut.name, cut.title, cut.look, controls=controls, column=beside)
+    return Picture(cut.name, cut.title, cut.look, controls=controls, column=beside)

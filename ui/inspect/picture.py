@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -10,7 +9,7 @@ import gradio as gr
 from gradio.components import Component
 
 from ..charts.plots import Table
-from ..parts.downloads import Download, download
+from ..parts.downloads import download
 from ..parts.events import PLAIN, QUIET
 
 TAKE = """() => {
@@ -32,19 +31,34 @@ TAKE = """() => {
 """Plotly draws the file in the browser: black on white, under its title."""
 
 
-@dataclass(frozen=True)
 class Picture:
-    """Its components."""
+    """Its components, built inside the tab that is open; `controls` stand below the heading,
+    `column`: as one of several beside each other."""
 
-    name: str
-    plot: gr.Plot
-    png: gr.Button
-    svg: gr.Button
-    csv: Download
-    fold: gr.Accordion
-    table: gr.Dataframe
-    open: gr.State
-    """Whether the table is unfolded; a folded one is not sent."""
+    def __init__(
+        self,
+        name: str,
+        heading: str,
+        look: str,
+        *,
+        controls: Sequence[Component] = (),
+        column: bool = False,
+    ) -> None:
+        self.name = name
+        with gr.Column(min_width=320) if column else nullcontext():
+            gr.HTML(f'<h3>{escape(heading)}</h3><p class="caption">{escape(look)}</p>', **PLAIN)
+            for control in controls:
+                control.render()
+            self.plot = gr.Plot(show_label=False, container=False, elem_id=f"inspect-plot-{name}")
+            with gr.Row(elem_classes=["inspect-take"]):
+                self.png = gr.Button("PNG", size="sm", min_width=60, elem_id=f"inspect-png-{name}")
+                self.svg = gr.Button("SVG", size="sm", min_width=60, elem_id=f"inspect-svg-{name}")
+                self.csv = download("CSV", f"inspect-csv-{name}", min_width=60)
+            title = "These numbers as a table"
+            with gr.Accordion(title, open=False, elem_id=f"inspect-fold-{name}") as self.fold:
+                self.table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
+        # Whether the table is unfolded; a folded one is not sent.
+        self.open = gr.State(False)
 
     @property
     def shown(self) -> list[Component]:
@@ -62,24 +76,3 @@ class Picture:
         headers, rows = table or ([], [])
         value = gr.Dataframe(value=rows, headers=headers) if table else gr.Dataframe(value=[])
         return {self.plot: figure, self.table: value}
-
-
-def picture(
-    name: str, title: str, look: str, *, controls: Sequence[Component] = (), column: bool = False
-) -> Picture:
-    """Build the picture inside the tab that is open; `controls` are placed below its heading,
-    `column`: as one of several beside each other."""
-    with gr.Column(min_width=320) if column else nullcontext():
-        gr.HTML(f'<h3>{escape(title)}</h3><p class="caption">{escape(look)}</p>', **PLAIN)
-        for control in controls:
-            control.render()
-        plot = gr.Plot(show_label=False, container=False, elem_id=f"inspect-plot-{name}")
-        with gr.Row(elem_classes=["inspect-take"]):
-            png = gr.Button("PNG", size="sm", min_width=60, elem_id=f"inspect-png-{name}")
-            svg = gr.Button("SVG", size="sm", min_width=60, elem_id=f"inspect-svg-{name}")
-            csv = download("CSV", f"inspect-csv-{name}", min_width=60)
-        with gr.Accordion(
-            "These numbers as a table", open=False, elem_id=f"inspect-fold-{name}"
-        ) as f:
-            table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
-    return Picture(name, plot, png, svg, csv, f, table, gr.State(False))

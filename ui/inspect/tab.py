@@ -19,7 +19,7 @@ from ..session.quota import quota_of
 from ..session.store import Drawer
 from .cuts import CUTS, Choice, seen
 from .files import write_page, write_table
-from .layout import InspectLayout, lay_out
+from .layout import InspectLayout
 from .sources import ASKED, Inspected, Sources
 from .updates import against, figures, opened, sides_of, token_update
 from .words import PICK
@@ -34,7 +34,7 @@ NO_TRACE = "This run has no trace."
 def tab(ramole: "Ramole", asked: gr.State, sources: Sources) -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Inspect", id="inspect", elem_id="inspect-tab") as here:
-        ui = lay_out()
+        ui = InspectLayout()
     _connect(ui, InspectHandlers(ramole, ui, sources), here, asked)
 
 

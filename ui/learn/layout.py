@@ -1,7 +1,5 @@
 """The layout of the tab Learn: steps, texts, pictures, sliders and guess."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +15,71 @@ SHOWN = {"weights": "Weights", "contributions": "Contributions"}
 """What the pictures of step 6 can show."""
 
 
-@dataclass(frozen=True)
 class LearnLayout:
-    """The tab's components."""
+    """The tab's components, built inside the Blocks that is open."""
 
-    steps: gr.Radio
-    back: gr.Button
-    ahead: gr.Button
-    words: gr.HTML
-    picture: gr.HTML
-    toy: gr.Column
-    by_hand: gr.Row
-    x: Sequence[gr.Slider]
-    weights: Sequence[gr.Slider]
-    toy_view: gr.HTML
-    answer: gr.Column
-    """The recorded answer of steps 6 and 7."""
-    tokens: gr.HTML
-    what: gr.Radio
-    off: gr.CheckboxGroup
-    """Adapters that step 6 switches off at the token."""
-    switched: gr.HTML
-    token: gr.HTML
-    plot: gr.Plot
-    below: gr.HTML
-    guess: gr.Column
-    question: gr.HTML
-    stretch: gr.HTML
-    choice: gr.Radio
-    reveal: gr.HTML
-    tries: gr.HTML
-    picked: gr.State
-    """The place of the token that is looked at."""
-    guessed: gr.State
-    """What was guessed, by the place of the step."""
+    def __init__(self) -> None:
+        with gr.Row(elem_id="learn-row", equal_height=False):
+            with gr.Column(scale=2, min_width=210, elem_id="learn-list"):
+                self.steps = gr.Radio(
+                    list(TITLES),
+                    value=TITLES[0],
+                    type="index",
+                    label="Steps",
+                    elem_id="learn-steps",
+                )
+            with gr.Column(scale=7, min_width=280, elem_id="learn-page"):
+                self.words = gr.HTML(elem_id="learn-words", **PLAIN)
+                self.picture = gr.HTML(elem_id="learn-picture", **PLAIN)
+                with gr.Column(visible=False, elem_id="learn-toy") as self.toy:
+                    with gr.Column(elem_id="learn-sliders"):
+                        with gr.Row():
+                            self.x = [
+                                _slider(f"x, number {n + 1}", -2, 2, 0.5, START[n])
+                                for n in range(3)
+                            ]
+                        with gr.Row() as self.by_hand:
+                            self.weights = [
+                                _slider(
+                                    f"w{n + 1}, weight of adapter {name}", 0, 1, 0.1, WEIGHTS[n]
+                                )
+                                for n, name in enumerate(("one", "two"))
+                            ]
+                    self.toy_view = gr.HTML(elem_id="learn-numbers", **PLAIN)
+                # The recorded answer of steps 6 and 7.
+                with gr.Column(visible=False, elem_id="learn-answer") as self.answer:
+                    self.tokens = token_view(elem_id="learn-tokens")
+                    self.token = gr.HTML(elem_id="learn-token", **PLAIN)
+                    # Adapters that step 6 switches off at the token.
+                    self.off = gr.CheckboxGroup(
+                        [], label="Switch off, and read this token again", elem_id="learn-off"
+                    )
+                    self.switched = gr.HTML(elem_id="learn-switched", **PLAIN)
+                    self.what = gr.Radio(
+                        [(words_, name) for name, words_ in SHOWN.items()],
+                        value="weights",
+                        label="The pictures show",
+                        elem_id="learn-what",
+                    )
+                    self.plot = gr.Plot(show_label=False, container=False, elem_id="learn-plot")
+                    self.below = gr.HTML(elem_id="learn-below", **PLAIN)
+                with gr.Column(visible=False, elem_id="learn-guess") as self.guess:
+                    self.question = gr.HTML(elem_id="learn-question", **PLAIN)
+                    self.stretch = token_view(elem_id="learn-stretch")
+                    self.choice = gr.Radio([], label="Your guess", elem_id="learn-choice")
+                    self.reveal = gr.HTML(elem_id="learn-reveal", **PLAIN)
+                self.tries = gr.HTML(elem_id="learn-try", js_on_load=script(), **PLAIN)
+                with gr.Row(elem_id="learn-walk"):
+                    self.back = gr.Button(
+                        "Back", elem_id="learn-back", interactive=False, min_width=100
+                    )
+                    self.ahead = gr.Button(
+                        "Next", variant="primary", elem_id="learn-next", min_width=100
+                    )
+        # The place of the token that is looked at.
+        self.picked = gr.State(DIFFER)
+        # What was guessed, by the place of the step.
+        self.guessed = gr.State({})
 
     @property
     def sliders(self) -> list[Any]:
@@ -81,80 +110,6 @@ class LearnLayout:
     def revealed(self) -> list[Any]:
         """The components that a guess changes."""
         return [self.stretch, self.reveal]
-
-
-def lay_out() -> LearnLayout:
-    """The empty tab, inside the Blocks that is open."""
-    with gr.Row(elem_id="learn-row", equal_height=False):
-        with gr.Column(scale=2, min_width=210, elem_id="learn-list"):
-            steps = gr.Radio(
-                list(TITLES), value=TITLES[0], type="index", label="Steps", elem_id="learn-steps"
-            )
-        with gr.Column(scale=7, min_width=280, elem_id="learn-page"):
-            words = gr.HTML(elem_id="learn-words", **PLAIN)
-            picture = gr.HTML(elem_id="learn-picture", **PLAIN)
-            with gr.Column(visible=False, elem_id="learn-toy") as toy:
-                with gr.Column(elem_id="learn-sliders"):
-                    with gr.Row():
-                        x = [_slider(f"x, number {n + 1}", -2, 2, 0.5, START[n]) for n in range(3)]
-                    with gr.Row() as by_hand:
-                        weights = [
-                            _slider(f"w{n + 1}, weight of adapter {name}", 0, 1, 0.1, WEIGHTS[n])
-                            for n, name in enumerate(("one", "two"))
-                        ]
-                toy_view = gr.HTML(elem_id="learn-numbers", **PLAIN)
-            with gr.Column(visible=False, elem_id="learn-answer") as answer:
-                tokens = token_view(elem_id="learn-tokens")
-                token = gr.HTML(elem_id="learn-token", **PLAIN)
-                off = gr.CheckboxGroup(
-                    [], label="Switch off, and read this token again", elem_id="learn-off"
-                )
-                switched = gr.HTML(elem_id="learn-switched", **PLAIN)
-                what = gr.Radio(
-                    [(words_, name) for name, words_ in SHOWN.items()],
-                    value="weights",
-                    label="The pictures show",
-                    elem_id="learn-what",
-                )
-                plot = gr.Plot(show_label=False, container=False, elem_id="learn-plot")
-                below = gr.HTML(elem_id="learn-below", **PLAIN)
-            with gr.Column(visible=False, elem_id="learn-guess") as guess:
-                question = gr.HTML(elem_id="learn-question", **PLAIN)
-                stretch = token_view(elem_id="learn-stretch")
-                choice = gr.Radio([], label="Your guess", elem_id="learn-choice")
-                reveal = gr.HTML(elem_id="learn-reveal", **PLAIN)
-            tries = gr.HTML(elem_id="learn-try", js_on_load=script(), **PLAIN)
-            with gr.Row(elem_id="learn-walk"):
-                back = gr.Button("Back", elem_id="learn-back", interactive=False, min_width=100)
-                ahead = gr.Button("Next", variant="primary", elem_id="learn-next", min_width=100)
-    return LearnLayout(
-        steps,
-        back,
-        ahead,
-        words,
-        picture,
-        toy,
-        by_hand,
-        x,
-        weights,
-        toy_view,
-        answer,
-        tokens,
-        what,
-        off,
-        switched,
-        token,
-        plot,
-        below,
-        guess,
-        question,
-        stretch,
-        choice,
-        reveal,
-        tries,
-        gr.State(DIFFER),
-        gr.State({}),
-    )
 
 
 def script() -> str:

@@ -9,7 +9,7 @@ import gradio as gr
 
 from ..parts.errors import one_sentence
 from ..parts.events import QUIET, number_in
-from .layout import LearnLayout, lay_out
+from .layout import LearnLayout
 from .steps import STEPS
 from .switched import switched_html
 from .updates import (
@@ -49,7 +49,7 @@ ADDRESS = """() => {
 def tab(ramole: "Ramole") -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Learn", id="learn", elem_id="learn-tab") as here:
-        ui = lay_out()
+        ui = LearnLayout()
     _connect(ui, LearnHandlers(ramole, ui), here)
 
 

@@ -1,7 +1,6 @@
 """The folded part of the tab Pool for adapters on the Hub, and which fit."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -22,49 +21,43 @@ FOLD = "Find on the Hub: adapters that others made for this base model"
 OTHERS = "Another visitor began this search; only they can stop it."
 
 
-@dataclass(frozen=True)
 class HubPart:
-    """Its components."""
+    """Its components, folded, inside the tab that is open."""
 
-    fold: gr.Accordion
-    find: gr.Button
-    stop: gr.Button
-    notice: gr.HTML
-    search: gr.Textbox
-    show: gr.Dropdown
-    table: gr.HTML
+    def __init__(self, ramole: "Ramole") -> None:
+        s = ramole.settings
+        words = (
+            f"Lists up to {s.hub_listed:,} adapters that name this base model, those downloaded "
+            "most first. Their cards are read, and of their weights the header alone. Prompts find "
+            "them from then on; the weights of one come when it is to answer, and are checked like "
+            "every upload."
+        )
+        allowed = s.hub_adapters
+        with gr.Accordion(FOLD, open=False, elem_id="pool-hub") as self.fold:
+            gr.HTML(f"<p>{words if allowed else escaped(NOT_ALLOWED)}</p>", **PLAIN)
+            with gr.Row(visible=allowed):
+                self.find = gr.Button(
+                    "Find adapters", size="sm", elem_id="pool-hub-find", min_width=140
+                )
+                self.stop = gr.Button(
+                    "Stop", size="sm", interactive=False, elem_id="pool-hub-stop", min_width=90
+                )
+            self.notice = gr.HTML(elem_id="pool-hub-notice", **PLAIN)
+            with gr.Row(visible=allowed):
+                self.search = gr.Textbox(
+                    label="Search the list",
+                    placeholder="a task, an owner, a licence",
+                    min_width=200,
+                )
+                self.show = gr.Dropdown(
+                    SHOW, value=SHOW[0], label="Show of the list", min_width=150
+                )
+            self.table = gr.HTML(elem_id="pool-hub-table", **PLAIN)
 
     @property
     def filters(self) -> list[Any]:
         """In the order in which handlers take them."""
         return [self.search, self.show]
-
-
-def lay_out_hub(ramole: "Ramole") -> HubPart:
-    """Build it folded, inside the tab that is open."""
-    s = ramole.settings
-    words = (
-        f"Lists up to {s.hub_listed:,} adapters that name this base model, those downloaded most "
-        "first. Their cards are read, and of their weights the header alone. Prompts find them "
-        "from then on; the weights of one come when it is to answer, and are checked like every "
-        "upload."
-    )
-    allowed = s.hub_adapters
-    with gr.Accordion(FOLD, open=False, elem_id="pool-hub") as fold:
-        gr.HTML(f"<p>{words if allowed else escaped(NOT_ALLOWED)}</p>", **PLAIN)
-        with gr.Row(visible=allowed):
-            find = gr.Button("Find adapters", size="sm", elem_id="pool-hub-find", min_width=140)
-            stop = gr.Button(
-                "Stop", size="sm", interactive=False, elem_id="pool-hub-stop", min_width=90
-            )
-        notice = gr.HTML(elem_id="pool-hub-notice", **PLAIN)
-        with gr.Row(visible=allowed):
-            search = gr.Textbox(
-                label="Search the list", placeholder="a task, an owner, a licence", min_width=200
-            )
-            show = gr.Dropdown(SHOW, value=SHOW[0], label="Show of the list", min_width=150)
-        table = gr.HTML(elem_id="pool-hub-table", **PLAIN)
-    return HubPart(fold, find, stop, notice, search, show, table)
 
 
 def connect_hub(ui: HubPart, ramole: "Ramole", call: Callable) -> None:

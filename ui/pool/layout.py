@@ -1,6 +1,5 @@
 """The layout of the tab Pool: drop zones, filters, cards and details."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,8 +8,8 @@ import gradio as gr
 from ..parts.downloads import behind
 from ..parts.events import PLAIN, enter_opens
 from ..session.uploads import EXAMPLE_ENDINGS
-from .hub_tab import HubPart, lay_out_hub
-from .map_tab import Map, lay_out_map
+from .hub_tab import HubPart
+from .map_tab import Map
 from .trying import TRY
 from .updates import NOTHING, UNDO
 
@@ -31,26 +30,50 @@ ADD = "Add your own LoRA: drop a zip, a folder or its files here, or press to op
 TYPED = "Example inputs, one a line; with empty lines between them, each may have several"
 
 
-@dataclass(frozen=True)
 class Dropping:
     """The drop zone for adapters, with its verdicts."""
 
-    files: gr.File
-    folder: gr.File
-    name: gr.Textbox
-    lines: gr.Textbox
-    verdicts: gr.HTML
-    undo: gr.HTML
-    room: gr.HTML
+    def __init__(self, ramole: "Ramole") -> None:
+        limit, stays = ramole.settings.max_upload_mb, ramole.settings.shared_uploads
+        fate = "Only this browser tab sees it, after a reload too; it goes when the tab is closed."
+        fate = "Everyone can use it." if stays else fate
+        with gr.Accordion(ADD, open=False, elem_id="pool-drop"):
+            gr.HTML(
+                "<p>A LoRA made with PEFT for this base model: a zip, a folder, or "
+                "<code>adapter_model.safetensors</code> and <code>adapter_config.json</code> "
+                f"together, up to {limit} MB. {fate} Files are checked, never run. It is found by "
+                "the inputs in <code>examples.jsonl</code> (<code>{&quot;text&quot;: ...}</code> a "
+                "line) or <code>examples.json</code> (a list of texts) beside them, or by those "
+                "typed here.</p>",
+                **PLAIN,
+            )
+            with gr.Row():
+                self.files = _zone("Zips, or the two files", "multiple", "pool-files")
+                self.folder = _zone("Or a folder", "directory", "pool-folder")
+                with gr.Column(min_width=240, elem_id="pool-words"):
+                    self.name = gr.Textbox(
+                        label="Name (optional)", max_length=64, elem_id="pool-given-name"
+                    )
+                    self.lines = gr.Textbox(
+                        label=f"{TYPED} (optional)",
+                        placeholder="By these it is found; type them before you drop the file.",
+                        lines=2,
+                    )
+            self.room = gr.HTML(elem_id="pool-room", **PLAIN)
+        self.verdicts = gr.HTML(elem_id="pool-verdicts", js_on_load=TRY, **PLAIN)
+        self.undo = gr.HTML(elem_id="pool-undo", js_on_load=UNDO, **PLAIN)
 
 
-@dataclass(frozen=True)
 class Filters:
     """The filters and order of the cards."""
 
-    search: gr.Textbox
-    show: gr.Dropdown
-    order: gr.Dropdown
+    def __init__(self) -> None:
+        with gr.Row(elem_id="pool-filters"):
+            self.search = gr.Textbox(
+                label="Search", placeholder="a task, a module, a licence", scale=2, min_width=240
+            )
+            self.show = gr.Dropdown(SHOW, value=SHOW[0], label="Show", min_width=150)
+            self.order = gr.Dropdown(ORDER, value=ORDER[0], label="Sort by", min_width=150)
 
     @property
     def all(self) -> list[Any]:
@@ -58,28 +81,45 @@ class Filters:
         return [self.search, self.show, self.order]
 
 
-@dataclass(frozen=True)
 class Giving:
     """The inputs for an upload's new examples."""
 
-    fold: gr.Accordion
-    lines: gr.Textbox
-    files: gr.File
-    give: gr.Button
-    given: gr.HTML
+    def __init__(self) -> None:
+        with gr.Accordion("Give it other examples", open=False, visible=False) as self.fold:
+            self.lines = gr.Textbox(label=TYPED, lines=3)
+            self.files = gr.File(
+                label="Or .txt, .jsonl or .json files",
+                file_count="multiple",
+                file_types=list(EXAMPLE_ENDINGS),
+                height=110,
+            )
+            self.give = gr.Button("Replace its examples", size="sm")
+            self.given = gr.HTML(**PLAIN)
 
 
-@dataclass(frozen=True)
 class Details:
     """One adapter's details and actions."""
 
-    name: gr.Dropdown
-    about: gr.HTML
-    command: gr.Textbox
-    download: gr.Button
-    remove: gr.Button
-    archive: gr.DownloadButton
-    giving: Giving
+    def __init__(self) -> None:
+        self.name = gr.Dropdown(
+            [], value=None, label="In detail", elem_id="pool-name", info="or press Details"
+        )
+        self.about = gr.HTML(NOTHING, elem_id="pool-detail", **PLAIN)
+        self.command = gr.Textbox(
+            label="The command that trained it",
+            buttons=["copy"],
+            interactive=False,
+            visible=False,
+            elem_id="pool-command",
+            lines=2,
+        )
+        with gr.Row():
+            self.download = gr.Button(
+                "Download as zip", size="sm", interactive=False, elem_id="pool-download"
+            )
+            self.remove = gr.Button("Remove", size="sm", variant="stop", visible=False)
+        self.archive = behind("zip", "pool-zip")
+        self.giving = Giving()
 
     @property
     def shown(self) -> list[Any]:
@@ -88,110 +128,21 @@ class Details:
         return [*parts, self.giving.fold, self.giving.given]
 
 
-@dataclass(frozen=True)
 class PoolLayout:
-    """The tab's components."""
+    """The tab's components, built inside the Blocks that is open."""
 
-    dropping: Dropping
-    filters: Filters
-    cards: gr.HTML
-    details: Details
-    map: Map
-    hub: HubPart
-
-
-def lay_out(ramole: "Ramole") -> PoolLayout:
-    """Build the tab inside the Blocks that is open."""
-    dropping, hub, map = _dropping(ramole), lay_out_hub(ramole), lay_out_map()
-    filters = _filters()
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=3, min_width=320):
-            scripts = [Path(__file__).parent / name for name in ("zip.js", "drop.js")]
-            dropped = "\n".join(path.read_text("utf-8") for path in scripts)
-            script = OPEN_CARD + enter_opens("pool-tab") + dropped
-            cards = gr.HTML(elem_id="pool-cards", js_on_load=script, **PLAIN)
-        with gr.Column(scale=2, min_width=320):
-            details = _details()
-    return PoolLayout(dropping, filters, cards, details, map, hub)
-
-
-def _dropping(ramole: "Ramole") -> Dropping:
-    limit, stays = ramole.settings.max_upload_mb, ramole.settings.shared_uploads
-    fate = "Only this browser tab sees it, after a reload too; it goes when the tab is closed."
-    fate = "Everyone can use it." if stays else fate
-    with gr.Accordion(ADD, open=False, elem_id="pool-drop"):
-        gr.HTML(
-            "<p>A LoRA made with PEFT for this base model: a zip, a folder, or "
-            "<code>adapter_model.safetensors</code> and <code>adapter_config.json</code> "
-            f"together, up to {limit} MB. {fate} Files are checked, never run. It is found by "
-            "the inputs in <code>examples.jsonl</code> (<code>{&quot;text&quot;: ...}</code> a "
-            "line) or <code>examples.json</code> (a list of texts) beside them, or by those typed "
-            "here.</p>",
-            **PLAIN,
-        )
-        with gr.Row():
-            files = _zone("Zips, or the two files", "multiple", "pool-files")
-            folder = _zone("Or a folder", "directory", "pool-folder")
-            with gr.Column(min_width=240, elem_id="pool-words"):
-                name = gr.Textbox(label="Name (optional)", max_length=64, elem_id="pool-given-name")
-                lines = gr.Textbox(
-                    label=f"{TYPED} (optional)",
-                    placeholder="By these it is found; type them before you drop the file.",
-                    lines=2,
-                )
-        room = gr.HTML(elem_id="pool-room", **PLAIN)
-    verdicts = gr.HTML(elem_id="pool-verdicts", js_on_load=TRY, **PLAIN)
-    undo = gr.HTML(elem_id="pool-undo", js_on_load=UNDO, **PLAIN)
-    return Dropping(files, folder, name, lines, verdicts, undo, room)
+    def __init__(self, ramole: "Ramole") -> None:
+        self.dropping = Dropping(ramole)
+        self.hub, self.map, self.filters = HubPart(ramole), Map(), Filters()
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=3, min_width=320):
+                scripts = [Path(__file__).parent / name for name in ("zip.js", "drop.js")]
+                dropped = "\n".join(path.read_text("utf-8") for path in scripts)
+                script = OPEN_CARD + enter_opens("pool-tab") + dropped
+                self.cards = gr.HTML(elem_id="pool-cards", js_on_load=script, **PLAIN)
+            with gr.Column(scale=2, min_width=320):
+                self.details = Details()
 
 
 def _zone(label: str, count: Literal["multiple", "directory"], elem_id: str) -> gr.File:
     return gr.File(label=label, file_count=count, height=150, min_width=240, elem_id=elem_id)
-
-
-def _filters() -> Filters:
-    with gr.Row(elem_id="pool-filters"):
-        return Filters(
-            search=gr.Textbox(
-                label="Search", placeholder="a task, a module, a licence", scale=2, min_width=240
-            ),
-            show=gr.Dropdown(SHOW, value=SHOW[0], label="Show", min_width=150),
-            order=gr.Dropdown(ORDER, value=ORDER[0], label="Sort by", min_width=150),
-        )
-
-
-def _details() -> Details:
-    name = gr.Dropdown(
-        [], value=None, label="In detail", elem_id="pool-name", info="or press Details"
-    )
-    about = gr.HTML(NOTHING, elem_id="pool-detail", **PLAIN)
-    command = gr.Textbox(
-        label="The command that trained it",
-        buttons=["copy"],
-        interactive=False,
-        visible=False,
-        elem_id="pool-command",
-        lines=2,
-    )
-    with gr.Row():
-        download = gr.Button(
-            "Download as zip", size="sm", interactive=False, elem_id="pool-download"
-        )
-        remove = gr.Button("Remove", size="sm", variant="stop", visible=False)
-    return Details(name, about, command, download, remove, behind("zip", "pool-zip"), _giving())
-
-
-def _giving() -> Giving:
-    with gr.Accordion("Give it other examples", open=False, visible=False) as fold:
-        return Giving(
-            fold=fold,
-            lines=gr.Textbox(label=TYPED, lines=3),
-            files=gr.File(
-                label="Or .txt, .jsonl or .json files",
-                file_count="multiple",
-                file_types=list(EXAMPLE_ENDINGS),
-                height=110,
-            ),
-            give=gr.Button("Replace its examples", size="sm"),
-            given=gr.HTML(**PLAIN),
-        )

@@ -1,7 +1,6 @@
 """The folded map of the tab Pool: drawn when it is opened, and again for a prompt."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -18,51 +17,37 @@ if TYPE_CHECKING:
 FOLD = "Map: which adapters are alike, and which ones a prompt finds"
 
 
-@dataclass(frozen=True)
 class Map:
-    """Its components."""
+    """Its components, folded, inside the tab that is open."""
 
-    fold: gr.Accordion
-    prompt: gr.Textbox
-    k: gr.Slider
-    show: gr.Button
-    plot: gr.Plot
-    told: gr.HTML
-    by: gr.Radio
-    """In what pairs are alike."""
-    pairs: gr.Plot
-    pairs_told: gr.HTML
+    def __init__(self) -> None:
+        with gr.Accordion(FOLD, open=False, elem_id="pool-map") as self.fold:
+            with gr.Row(equal_height=False):
+                self.prompt = gr.Textbox(
+                    label="A prompt to place among them (optional)",
+                    placeholder="Fix the capital letters in the following text: i live in paris",
+                    lines=1,
+                    max_lines=4,
+                    scale=3,
+                    min_width=240,
+                    elem_id="pool-map-prompt",
+                )
+                self.k = k_field(3, min_width=160)
+                self.k.label = "k, adapters to find"
+                self.show = gr.Button("Show where it falls", min_width=150, elem_id="pool-map-show")
+            self.plot = gr.Plot(show_label=False, container=False, elem_id="pool-map-plot")
+            self.told = gr.HTML(elem_id="pool-map-told", **PLAIN)
+            # In what pairs are alike.
+            self.by = gr.Radio(
+                [FOUND_BY, CHANGE], value=FOUND_BY, label="Pairs alike in", elem_id="pool-pairs-by"
+            )
+            self.pairs = gr.Plot(show_label=False, container=False, elem_id="pool-pairs-plot")
+            self.pairs_told = gr.HTML(elem_id="pool-pairs-told", **PLAIN)
 
     @property
     def drawn(self) -> list[Any]:
         """In the order in which `Drawn` has them."""
         return [self.plot, self.told, self.pairs, self.pairs_told]
-
-
-def lay_out_map() -> Map:
-    """Build it folded, inside the tab that is open."""
-    with gr.Accordion(FOLD, open=False, elem_id="pool-map") as fold:
-        with gr.Row(equal_height=False):
-            prompt = gr.Textbox(
-                label="A prompt to place among them (optional)",
-                placeholder="Fix the capital letters in the following text: i live in paris",
-                lines=1,
-                max_lines=4,
-                scale=3,
-                min_width=240,
-                elem_id="pool-map-prompt",
-            )
-            k = k_field(3, min_width=160)
-            k.label = "k, adapters to find"
-            show = gr.Button("Show where it falls", min_width=150, elem_id="pool-map-show")
-        plot = gr.Plot(show_label=False, container=False, elem_id="pool-map-plot")
-        told = gr.HTML(elem_id="pool-map-told", **PLAIN)
-        by = gr.Radio(
-            [FOUND_BY, CHANGE], value=FOUND_BY, label="Pairs alike in", elem_id="pool-pairs-by"
-        )
-        pairs = gr.Plot(show_label=False, container=False, elem_id="pool-pairs-plot")
-        pairs_told = gr.HTML(elem_id="pool-pairs-told", **PLAIN)
-    return Map(fold, prompt, k, show, plot, told, by, pairs, pairs_told)
 
 
 def connect_map(ui: Map, ramole: "Ramole", quota: Quota, call: Callable) -> None:

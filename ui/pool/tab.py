@@ -10,7 +10,7 @@ from ..session.presence import heartbeat
 from ..session.quota import quota_of
 from .bundle import write_bundle
 from .hub_tab import connect_hub
-from .layout import PoolLayout, lay_out
+from .layout import PoolLayout
 from .map_tab import connect_map
 from .updates import (
     FOCUS,
@@ -46,7 +46,7 @@ SAVE_ZIP = """
 def tab(ramole: "Ramole") -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Pool", id="pool", elem_id="pool-tab") as pool_tab:
-        ui = lay_out(ramole)
+        ui = PoolLayout(ramole)
     _connect(ui, PoolHandlers(ramole), pool_tab)
 
 

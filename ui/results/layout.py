@@ -1,7 +1,5 @@
 """The layout of the tab Results: tables, the choice of a setting, its picture."""
 
-from dataclasses import dataclass
-
 import gradio as gr
 
 from ..parts.events import PLAIN
@@ -13,32 +11,22 @@ CAPTION = (
 CLOSER = "Every task, and who is ahead of whom"
 
 
-@dataclass(frozen=True)
 class ResultsLayout:
-    """The tab's components."""
+    """The tab's components, built inside the Blocks that is open."""
 
-    shown: gr.State
-    """The stamp of the files that the tab was drawn from."""
-    top: gr.HTML
-    chosen: gr.Accordion
-    setting: gr.Radio
-    rest: gr.HTML
-    plot: gr.Plot
-    ahead: gr.HTML
-    by_task: gr.HTML
-
-
-def lay_out() -> ResultsLayout:
-    """The empty tab, inside the Blocks that is open."""
-    top = gr.HTML(elem_id="results-top", **PLAIN)
-    with gr.Accordion(CLOSER, open=False, visible=False, elem_id="results-choice") as chosen:
-        setting = gr.Radio([], label="In which situation?", elem_id="results-setting")
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=6, min_width=320):
-                plot = gr.Plot(show_label=False, container=False, elem_id="results-plot")
-                gr.HTML(CAPTION, **PLAIN)
-            with gr.Column(scale=5, min_width=300):
-                ahead = gr.HTML(elem_id="results-ahead", **PLAIN)
-        by_task = gr.HTML(elem_id="results-tasks", **PLAIN)
-    rest = gr.HTML(elem_id="results-rest", **PLAIN)
-    return ResultsLayout(gr.State(""), top, chosen, setting, rest, plot, ahead, by_task)
+    def __init__(self) -> None:
+        self.top = gr.HTML(elem_id="results-top", **PLAIN)
+        with gr.Accordion(
+            CLOSER, open=False, visible=False, elem_id="results-choice"
+        ) as self.chosen:
+            self.setting = gr.Radio([], label="In which situation?", elem_id="results-setting")
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=6, min_width=320):
+                    self.plot = gr.Plot(show_label=False, container=False, elem_id="results-plot")
+                    gr.HTML(CAPTION, **PLAIN)
+                with gr.Column(scale=5, min_width=300):
+                    self.ahead = gr.HTML(elem_id="results-ahead", **PLAIN)
+            self.by_task = gr.HTML(elem_id="results-tasks", **PLAIN)
+        self.rest = gr.HTML(elem_id="results-rest", **PLAIN)
+        # The stamp of the files that the tab was drawn from.
+        self.shown = gr.State("")

@@ -11,14 +11,14 @@ import gradio as gr
 from ..parts.errors import one_sentence
 from ..parts.events import QUIET
 from .files import RESULTS, stamp
-from .layout import lay_out
+from .layout import ResultsLayout
 from .updates import closer, opened
 
 
 def tab(folder: Path = RESULTS) -> None:
     """Build the tab inside the Blocks that is open; the files are those of `folder`."""
     with gr.Tab("Results", id="results", elem_id="results-tab") as results:
-        ui = lay_out()
+        ui = ResultsLayout()
 
     def on_open(before: str):
         with one_sentence():
