@@ -15,8 +15,8 @@ from ramole_core.methods import METHOD_LIST, Method
 from ui.results.files import read
 from ui.results.markdown import markdown, written
 from ui.results.methods import FILE, SCORES
-from ui.results.papers import claims_of
 from ui.results.scores import Evaluation, evaluation, read_evaluation
+from ui.results.situations import claims_of
 from ui.results.speed import served
 from ui.results.values import Raw, at, span_of, text
 

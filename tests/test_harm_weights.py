@@ -19,8 +19,8 @@ from ui.ask.answer import Live, answer
 from ui.ask.sessions import Sessions as Questions
 from ui.batch import run as batch_run
 from ui.batch.sessions import Sessions as Batches
-from ui.compare.columns import Column
 from ui.compare.layout import CompareLayout
+from ui.compare.link import Column
 from ui.compare.tab import CompareHandlers
 from ui.session.quota import quota_of
 

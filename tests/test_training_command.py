@@ -20,7 +20,7 @@ from ramole_core.training import command, options, sources, weights_folder
 from ramole_core.training.card import card_text, read_examples, span, write_examples
 from ramole_core.training.options import command_line
 from tests.tiny_training import build_base
-from ui.pool.examples_text import examples_from_file
+from ui.pool.declared import examples_from_file
 
 WORDS = ("--steps", "3", "--batch-rows", "4", "--rank", "2", "--modules", "q_proj,mlp")
 

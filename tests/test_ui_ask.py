@@ -568,13 +568,13 @@ def test_plots_hold_the_numbers_of_their_tables():
             for heat in figure.data
         ]
         np.testing.assert_allclose(cells, told, atol=1e-3)
-    line = entropy_figure(gates, present, run.pieces, selected=2)
+    line = entropy_figure(gates, present, run.pieces)
     headers, rows = tokens_table(
         run.shares, entropy(gates, present), run.pieces, ["A ant", "B bee", "C cat"]
     )
     assert headers[2] == "A ant, share"
     np.testing.assert_allclose(line.data[0].y, [row[-1] for row in rows], atol=1e-3)
-    assert line.data[1].x == (3,) and line.layout.shapes[0].y0 == pytest.approx(math.log(3))
+    assert line.layout.shapes[0].y0 == pytest.approx(math.log(3))
     heat = layers_figure(contribution, run.pieces, expert=1, name="bee", layers=LAYERS)
     assert np.array(heat.data[0].z).shape == (len(LAYERS), len(run.pieces))
     means = mean_contribution(contribution)[:, 1]
@@ -588,7 +588,7 @@ def test_what_strangers_wrote_is_no_markup_in_plots_and_long_names_do_not_overla
     run, _, _ = ask(Request("boats?"))
     gates, there, evil = run.gates, run.present, "<b>%{z}</b>"
     pieces = [evil] * len(run.pieces)
-    line = entropy_figure(gates, there, pieces, selected=None)
+    line = entropy_figure(gates, there, pieces)
     heat = layers_figure(gates, pieces, expert=0, name=evil, layers=LAYERS).data[0]
     shown = inert(repr(evil))
     assert line.data[0].customdata[0] == heat.customdata[0][0] == shown

@@ -14,12 +14,11 @@ from tests.fake_ramole import WORDS, FakeRamole
 from tests.serving import wait_until
 from ui.charts.explained import token_html
 from ui.charts.spans import differing
-from ui.compare.columns import START, Column
 from ui.compare.layout import CompareLayout
-from ui.compare.link import ComparisonLink, link_to, read_link
+from ui.compare.link import START, Column, ComparisonLink, link_to, read_link
 from ui.compare.run import Comparison, compared
 from ui.compare.tab import CompareHandlers, columns_of, head_html
-from ui.parts.packed import packed
+from ui.parts.link import packed
 from ui.session.quota import quota_of
 
 VISITOR = SimpleNamespace(session_hash="me", headers={})

@@ -15,9 +15,8 @@ from ui.api.answers import how_of
 from ui.ask.found import found_html
 from ui.charts.recorded import _answer, _plain
 from ui.charts.run import Found
-from ui.pool import hub_run
-from ui.pool.hub_run import AGAIN, PAUSE, HubRun
-from ui.pool.hub_table import MAX_ROWS, table_html
+from ui.pool import hub as hub_page
+from ui.pool.hub import AGAIN, MAX_ROWS, PAUSE, HubRun, table_html
 
 SHA = "0" * 40
 
@@ -79,7 +78,7 @@ def test_a_search_from_the_page_is_told_as_it_goes_and_not_begun_again_at_once(r
 def test_two_visitors_share_one_search_and_only_who_began_it_stops_it(
     ramole, hub_server, monkeypatch
 ):
-    monkeypatch.setattr(hub_run, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(hub_page, "POLL_SECONDS", 0.02)
     began, goes_on = threading.Event(), threading.Event()
     check = ramole.hub._register.keep_only
 

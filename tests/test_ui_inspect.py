@@ -17,8 +17,7 @@ from tests.fake_ramole import WORDS, FakeRamole
 from ui.ask.answer import Live, answer
 from ui.ask.examples import recorded_files
 from ui.ask.takeaway import write_files
-from ui.charts.effect_bars import effect_figure, effect_table
-from ui.charts.evenness import evenness, evenness_table
+from ui.charts.effect_bars import effect_figure, effect_table, evenness, evenness_table
 from ui.charts.grid import NOBODY_LEADS, NOBODY_THERE, grid_of, leaders
 from ui.charts.heat import WINNER, map_figure, map_table, one_layer, one_module, whole
 from ui.charts.loads import Side, changed, loads_figure, loads_of, loads_table
@@ -29,12 +28,10 @@ from ui.charts.spans import spans_of
 from ui.inspect.cuts import CUTS, Choice, seen
 from ui.inspect.files import write_page, write_table
 from ui.inspect.layout import InspectLayout
-from ui.inspect.marks import marks_of
-from ui.inspect.player import player_of
-from ui.inspect.sources import ASKED, Sources
+from ui.inspect.player import marks_of, player_of
+from ui.inspect.sources import ASKED, PICK, Sources
 from ui.inspect.tab import InspectHandlers
 from ui.inspect.updates import sides_of
-from ui.inspect.words import PICK
 from ui.session.quota import quota_of
 
 VISITOR = SimpleNamespace(session_hash="me", headers={})

@@ -15,9 +15,7 @@ from safetensors import safe_open
 from tests.learn_page import EVIL, learn_ramole
 from ui import build
 from ui.learn import measured, toy as numbers
-from ui.learn.batch_view import batch_html
 from ui.learn.facts import facts, filled
-from ui.learn.finding import DOES, judged_html, vectors_html
 from ui.learn.guess import GUESSES, question_html, reveal_html
 from ui.learn.kept import (
     AGREE,
@@ -33,12 +31,12 @@ from ui.learn.kept import (
     vectors,
 )
 from ui.learn.layout import LearnLayout
-from ui.learn.scores_view import LEVEL, scores_html
+from ui.learn.measured import LEVEL, scores_html
+from ui.learn.pictures import DOES, batch_html, judged_html, vectors_html
 from ui.learn.steps import STEPS, TITLES
 from ui.learn.switched import effect_of, switched_html, values
 from ui.learn.tab import LearnHandlers
-from ui.learn.toy import START, WEIGHTS, said, shares, toy
-from ui.learn.toy_view import toy_html
+from ui.learn.toy import START, WEIGHTS, said, shares, toy, toy_html
 from ui.learn.updates import picture_html, step_updates, tries_html, words_html
 from ui.parts.markup import escaped
 from ui.tabs import TABS

@@ -13,8 +13,7 @@ from ramole_core import RamoleError, Request
 from tests.fake_ramole import FakeRamole
 from tests.test_ui_ask import asking
 from ui.ask.takeaway import python_words, takeaway_of
-from ui.parts.link import link_to, link_to_recorded, missing, read_link
-from ui.parts.packed import MAX_CHARACTERS
+from ui.parts.link import MAX_CHARACTERS, link_to, link_to_recorded, missing, read_link
 
 HOSTILE = "<img src=x onerror=alert(1)> ${1} {{x}} \u202eabc\u200b \U0001f41d &t=9#?r=%00\n"
 

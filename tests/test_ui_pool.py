@@ -26,10 +26,9 @@ from ui.parts.markup import escaped
 from ui.pool import cards
 from ui.pool.bundle import write_bundle
 from ui.pool.cards import badges, cards_html, matching
+from ui.pool.declared import declared_name, examples_from_file, examples_from_lines
 from ui.pool.details import card_text, details_html, training_command
-from ui.pool.examples_text import examples_from_file, examples_from_lines
 from ui.pool.intake import judge
-from ui.pool.naming import declared_name
 from ui.pool.tab import PoolHandlers
 from ui.pool.updates import added, detail, listing, removals_html, replace_examples
 from ui.session.leaving import forget, sweep

@@ -14,7 +14,7 @@ import pytest
 
 from tests.results_page import EVIL, FILES, METHODS, evaluation as written, write_results
 from tests.test_house import generator
-from ui.results import files, router, updates
+from ui.results import files, router, tab
 from ui.results.answers import blocks, by_task, differences
 from ui.results.figure import inks_of, scores_figure
 from ui.results.files import COMMANDS, RESULTS, Unmeasured, load, stamp
@@ -82,7 +82,7 @@ class Tables(HTMLParser):
 
 def everything(folder: Path, *, pictures: bool = True) -> str:
     """All the HTML of the tab, each setting included; raises where the tab would show a failure."""
-    parts = [updates.top_html(folder), updates.rest_html(folder)]
+    parts = [tab.top_html(folder), tab.rest_html(folder)]
     parts += map(html, router.blocks(folder))  # in docs alone
     found = evaluation(folder)
     for setting in found.settings if isinstance(found, Evaluation) else ():
@@ -208,7 +208,7 @@ def test_tables_are_real_ones(folder):
 def test_the_page_has_no_word_of_the_papers_alone_and_no_command(folder):
     """In closed folds either, of the repository's own results and of the made-up ones."""
     for place in (folder, RESULTS):
-        page = updates.top_html(place) + updates.rest_html(place)
+        page = tab.top_html(place) + tab.rest_html(place)
         words = re.sub(r"<[^>]+>", " ", page)
         assert "adapter there" in words and "What was measured, and with what" in words
         for word in ("IID", "OOD", "python -m"):
@@ -222,7 +222,7 @@ def tables_in(parts) -> list[Table]:
 
 
 def test_page_and_docs_show_the_same_numbers(folder):
-    for section in (updates.ANSWERS, *updates.REST):
+    for section in (tab.ANSWERS, *tab.REST):
         for table in tables_in(section.blocks(folder)):
             ((_, drawn),) = Tables(html(table)).tables
             lines = [line for line in markdown([table]).splitlines() if line.startswith("| ")][1:]
@@ -290,7 +290,7 @@ def test_no_word_of_a_file_is_markup(folder):
     page = everything(folder)
     assert "&lt;img" in page
     assert "<img" not in page and "${" not in page and "{{" not in page
-    text = "".join(markdown(s.blocks(folder)) for s in (updates.ANSWERS, *updates.REST))
+    text = "".join(markdown(s.blocks(folder)) for s in (tab.ANSWERS, *tab.REST))
     text = re.sub(r"```bash\n.*?```", "", text, flags=re.DOTALL)
     assert re.search(r"\\<img", text) and not re.search(r"(?<!\\)<img", text)
 
@@ -459,12 +459,12 @@ HIDDEN = "Score by task, its adapter is hidden"
 
 
 def test_tasks_are_grouped_by_domain_and_follow_the_setting(folder):
-    rows = Tables(updates.closer(UI, folder, "ood")["by_task"]).named(HIDDEN)
+    rows = Tables(tab.closer(UI, folder, "ood")["by_task"]).named(HIDDEN)
     assert rows[0] == ["task", "metric", *(name for name in METHODS if name != "perfect")]
     named = [row[0] for row in rows[1:]]
     assert named == ["sentiment", "sst2", "reasoning", "copa", EVIL, "e2e_nlg"]
     assert rows[2][1:4] == ["em", "29 (the best)", "27"] and rows[6][2] == "43 (the best)"
-    assert "perfect" in Tables(updates.closer(UI, folder, "iid")["by_task"]).tables[0][1][0]
+    assert "perfect" in Tables(tab.closer(UI, folder, "iid")["by_task"]).tables[0][1][0]
 
 
 @pytest.mark.parametrize(
@@ -500,25 +500,25 @@ def test_a_method_keeps_its_colour_and_controls_have_none():
 
 
 def test_the_tab_opens_with_the_first_setting(folder):
-    drawn = updates.opened(UI, folder)
+    drawn = tab.opened(UI, folder)
     assert "ramole_<wbr>plus" in drawn["top"] and "arc_easy" in drawn["rest"]
     assert [value for _, value in drawn["setting"].choices] == ["iid", "ood", "crowded"]
     assert drawn["setting"].value == "iid" and "its adapter is there" in drawn["by_task"]
     assert drawn["chosen"].visible and drawn["setting"].visible
     for wrong in (None, "", "elsewhere", ["iid"]):
-        assert "by_task" not in updates.closer(UI, folder, wrong)
+        assert "by_task" not in tab.closer(UI, folder, wrong)
 
 
 def test_without_an_evaluation_there_is_nothing_to_choose(folder):
     (folder / "test2.json").unlink()
-    drawn = updates.opened(UI, folder)
+    drawn = tab.opened(UI, folder)
     assert "Not measured yet" in drawn["top"] and not drawn["chosen"].visible
     assert "arc_easy" in drawn["rest"] and "plot" not in drawn
 
 
 def test_a_failure_nobody_thought_of_is_a_sentence(folder, monkeypatch, caplog):
-    monkeypatch.setattr(updates, "short_html", lambda *_: 1 / 0)
-    drawn = updates.opened(UI, folder)
+    monkeypatch.setattr(tab, "short_html", lambda *_: 1 / 0)
+    drawn = tab.opened(UI, folder)
     assert "Something went wrong" in drawn["top"] and "arc_easy" in drawn["rest"]
     assert "ZeroDivisionError" in caplog.text
 
@@ -549,7 +549,7 @@ def test_each_task_stands_with_and_without_its_adapter_and_what_fails_is_said(fo
 
 
 def test_the_adapters_commands_are_one_without_their_names(folder):
-    made = updates.ADAPTERS.blocks(folder)[-1]
+    made = tab.ADAPTERS.blocks(folder)[-1]
     assert made.command == "python -m lab dev_table --rows 50"
 
 

@@ -13,8 +13,7 @@ from tests.fake_ramole import WORDS, FakeRamole
 from tests.serving import wait_until
 from tests.test_ui_ask import asking
 from ui.ask.answer import Live, answer
-from ui.ask.branch import Change, branched, weights_at
-from ui.ask.going_on import going_on, verdict
+from ui.ask.branch import Change, branched, going_on, verdict, weights_at
 from ui.ask.what_if import ALL, EVERY, HERE, NOTHING, TURN, change_of
 from ui.charts.did import chance
 from ui.charts.explained import token_html

@@ -22,11 +22,10 @@ from .form import FIELDS, Form
 from .found import beside_view, found_html
 from .options import options_of
 from .pairs import Pairs
-from .path import PathPanel
 from .tags import tags_view
 from .takeaway import takeaway_view
 from .token_panel import TokenPanel
-from .whole_panel import WholePanel
+from .whole_panel import PathPanel, WholePanel
 
 if TYPE_CHECKING:
     from ramole_core import Ramole

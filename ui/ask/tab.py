@@ -1,6 +1,5 @@
 """The tab Ask: type a prompt, watch the answer arrive, click a token and see why."""
 
-import logging
 import secrets
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -9,18 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ramole_core import RamoleError, facts_of
+from ramole_core import facts_of
 
 from ..charts.recorded import recorded_run
 from ..charts.run import Run
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
-from ..parts.errors import UNEXPECTED, one_sentence
+from ..parts.errors import one_sentence, sentence_of
 from ..parts.events import CUT, QUIET, on_failure, open_page, place_in, session_of
 from ..parts.markup import notice_html
 from ..parts.prompts import LIVE
 from ..session.quota import quota_of
-from ..watch.events import refused
 from . import tags
 from .answer import answer
 from .conversation import continued
@@ -36,7 +34,6 @@ from .updates import NOT_ASKED, Drawing, begun, done, emptied, ended, failed, fr
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-log = logging.getLogger(__name__)
 RUNNING = "An answer is on its way."
 
 
@@ -119,13 +116,8 @@ class AskHandlers:
                         yield drawing.picture(one) if one.run is None else drawing.end(one.run)
             if asked.live.run is None:
                 yield drawing.wrong("Stopped.", kind="quiet")
-        except RamoleError as error:
-            refused(error)
-            yield drawing.wrong(str(error))
         except Exception as error:
-            refused(error)
-            log.exception("An answer failed.")
-            yield drawing.wrong(UNEXPECTED)
+            yield drawing.wrong(sentence_of(error))
         finally:
             self.sessions.ended(session, asked)
 

@@ -1,6 +1,5 @@
 """The part of a token's panel that changes something and lets the answer go on from there."""
 
-import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -16,19 +15,16 @@ from ..charts.explained import spell
 from ..charts.run import Run
 from ..charts.tokens import empty_view, token_view
 from ..model.spaces import gpu
-from ..parts.errors import UNEXPECTED
+from ..parts.errors import sentence_of
 from ..parts.events import PLAIN, QUIET, session_of
 from ..parts.markup import notice_html
 from ..session.quota import quota_of
 from ..session.store import Drawer, SessionStore
-from ..watch.events import refused
-from .branch import Change, weights_at
-from .going_on import Look, going_on
+from .branch import Change, Look, going_on, weights_at
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-log = logging.getLogger(__name__)
 NOTHING, ALL = "nothing", "all adapters"
 EVERY = "every one"
 MAX_WEIGHT = 1.5
@@ -146,13 +142,8 @@ class WhatIf:
                         if self.running.get(session) is not cancelled:
                             break
                         yield self._drawn(look)
-        except RamoleError as error:
-            refused(error)
-            yield self._emptied(str(error), kind="wrong")
         except Exception as error:
-            refused(error)
-            log.exception("An answer from a token failed.")
-            yield self._emptied(UNEXPECTED, kind="wrong")
+            yield self._emptied(sentence_of(error), kind="wrong")
         finally:
             cancelled.set()
         left = self.running.get(session) is not cancelled

@@ -1,15 +1,54 @@
-"""The whole answer at a glance: entropy of each token, and one adapter over layers and tokens."""
+"""The whole answer at a glance: entropy of each token, one adapter over layers and tokens; and how
+it came about, drawn when somebody wants to see it.
+"""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.components import Component
 from plotly.graph_objects import Figure
 
+from ramole_core import RamoleError
+
 from ..charts.palette import letter_of
+from ..charts.path import path_html
 from ..charts.plots import entropy_figure, layers_figure, tokens_table
 from ..charts.run import Run, entropy, led_by
+from ..parts.errors import one_sentence
 from ..parts.events import PLAIN, QUIET
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+NONE = "There is no answer yet; ask something first."
+SEE = """() => setTimeout(() => {
+  document.querySelector('#path .path')?.scrollIntoView({ block: 'nearest' });
+}, 100)"""
+
+
+@dataclass(frozen=True)
+class PathPanel:
+    """Its button and its picture."""
+
+    watch: gr.Button
+    view: gr.HTML
+
+    def connect(self, ramole: "Ramole", *, run: gr.State) -> None:
+        """Draw the path of the run in sight."""
+
+        def on_watch(run: Run | None):
+            if run is None or not run.pieces:
+                raise gr.Error(NONE, print_exception=False)
+            with one_sentence():
+                try:
+                    vector = ramole.retriever.embed([run.request.prompt])[0]
+                except RamoleError:  # the picture stands without it
+                    vector = ()
+                return path_html(run, vector)
+
+        self.watch.click(on_watch, run, self.view, **QUIET).success(None, js=SEE, **QUIET)
+
 
 ENTROPY = (
     '<p class="caption">Entropy of the gate (what sets the weights) for each token, the mean over '
@@ -66,7 +105,7 @@ class WholePanel:
         experts = [name for name, _ in names]
         headers, rows = tokens_table(shares, entropy(gates, present), run.pieces, experts)
         return {
-            self.entropy: entropy_figure(gates, present, run.pieces, selected=None),
+            self.entropy: entropy_figure(gates, present, run.pieces),
             self.expert: gr.Dropdown(choices=names, value=first),
             self.layers: _layers(run, first),
             self.table: gr.Dataframe(value=rows, headers=headers),

@@ -9,19 +9,56 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gradio as gr
+
 from ramole_core import Batch, RamoleError
 
 from ..parts.errors import UNEXPECTED
+from ..parts.markup import notice_html
 from ..session.quota import quota_of
 from ..session.store import Drawer
 from .files import write_results
+from .picture import picture_of
 from .rows import read
 from .run import BatchRun, run_of, watched
-from .updates import Drawing, Look
-from .views import row_html
+from .views import HEADERS, progress_html, row_html, standing_html, table_of
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
+
+Look = tuple[Any, ...]
+"""Notice, progress, picture, table, and the run once it has ended: `BatchLayout.looks`."""
+
+
+class Drawing:
+    """The values of notice, progress, picture and table for each update of a run.
+
+    All four have a value each time, as Gradio's browser half reads it: a component that is left
+    out would be built anew, at ten times the cost. The table is made only where it has grown.
+    """
+
+    def __init__(self):
+        self._ended = -1
+        self._table: dict[str, Any] = {}
+
+    def look(self, run: BatchRun) -> Look:
+        """The run as it stands."""
+        over, count = run.ended.is_set(), run.count()
+        ended = len(run.items) - count["waits"] - count["runs"]
+        if ended != self._ended or over:
+            self._ended, self._table = ended, _table(run)
+        kept = run if over else gr.skip()
+        return standing_html(run), progress_html(run), picture_of(run), self._table, kept
+
+    def wrong(self, sentence: str, before: BatchRun | None) -> Look:
+        """No new run, with the reason; the one before stays visible."""
+        said = notice_html(sentence, kind="wrong")
+        return said, progress_html(before), picture_of(before), _table(before), before
+
+
+def _table(run: BatchRun | None) -> dict[str, Any]:
+    return {"headers": HEADERS, "data": table_of(run), "metadata": None}
+
 
 log = logging.getLogger(__name__)
 

@@ -114,15 +114,12 @@ def token_table(parts: Mapping[str, np.ndarray], present: np.ndarray, axes: Axes
     return headers, rows
 
 
-def entropy_figure(
-    gates: np.ndarray, present: np.ndarray, pieces: Sequence[str], *, selected: int | None
-) -> go.Figure:
+def entropy_figure(gates: np.ndarray, present: np.ndarray, pieces: Sequence[str]) -> go.Figure:
     """Entropy of the gate for each token, [n, layer, module, k], against log k (all even)."""
     values, k = entropy(gates, present), gates.shape[-1]
-    n = len(values)
     figure = go.Figure()
     figure.add_scatter(
-        x=list(range(1, n + 1)),
+        x=list(range(1, len(values) + 1)),
         y=values.tolist(),
         mode="lines+markers",
         line={"color": "#0072B2", "width": 1.5},
@@ -137,15 +134,6 @@ def entropy_figure(
             line={"dash": "dash", "color": GREY},
             annotation_text=f"log {k} = {np.log(k):.2f}: all even",
             annotation_position="bottom right",
-        )
-    if selected is not None and 0 <= selected < n:
-        figure.add_scatter(
-            x=[selected + 1],
-            y=[float(values[selected])],
-            mode="markers",
-            marker={"size": 11, "color": "#D55E00", "symbol": "diamond"},
-            hoverinfo="skip",
-            showlegend=False,
         )
     figure.update_xaxes(title="token of the answer")
     figure.update_yaxes(title="entropy (nats)", rangemode="tozero")

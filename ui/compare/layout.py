@@ -10,7 +10,7 @@ from ..parts.events import HELD, PLAIN
 from ..parts.fields import k_field, length_field, method_field
 from ..parts.link import copy_button
 from ..parts.prompts import placeholder
-from .columns import MAX_COLUMNS, START, Column
+from .link import MAX_COLUMNS, START, Column
 
 if TYPE_CHECKING:
     from ramole_core import Ramole

@@ -1,6 +1,5 @@
 """The tab Compare: one prompt, two to four ways of answering it, side by side."""
 
-import logging
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from html import escape
@@ -16,7 +15,7 @@ from ..charts.run import Run, weight_of
 from ..charts.tokens import empty_view
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts.asked import ending, mixed_words, verdict_html
-from ..parts.errors import UNEXPECTED
+from ..parts.errors import sentence_of
 from ..parts.events import (
     CUT,
     QUIET,
@@ -32,16 +31,13 @@ from ..parts.link import copies
 from ..parts.markup import escaped, notice_html
 from ..session.quota import quota_of
 from ..session.store import Drawer
-from ..watch.events import refused
-from .columns import Column
 from .layout import CompareLayout
-from .link import ABSENT, NO_METHOD, ComparisonLink, link_to, read_link
+from .link import ABSENT, NO_METHOD, Column, ComparisonLink, link_to, read_link
 from .run import Compared, Comparison, Look, compared
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-log = logging.getLogger(__name__)
 ENTER = enter_of("#compare-button", "#compare-held", "A comparison")
 OPENED = """() => {
   const last = window.ramoleKept.get('ramole-compared');
@@ -118,13 +114,8 @@ class CompareHandlers:
                     for look in looks:
                         yield self.drawn(look)
             yield *self.drawn(look)[:-1], asked.result
-        except RamoleError as error:
-            refused(error)
-            yield self.wrong(str(error))
         except Exception as error:
-            refused(error)
-            log.exception("A comparison failed.")
-            yield self.wrong(UNEXPECTED)
+            yield self.wrong(sentence_of(error))
         finally:
             asked.ended.set()
             if self._asked.get(session) is asked:

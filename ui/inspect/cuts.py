@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from ..charts.effect_bars import effect_figure, effect_table
-from ..charts.evenness import evenness_figure, evenness_table
+from ..charts.effect_bars import effect_figure, effect_table, evenness_figure, evenness_table
 from ..charts.grid import Grid, grid_of
 from ..charts.heat import WINNER, Map, map_figure, map_table, one_layer, one_module, whole
 from ..charts.loads import Side, loads_figure, loads_of, loads_table

@@ -14,7 +14,7 @@ from ..parts.asked import decoding_words, mixed_words
 from ..parts.downloads import fresh_folder, write_csv
 from .cuts import CUTS, Seen
 from .layout import AGAINST
-from .words import origin
+from .sources import origin
 
 if TYPE_CHECKING:
     from .updates import Both

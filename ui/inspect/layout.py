@@ -13,10 +13,9 @@ from ..parts.downloads import download
 from ..parts.events import PLAIN
 from ..parts.link import copy_button
 from .cuts import EFFECTS, ENTROPY, LAYER, LAYERS, LOADS, MODULE, Cut
-from .marks import marks
 from .picture import Picture
-from .player import player
-from .words import PICK
+from .player import marks, player
+from .sources import PICK
 
 LEAD = (
     '<p class="quiet">One answer, taken apart: which adapter did how much, at which token, in '
@@ -35,7 +34,6 @@ AGAINST = (
     "Look for adapters that one run leans on and the other hardly touches. The hatched bars are "
     "the pinned run's."
 )
-FROM_ASK = "the answer in Ask"
 
 
 class InspectLayout:

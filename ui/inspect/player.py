@@ -1,8 +1,4 @@
-"""Playback: the answer token by token, with each adapter's cumulative share so far.
-
-All of it runs in the browser. It never starts by itself; a stop picks the token for all panels, as
-a `select` event whose data are the token's index and the run's name.
-"""
+"""What runs in the browser: playback of the answer, and the picked token in every picture."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +9,26 @@ import numpy as np
 from ..charts.explained import spell
 from ..charts.palette import entry_of
 from ..charts.run import Run
+from ..charts.spans import PER, spans_of
 from ..parts.events import PLAIN
+
+
+def marks(**options: Any) -> gr.HTML:
+    """The component, which shows nothing itself; its value is what `marks_of` returns."""
+    return gr.HTML(
+        value=marks_of(None, "", None),
+        html_template='<span hidden aria-hidden="true"></span>',
+        js_on_load=(Path(__file__).parent / "marks.js").read_text("utf-8"),
+        **PLAIN,
+        **options,
+    )
+
+
+def marks_of(run: Run | None, name: str, token: int | None) -> dict[str, Any]:
+    """The picked token, and each token's column in the pictures."""
+    pieces = () if run is None else run.pieces
+    return {"run": name, "token": token, "at": {per: list(spans_of(pieces, per).at) for per in PER}}
+
 
 TEMPLATE = """
 <div class="player" hidden>

@@ -20,9 +20,8 @@ from ..session.store import Drawer
 from .cuts import CUTS, Choice, seen
 from .files import write_page, write_table
 from .layout import InspectLayout
-from .sources import ASKED, Inspected, Sources
+from .sources import ASKED, PICK, Inspected, Sources
 from .updates import against, figures, opened, sides_of, token_update
-from .words import PICK
 
 if TYPE_CHECKING:
     from ramole_core import Ramole

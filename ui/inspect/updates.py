@@ -17,10 +17,8 @@ from ..parts.link import copies
 from ..parts.markup import notice_html
 from .cuts import CUTS, Choice, Seen, seen
 from .layout import WHOEVER, InspectLayout
-from .marks import marks_of
-from .player import player_of
-from .sources import Inspected
-from .words import PICK, empty_sentence, head_html, side_html
+from .player import marks_of, player_of
+from .sources import PICK, Inspected, empty_sentence, head_html, side_html
 
 NOTHING_YET = "There is no answer yet. Ask something in the tab Ask, and come back."
 SAME = "This run is pinned. Choose another one above, or ask in Ask and come back, to see both."

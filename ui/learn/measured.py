@@ -1,4 +1,4 @@
-"""Measurements of `results/*.json`: scores by method, and their differences."""
+"""Step 10: scores by method and their differences, from `results/*.json`, and as a picture."""
 
 import json
 from dataclasses import dataclass
@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ramole_core import shipped
+
+from ..charts.palette import INKS, NOBODY
+from .frames import figure, table
 
 RESULTS = shipped("results")
 SCORES = ("test2.json", "evaluation_dev.json")
@@ -84,3 +87,103 @@ def differences(
         if row["method"] == of
     }
     return {name: found[name] for name in RIVALS if name in found}
+
+
+NOT_YET = "<p>Not measured yet; the tab Results says which command does it.</p>"
+OURS = "ramole_plus"
+LEVEL = (
+    " Mixing can score a little higher where an adapter fits, but there "
+    f"<code>{OURS}</code> and <code>perfect</code> cannot be told apart."
+)
+"""Of mixing and `perfect`, where that is what was measured."""
+MEANS = (
+    "Mean score, 0 to 100, with its interval as a line. <code>perfect</code> has the right adapter "
+    "in both columns."
+)
+AHEAD = (
+    f"How many points <code>{OURS}</code> is ahead of each rival on the same prompts, with the "
+    "interval of drawing the tasks again. “Cannot be told apart” means just that: these tasks do "
+    "not show that one of the two is better."
+)
+
+
+def scores_html(folder: Path | None = None) -> str:
+    """Every method when an adapter fits, and when it is hidden; then the differences in words."""
+    fits, hidden = scores(FITS, folder), scores(HIDDEN, folder)
+    if not fits or not hidden:
+        return NOT_YET
+    rows = [
+        (
+            f'<code>{name}</code><span class="below">{METHODS[name]}</span>',
+            _cell(fits.get(name), name),
+            _cell(hidden.get(name), name),
+        )
+        for name in METHODS
+        if name in fits or name in hidden
+    ]
+    ahead = differences(FITS, folder).get("perfect")
+    level = LEVEL if ahead and ahead.mean > 0 >= ahead.low else ""
+    compared = [
+        (f"<code>{name}</code>", _said(ours), _said(others))
+        for name, ours, others in verdicts(folder)
+    ]
+    return (
+        figure(table("Scores", ("method", "an adapter fits", "it is hidden"), rows), MEANS + level)
+        + f"<h3>Is <code>{OURS}</code>, the page's own choice, better?</h3>"
+        + figure(
+            table("Differences", ("rival", "an adapter fits", "it is hidden"), compared), AHEAD
+        )
+        + crowd_html(folder)
+        + gate_html(folder)
+    )
+
+
+def verdicts(folder: Path | None = None) -> list[tuple[str, Measured | None, Measured | None]]:
+    """Each rival with the difference in both settings."""
+    fits, hidden = differences(FITS, folder), differences(HIDDEN, folder)
+    return [(name, fits.get(name), hidden.get(name)) for name in RIVALS]
+
+
+def crowd_html(folder: Path | None = None) -> str:
+    """How the page's own choice does among adapters that mislead, in a sentence; empty where
+    unmeasured."""
+    found, ahead = scores(CROWDED, folder), differences(CROWDED, folder).get("similarity")
+    if ahead is None or not {OURS, "similarity"} <= found.keys():
+        return ""
+    return (
+        "<p>A third time 100 adapters stood beside the pool: spoilt copies, which show the same "
+        f"examples, and some with random weights. Then <code>similarity</code> has "
+        f"{found['similarity'].said()} and <code>{OURS}</code>, which also asks how adapters "
+        f"respond, {found[OURS].said()}: {ahead.said(signed=True)}, {ahead.verdict}.</p>"
+    )
+
+
+def gate_html(folder: Path | None = None) -> str:
+    """How the trained gate does against equal weights, in a sentence; empty where unmeasured."""
+    both = [differences(setting, folder, of="ramole").get("mixture") for setting in (FITS, HIDDEN)]
+    if None in both:
+        return ""
+    fits, hidden = (f"{one.said(signed=True)}, {one.verdict}" for one in both if one)
+    return (
+        "<p>And the trained gate of step 5? <code>ramole</code> against <code>mixture</code>, equal"
+        f" weights: {fits}, when an adapter fits; {hidden}, when it is hidden.</p>"
+    )
+
+
+def _said(found: Measured | None) -> str:
+    if found is None:
+        return "not measured"
+    kind = {"better": "well", "worse": "ill"}.get(found.verdict, "open")
+    return f'{found.said(signed=True)} <span class="word {kind}">{found.verdict}</span>'
+
+
+def _cell(found: Measured | None, name: str) -> str:
+    if found is None:
+        return "not measured"
+    colour = INKS[4].colour if name == OURS else NOBODY.colour
+    wide = found.high - found.low
+    return (
+        f'{found.said()}<span class="whisker" aria-hidden="true">'
+        f'<i style="left:{found.low:.1f}%;width:{wide:.1f}%;background:{colour}"></i>'
+        f'<b style="left:{found.mean:.1f}%;background:{colour}"></b></span>'
+    )

@@ -5,7 +5,8 @@
 
 Entries are whole or half numbers, so sums and products are exact. Where a root or an exponential
 is taken the result is rounded, and what follows is computed from the rounded number: whoever
-computes with the numbers on the screen gets those below them.
+computes with the numbers on the screen gets those below them. On the screen matrices are tables,
+and each number of y is a sum to check.
 """
 
 from collections.abc import Sequence
@@ -103,3 +104,148 @@ def exact(number: float) -> float:
 def said(number: float) -> str:
     """A number as it stands on the screen: all of its digits, with a true minus."""
     return f"{number:.5f}".rstrip("0").rstrip(".").replace("-", "−")
+
+
+NAMES = ("one", "two")
+"""Of the two adapters."""
+
+
+def toy_html(found: Toy) -> str:
+    """The layer, both adapters, the gate where it decides, and the sum."""
+    parts = [
+        line(
+            "The base",
+            [matrix(W, "W"), TIMES, column(found.x, "x"), EQUALS, column(found.base, "W x")],
+            example(W[0], found.x, found.base[0]),
+        )
+    ]
+    for j in range(len(A)):
+        n = j + 1
+        unit, update = found.units[j], found.updates[j]
+        shown = [
+            matrix(A[j], sub("A", n)),
+            TIMES,
+            column(found.x, "x"),
+            EQUALS,
+            column(unit, f"{sub('A', n)} x"),
+            '<span class="then">then</span>',
+            matrix(B[j], sub("B", n)),
+            TIMES,
+            column(unit, f"{sub('A', n)} x"),
+            EQUALS,
+            column(update, sub("v", n)),
+        ]
+        title = f"Adapter {NAMES[j]}"
+        parts.append(line(title, shown, example(A[j][0], found.x, unit[0])))
+    if found.gate is not None:
+        parts.append(gate_html(found))
+    parts.append(sum_html(found))
+    return f'<div class="toy">{"".join(parts)}</div>'
+
+
+def gate_html(found: Toy) -> str:
+    """From x and the updates to the weights, one row an adapter."""
+    gate = found.gate
+    assert gate is not None
+    query = [
+        matrix(A_R, "A<sub>r</sub>"),
+        TIMES,
+        column(found.x, "x"),
+        EQUALS,
+        column(gate.query, "q"),
+    ]
+    turned: Matrix = tuple(zip(*B_R, strict=True))
+    keys: list[str] = []
+    for j, key in enumerate(gate.keys):
+        keys += ['<span class="then">and</span>'] if j else []
+        keys += [matrix(turned, "B<sub>r</sub><sup>T</sup>"), TIMES]
+        keys += [column(found.updates[j], sub("v", j + 1)), EQUALS, column(key, sub("k", j + 1))]
+    total = said(sum(gate.powers))
+    rows = "".join(
+        f'<tr><th scope="row">Adapter {NAMES[j]}</th>'
+        f"<td>{products(gate.query, gate.keys[j])} = <b>{said(gate.products[j])}</b></td>"
+        f"<td>{said(gate.products[j])} / √2 = <b>{said(gate.scores[j])}</b></td>"
+        f"<td>e<sup>{said(gate.scores[j])}</sup> = <b>{said(gate.powers[j])}</b></td>"
+        f"<td>{said(gate.powers[j])} / {total} = <b>{said(found.weights[j])}</b></td></tr>"
+        for j in range(len(gate.keys))
+    )
+    heads = ("adapter", "&lt;q, k&gt;", "divided by √s, s = 2", "e to that power", "weight w")
+    head = "".join(f'<th scope="col">{words}</th>' for words in heads)
+    table = scroll(
+        "The gate, step by step",
+        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>",
+    )
+    return (
+        line("The gate asks: q", query)
+        + line("Each adapter answers: k", keys)
+        + f'<div class="line"><h3>The match becomes a weight</h3>{table}</div>'
+    )
+
+
+def sum_html(found: Toy) -> str:
+    """Each number of y as the sum that it is."""
+    heads = ("", "W x", *(f"+ {sub('w', n)} · {sub('v', n)}" for n in (1, 2)), "= y")
+    rows = "".join(
+        f'<tr><th scope="row">number {i + 1}</th><td>{said(found.base[i])}</td>'
+        + "".join(
+            f"<td>+ {said(w)} · {paren(v[i])}</td>"
+            for w, v in zip(found.weights, found.updates, strict=True)
+        )
+        + f'<td class="result">= <b>{said(y)}</b></td></tr>'
+        for i, y in enumerate(found.y)
+    )
+    head = "".join(f'<th scope="col">{words}</th>' if words else "<td></td>" for words in heads)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'<div class="line sum"><h3>The mixture</h3>{scroll("The mixture, summed", table)}</div>'
+
+
+TIMES = '<span class="sign">·</span>'
+EQUALS = '<span class="sign">=</span>'
+
+
+def line(title: str, parts: Sequence[str], below: str = "") -> str:
+    """One product, from left to right, with the first of its numbers spelt out."""
+    note = f'<p class="quiet">{below}</p>' if below else ""
+    box = f'<div class="product">{"".join(parts)}</div>'
+    return f'<div class="line"><h3>{title}</h3>{scroll_plain(box)}{note}</div>'
+
+
+def matrix(rows: Matrix, name: str) -> str:
+    """A matrix under its name."""
+    cells = "".join(
+        f"<tr>{''.join(f'<td>{said(number)}</td>' for number in row)}</tr>" for row in rows
+    )
+    return f'<table class="matrix"><caption>{name}</caption><tbody>{cells}</tbody></table>'
+
+
+def column(numbers: Vector, name: str) -> str:
+    """A list of numbers, from top to bottom, under its name."""
+    return matrix(tuple((number,) for number in numbers), name)
+
+
+def example(row: Vector, x: Vector, result: float) -> str:
+    """The first number of a product, spelt out."""
+    return f"First number: {products(row, x)} = {said(result)}"
+
+
+def products(left: Vector, right: Vector) -> str:
+    """`1 · 2 + 0 · (−1)`."""
+    return " + ".join(f"{paren(a)} · {paren(b)}" for a, b in zip(left, right, strict=True))
+
+
+def paren(number: float) -> str:
+    """A negative number in brackets."""
+    return f"({said(number)})" if number < 0 else said(number)
+
+
+def sub(letter: str, n: int) -> str:
+    return f"{letter}<sub>{n}</sub>"
+
+
+def scroll(label: str, table: str) -> str:
+    """A table in a box that scrolls by itself."""
+    return f'<div class="box" tabindex="0" role="region" aria-label="{label}">{table}</div>'
+
+
+def scroll_plain(content: str) -> str:
+    return f'<div class="wrap">{content}</div>'

@@ -10,18 +10,16 @@ from ..charts.path import path_html
 from ..charts.plots import Axes, token_figure, token_table
 from ..charts.tokens import view_of_run
 from ..parts.markup import escaped
-from .batch_view import batch_html
 from .facts import facts, filled, word
-from .finding import judged_html, nearest_html, pool_html, vectors_html
 from .frames import figure, table
 from .guess import GUESSES, question_html, reveal_html
 from .kept import gated, vectors
 from .layout import LearnLayout
-from .scores_view import scores_html
+from .measured import scores_html
+from .pictures import batch_html, judged_html, nearest_html, pool_html, vectors_html
 from .steps import STEPS, TITLES, Step
 from .switched import switched_html
-from .toy import toy
-from .toy_view import toy_html
+from .toy import toy, toy_html
 
 if TYPE_CHECKING:
     from ramole_core import AdapterCard

@@ -27,13 +27,19 @@ def one_sentence(*, markup: bool = True) -> Iterator[None]:
         yield
     except gr.Error:
         raise
-    except RamoleError as error:
-        refused(error)
-        raise _spoken(str(error), markup) from None
     except Exception as error:
-        refused(error)
-        log.exception("A handler failed.")
-        raise _spoken(UNEXPECTED, markup) from None
+        sentence = sentence_of(error)
+        text = html.escape(sentence, quote=False) if markup else sentence
+        raise gr.Error(text, title="Not done", print_exception=False) from None
+
+
+def sentence_of(error: Exception) -> str:
+    """The one sentence of a handler's error, which is counted; an unexpected one is logged."""
+    refused(error)
+    if isinstance(error, RamoleError):
+        return str(error)
+    log.exception("A handler failed.", exc_info=error)
+    return UNEXPECTED
 
 
 def html_or_sentence(make: Callable[[], str], refusal: Callable[[str], str]) -> str:
@@ -48,8 +54,3 @@ def html_or_sentence(make: Callable[[], str], refusal: Callable[[str], str]) -> 
     except Exception:
         log.exception("A part of the page could not be drawn.")
         return refusal(UNEXPECTED)
-
-
-def _spoken(sentence: str, markup: bool) -> gr.Error:
-    text = html.escape(sentence, quote=False) if markup else sentence
-    return gr.Error(text, title="Not done", print_exception=False)

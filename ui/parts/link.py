@@ -9,7 +9,11 @@ follows it.
 A browser keeps what stands behind `#` to itself; the page reads it and fills in its form.
 """
 
-from collections.abc import Iterable, Sequence
+import base64
+import binascii
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,38 @@ import gradio as gr
 from ramole_core import RamoleError, Request, asked_fields
 
 from .events import PLAIN, QUIET, open_page
-from .packed import UNREAD, packed, unpacked
+
+MAX_CHARACTERS = 200_000
+"""Characters of JSON that a link may hold."""
+UNREAD = "This link cannot be read: {why}. Ask whoever sent it to copy it again."
+
+
+def packed(fields: Mapping[str, object]) -> str:
+    """The fields as compressed JSON in letters that an address may have."""
+    small = zlib.compress(json.dumps(fields, ensure_ascii=False).encode(), 9)
+    return base64.urlsafe_b64encode(small).decode("ascii").rstrip("=")
+
+
+def unpacked(text: str) -> dict[str, object]:
+    """Unpack the fields; raises RamoleError with one sentence for what is none."""
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        fields = json.loads(_opened(raw))
+    except (binascii.Error, zlib.error, ValueError, RecursionError) as error:
+        raise RamoleError(UNREAD.format(why="it is cut off or changed")) from error
+    if not isinstance(fields, dict):
+        raise RamoleError(UNREAD.format(why="it says things that this page does not know"))
+    return fields
+
+
+def _opened(raw: bytes) -> str:
+    """The text of some compressed bytes, which may not grow beyond measure."""
+    opened = zlib.decompressobj()
+    text = opened.decompress(raw, MAX_CHARACTERS)
+    if opened.unconsumed_tail or not opened.eof:
+        raise ValueError("too long, or cut off")
+    return text.decode("utf-8")
+
 
 UNKEPT = ("owner", "trace", "prefix_ids", "without", "later_weights")
 """Fields that no link carries: whose it is, and what the form has no field for."""

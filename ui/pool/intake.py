@@ -13,9 +13,8 @@ from ..session.quota import Quota
 from ..session.uploads import ARCHIVE, Drop, group, taken
 from ..watch.events import uploaded
 from .cards import modules_in_words, ranks_in_words
-from .details import neighbours_html, verdict_html
-from .naming import declared_name
-from .trying import try_html
+from .declared import declared_name
+from .details import neighbours_html, try_html, verdict_html
 
 if TYPE_CHECKING:
     from ramole_core import AdapterCard, Hit, Ramole

@@ -8,9 +8,9 @@ import gradio as gr
 from ..parts.downloads import behind
 from ..parts.events import PLAIN, enter_opens
 from ..session.uploads import EXAMPLE_ENDINGS
-from .hub_tab import HubPart
-from .map_tab import Map
-from .trying import TRY
+from .details import TRY
+from .hub import HubPart
+from .map import Map
 from .updates import NOTHING, UNDO
 
 if TYPE_CHECKING:

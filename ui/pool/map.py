@@ -1,9 +1,12 @@
-"""The map of a visitor's pool: pictures, and their tables."""
+"""The folded map of the tab Pool: pictures and their tables, drawn when it is opened, and again for
+a prompt.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import gradio as gr
 import numpy as np
 import plotly.graph_objects as go
 
@@ -18,6 +21,9 @@ from ..charts.pool_map import (
     side_by_side,
     unit,
 )
+from ..parts.errors import one_sentence
+from ..parts.events import PLAIN
+from ..parts.fields import k_field
 from ..parts.markup import escaped
 from ..session.quota import Quota
 
@@ -187,4 +193,62 @@ def _twin(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> st
         f'<details class="rm-twin"><summary>{title}</summary><div class="rm-twin-box" tabindex="0" '
         f'role="region" aria-label="{title}"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div></details>"
+    )
+
+
+FOLD = "Map: which adapters are alike, and which ones a prompt finds"
+
+
+class Map:
+    """Its components, folded, inside the tab that is open."""
+
+    def __init__(self) -> None:
+        with gr.Accordion(FOLD, open=False, elem_id="pool-map") as self.fold:
+            with gr.Row(equal_height=False):
+                self.prompt = gr.Textbox(
+                    label="A prompt to place among them (optional)",
+                    placeholder="Fix the capital letters in the following text: i live in paris",
+                    lines=1,
+                    max_lines=4,
+                    scale=3,
+                    min_width=240,
+                    elem_id="pool-map-prompt",
+                )
+                self.k = k_field(3, min_width=160)
+                self.k.label = "k, adapters to find"
+                self.show = gr.Button("Show where it falls", min_width=150, elem_id="pool-map-show")
+            self.plot = gr.Plot(show_label=False, container=False, elem_id="pool-map-plot")
+            self.told = gr.HTML(elem_id="pool-map-told", **PLAIN)
+            # In what pairs are alike.
+            self.by = gr.Radio(
+                [FOUND_BY, CHANGE], value=FOUND_BY, label="Pairs alike in", elem_id="pool-pairs-by"
+            )
+            self.pairs = gr.Plot(show_label=False, container=False, elem_id="pool-pairs-plot")
+            self.pairs_told = gr.HTML(elem_id="pool-pairs-told", **PLAIN)
+
+    @property
+    def drawn(self) -> list[Any]:
+        """In the order in which `Drawn` has them."""
+        return [self.plot, self.told, self.pairs, self.pairs_told]
+
+
+def connect_map(ui: Map, ramole: "Ramole", quota: Quota, call: Callable) -> None:
+    """Every event of it."""
+
+    def on_draw(prompt: str, k: float, by: str, request: gr.Request):
+        by = by if by in OF else FOUND_BY
+        with one_sentence(), call(request) as visitor:
+            drawn = draw(ramole, quota, prompt, k, owner=visitor.owner, by=by)
+            return drawn.map, drawn.told, drawn.pairs, drawn.pairs_told
+
+    gr.on(
+        [ui.fold.expand, ui.prompt.submit, ui.show.click, ui.by.input],
+        on_draw,
+        [ui.prompt, ui.k, ui.by],
+        ui.drawn,
+        trigger_mode="always_last",
+        concurrency_id="map",
+        api_visibility="private",
+        show_progress="minimal",
+        show_progress_on=ui.plot,
     )

@@ -9,9 +9,9 @@ from ..parts.events import QUIET, open_page, text_in
 from ..session.presence import heartbeat
 from ..session.quota import quota_of
 from .bundle import write_bundle
-from .hub_tab import connect_hub
+from .hub import connect_hub
 from .layout import PoolLayout
-from .map_tab import connect_map
+from .map import connect_map
 from .updates import (
     FOCUS,
     added,

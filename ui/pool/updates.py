@@ -12,8 +12,8 @@ from ..session.quota import Quota
 from ..session.removed import SECONDS, Removal
 from ..session.uploads import EXAMPLE_ENDINGS, taken
 from .cards import cards_html, matching
+from .declared import examples_from_file, examples_from_lines
 from .details import card_text, details_html, training_command, verdict_html
-from .examples_text import examples_from_file, examples_from_lines
 from .intake import judge, near
 
 if TYPE_CHECKING:

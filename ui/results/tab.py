@@ -5,14 +5,97 @@ has changed.
 """
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
-from ..parts.errors import one_sentence
-from ..parts.events import QUIET
+from ..parts.errors import html_or_sentence, one_sentence
+from ..parts.events import PLAIN, QUIET
+from ..parts.markup import notice_html
+from .adapters import ADAPTERS
+from .answers import ANSWERS, by_task, differences
+from .figure import scores_figure
 from .files import RESULTS, stamp
-from .layout import ResultsLayout
-from .updates import closer, opened
+from .html import html, section_html
+from .methods import METHODS
+from .retrieval import RETRIEVAL
+from .scores import Evaluation, evaluation, label
+from .short import short_html
+from .situations import STRESSES
+from .speed import SPEED
+from .who import WHO
+
+CAPTION = (
+    '<p class="caption">A dot is the mean score, the line its 95 % interval; controls are grey and '
+    "hollow. The table above has the same numbers.</p>"
+)
+CLOSER = "Every task, and who is ahead of whom"
+
+
+class ResultsLayout:
+    """The tab's components, built inside the Blocks that is open."""
+
+    def __init__(self) -> None:
+        self.top = gr.HTML(elem_id="results-top", **PLAIN)
+        with gr.Accordion(
+            CLOSER, open=False, visible=False, elem_id="results-choice"
+        ) as self.chosen:
+            self.setting = gr.Radio([], label="In which situation?", elem_id="results-setting")
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=6, min_width=320):
+                    self.plot = gr.Plot(show_label=False, container=False, elem_id="results-plot")
+                    gr.HTML(CAPTION, **PLAIN)
+                with gr.Column(scale=5, min_width=300):
+                    self.ahead = gr.HTML(elem_id="results-ahead", **PLAIN)
+            self.by_task = gr.HTML(elem_id="results-tasks", **PLAIN)
+        self.rest = gr.HTML(elem_id="results-rest", **PLAIN)
+        # The stamp of the files that the tab was drawn from.
+        self.shown = gr.State("")
+
+
+REST = (METHODS, WHO, STRESSES, RETRIEVAL, ADAPTERS, SPEED)
+"""The sections below the closer look."""
+
+
+def opened(ui: ResultsLayout, folder: Path) -> dict[Any, Any]:
+    """The whole tab, from the files as they are now."""
+    found = evaluation(folder)
+    drawn = {
+        ui.top: html_or_sentence(lambda: top_html(folder), _refusal),
+        ui.rest: html_or_sentence(lambda: rest_html(folder), _refusal),
+        ui.chosen: gr.Accordion(visible=isinstance(found, Evaluation)),
+    }
+    if not isinstance(found, Evaluation):
+        return drawn
+    names = [(label(name), name) for name in found.settings]
+    choice = gr.Radio(choices=names, value=names[0][1], visible=len(names) > 1)
+    return {**drawn, ui.setting: choice, **closer(ui, folder, names[0][1])}
+
+
+def closer(ui: ResultsLayout, folder: Path, wanted: str | None) -> dict[Any, Any]:
+    """One setting: picture, differences, tasks; as it was where the setting is not there."""
+    found = evaluation(folder)
+    if not (isinstance(found, Evaluation) and isinstance(wanted, str) and wanted in found.cells):
+        return {ui.plot: gr.skip()}
+    return {
+        ui.plot: scores_figure(found, wanted),
+        ui.ahead: "".join(map(html, differences(found, wanted))),
+        ui.by_task: "".join(map(html, by_task(found, wanted))),
+    }
+
+
+def top_html(folder: Path) -> str:
+    """What most readers want, and the answers in detail."""
+    return short_html(folder) + section_html(ANSWERS, folder)
+
+
+def rest_html(folder: Path) -> str:
+    """Every section below the closer look."""
+    return "".join(section_html(section, folder) for section in REST)
+
+
+def _refusal(sentence: str) -> str:
+    return notice_html(sentence, kind="wrong")
 
 
 def tab(folder: Path = RESULTS) -> None:

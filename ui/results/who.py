@@ -1,9 +1,7 @@
 """Attribution of tokens: how often effects, contributions and weights name the right adapter."""
 
-from pathlib import Path
-
 from .files import blocks_of
-from .tables import Block, Column, Section, Table, tables
+from .tables import Column, Section, Table, tables
 from .values import Raw, at, text
 
 MEASURES = ("effect", "contribution", "weight")
@@ -51,15 +49,11 @@ def _deleted(raw: Raw) -> list[Table]:
     return tables(caption, "method", columns, {"": rows}, note)
 
 
-def _blocks(folder: Path) -> list[Block]:
-    return blocks_of(folder, "effects.json", who)
-
-
 WHO = Section(
     "who",
     "Is the colour of a token true?",
     "Two tasks stand in one prompt, both right adapters answer, and the right answer is forced, so "
     "that it is known whose each token is. Effects should name that adapter; and where an adapter "
     "that did much is switched off, another token should come.",
-    _blocks,
+    lambda folder: blocks_of(folder, "effects.json", who),
 )
