@@ -66,9 +66,7 @@ def handlers():
         with gr.Blocks():
             return InspectLayout()
 
-    return InspectHandlers(
-        ramole, asyncio.run(build()), Sources(recorded_files(), read_run, write_files)
-    )
+    return InspectHandlers(ramole, asyncio.run(build()), Sources(recorded_files(), write_files))
 
 
 def stopped_early():

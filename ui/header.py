@@ -9,7 +9,7 @@ import gradio as gr
 from ramole_core import model_notes, model_words
 
 from .model.loading import Status, loading_of
-from .parts.events import PLAIN, QUIET, open_page
+from .parts.events import AT_ONCE, PLAIN, open_page
 from .parts.markup import notice_html
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def header(ramole: "Ramole") -> None:
         )
         return said, gr.Timer(active=not state["ready"])
 
-    page.load(on_tick, None, [status, timer], queue=False, **QUIET)
-    timer.tick(on_tick, None, [status, timer], queue=False, **QUIET)
+    page.load(on_tick, None, [status, timer], **AT_ONCE)
+    timer.tick(on_tick, None, [status, timer], **AT_ONCE)
 
 
 def hero_html(adapters: int) -> str:

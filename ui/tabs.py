@@ -7,7 +7,6 @@ from .ask.examples import recorded_files
 from .ask.tab import tab as ask
 from .ask.takeaway import write_files
 from .batch.tab import tab as batch
-from .charts.recorded import recorded_run
 from .compare.tab import tab as compare
 from .inspect.sources import Sources
 from .inspect.tab import tab as inspect
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 def runs() -> Sources:
     """The source of runs for Inspect: Ask's recorded runs, and its files."""
-    return Sources(recorded_files(), recorded_run, write_files)
+    return Sources(recorded_files(), write_files)
 
 
 TABS: "tuple[Callable[[Ramole, gr.State], None], ...]" = (

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -18,7 +17,7 @@ from ramole_core import Request
 
 from ..charts.run import NAMED, UNCOMPARED, Run
 from ..charts.tokens import TEMPLATE, token_script, view_of, view_of_run
-from ..parts.events import PLAIN
+from ..parts.events import script_beside, scripted
 
 HTML = '<ol class="talk" aria-label="Earlier turns of this conversation"></ol>'
 EMPTY: dict[str, Any] = {"turns": [], "asked": ""}
@@ -66,17 +65,12 @@ def shortened(run: Run) -> Run:
     return replace(run, answer=replace(run.answer, trace=short), before=before)
 
 
-def conversation_view(**options: Any) -> gr.HTML:
+def conversation_view(*, elem_id: str) -> gr.HTML:
     """The component; its value is what `view_of_conversation` returns."""
-    script = (Path(__file__).parent / "conversation.js").read_text("utf-8")
+    script = script_beside(__file__, "conversation.js")
     script = script.replace("'TEMPLATE'", json.dumps(TEMPLATE))
-    return gr.HTML(
-        value=EMPTY,
-        html_template=HTML,
-        js_on_load=script.replace("/* tokens.js */", token_script()),
-        **PLAIN,
-        **options,
-    )
+    script = script.replace("/* tokens.js */", token_script())
+    return scripted(EMPTY, HTML, script, elem_id=elem_id)
 
 
 def view_of_conversation(

@@ -6,7 +6,6 @@ Pure functions data -> HTML; every name and number passes through `html.escape`.
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 import gradio as gr
 
@@ -15,7 +14,7 @@ from ramole_core import Evidence, Request
 from ..charts.palette import chip_html, ink_of, places_of
 from ..charts.run import Found, Run
 from ..parts.asked import decoding_words, ending, mixed_words, signed, verdict_html
-from ..parts.events import PLAIN
+from ..parts.events import scripted
 
 NOTABLE = 0.005
 """Seconds in the queue that are worth a line."""
@@ -108,15 +107,9 @@ def timing_html(run: Run) -> str:
     )
 
 
-def beside_view(**options: Any) -> gr.HTML:
+def beside_view(*, elem_id: str) -> gr.HTML:
     """The bare base's answer; the value is its text, which Gradio sends on as it grows."""
-    return gr.HTML(
-        value="",
-        html_template=BESIDE,
-        js_on_load=BESIDE_JS,
-        **PLAIN,
-        **options,
-    )
+    return scripted("", BESIDE, BESIDE_JS, elem_id=elem_id)
 
 
 def _bars(title: str, rows: Sequence[Found], before: Sequence[str] | None = None) -> str:

@@ -9,7 +9,7 @@ import gradio as gr
 
 from ramole_core import RamoleError
 
-from ..parts.events import QUIET, open_page, session_of
+from ..parts.events import QUIET, open_page, script_beside, session_of
 from ..parts.fields import allowed_length
 from ..parts.link import Link, missing, read_link
 from ..parts.markup import notice_html
@@ -23,7 +23,7 @@ from .updates import ended
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-SCRIPT = (Path(__file__).parent / "opening.js").read_text("utf-8")
+SCRIPT = script_beside(__file__, "opening.js")
 GO = """() => {
   const opened = window.ramoleOpened;
   if (!opened?.waits) return;

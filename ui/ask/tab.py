@@ -15,7 +15,7 @@ from ..charts.run import Run
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
 from ..parts.errors import one_sentence, sentence_of
-from ..parts.events import CUT, QUIET, on_failure, open_page, place_in, session_of
+from ..parts.events import AT_ONCE, CUT, QUIET, on_failure, open_page, place_in, session_of
 from ..parts.markup import notice_html
 from ..parts.prompts import LIVE
 from ..session.quota import quota_of
@@ -228,8 +228,7 @@ def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
         handlers.on_how,
         [entry.method, entry.k],
         about,
-        queue=False,
-        **QUIET,
+        **AT_ONCE,
     )
 
     entry.pairs.connect()
@@ -238,12 +237,12 @@ def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
     begins = [*ui.answered, ui.asked]
     typed: list[Any] = [entry.prompt, beside, ui.run, ui.turns, entry.on]
     asks = [
-        entry.ask.click(handlers.on_begin, typed, begins, queue=False, **QUIET),
-        entry.live.select(handlers.on_begin_live, beside, begins, queue=False, **QUIET),
-        entry.again.click(handlers.on_begin_again, ui.run, begins, queue=False, **QUIET),
+        entry.ask.click(handlers.on_begin, typed, begins, **AT_ONCE),
+        entry.live.select(handlers.on_begin_live, beside, begins, **AT_ONCE),
+        entry.again.click(handlers.on_begin_again, ui.run, begins, **AT_ONCE),
     ]
     for begin in asks:
-        begin.failure(None, js=NOT_ASKED, queue=False, **QUIET)
+        begin.failure(None, js=NOT_ASKED, **AT_ONCE)
     on_ask = gpu(120)(handlers.on_ask)
     ends: list[Any] = [ui.run, ui.open, ui.turns, entry.prompt, ui.asked]
     after: list[Any] = [entry.prompt, *ui.answered]
@@ -260,9 +259,9 @@ def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
     ]
     for one in running:
         on_failure(one, ui.outcome.notice, failed(ui))
-        over = one.then(handlers.on_end, ends, after, queue=False, **QUIET)
+        over = one.then(handlers.on_end, ends, after, **AT_ONCE)
         on_failure(over, ui.outcome.notice, freed(ui))
-    entry.stop.click(handlers.on_stop, queue=False, **QUIET)
+    entry.stop.click(handlers.on_stop, **AT_ONCE)
     if ELSEWHERE:  # there no event reaches the answer: its stream is cut
         cut = entry.stop.click(None, js=CUT, cancels=running, **QUIET)
         cut.then(handlers.on_stopped, ui.turns, ui.answered, **QUIET)
@@ -272,7 +271,7 @@ def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
     tags.connect(entry)
     downloads.connect([ui.outcome.npz, ui.outcome.json], handlers.on_take, ui.run)
     ui.whole.fold.expand(handlers.on_open_whole, ui.run, [ui.open, *ui.whole.all], **QUIET)
-    ui.whole.fold.collapse(lambda: False, None, ui.open, queue=False, **QUIET)
+    ui.whole.fold.collapse(lambda: False, None, ui.open, **AT_ONCE)
     ui.token.connect(handlers.ramole, view=ui.outcome.view, run=ui.run)
     ui.token.what.connect(handlers.ramole, run=ui.run)
     ui.whole.connect(run=ui.run)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ..parts.choices import choices, choices_html
-from ..parts.events import QUIET, number_in
+from ..parts.events import AT_ONCE, LATEST, number_in
 from .form import FIELDS, Form
 from .options import OptionField
 
@@ -91,8 +91,6 @@ def connect(entry: "AskInputs") -> None:
         on_change,
         every,
         entry.tags,
-        queue=False,
-        trigger_mode="always_last",
-        **QUIET,
+        **LATEST,
     )
-    entry.tags.select(on_press, None, [boxes[place] for place in tags], queue=False, **QUIET)
+    entry.tags.select(on_press, None, [boxes[place] for place in tags], **AT_ONCE)

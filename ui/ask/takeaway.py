@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -11,7 +10,7 @@ from ramole_core import Request, asked_fields, write_trace
 
 from ..charts.run import Run
 from ..parts.downloads import fresh_folder
-from ..parts.events import PLAIN
+from ..parts.events import script_beside, scripted
 from ..parts.link import link_to, link_to_recorded
 
 HTML = """
@@ -31,10 +30,9 @@ MAX_LETTERS = 40
 """Letters of the prompt in a file's name."""
 
 
-def takeaway_view(**options: Any) -> gr.HTML:
+def takeaway_view(*, elem_id: str) -> gr.HTML:
     """The buttons; their value is what `takeaway_of` returns."""
-    script = (Path(__file__).parent / "takeaway.js").read_text("utf-8")
-    return gr.HTML(value={}, html_template=HTML, js_on_load=script, **PLAIN, **options)
+    return scripted({}, HTML, script_beside(__file__, "takeaway.js"), elem_id=elem_id)
 
 
 def takeaway_of(run: Run | None, *, recorded: str = "") -> dict[str, str]:

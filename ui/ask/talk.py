@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ..charts.run import Run
-from ..parts.events import QUIET, number_in, session_of, text_in
+from ..parts.events import AT_ONCE, QUIET, number_in, script_beside, session_of, text_in
 from .conversation import Turn, recorded_talk, shortened, turn_of, view_of_conversation
 from .examples import earlier_runs
 from .layout import AskLayout
@@ -20,7 +20,7 @@ from .updates import fresh
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-ENTER = (Path(__file__).parent / "enter.js").read_text("utf-8")
+ENTER = script_beside(__file__, "enter.js")
 """Enter asks; while an answer is on its way, what is typed is kept and asked next."""
 TYPE = "() => document.querySelector('#prompt textarea').focus()"
 RECORDED = re.compile(r"recorded-\d{1,3}")
@@ -86,8 +86,8 @@ class Talk:
     def connect(self) -> None:
         """The events with their handlers."""
         ui, entry = self.ui, self.ui.entry
-        entry.prompt.submit(None, js=ENTER, queue=False, **QUIET)
-        new = entry.new.click(self.on_new, None, ui.answered, queue=False, **QUIET)
+        entry.prompt.submit(None, js=ENTER, **AT_ONCE)
+        new = entry.new.click(self.on_new, None, ui.answered, **AT_ONCE)
         new.then(None, js=TYPE, **QUIET)
         ui.outcome.talk.select(
             self.on_pick,

@@ -13,7 +13,7 @@ from ..charts.explained import PICK, explanation_html, token_html, waiting_html
 from ..charts.plots import Axes, token_figure, token_table
 from ..charts.run import Run
 from ..parts.errors import html_or_sentence
-from ..parts.events import PLAIN, QUIET, number_in, session_of
+from ..parts.events import EACH, PLAIN, QUIET, number_in, session_of
 from ..session.store import Drawer, SessionStore
 from .what_if import WhatIf
 
@@ -95,9 +95,7 @@ class TokenPanel:
             said = self.said(ramole, run, index, here=here) if here() else {}
             return said if said and here() else {self.likely: gr.skip()}
 
-        picked = view.select(
-            self.on_pick, run, self.all, trigger_mode="multiple", queue=False, **QUIET
-        )
+        picked = view.select(self.on_pick, run, self.all, **EACH)
         picked.then(
             on_shown,
             [run, self.what.picked],

@@ -16,7 +16,7 @@ from ..charts.run import Run
 from ..charts.tokens import empty_view, token_view
 from ..model.spaces import gpu
 from ..parts.errors import sentence_of
-from ..parts.events import PLAIN, QUIET, session_of
+from ..parts.events import AT_ONCE, PLAIN, QUIET, session_of
 from ..parts.markup import notice_html
 from ..session.quota import quota_of
 from ..session.store import Drawer, SessionStore
@@ -193,7 +193,7 @@ class WhatIf:
         self.go.click(gpu(120)(on_go), said, shown, concurrency_limit=None, **QUIET)
         said, shown = [run, self.picked, self.moved, self.weighed], [self.weight, self.weighed]
         self.moved.input(self.on_moved, said, shown, **QUIET)
-        self.stop.click(self.on_stop, queue=False, **QUIET)
+        self.stop.click(self.on_stop, **AT_ONCE)
 
     def _drawn(self, look: Look) -> dict[Any, Any]:
         shown: dict[Any, Any] = {self.notice: notice_html(look.note, kind=look.kind)}

@@ -6,12 +6,11 @@ request's adapters with their shares; the table of results is the twin in text.
 
 import math
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from ..parts.events import PLAIN
+from ..parts.events import script_beside, scripted
 from ..parts.markup import clipped
 from .run import BatchRun, RowRun
 
@@ -39,14 +38,10 @@ TEMPLATE = """
 """
 
 
-def picture(**options: Any) -> gr.HTML:
+def picture(*, elem_id: str) -> gr.HTML:
     """The component; its value is what `picture_of` returns."""
-    return gr.HTML(
-        value=picture_of(None),
-        html_template=TEMPLATE,
-        js_on_load=(Path(__file__).parent / "picture.js").read_text("utf-8"),
-        **PLAIN,
-        **options,
+    return scripted(
+        picture_of(None), TEMPLATE, script_beside(__file__, "picture.js"), elem_id=elem_id
     )
 
 

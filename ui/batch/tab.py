@@ -7,7 +7,17 @@ import gradio as gr
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
 from ..parts.errors import html_or_sentence, one_sentence
-from ..parts.events import CUT, QUIET, free, number_in, on_failure, session_of
+from ..parts.events import (
+    AT_ONCE,
+    CUT,
+    EACH,
+    LATEST,
+    QUIET,
+    free,
+    number_in,
+    on_failure,
+    session_of,
+)
 from ..parts.fields import run_and_stop
 from ..parts.markup import notice_html
 from ..session.quota import quota_of
@@ -111,13 +121,7 @@ def _connect(ui: BatchLayout, handlers: BatchHandlers) -> None:
     """Every event of the tab with its handler."""
     entry, out = ui.entry, ui
     gr.on(
-        [part.change for part in entry.rows],
-        handlers.on_check,
-        entry.rows,
-        entry.verdict,
-        trigger_mode="always_last",
-        queue=False,
-        **QUIET,
+        [part.change for part in entry.rows], handlers.on_check, entry.rows, entry.verdict, **LATEST
     )
     entry.drop.upload(
         handlers.on_drop,
@@ -128,11 +132,11 @@ def _connect(ui: BatchLayout, handlers: BatchHandlers) -> None:
         concurrency_limit=None,
     )
     example = [entry.text, entry.kind, entry.verdict]
-    entry.examples.select(handlers.on_example, entry.text, example, queue=False, **QUIET)
+    entry.examples.select(handlers.on_example, entry.text, example, **AT_ONCE)
 
     buttons = [entry.run, entry.stop]
     begun = [out.notice, out.row, *buttons]
-    asked = entry.run.click(handlers.on_begin, None, begun, queue=False, **QUIET)
+    asked = entry.run.click(handlers.on_begin, None, begun, **AT_ONCE)
     asked.success(None, js=SHOW.format("batch-side"), **QUIET)
     running = asked.success(
         gpu(240)(handlers.on_run),
@@ -142,17 +146,15 @@ def _connect(ui: BatchLayout, handlers: BatchHandlers) -> None:
         concurrency_limit=None,
         **QUIET,
     )
-    over = running.then(handlers.on_end, out.ran, buttons, queue=False, **QUIET)
+    over = running.then(handlers.on_end, out.ran, buttons, **AT_ONCE)
     on_failure(asked, out.notice)
     for event in (running, over):
         on_failure(event, out.notice, free(entry.run, entry.stop))
-    entry.stop.click(handlers.on_stop, queue=False, **QUIET)
+    entry.stop.click(handlers.on_stop, **AT_ONCE)
     if ELSEWHERE:  # there no event reaches the run: its stream is cut
         cut = entry.stop.click(None, js=CUT, cancels=[running], **QUIET)
-        cut.then(lambda: run_and_stop(running=False), None, buttons, queue=False, **QUIET)
+        cut.then(lambda: run_and_stop(running=False), None, buttons, **AT_ONCE)
 
-    picked = out.picture.select(
-        handlers.on_row, None, out.row, trigger_mode="multiple", queue=False, **QUIET
-    )
+    picked = out.picture.select(handlers.on_row, None, out.row, **EACH)
     picked.then(None, js=SHOW.format("batch-row"), **QUIET)
     downloads.connect([out.jsonl, out.csv], handlers.on_take)

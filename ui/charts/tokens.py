@@ -14,7 +14,6 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -22,7 +21,7 @@ import numpy as np
 
 from ramole_core import MAX_SHAPLEY
 
-from ..parts.events import PLAIN
+from ..parts.events import script_beside, scripted
 from .did import leader_of
 from .palette import entry_of
 from .run import CONTRIBUTION, EFFECT, WEIGHT, Run, strongest
@@ -66,20 +65,14 @@ TEMPLATE = """
 """
 
 
-def token_view(**options: Any) -> gr.HTML:
+def token_view(*, elem_id: str) -> gr.HTML:
     """The component; its value is what `view_of` returns."""
-    return gr.HTML(
-        value=empty_view(),
-        html_template=TEMPLATE,
-        js_on_load=token_script(),
-        **PLAIN,
-        **options,
-    )
+    return scripted(empty_view(), TEMPLATE, token_script(), elem_id=elem_id)
 
 
 def token_script() -> str:
     """The view's own script, over `element`, `props`, `trigger` and `watch`."""
-    return (Path(__file__).parent / "tokens.js").read_text("utf-8")
+    return script_beside(__file__, "tokens.js")
 
 
 class Growing:

@@ -17,7 +17,9 @@ from ..model.spaces import ELSEWHERE, gpu
 from ..parts.asked import ending, mixed_words, verdict_html
 from ..parts.errors import sentence_of
 from ..parts.events import (
+    AT_ONCE,
     CUT,
+    EACH,
     QUIET,
     enter_of,
     free,
@@ -232,11 +234,11 @@ def _connect(ui: CompareLayout, handlers: CompareHandlers, here: gr.Tab) -> None
     """Every event of the tab with its handler."""
     page, columns = open_page(), ui.columns
     sight = [shown.column for shown in columns]
-    ui.count.change(handlers.on_count, ui.count, sight, queue=False, **QUIET)
-    ui.prompt.submit(None, js=ENTER, queue=False, **QUIET)
+    ui.count.change(handlers.on_count, ui.count, sight, **AT_ONCE)
+    ui.prompt.submit(None, js=ENTER, **AT_ONCE)
     heads = [shown.head for shown in columns]
     begun = [ui.ask, ui.stop, ui.token, ui.above, *heads]
-    asked = ui.ask.click(handlers.on_begin, ui.prompt, begun, queue=False, **QUIET)
+    asked = ui.ask.click(handlers.on_begin, ui.prompt, begun, **AT_ONCE)
     running = asked.success(
         gpu(120)(handlers.on_ask),
         ui.values,
@@ -249,17 +251,15 @@ def _connect(ui: CompareLayout, handlers: CompareHandlers, here: gr.Tab) -> None
     on_failure(asked, ui.notice)
     on_failure(running, ui.notice, {**freed, **empty})
     ended = [ui.ask, ui.stop, ui.copy, *heads]
-    over = running.then(handlers.on_end, ui.asked, ended, queue=False, **QUIET)
-    over.then(None, ui.copy, js=KEEP, queue=False, **QUIET)
+    over = running.then(handlers.on_end, ui.asked, ended, **AT_ONCE)
+    over.then(None, ui.copy, js=KEEP, **AT_ONCE)
     on_failure(over, ui.notice, freed)
-    ui.stop.click(handlers.on_stop, queue=False, **QUIET)
+    ui.stop.click(handlers.on_stop, **AT_ONCE)
     if ELSEWHERE:  # there no event reaches the answers: their stream is cut
         cut = ui.stop.click(None, js=CUT, cancels=[running], **QUIET)
-        cut.then(handlers.on_end, ui.asked, ended, queue=False, **QUIET)
+        cut.then(handlers.on_end, ui.asked, ended, **AT_ONCE)
     for shown in columns:
-        shown.view.select(
-            handlers.on_pick, ui.asked, ui.token, trigger_mode="multiple", queue=False, **QUIET
-        )
+        shown.view.select(handlers.on_pick, ui.asked, ui.token, **EACH)
     names = [part for shown in columns for part in (shown.adapters, shown.without)]
     named = page.load(handlers.on_names, None, names, js=OPENED, **QUIET)
     filled = [ui.notice, *ui.values]

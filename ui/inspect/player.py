@@ -1,6 +1,5 @@
 """What runs in the browser: playback of the answer, and the picked token in every picture."""
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -10,18 +9,13 @@ from ..charts.explained import spell
 from ..charts.palette import entry_of
 from ..charts.run import Run
 from ..charts.spans import PER, spans_of
-from ..parts.events import PLAIN
+from ..parts.events import script_beside, scripted
 
 
-def marks(**options: Any) -> gr.HTML:
+def marks(*, elem_id: str) -> gr.HTML:
     """The component, which shows nothing itself; its value is what `marks_of` returns."""
-    return gr.HTML(
-        value=marks_of(None, "", None),
-        html_template='<span hidden aria-hidden="true"></span>',
-        js_on_load=(Path(__file__).parent / "marks.js").read_text("utf-8"),
-        **PLAIN,
-        **options,
-    )
+    hidden, script = '<span hidden aria-hidden="true"></span>', script_beside(__file__, "marks.js")
+    return scripted(marks_of(None, "", None), hidden, script, elem_id=elem_id)
 
 
 def marks_of(run: Run | None, name: str, token: int | None) -> dict[str, Any]:
@@ -47,15 +41,10 @@ TEMPLATE = """
 """
 
 
-def player(**options: Any) -> gr.HTML:
+def player(*, elem_id: str) -> gr.HTML:
     """The component; its value is what `player_of` returns."""
-    return gr.HTML(
-        value=player_of(None, ""),
-        html_template=TEMPLATE,
-        js_on_load=(Path(__file__).parent / "player.js").read_text("utf-8"),
-        **PLAIN,
-        **options,
-    )
+    script = script_beside(__file__, "player.js")
+    return scripted(player_of(None, ""), TEMPLATE, script, elem_id=elem_id)
 
 
 def player_of(run: Run | None, name: str) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """The runs that can be looked at: the answer in Ask and those that were recorded; each in words."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from ..charts.recorded import recorded_run
 from ..charts.run import Run
 from ..parts.asked import ending, mixed_words
 from ..parts.link import link_to, link_to_recorded
@@ -84,11 +85,8 @@ class Sources:
 
     files: Sequence[Path]
     """Recorded runs."""
-    read: Callable[[Path], Run]
     write: Callable[..., tuple[Path, Path]]
     """(npz, json) of a run's trace; takes `facts` of what answered."""
-    kept: dict[Path, Run] = field(default_factory=dict)
-    """Those that were read already: a few, and small."""
 
     def choices(self, asked: Run | None) -> list[tuple[str, int]]:
         """Names of all runs, each with its number."""
@@ -100,10 +98,7 @@ class Sources:
 
     def recorded(self, n: int) -> Run:
         """Recorded run n."""
-        path = self.files[n]
-        if path not in self.kept:
-            self.kept[path] = self.read(path)
-        return self.kept[path]
+        return recorded_run(self.files[n])
 
     def link(self, source: int, asked: Run | None) -> str:
         """The end of an address that shows this run; empty where there is none."""

@@ -14,7 +14,7 @@ from ramole_core import facts_of
 from ..charts.run import Run, weight_of
 from ..parts import downloads
 from ..parts.errors import one_sentence
-from ..parts.events import QUIET, number_in, session_of, text_in
+from ..parts.events import AT_ONCE, EACH, QUIET, number_in, session_of, text_in
 from ..session.quota import quota_of
 from ..session.store import Drawer
 from .cuts import CUTS, Choice, seen
@@ -219,21 +219,14 @@ def _connect(ui: InspectLayout, handlers: InspectHandlers, here: gr.Tab, asked: 
             **QUIET,
         )
     for view in (ui.view, ui.player, ui.marks):
-        view.select(
-            handlers.on_pick,
-            ui.held,
-            [ui.token, ui.marks],
-            trigger_mode="multiple",
-            queue=False,
-            **QUIET,
-        )
+        view.select(handlers.on_pick, ui.held, [ui.token, ui.marks], **EACH)
 
     for n, part in enumerate([*ui.pictures.values(), ui.against]):
         part.connect()
         taken: list[Any] = [part.open, *part.shown]
         taken += ui.compared if part is ui.against else []
         part.fold.expand(handlers.on_fold(n), [ui.held, *rest], list(dict.fromkeys(taken)), **QUIET)
-        part.fold.collapse(lambda: False, None, part.open, queue=False, **QUIET)
+        part.fold.collapse(lambda: False, None, part.open, **AT_ONCE)
         downloads.connect([part.csv], handlers.on_table(part.name), [ui.held, *rest])
     downloads.connect([ui.html], handlers.on_page, [ui.held, *rest])
     downloads.connect([ui.npz, ui.json], handlers.on_trace, ui.held)

@@ -1,12 +1,11 @@
 """The layout of the tab Learn: steps, texts, pictures, sliders and guess."""
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from ..charts.tokens import token_view
-from ..parts.events import PLAIN
+from ..parts.events import PLAIN, script_beside
 from .kept import DIFFER
 from .steps import TITLES
 from .toy import START, WEIGHTS
@@ -68,7 +67,9 @@ class LearnLayout:
                     self.stretch = token_view(elem_id="learn-stretch")
                     self.choice = gr.Radio([], label="Your guess", elem_id="learn-choice")
                     self.reveal = gr.HTML(elem_id="learn-reveal", **PLAIN)
-                self.tries = gr.HTML(elem_id="learn-try", js_on_load=script(), **PLAIN)
+                self.tries = gr.HTML(
+                    elem_id="learn-try", js_on_load=script_beside(__file__, "learn.js"), **PLAIN
+                )
                 with gr.Row(elem_id="learn-walk"):
                     self.back = gr.Button(
                         "Back", elem_id="learn-back", interactive=False, min_width=100
@@ -110,11 +111,6 @@ class LearnLayout:
     def revealed(self) -> list[Any]:
         """The components that a guess changes."""
         return [self.stretch, self.reveal]
-
-
-def script() -> str:
-    """What the button of "Try it" does, over `element`."""
-    return (Path(__file__).parent / "learn.js").read_text("utf-8")
 
 
 def _slider(label: str, low: float, high: float, step: float, value: float) -> gr.Slider:

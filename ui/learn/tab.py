@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from ..parts.errors import one_sentence
-from ..parts.events import QUIET, number_in
+from ..parts.events import AT_ONCE, EACH, LATEST, number_in
 from .layout import LearnLayout
 from .steps import STEPS
 from .switched import switched_html
@@ -123,45 +123,22 @@ def _connect(ui: LearnLayout, handlers: LearnHandlers, here: gr.Tab) -> None:
     """Every event of the tab with its handler."""
 
     def to_the_top(stepped):
-        there = stepped.then(None, js=TO_THE_TOP, queue=False, **QUIET)
-        there.then(None, js=ADDRESS, queue=False, **QUIET)
+        there = stepped.then(None, js=TO_THE_TOP, **AT_ONCE)
+        there.then(None, js=ADDRESS, **AT_ONCE)
 
     given = handlers.on_step, ui.chosen, ui.all
-    to_the_top(here.select(*given, js=OPENED, queue=False, **QUIET))
-    to_the_top(ui.steps.input(*given, trigger_mode="always_last", queue=False, **QUIET))
+    to_the_top(here.select(*given, js=OPENED, **AT_ONCE))
+    to_the_top(ui.steps.input(*given, **LATEST))
     for button, handler in ((ui.back, handlers.on_back), (ui.ahead, handlers.on_ahead)):
-        to_the_top(button.click(handler, ui.chosen, ui.all, queue=False, **QUIET))
+        to_the_top(button.click(handler, ui.chosen, ui.all, **AT_ONCE))
     for slider in ui.sliders:
-        slider.change(
-            handlers.on_slide,
-            [ui.steps, *ui.sliders],
-            ui.toy_view,
-            trigger_mode="always_last",
-            queue=False,
-            **QUIET,
-        )
+        slider.change(handlers.on_slide, [ui.steps, *ui.sliders], ui.toy_view, **LATEST)
     ui.tokens.select(
-        handlers.on_pick,
-        [ui.steps, ui.picked, ui.what, ui.off],
-        [ui.picked, *ui.looked_at],
-        trigger_mode="multiple",
-        queue=False,
-        **QUIET,
+        handlers.on_pick, [ui.steps, ui.picked, ui.what, ui.off], [ui.picked, *ui.looked_at], **EACH
     )
     looked = [ui.steps, ui.picked, ui.what, ui.off]
-    ui.what.input(handlers.on_what, looked, ui.looked_at, queue=False, **QUIET)
-    ui.off.input(
-        handlers.on_off,
-        [ui.picked, ui.off],
-        ui.switched,
-        trigger_mode="always_last",
-        queue=False,
-        **QUIET,
-    )
+    ui.what.input(handlers.on_what, looked, ui.looked_at, **AT_ONCE)
+    ui.off.input(handlers.on_off, [ui.picked, ui.off], ui.switched, **LATEST)
     ui.choice.input(
-        handlers.on_guess,
-        [ui.steps, ui.choice, ui.guessed],
-        [ui.guessed, *ui.revealed],
-        queue=False,
-        **QUIET,
+        handlers.on_guess, [ui.steps, ui.choice, ui.guessed], [ui.guessed, *ui.revealed], **AT_ONCE
     )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal, TypedDict
 
 import gradio as gr
@@ -20,6 +21,18 @@ class Quiet(TypedDict):
     show_progress: Literal["hidden"]
 
 
+class AtOnce(Quiet):
+    """The same for events that do not wait in Gradio's queue."""
+
+    queue: bool
+
+
+class Repeated(AtOnce):
+    """And for events that may come again before the last one has ended."""
+
+    trigger_mode: Literal["multiple", "always_last"]
+
+
 class Plain(TypedDict):
     """Gradio's options for every HTML component of the page."""
 
@@ -28,6 +41,11 @@ class Plain(TypedDict):
 
 QUIET: Quiet = {"api_visibility": "private", "show_progress": "hidden"}
 """No endpoint, and no shimmer over what it changes."""
+AT_ONCE: AtOnce = {**QUIET, "queue": False}
+EACH: Repeated = {**AT_ONCE, "trigger_mode": "multiple"}
+"""Every press counts, as with the tokens of an answer."""
+LATEST: Repeated = {**AT_ONCE, "trigger_mode": "always_last"}
+"""Of several the last counts, as with a slider."""
 PLAIN: Plain = {"apply_default_css": False}
 """The page's own style sheets alone."""
 ENTER_OPENS = """
@@ -121,6 +139,16 @@ def outermost() -> Iterator[None]:
 def enter_opens(zone: str) -> str:
     """Script: Enter opens the drop zones inside the element of this id, as a click does."""
     return ENTER_OPENS.replace("ZONE", zone)
+
+
+def script_beside(file: str, name: str) -> str:
+    """The text of a script that lies beside this Python file."""
+    return (Path(file).parent / name).read_text("utf-8")
+
+
+def scripted(value: object, template: str, script: str, *, elem_id: str) -> gr.HTML:
+    """A component that a script draws from its value, over `element`, `props` and `watch`."""
+    return gr.HTML(value=value, html_template=template, js_on_load=script, elem_id=elem_id, **PLAIN)
 
 
 def session_of(request: gr.Request) -> str:

@@ -15,7 +15,6 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -23,7 +22,7 @@ import gradio as gr
 
 from ramole_core import RamoleError, Request, asked_fields
 
-from .events import PLAIN, QUIET, open_page
+from .events import QUIET, open_page, script_beside, scripted
 
 MAX_CHARACTERS = 200_000
 """Characters of JSON that a link may hold."""
@@ -107,22 +106,17 @@ def missing(request: Request, known: Iterable[str]) -> list[str]:
 def addressed() -> None:
     """Let the page that is being built follow its address: tabs are in the browser's history, and a
     link opens one."""
-    open_page().load(None, js=_script("address.js"), **QUIET)
+    open_page().load(None, js=script_beside(__file__, "address.js"), **QUIET)
 
 
-def copy_button(**options: Any) -> gr.HTML:
+def copy_button(*, elem_id: str) -> gr.HTML:
     """A button that copies a link; its value is what `copies` returns, and it is hidden before."""
-    script = _script("copying.js")
-    return gr.HTML(value={}, html_template=COPY, js_on_load=script, **PLAIN, **options)
+    return scripted({}, COPY, script_beside(__file__, "copying.js"), elem_id=elem_id)
 
 
 def copies(link: str, *, tokens: str = "") -> dict[str, str]:
     """The end of the address; `tokens`: the element whose picked token goes along."""
     return {"link": link, "tokens": tokens}
-
-
-def _script(name: str) -> str:
-    return (Path(__file__).parent / name).read_text("utf-8")
 
 
 def _names(given: object) -> list[str]:

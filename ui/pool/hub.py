@@ -14,7 +14,7 @@ import gradio as gr
 from ramole_core import RamoleError
 
 from ..parts.errors import UNEXPECTED, log, one_sentence
-from ..parts.events import PLAIN, QUIET
+from ..parts.events import AT_ONCE, PLAIN, QUIET
 from ..parts.fields import run_and_stop
 from ..parts.markup import escaped, notice_html
 
@@ -261,4 +261,4 @@ def connect_hub(ui: HubPart, ramole: "Ramole", call: Callable) -> None:
         concurrency_limit=None,
         **QUIET,
     )
-    ui.stop.click(on_stop, None, ui.notice, queue=False, **QUIET)
+    ui.stop.click(on_stop, None, ui.notice, **AT_ONCE)

@@ -1,12 +1,11 @@
 """The layout of the tab Pool: drop zones, filters, cards and details."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import gradio as gr
 
 from ..parts.downloads import behind
-from ..parts.events import PLAIN, enter_opens
+from ..parts.events import PLAIN, enter_opens, script_beside
 from ..session.uploads import EXAMPLE_ENDINGS
 from .details import TRY
 from .hub import HubPart
@@ -136,8 +135,7 @@ class PoolLayout:
         self.hub, self.map, self.filters = HubPart(ramole), Map(), Filters()
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=320):
-                scripts = [Path(__file__).parent / name for name in ("zip.js", "drop.js")]
-                dropped = "\n".join(path.read_text("utf-8") for path in scripts)
+                dropped = "\n".join(script_beside(__file__, one) for one in ("zip.js", "drop.js"))
                 script = OPEN_CARD + enter_opens("pool-tab") + dropped
                 self.cards = gr.HTML(elem_id="pool-cards", js_on_load=script, **PLAIN)
             with gr.Column(scale=2, min_width=320):

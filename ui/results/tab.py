@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from ..parts.errors import html_or_sentence, one_sentence
-from ..parts.events import PLAIN, QUIET
+from ..parts.events import AT_ONCE, LATEST, PLAIN
 from ..parts.markup import notice_html
 from .adapters import ADAPTERS
 from .answers import ANSWERS, by_task, differences
@@ -114,7 +114,5 @@ def tab(folder: Path = RESULTS) -> None:
 
     changed = [ui.plot, ui.ahead, ui.by_task]
     every = [ui.shown, ui.top, ui.chosen, ui.setting, ui.rest, *changed]
-    results.select(on_open, ui.shown, every, queue=False, **QUIET)
-    ui.setting.input(
-        on_setting, ui.setting, changed, trigger_mode="always_last", queue=False, **QUIET
-    )
+    results.select(on_open, ui.shown, every, **AT_ONCE)
+    ui.setting.input(on_setting, ui.setting, changed, **LATEST)
