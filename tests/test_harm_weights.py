@@ -55,7 +55,7 @@ def ramole(monkeypatch, tmp_path):
 def an_answer(ramole: FakeRamole) -> None:
     questions = Questions(quota_of(ramole).presence.sessions)
     asked = questions.begin("me")
-    for _ in answer(ramole, ASKED, asked.live, beside=True):
+    for _ in answer(ramole, ASKED, asked, beside=True):
         pass
     questions.ended("me", asked)
 

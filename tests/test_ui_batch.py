@@ -24,7 +24,7 @@ from tests.tiny_encoder import write_encoder
 from ui.batch import run as batch_run
 from ui.batch.examples import EXAMPLES
 from ui.batch.files import record_of, write_results
-from ui.batch.picture import EMPTY, caption, picture_of
+from ui.batch.picture import caption, picture_of
 from ui.batch.rows import MAX_BYTES, MAX_ROWS, read, refused_html, text_of, verdict_html
 from ui.batch.run import BatchRun, run_of, watched
 from ui.batch.sessions import Sessions
@@ -362,33 +362,6 @@ def test_a_pool_that_changes_under_a_run_stops_no_row(monkeypatch):
     assert run.items[0].experts == ("ant", "bee", "cat")  # from its answer
 
 
-def test_two_batches_run_at_the_same_time():
-    both = threading.Barrier(2)
-
-    class Together(FakeRamole):
-        def stream_batch(self, requests, **how):
-            stream = super().stream_batch(requests, **how)
-            first = next(stream)
-            both.wait(60)  # until the other one has begun as well
-            yield first
-            yield from stream
-
-    ramole = Together()
-    runs = [run_of(batch_of(ramole, ROWS), owner=name) for name in "ab"]
-
-    def read_one(run):
-        for _ in watched(ramole, run):
-            pass
-
-    readers = [threading.Thread(target=read_one, args=[run]) for run in runs]
-    for reader in readers:
-        reader.start()
-    for reader in readers:
-        reader.join(120)
-    assert sorted(ramole.sessions) == ["a", "b"]
-    assert all(run.count()["answered"] == 4 for run in runs)
-
-
 class Pauses(threading.Event):
     """Keeps for how long it was waited for."""
 
@@ -433,11 +406,6 @@ def test_the_picture_has_a_line_for_each_request_and_a_column_for_each_adapter()
     assert value["rows"][2]["s"] == "refused" and not value["running"] and not value["empty"]
     assert "4 requests, 4 different adapters; most used: ant, by 2." in caption(run)
     json.dumps(value, allow_nan=False)
-
-
-def test_before_a_run_the_picture_says_what_it_will_be():
-    value = picture_of(None)
-    assert value["empty"] == EMPTY and value["rows"] == value["columns"] == []
 
 
 def test_columns_keep_their_place_while_it_runs_and_adapters_not_weighed_yet_are_known():
@@ -545,13 +513,6 @@ def test_results_can_be_taken_before_the_end_and_lie_where_nobody_guesses(tmp_pa
     assert one.parent != other.parent and len(one.parent.name) > len("trace-") + 6
     errors = [json.loads(line)["error"] for line in one.read_text().splitlines()]
     assert errors[:2] == ["Not answered yet."] * 2 and errors[2].startswith("k='?'")
-
-
-def test_a_run_can_leave_its_process_with_all_its_results():
-    run = ran(FakeRamole(), ROWS)
-    other = pickle.loads(pickle.dumps(run))
-    assert other.ended.is_set() and other.name == run.name
-    assert picture_of(other) == picture_of(run) and table_of(other) == table_of(run)
 
 
 # --- sessions -----------------------------------------------------------------------------------

@@ -345,7 +345,7 @@ def test_an_example_leaves_a_conversation_alone_while_it_answers(visit):
     with pytest.raises(gr.Error, match="on its way"):
         visit.handlers.on_begin_live(visit.request, True, event)
     assert visit.handlers.sessions._earlier.get("me") is not None
-    asked.live.ended.set()
+    asked.ended.set()
     visit.held |= visit.handlers.on_begin_live(visit.request, True, event)
     assert visit.turns == ()
 

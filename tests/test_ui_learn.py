@@ -37,7 +37,7 @@ from ui.learn.steps import STEPS, TITLES
 from ui.learn.switched import effect_of, switched_html, values
 from ui.learn.tab import LearnHandlers
 from ui.learn.toy import START, WEIGHTS, said, shares, toy, toy_html
-from ui.learn.updates import picture_html, step_updates, tries_html, words_html
+from ui.learn.updates import picture_html, tries_html, words_html
 from ui.parts.markup import escaped
 from ui.tabs import TABS
 
@@ -156,13 +156,6 @@ def test_the_buttons_walk_and_stop_at_the_ends(handlers):
     assert handlers.on_back(0, *chosen)[ui.steps].value == TITLES[0]
     assert handlers.on_ahead(9, *chosen)[ui.steps].value == TITLES[9]
     assert handlers.on_ahead(None, *chosen)[ui.steps].value == TITLES[1]
-
-
-def test_a_second_visit_is_the_same(handlers):
-    for place in range(len(STEPS)):
-        first, second = (opened(handlers, place) for _ in range(2))
-        for name in ("words", "picture", "tries"):
-            assert first[name] == second[name]
 
 
 def test_a_slider_and_the_gate_change_the_toy(handlers):
@@ -483,16 +476,6 @@ def test_hostile_words_are_inert(handlers):
     assert EVIL not in shown
 
 
-def test_learn_is_the_last_tab_and_imports_no_torch():
-    async def titles():
-        with gr.Blocks() as page:
-            with gr.Tabs():
-                TABS[-1](learn_ramole(), None)
-        return [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
-
-    assert asyncio.run(titles()) == ["Learn"]
-
-
 def test_nothing_else_stands_among_the_tabs():
     """Gradio counts a tab's place by what stands before it, and a timer would move those behind."""
 
@@ -563,10 +546,3 @@ def whole_page(place: int) -> str:
     if place in GUESSES:
         parts += [question_html(GUESSES[place]), GUESSES[place].learnt]
     return plain(re.sub(r'<q class="prompt">.*?</q>', "", " ".join(parts)))
-
-
-def test_a_step_needs_only_the_reader_s_choices(handlers):
-    drawn = step_updates(
-        handlers.ui, 4, (), picked=0, guessed={}, what="weights", sliders=[0, 0, 0, 1, 1]
-    )
-    assert "0.5 · 0" in plain(drawn[handlers.ui.toy_view])

@@ -4,8 +4,8 @@
 reader gone), the engine is given back and `live.run` holds what came.
 """
 
+import secrets
 import threading
-import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -36,7 +36,8 @@ MEASURING = "The answer is there; measuring what each adapter changed…"
 class Live:
     """A running answer; one thread fills it, others read it, and `cancelled` ends it."""
 
-    started: float = field(default_factory=time.perf_counter)
+    name: str = field(default_factory=lambda: secrets.token_hex(4))
+    """Of its run, for the browser."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     found: tuple[Found, ...] | None = None

@@ -1,7 +1,6 @@
 """Each visitor's last question: begin, stop, and its name in the browser."""
 
 import secrets
-from dataclasses import dataclass, field
 
 from ..charts.run import Run, weight_of
 from ..session.store import Drawer, SessionStore
@@ -11,21 +10,12 @@ MAX_TURNS = 24
 """Earlier turns whose tokens can still be looked into."""
 
 
-@dataclass(frozen=True)
-class Question:
-    """A session's last question; Stop and a closed tab cancel it."""
-
-    live: Live = field(default_factory=Live)
-    name: str = field(default_factory=lambda: secrets.token_hex(4))
-    """Of the run, for the browser."""
-
-
 class Sessions:
     """The last question of each session, and what its conversation said before."""
 
     def __init__(self, store: SessionStore):
-        self._asked: Drawer[Question] = store.drawer(
-            weigh=lambda one: weight_of(one.live.run), end=lambda one: one.live.cancelled.set()
+        self._asked: Drawer[Live] = store.drawer(
+            weigh=lambda one: weight_of(one.run), end=lambda one: one.cancelled.set()
         )
         self._earlier: Drawer[dict[str, Run]] = store.drawer(
             weigh=lambda runs: sum(map(weight_of, runs.values()))
@@ -34,12 +24,12 @@ class Sessions:
     def busy(self, session: str) -> bool:
         """Whether an answer is on its way."""
         asked = self._asked.get(session)
-        return asked is not None and not asked.live.ended.is_set()
+        return asked is not None and not asked.ended.is_set()
 
-    def begin(self, session: str) -> Question:
+    def begin(self, session: str) -> Live:
         """A new question; the one before ends."""
         self.stop(session)
-        asked = Question()
+        asked = Live()
         self._asked.put(session, asked)
         return asked
 
@@ -47,9 +37,9 @@ class Sessions:
         """End the session's answer; its own stream then ends, with what came."""
         self._asked.end_of(session)
 
-    def ended(self, session: str, asked: Question) -> None:
+    def ended(self, session: str, asked: Live) -> None:
         """Record the ended answer's size, where it is still the last one."""
-        asked.live.ended.set()
+        asked.ended.set()
         if self._asked.get(session) is asked:
             self._asked.put(session, asked)
 
@@ -71,9 +61,9 @@ class Sessions:
     def parts(self, session: str, run: Run) -> tuple[Run, ...]:
         """The runs of the parts before this one, where its prompt was answered part by part."""
         asked = self._asked.get(session)
-        return asked.live.earlier if asked is not None and asked.live.run is run else ()
+        return asked.earlier if asked is not None and asked.run is run else ()
 
     def name(self, session: str, run: Run) -> str:
         """The name that the browser drew this run under, or a new one."""
         asked = self._asked.get(session)
-        return asked.name if asked is not None and asked.live.run is run else secrets.token_hex(4)
+        return asked.name if asked is not None and asked.run is run else secrets.token_hex(4)

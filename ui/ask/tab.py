@@ -107,14 +107,14 @@ class AskHandlers:
                 pictures = answer(
                     self.ramole,
                     continued(form.request(visitor.owner), turns, drop=bool(drop)),
-                    asked.live,
+                    asked,
                     beside=form.beside,
                     address=visitor.address,
                 )
                 with closing(pictures):
                     for one in pictures:
                         yield drawing.picture(one) if one.run is None else drawing.end(one.run)
-            if asked.live.run is None:
+            if asked.run is None:
                 yield drawing.wrong("Stopped.", kind="quiet")
         except Exception as error:
             yield drawing.wrong(sentence_of(error))
