@@ -38,8 +38,6 @@ DROP = "drop oldest turns that no longer fit"
 
 
 class AskInputs:
-    """The input components."""
-
     def __init__(self, ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> None:
         start = Form()
         self.prompt = gr.Textbox(

@@ -48,8 +48,6 @@ def tab(ramole: "Ramole", run: gr.State | None = None) -> None:
 
 
 class AskHandlers:
-    """What happens on each event of the tab."""
-
     def __init__(self, ramole: "Ramole", ui: AskLayout, recorded: Sequence[Path]):
         self.ramole = ramole
         self.ui = ui
@@ -219,7 +217,6 @@ class AskHandlers:
 
 
 def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
-    """Every event of the tab with its handler."""
     page, entry = open_page(), ui.entry
     options = entry.options
     about = [entry.how, entry.about, *options.groups.values(), options.fold, entry.pairs.group]

@@ -84,7 +84,6 @@ class Talk:
             yield from panel.picked(self.ramole, session, run, index, turn=turn)
 
     def connect(self) -> None:
-        """The events with their handlers."""
         ui, entry = self.ui, self.ui.entry
         entry.prompt.submit(None, js=ENTER, **AT_ONCE)
         new = entry.new.click(self.on_new, None, ui.answered, **AT_ONCE)

@@ -179,7 +179,6 @@ class WhatIf:
         self.running.drop(session)
 
     def connect(self, ramole: "Ramole", *, run: gr.State) -> None:
-        """The events with their handlers."""
 
         def on_go(request: gr.Request, run, index, tokens, *chosen):
             yield from self.on_go(ramole, request, run, index, tokens, *chosen)

@@ -43,8 +43,6 @@ document.addEventListener('keydown', (event) => {  // Tab leaves the text, as ev
 
 
 class BatchInputs:
-    """The input components."""
-
     def __init__(self, ramole: "Ramole") -> None:
         self.examples = choices(
             [(example.badge, example.title) for example in EXAMPLES],

@@ -48,8 +48,6 @@ def tab(ramole: "Ramole") -> None:
 
 
 class BatchHandlers:
-    """What happens on each event of the tab."""
-
     def __init__(self, ramole: "Ramole", ui: BatchLayout):
         self.ui = ui
         self.sessions = Sessions(ramole)
@@ -118,7 +116,6 @@ class BatchHandlers:
 
 
 def _connect(ui: BatchLayout, handlers: BatchHandlers) -> None:
-    """Every event of the tab with its handler."""
     entry, out = ui.entry, ui
     gr.on(
         [part.change for part in entry.rows], handlers.on_check, entry.rows, entry.verdict, **LATEST

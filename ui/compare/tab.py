@@ -74,8 +74,6 @@ def tab(ramole: "Ramole") -> None:
 
 
 class CompareHandlers:
-    """What happens on each event of the tab."""
-
     def __init__(self, ramole: "Ramole", ui: CompareLayout):
         self.ramole, self.ui = ramole, ui
         presence = quota_of(ramole).presence
@@ -231,7 +229,6 @@ def head_html(run: Run) -> str:
 
 
 def _connect(ui: CompareLayout, handlers: CompareHandlers, here: gr.Tab) -> None:
-    """Every event of the tab with its handler."""
     page, columns = open_page(), ui.columns
     sight = [shown.column for shown in columns]
     ui.count.change(handlers.on_count, ui.count, sight, **AT_ONCE)

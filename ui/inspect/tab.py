@@ -38,8 +38,6 @@ def tab(ramole: "Ramole", asked: gr.State, sources: Sources) -> None:
 
 
 class InspectHandlers:
-    """What happens on each event of the tab."""
-
     def __init__(self, ramole: "Ramole", ui: InspectLayout, sources: Sources):
         self.ramole, self.ui, self.sources = ramole, ui, sources
         presence = quota_of(ramole).presence
@@ -182,7 +180,6 @@ class InspectHandlers:
 
 
 def _connect(ui: InspectLayout, handlers: InspectHandlers, here: gr.Tab, asked: gr.State) -> None:
-    """Every event of the tab with its handler."""
     what, per, expert, layer, module = ui.controls
     rest = [ui.pinned, *ui.controls, *ui.opens]
 

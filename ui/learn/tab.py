@@ -54,8 +54,6 @@ def tab(ramole: "Ramole") -> None:
 
 
 class LearnHandlers:
-    """What happens on each event of the tab."""
-
     def __init__(self, ramole: "Ramole", ui: LearnLayout):
         self.ramole, self.ui = ramole, ui
 
@@ -120,7 +118,6 @@ def within(place: int | None) -> int:
 
 
 def _connect(ui: LearnLayout, handlers: LearnHandlers, here: gr.Tab) -> None:
-    """Every event of the tab with its handler."""
 
     def to_the_top(stepped):
         there = stepped.then(None, js=TO_THE_TOP, **AT_ONCE)

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, sqrt
 
+from .frames import box
+
 Vector = tuple[float, ...]
 Matrix = tuple[Vector, ...]
 
@@ -171,7 +173,7 @@ def gate_html(found: Toy) -> str:
     )
     heads = ("adapter", "&lt;q, k&gt;", "divided by √s, s = 2", "e to that power", "weight w")
     head = "".join(f'<th scope="col">{words}</th>' for words in heads)
-    table = scroll(
+    table = box(
         "The gate, step by step",
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>",
     )
@@ -196,7 +198,7 @@ def sum_html(found: Toy) -> str:
     )
     head = "".join(f'<th scope="col">{words}</th>' if words else "<td></td>" for words in heads)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f'<div class="line sum"><h3>The mixture</h3>{scroll("The mixture, summed", table)}</div>'
+    return f'<div class="line sum"><h3>The mixture</h3>{box("The mixture, summed", table)}</div>'
 
 
 TIMES = '<span class="sign">·</span>'
@@ -206,8 +208,8 @@ EQUALS = '<span class="sign">=</span>'
 def line(title: str, parts: Sequence[str], below: str = "") -> str:
     """One product, from left to right, with the first of its numbers spelt out."""
     note = f'<p class="quiet">{below}</p>' if below else ""
-    box = f'<div class="product">{"".join(parts)}</div>'
-    return f'<div class="line"><h3>{title}</h3>{scroll_plain(box)}{note}</div>'
+    product = f'<div class="wrap"><div class="product">{"".join(parts)}</div></div>'
+    return f'<div class="line"><h3>{title}</h3>{product}{note}</div>'
 
 
 def matrix(rows: Matrix, name: str) -> str:
@@ -240,12 +242,3 @@ def paren(number: float) -> str:
 
 def sub(letter: str, n: int) -> str:
     return f"{letter}<sub>{n}</sub>"
-
-
-def scroll(label: str, table: str) -> str:
-    """A table in a box that scrolls by itself."""
-    return f'<div class="box" tabindex="0" role="region" aria-label="{label}">{table}</div>'
-
-
-def scroll_plain(content: str) -> str:
-    return f'<div class="wrap">{content}</div>'

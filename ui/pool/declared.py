@@ -7,6 +7,7 @@ are lines, a text file, or JSON lines.
 import json
 import re
 from collections.abc import Collection, Iterator
+from itertools import chain, count
 from pathlib import Path
 
 from ramole_core import MAX_EXAMPLE, AdapterRefused
@@ -29,8 +30,14 @@ def declared_name(folder: Path, *, taken: Collection[str]) -> str:
     for said in (*_of_config(config), *_of_card(card)):
         name = _plain(said)
         if name and name.replace("-", " ") not in BLANK:
-            return next(n for n in _numbered(name, len(taken)) if n not in taken)
+            return free_name(name, taken)
     return ""
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name, with a number behind it where it is taken."""
+    numbered = (f"{name}-{i}" for i in count(2))
+    return next(one for one in chain([name], numbered) if one not in taken)
 
 
 def _of_config(text: str) -> list[str]:
@@ -53,10 +60,6 @@ def _plain(said: str) -> str:
     """Reduce to the characters of a name, without the owner before a slash."""
     word = said.strip().rstrip("/").rpartition("/")[2][:MAX_NAME].lower()
     return re.sub(r"[^a-z0-9_-]+", "-", word).strip("-_")
-
-
-def _numbered(name: str, others: int) -> list[str]:
-    return [name, *(f"{name}-{i}" for i in range(2, others + 3))]
 
 
 def _read(path: Path) -> str:

@@ -216,7 +216,6 @@ class HubPart:
 
 
 def connect_hub(ui: HubPart, ramole: "Ramole", call: Callable) -> None:
-    """Every event of it."""
     run = HubRun(ramole)
 
     def shown(search: str, show: str) -> str:

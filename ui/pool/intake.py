@@ -13,7 +13,7 @@ from ..session.quota import Quota
 from ..session.uploads import ARCHIVE, Drop, group, taken
 from ..watch.events import uploaded
 from .cards import modules_in_words, ranks_in_words
-from .declared import declared_name
+from .declared import declared_name, free_name
 from .details import neighbours_html, try_html, verdict_html
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ class Verdict:
         return "usable with a note" if self.card.notes else "usable"
 
     def as_html(self) -> str:
-        """The verdict as HTML."""
         if self.card is None:
             return verdict_html(self.label, self.outcome, self.reason)
         near = neighbours_html(self.neighbours)
@@ -81,24 +80,40 @@ def judge(
     A name, and examples, can only be given to one adapter. The files leave Gradio's cache first and
     are gone when this ends.
     """
+
+    def add(drop: Drop, name: str | None, examples: Sequence[str]) -> Verdict:
+        room = nullcontext() if operator else quota.room(owner, drop.size, address=address)
+        try:
+            with room:
+                there = {card.key for card in ramole.pool.all_cards()}
+                card = ramole.pool.add(
+                    drop.path,
+                    name=name,
+                    examples=list(examples) or None,
+                    owner=owner,
+                    may_replace=lambda old: operator or quota.owns(old, owner),
+                )
+                known = card.key in there
+                if not known:
+                    quota.added(card, owner)
+        except RamoleError as error:
+            return Verdict(drop.label, None, str(error))
+        return Verdict(drop.label, card, neighbours=near(ramole, card, owner), known=known)
+
     try:
         with taken(paths) as files:
             drops = group(files, files[0].parent.parent / "loose") if files else []
+            single = len(drops) == 1
             for drop in drops:
-                single = len(drops) == 1
-                told = (name if single else None) or _declared(ramole, drop, owner)
-                verdict = _add(
-                    ramole,
-                    quota,
-                    drop,
-                    owner=owner,
-                    address=address,
-                    name=_unnamed(ramole, owner) if told == "" else told,
-                    examples=examples if single else (),
-                    operator=operator,
-                )
+                used = {card.name for card in ramole.pool.cards(owner)}
+                said = (name if single else None) or None
+                if not said and drop.path.suffix.lower() != ARCHIVE:  # a zip has its own
+                    said = declared_name(drop.path, taken=used)
+                unnamed = said == ""
+                said = free_name(UNNAMED, used) if unnamed else said
+                verdict = add(drop, said, examples if single else ())
                 uploaded("known" if verdict.known else verdict.outcome)
-                yield replace(verdict, unnamed=told == "" and not verdict.known)
+                yield replace(verdict, unnamed=unnamed and not verdict.known)
     except RamoleError as error:
         uploaded("refused")
         yield Verdict(_label(paths), None, str(error))
@@ -111,34 +126,6 @@ def _label(paths: Sequence[str]) -> str:
     return ", ".join(names) or "Upload"
 
 
-def _add(
-    ramole: "Ramole",
-    quota: Quota,
-    drop: Drop,
-    *,
-    owner: str | None,
-    address: str,
-    name: str | None,
-    examples: Sequence[str],
-    operator: bool,
-) -> Verdict:
-    room = nullcontext() if operator else quota.room(owner, drop.size, address=address)
-    try:
-        with room:
-            given = list(examples) or None
-            there = {card.key for card in ramole.pool.all_cards()}
-            mine = lambda there: operator or quota.owns(there, owner)  # noqa: E731
-            card = ramole.pool.add(
-                drop.path, name=name, examples=given, owner=owner, may_replace=mine
-            )
-            known = card.key in there
-            if not known:
-                quota.added(card, owner)
-    except RamoleError as error:
-        return Verdict(drop.label, None, str(error))
-    return Verdict(drop.label, card, neighbours=near(ramole, card, owner), known=known)
-
-
 def near(ramole: "Ramole", card: "AdapterCard", owner: str | None) -> "tuple[Hit, ...]":
     """The three nearest adapters; none where the index cannot say, no fault of the card."""
     try:
@@ -146,16 +133,3 @@ def near(ramole: "Ramole", card: "AdapterCard", owner: str | None) -> "tuple[Hit
     except RamoleError as error:
         log.warning("No neighbours of an upload: %s", type(error).__name__)
         return ()
-
-
-def _declared(ramole: "Ramole", drop: Drop, owner: str | None) -> str | None:
-    """The name in loose files, '' where there is none; None for a zip, which has its own."""
-    if drop.path.suffix.lower() == ARCHIVE:
-        return None
-    return declared_name(drop.path, taken={card.name for card in ramole.pool.cards(owner)})
-
-
-def _unnamed(ramole: "Ramole", owner: str | None) -> str:
-    taken = {card.name for card in ramole.pool.cards(owner)}
-    numbered = (f"{UNNAMED}-{i}" for i in range(2, len(taken) + 3))
-    return next(name for name in (UNNAMED, *numbered) if name not in taken)

@@ -233,7 +233,6 @@ class Map:
 
 
 def connect_map(ui: Map, ramole: "Ramole", quota: Quota, call: Callable) -> None:
-    """Every event of it."""
 
     def on_draw(prompt: str, k: float, by: str, request: gr.Request):
         by = by if by in OF else FOUND_BY

@@ -135,7 +135,6 @@ class PoolHandlers:
 
 
 def _connect(ui: PoolLayout, handlers: PoolHandlers, pool_tab: gr.Tab) -> None:
-    """Every event of the tab with its handler."""
     page, filters, dropping, details = open_page(), ui.filters, ui.dropping, ui.details
     name, giving = details.name, details.giving
 
