@@ -1,18 +1,17 @@
 """What the page keeps of a session weighs in the store about what it takes in memory."""
 
-import asyncio
 import gc
 import json
 import sys
 import threading
 from types import FunctionType, ModuleType
 
-import gradio as gr
 import numpy as np
 import pytest
 
 from ramole_core import Request
 from tests import fake_ramole
+from tests.blocks import built
 from tests.fake_ramole import FakeRamole
 from tests.test_ui_compare import ask as compare
 from ui.ask.answer import Live, answer
@@ -77,12 +76,9 @@ def a_batch(ramole: FakeRamole) -> None:
 
 
 def a_comparison(ramole: FakeRamole) -> None:
-    async def build():  # in a loop: without one, Gradio opens loops that it never closes
-        with gr.Blocks():
-            return CompareLayout(ramole)
-
     columns = Column("mixture", 2), Column("mixture", 3)
-    compare(CompareHandlers(ramole, asyncio.run(build())), *columns, length=TOKENS)
+    layout = built(lambda: CompareLayout(ramole))
+    compare(CompareHandlers(ramole, layout), *columns, length=TOKENS)
 
 
 @pytest.mark.parametrize("keep", [an_answer, earlier_turns, a_batch, a_comparison])

@@ -6,7 +6,6 @@ both forms, in a mixed batch of all of them, with an option, with weights that `
 page's list and in `evaluate`. `train` is tried on the product's gates of a fixed pool too.
 """
 
-import asyncio
 import importlib.util
 import json
 import shutil
@@ -380,15 +379,10 @@ def test_they_are_on_every_list(ramole):
 
 
 def test_they_and_their_options_are_on_the_page(ramole):
-    import gradio as gr
-
+    from tests.blocks import built
     from ui.ask.layout import AskLayout
 
-    async def build():  # in a loop: without one, Gradio opens loops that it never closes
-        with gr.Blocks():
-            return AskLayout(ramole, recorded=[], live=[])
-
-    entry = asyncio.run(build()).entry
+    entry = built(lambda: AskLayout(ramole, recorded=[], live=[])).entry
     assert set(TRIED) <= {value for _, value in entry.method.choices}
     assert set(TRIED) <= set(entry.options.groups)
     fields = {(field.method, field.name): field.default for field in entry.options.fields}

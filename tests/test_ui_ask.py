@@ -1,6 +1,5 @@
 """The tab Ask without a browser: its plain functions, driven with a fake system."""
 
-import asyncio
 import json
 import math
 import re
@@ -28,6 +27,7 @@ from ramole_core import (
     write_trace,
 )
 from ramole_core.selection.part_stream import join
+from tests.blocks import built
 from tests.fake_ramole import (
     LAYERS,
     MODULES,
@@ -688,12 +688,8 @@ def test_options_reach_the_request_only_where_there_are_any(monkeypatch):
 
 def asking(ramole: FakeRamole) -> AskHandlers:
     """The tab's handlers over a page that nobody serves."""
-
-    async def build():  # in a loop: without one, Gradio opens loops that it never closes
-        with gr.Blocks():
-            return AskLayout(ramole, recorded=["one"], live=[])
-
-    return AskHandlers(ramole, asyncio.run(build()), recorded_files()[:1])
+    layout = built(lambda: AskLayout(ramole, recorded=["one"], live=[]))
+    return AskHandlers(ramole, layout, recorded_files()[:1])
 
 
 def test_a_recorded_run_is_read_once_for_all_visitors():

@@ -1,15 +1,14 @@
 """The tab Compare without a browser: columns as requests, differing words, looks, picks."""
 
-import asyncio
 import pickle
 from dataclasses import asdict, replace
 from html import escape
 from types import SimpleNamespace
 
-import gradio as gr
 import pytest
 
 from ramole_core import Evidence, RamoleError, Request
+from tests.blocks import built
 from tests.fake_ramole import WORDS, FakeRamole
 from tests.serving import wait_until
 from ui.charts.explained import token_html
@@ -27,12 +26,7 @@ VISITOR = SimpleNamespace(session_hash="me", headers={})
 @pytest.fixture
 def handlers():
     ramole = FakeRamole()
-
-    async def build():  # in a loop: without one, Gradio opens loops that it never closes
-        with gr.Blocks():
-            return CompareLayout(ramole)
-
-    return CompareHandlers(ramole, asyncio.run(build()))
+    return CompareHandlers(ramole, built(lambda: CompareLayout(ramole)))
 
 
 def ask(handlers, *columns, prompt="boats?", count=None, length=64):

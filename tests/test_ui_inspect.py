@@ -1,6 +1,5 @@
 """The tab Inspect without a browser: figures from arrays, and handlers over recorded runs."""
 
-import asyncio
 import csv
 import json
 from codecs import BOM_UTF8
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from ramole_core import Request, mean_contribution
+from tests.blocks import built
 from tests.clocks import Steps
 from tests.fake_ramole import WORDS, FakeRamole
 from ui.ask.answer import Live, answer
@@ -60,13 +60,8 @@ def live():
 
 @pytest.fixture
 def handlers():
-    ramole = FakeRamole()
-
-    async def build():  # in a loop: without one, Gradio opens loops that it never closes
-        with gr.Blocks():
-            return InspectLayout()
-
-    return InspectHandlers(ramole, asyncio.run(build()), Sources(recorded_files(), write_files))
+    sources = Sources(recorded_files(), write_files)
+    return InspectHandlers(FakeRamole(), built(InspectLayout), sources)
 
 
 def stopped_early():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from tests.blocks import built
 from tests.learn_page import EVIL, learn_ramole
 from ui import build
 from ui.learn import measured, toy as numbers
@@ -48,11 +49,7 @@ GRID = [n / 2 for n in range(-4, 5)]
 
 @pytest.fixture
 def handlers():
-    async def build():  # in a loop: without one, Gradio opens loops that it never closes
-        with gr.Blocks():
-            return LearnLayout()
-
-    return LearnHandlers(learn_ramole(), asyncio.run(build()))
+    return LearnHandlers(learn_ramole(), built(LearnLayout))
 
 
 def opened(handlers, place, *, picked=DIFFER, guessed=None, what="weights", sliders=None):

@@ -10,7 +10,7 @@ from gradio.components import Component
 from ramole_core import DEFAULT_METHOD
 
 from ..charts.tokens import token_view
-from ..parts.downloads import download
+from ..parts.downloads import Download
 from ..parts.events import HELD, PLAIN, QUIET
 from ..parts.fields import k_field, length_field, method_field, untrained_html
 from ..parts.prompts import placeholder
@@ -20,7 +20,7 @@ from .conversation import conversation_view
 from .examples import example_choices
 from .form import FIELDS, Form
 from .found import beside_view, found_html
-from .options import options_of
+from .options import Options
 from .pairs import Pairs
 from .tags import tags_view
 from .takeaway import takeaway_view
@@ -83,7 +83,7 @@ class AskInputs:
             self.about = gr.HTML(about_html(ramole, start.method), elem_id="about", **PLAIN)
             if block := untrained_html(ramole):
                 gr.HTML(block, **PLAIN)
-            self.options = options_of(ramole, method=start.method)
+            self.options = Options(ramole, method=start.method)
             self.pairs = Pairs(ramole, method=start.method)
             box = _adapters() | _decoding(ramole, start) | _template()
         box |= {
@@ -129,8 +129,8 @@ class Outcome:
                 self.takeaway = takeaway_view(elem_id="takeaway")
                 self.timing = gr.HTML(elem_id="timing", **PLAIN)
                 with gr.Row(elem_id="downloads", visible=False) as self.downloads:
-                    self.npz = download("Trace as .npz", "trace-npz", min_width=120)
-                    self.json = download("Trace as .json", "trace-json", min_width=120)
+                    self.npz = Download("Trace as .npz", "trace-npz", min_width=120)
+                    self.json = Download("Trace as .json", "trace-json", min_width=120)
                 watch.render()
                 inspect = gr.Button(
                     "Inspect this run", size="sm", elem_id="inspect-run", min_width=100

@@ -37,15 +37,25 @@ class OptionField:
         return type(self.default)(value)
 
 
-@dataclass(frozen=True)
 class Options:
     """All methods' options; those of the chosen method are visible."""
 
-    fields: tuple[OptionField, ...]
-    groups: dict[str, gr.Row]
-    """By method, of the methods that have options."""
-    fold: gr.Accordion
-    """Holds them all; in sight where the method has some."""
+    def __init__(self, ramole: "Ramole", *, method: str) -> None:
+        self.fields: list[OptionField] = []
+        # By method, of the methods that have options.
+        self.groups: dict[str, gr.Row] = {}
+        there = any(row.name == method and row.options for row in ramole.methods())
+        # Holds them all; in sight where the method has some.
+        with gr.Accordion(ADVANCED, open=False, visible=there, elem_id="advanced") as self.fold:
+            for row in ramole.methods():
+                if not row.options:
+                    continue
+                shown = row.name == method
+                with gr.Row(visible=shown, elem_id=f"options-{row.name}") as self.groups[row.name]:
+                    self.fields += [
+                        OptionField(row.name, one.name, one.default, _component(row.name, one))
+                        for one in row.options
+                    ]
 
     @property
     def components(self) -> list[gr.Checkbox | gr.Number]:
@@ -74,24 +84,6 @@ class Options:
             else one.default
             for one in self.fields
         }
-
-
-def options_of(ramole: "Ramole", *, method: str) -> Options:
-    """Build the groups inside the form that is open; nothing for methods without options."""
-    fields: list[OptionField] = []
-    groups: dict[str, gr.Row] = {}
-    there = any(row.name == method and row.options for row in ramole.methods())
-    with gr.Accordion(ADVANCED, open=False, visible=there, elem_id="advanced") as fold:
-        for row in ramole.methods():
-            if not row.options:
-                continue
-            shown = row.name == method
-            with gr.Row(visible=shown, elem_id=f"options-{row.name}") as groups[row.name]:
-                fields += [
-                    OptionField(row.name, one.name, one.default, _component(row.name, one))
-                    for one in row.options
-                ]
-    return Options(tuple(fields), groups, fold)
 
 
 def _component(method: str, option: Any) -> gr.Checkbox | gr.Number:

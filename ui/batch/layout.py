@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ..parts.choices import choices
-from ..parts.downloads import download
+from ..parts.downloads import Download
 from ..parts.events import PLAIN, enter_opens
 from ..parts.fields import k_field, length_field, method_field
 from .examples import EXAMPLES
@@ -98,8 +98,8 @@ class BatchLayout:
                 self.row = gr.HTML(elem_id="batch-row", **PLAIN)
         with gr.Column(elem_id="batch-results"):
             with gr.Row():
-                self.jsonl = download("Download as jsonl", "batch-jsonl", min_width=150)
-                self.csv = download("Download as csv", "batch-csv", min_width=150)
+                self.jsonl = Download("Download as jsonl", "batch-jsonl", min_width=150)
+                self.csv = Download("Download as csv", "batch-csv", min_width=150)
             self.table = gr.Dataframe(
                 headers=HEADERS,
                 column_widths=[*WIDTHS],

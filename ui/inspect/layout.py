@@ -9,7 +9,7 @@ from ..charts.heat import WINNER
 from ..charts.run import MEASURES
 from ..charts.spans import PER
 from ..charts.tokens import token_view
-from ..parts.downloads import download
+from ..parts.downloads import Download
 from ..parts.events import PLAIN
 from ..parts.link import copy_button
 from .cuts import EFFECTS, ENTROPY, LAYER, LAYERS, LOADS, MODULE, Cut
@@ -69,11 +69,11 @@ class InspectLayout:
             self.against = Picture("against", "Loads of both", AGAINST)
         gr.HTML('<h2 id="inspect-files">Take it all away</h2>', **PLAIN)
         with gr.Row(elem_classes=["inspect-take"]):
-            self.html = download(
+            self.html = Download(
                 "All pictures as one HTML page (5 MB)", "inspect-html", min_width=220
             )
-            self.npz = download("Trace as .npz", "inspect-npz", min_width=120)
-            self.json = download("Trace as .json", "inspect-json", min_width=120)
+            self.npz = Download("Trace as .npz", "inspect-npz", min_width=120)
+            self.json = Download("Trace as .json", "inspect-json", min_width=120)
         # The run that is shown, an `Inspected`.
         self.held = gr.State(None)
         # A `Run` or None.

@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.components import Component
 
 from ..charts.plots import Table
-from ..parts.downloads import download
+from ..parts.downloads import Download
 from ..parts.events import PLAIN, QUIET
 
 TAKE = """() => {
@@ -53,7 +53,7 @@ class Picture:
             with gr.Row(elem_classes=["inspect-take"]):
                 self.png = gr.Button("PNG", size="sm", min_width=60, elem_id=f"inspect-png-{name}")
                 self.svg = gr.Button("SVG", size="sm", min_width=60, elem_id=f"inspect-svg-{name}")
-                self.csv = download("CSV", f"inspect-csv-{name}", min_width=60)
+                self.csv = Download("CSV", f"inspect-csv-{name}", min_width=60)
             title = "These numbers as a table"
             with gr.Accordion(title, open=False, elem_id=f"inspect-fold-{name}") as self.fold:
                 self.table = gr.Dataframe(interactive=False, show_label=False, max_height=320)

@@ -8,7 +8,6 @@ import tempfile
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 
@@ -29,12 +28,12 @@ UNSEEN = ("C", "Z")
 """Categories of characters that a spreadsheet passes over first: blanks and control characters."""
 
 
-@dataclass(frozen=True)
 class Download:
-    """A visible button, and the hidden one that holds the file."""
+    """A visible button `name`, and the hidden one, `name`-file, that holds the file."""
 
-    seen: gr.Button
-    file: gr.DownloadButton
+    def __init__(self, label: str, name: str, *, min_width: int) -> None:
+        self.seen = gr.Button(label, size="sm", elem_id=name, min_width=min_width)
+        self.file = behind(label, f"{name}-file")
 
 
 def behind(label: str, name: str) -> gr.DownloadButton:
@@ -44,12 +43,6 @@ def behind(label: str, name: str) -> gr.DownloadButton:
     around it appears.
     """
     return gr.DownloadButton(label, elem_id=name, elem_classes="behind", visible="hidden")
-
-
-def download(label: str, name: str, *, min_width: int) -> Download:
-    """A button `name` to see, and the hidden one, `name`-file, that holds the file."""
-    seen = gr.Button(label, size="sm", elem_id=name, min_width=min_width)
-    return Download(seen, behind(label, f"{name}-file"))
 
 
 def connect(
