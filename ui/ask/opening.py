@@ -11,10 +11,10 @@ from ramole_core import RamoleError
 
 from ..parts.events import QUIET, open_page, script_beside, session_of
 from ..parts.fields import allowed_length
-from ..parts.link import Link, missing, read_link
+from ..parts.link import Link, absent_words, check_method, missing, read_link
 from ..parts.markup import notice_html
 from ..session.quota import quota_of
-from .conversation import Turn
+from .conversation import turns_of
 from .form import form_of
 from .layout import AskLayout
 from .talk import Talk
@@ -32,10 +32,6 @@ GO = """() => {
   setTimeout(() => { opened.waits = false; }, 300);
 }"""
 """Ask what the address asks, unless it could not be read."""
-ABSENT = (
-    "This link names {names}, which {verb} not here: an upload belongs to whoever made it. Choose "
-    "others, or ask without."
-)
 UNKNOWN = "This link opens a recorded run that this page does not have."
 ANEW = "It was drawn by chance without a seed, so another answer comes."
 
@@ -90,24 +86,19 @@ class Opening:
     def _from_link(self, request: gr.Request, link: Link) -> dict[Any, Any]:
         asked, ui, entry = link.request, self.ui, self.ui.entry
         assert asked is not None
-        methods = {row.name: row for row in self.ramole.methods()}
-        if asked.method not in methods:
-            raise RamoleError(
-                f"This link asks for the method {str(asked.method)[:60]!r}, which this page does "
-                "not have; choose another under Settings."
-            )
+        check_method(self.ramole, asked.method, "choose another under Settings")
         length, said = allowed_length(self.ramole, asked.max_new_tokens)
         form = form_of(replace(asked, max_new_tokens=length), beside=link.beside)
         with self.call(request) as visitor:
             there = [card.name for card in self.ramole.pool.cards(visitor.owner)]
-        gone = missing(asked, there)
+        gone = absent_words(missing(asked, there), "ask")
         values: dict[Any, Any] = {part: getattr(form, name) for name, part in entry.fields.items()}
         for name in ("pinned", "exclude"):
             values[entry.fields[name]] = gr.update(
                 choices=there, value=[one for one in getattr(form, name) if one in there]
             )
         values |= entry.options.filled(form.method, dict(form.options))
-        turns = _turns(asked.history, set(there))
+        turns = turns_of(asked.history, "link", set(there))
         anew = ANEW if asked.temperature and asked.seed is None else ""
         said = " ".join(filter(None, (said, anew)))
         shown = {
@@ -117,11 +108,7 @@ class Opening:
             **self.talk.view(session_of(request), turns, asked=asked.prompt),
         }
         if gone:
-            names = ", ".join(name[:60] for name in gone)
-            verb = "is" if len(gone) == 1 else "are"
-            shown[ui.outcome.notice] = notice_html(
-                ABSENT.format(names=names, verb=verb), kind="wrong"
-            )
+            shown[ui.outcome.notice] = notice_html(gone, kind="wrong")
         return {**values, **shown}
 
     def connect(self) -> None:
@@ -140,12 +127,3 @@ class Opening:
 def _slug(name: str) -> str:
     """A recorded run's name without its number, which changes with the order."""
     return name.partition("-")[2]
-
-
-def _turns(history: Sequence[Sequence[Any]], there: set[str]) -> tuple[Turn, ...]:
-    """The earlier turns, with those of their adapters that are here."""
-    return tuple(
-        Turn(f"link-{place}", user, said, tuple(n for n in (names or ()) if n in there))
-        for place, (user, said, *rest) in enumerate(history)
-        for names in [rest[0] if rest else ()]
-    )

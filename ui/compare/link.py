@@ -58,14 +58,6 @@ START = (Column(), Column("base"), Column("mixture"), Column("selection"))
 """The columns at the start; the first two are in sight."""
 
 
-NO_METHOD = (
-    "This link asks for the method {method}, which this page does not have; choose one above a "
-    "column."
-)
-ABSENT = (
-    "This link names {names}, which {verb} not here: an upload belongs to whoever made it. Choose "
-    "others, or compare without."
-)
 STRANGE = UNREAD.format(why="it says things that this page does not know")
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 

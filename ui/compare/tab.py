@@ -29,12 +29,12 @@ from ..parts.events import (
     session_of,
 )
 from ..parts.fields import allowed_length, run_and_stop
-from ..parts.link import copies
+from ..parts.link import absent_words, check_method, copies
 from ..parts.markup import escaped, notice_html
 from ..session.quota import quota_of
 from ..session.store import Drawer
 from .layout import CompareLayout
-from .link import ABSENT, NO_METHOD, Column, ComparisonLink, link_to, read_link
+from .link import Column, ComparisonLink, link_to, read_link
 from .run import Compared, Comparison, Look, compared
 
 if TYPE_CHECKING:
@@ -147,10 +147,8 @@ class CompareHandlers:
     def filled(self, asked: ComparisonLink, there: set[str]) -> dict[Any, Any]:
         """The form of a link, and what of it is not here; raises RamoleError for a method that the
         page does not have."""
-        known = {row.name for row in self.ramole.methods()}
         for one in asked.columns:
-            if one.method not in known:
-                raise RamoleError(NO_METHOD.format(method=repr(one.method[:60])))
+            check_method(self.ramole, one.method, "choose one above a column")
         length, shorter = allowed_length(self.ramole, asked.length)
         said: dict[Any, Any] = {
             self.ui.prompt: asked.prompt,
@@ -159,10 +157,9 @@ class CompareHandlers:
         }
         for shown, one in zip(self.ui.columns, asked.columns, strict=False):
             said |= dict(zip(shown.choices, one.here(there), strict=True))
-        gone = asked.missing(there)
-        names = ", ".join(name[:60] for name in gone)
-        wrong = notice_html(ABSENT.format(names=names, verb=_are(gone)), kind="wrong")
-        return {**said, self.ui.notice: wrong if gone else notice_html(shorter)}
+        gone = absent_words(asked.missing(there), "compare")
+        notice = notice_html(gone, kind="wrong") if gone else notice_html(shorter)
+        return {**said, self.ui.notice: notice}
 
     def on_stop(self, request: gr.Request):
         """Stop all columns with what came."""
@@ -197,10 +194,6 @@ class CompareHandlers:
     def wrong(self, sentence: str) -> tuple[Any, ...]:
         """No answers, with the reason."""
         return notice_html(sentence, kind="wrong"), *(empty_view("") for _ in self.ui.columns), None
-
-
-def _are(names: Sequence[str]) -> str:
-    return "is" if len(names) == 1 else "are"
 
 
 def columns_of(choices: Sequence[Any]) -> list[Column]:

@@ -15,7 +15,7 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
 import gradio as gr
@@ -23,6 +23,9 @@ import gradio as gr
 from ramole_core import RamoleError, Request, asked_fields
 
 from .events import QUIET, open_page, script_beside, scripted
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
 
 MAX_CHARACTERS = 200_000
 """Characters of JSON that a link may hold."""
@@ -101,6 +104,26 @@ def missing(request: Request, known: Iterable[str]) -> list[str]:
         named += _names(adapters[0] if adapters else None)
     there = set(known)
     return list(dict.fromkeys(name for name in named if name not in there))
+
+
+def absent_words(names: Sequence[str], act: str) -> str:
+    """The sentence about adapters of a link that are not here; empty for none."""
+    if not names:
+        return ""
+    said, verb = ", ".join(name[:60] for name in names), "is" if len(names) == 1 else "are"
+    return (
+        f"This link names {said}, which {verb} not here: an upload belongs to whoever made it. "
+        f"Choose others, or {act} without."
+    )
+
+
+def check_method(ramole: "Ramole", name: str, instead: str) -> None:
+    """Raise RamoleError where the page lacks the method that a link asks for."""
+    if name not in {row.name for row in ramole.methods()}:
+        raise RamoleError(
+            f"This link asks for the method {str(name)[:60]!r}, which this page does not have; "
+            f"{instead}."
+        )
 
 
 def addressed() -> None:
