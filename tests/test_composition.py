@@ -20,7 +20,6 @@ from ramole_core.composition import (
 )
 from ramole_core.composition.dare import kept
 from ramole_core.composition.lego import assemble, balanced, cluster
-from ramole_core.composition.ramole import attend_naive
 from ramole_core.composition.task_vectors import nearest_lora
 from ramole_core.errors import RamoleError
 from ramole_core.layers.layout import find_places
@@ -735,14 +734,6 @@ def test_an_untrained_router_is_the_mixture():
     torch.testing.assert_close(alpha, same, rtol=1e-6, atol=1e-6)
     trained, uneven = run(placed("ramole", loras, router), x)
     assert (trained - mixture).abs().max() > 0.1 and (uneven - same).abs().max() > 0.1
-
-
-def test_the_gram_gate_is_the_equation_with_every_output_in_full():
-    x, loras, router = torch.randn(1, l, i), make_loras(), make_router()
-    y, alpha = run(placed("ramole", loras, router), x)
-    slow, weights = attend_naive(x[0], loras, router)
-    torch.testing.assert_close(y[0], slow)
-    torch.testing.assert_close(alpha[0], weights)
 
 
 def test_fusion_is_the_mixture_only_where_the_halves_agree():

@@ -15,7 +15,7 @@ from ramole_core.base.experts import Expert, experts_in, together
 from ramole_core.base.routers import take_apart
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import METHODS, Lora, LoraSet, Sites
-from ramole_core.composition.llava_mole import own_lora, own_names
+from ramole_core.composition.llava_mole import own_names
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool import Pool
 from ramole_core.request import Request
@@ -232,7 +232,7 @@ def test_the_plain_form_says_the_same(method, tmp_path):
     found = [served.logits([text], method, row)[0] for text, row in zip(texts, rows, strict=True)]
     bare = served.logits(texts, "base")
     if METHODS[method].brings and trained is not None:
-        loras = {one: own_lora(trained, one) for one in own_names(trained)}
+        loras = {one: trained.loras(f"{one}/") for one in own_names(trained)}
         rows, known = [list(loras)] * 2, [(one, one) for one in loras]
     plain = MixedModel(served.base, loras=loras, shapes=served.shapes, checksums=dict(known))
     ids = torch.tensor([served.ids(text) for text in texts])

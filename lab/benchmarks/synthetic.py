@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lab.lora_file import write_lora
-from ramole_core.composition import load_router, random_router
+from ramole_core.composition import load_trained, random_router
+from ramole_core.composition.router import read_router
 from ramole_core.composition.trained import config_file, weights_file
 from ramole_core.errors import RamoleError
 from ramole_core.methods import find_row
@@ -60,7 +61,7 @@ def write_router(folder: Path, *, like: Path, shapes: Shapes) -> None:
     row = find_row("ramole")
     weights, config = weights_file(folder, row), config_file(folder, row)
     try:
-        load_router(like, shapes=shapes)
+        read_router(load_trained(like, row), shapes=shapes)
     except RamoleError:
         router = random_router(shapes, rank=6)
         save_file(

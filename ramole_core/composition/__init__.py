@@ -36,7 +36,6 @@ from ramole_core.composition.method import (
 from ramole_core.composition.router import (
     ModuleRouter as ModuleRouter,
     Router as Router,
-    load_router as load_router,
     random_router as random_router,
 )
 from ramole_core.composition.sites import (

@@ -41,10 +41,10 @@ import torch
 from torch import Tensor
 
 from ramole_core.composition.decision import Ask, Bypass, Decision, even
-from ramole_core.composition.lora import Lora, LoraSet, wide
+from ramole_core.composition.lora import Lora, LoraSet, uniform, wide
 from ramole_core.composition.method import Candidate, Composition, register
 from ramole_core.composition.sites import Sites
-from ramole_core.composition.trained import Trained, known_places
+from ramole_core.composition.trained import Trained, scaled
 from ramole_core.methods import Method, Option, Value
 
 
@@ -84,8 +84,8 @@ class CaLora(Composition):
     def _recovered(self, one: Candidate, trained: Trained) -> Candidate:
         if one.checksum in (again := recovered_checksums(trained)):
             return one
-        place = known_places(trained, [(one.name, one.checksum)], method=self.row.name)[0]
-        return replace(one, checksum=again[place], load=lambda: recovered_lora(trained, place))
+        (place,) = trained.places([one], method=self.row.name)
+        return replace(one, checksum=again[place], load=lambda: trained.loras(f"{place}/"))
 
     def decide(self, ask: Ask) -> Decision:
         assert ask.trained is not None  # the row names them
@@ -94,12 +94,9 @@ class CaLora(Composition):
         if one.checksum in again:
             place = again.index(one.checksum)
         else:
-            known = [(one.name, one.checksum)]
-            place = known_places(ask.trained, known, method=self.row.name)[0]
-        loras = {
-            path: Lora(A=lora.A, B=lora.B * amount)
-            for path, lora in bypass_lora(ask.trained, place).items()
-        }
+            (place,) = ask.trained.places([one], method=self.row.name)
+        bypass = ask.trained.loras(f"{place}/", "a1", "a2")
+        loras = {path: Lora(A=lora.A, B=lora.B * amount) for path, lora in bypass.items()}
         key = f"{ask.trained.checksum} {place} {amount}"
         return Decision(even(ask.present), bypass=Bypass(loras, key) if amount and loras else None)
 
@@ -108,30 +105,6 @@ def recovered_checksums(trained: Trained) -> list[str]:
     """Checksums of the further trained adapters, in the file's order."""
     texts = [f"{trained.checksum} {checksum}" for checksum in trained.adapters]
     return [hashlib.sha256(text.encode()).hexdigest() for text in texts]
-
-
-def recovered_lora(trained: Trained, place: int) -> LoraSet:
-    """A and B of the adapter in that place, by module path."""
-    return _pairs(trained, place, "A", "B")
-
-
-def bypass_lora(trained: Trained, place: int) -> LoraSet:
-    """a1 and a2 of its bypass, as A and B of units with a GELU between."""
-    return _pairs(trained, place, "a1", "a2")
-
-
-def _pairs(trained: Trained, place: int, down: str, up: str) -> dict[str, Lora]:
-    start, end = f"{place}/", f".{down}"
-    paths = [
-        name[len(start) : -len(end)]
-        for name in trained.tensors
-        if name.startswith(start) and name.endswith(end)
-    ]
-    tensors = trained.tensors
-    return {
-        path: Lora(A=wide(tensors[f"{start}{path}.{down}"]), B=wide(tensors[f"{start}{path}.{up}"]))
-        for path in paths
-    }
 
 
 def inherit(
@@ -144,12 +117,11 @@ def inherit(
         if (own := lora.get(path)) is not None:
             tensors[f"{place}/{path}.A"] = wide(own.A).clone()
             tensors[f"{place}/{path}.B"] = wide(own.B).clone()
-        tensors[f"{place}/{path}.a1"] = (torch.rand(rank, i) * 2 - 1) * i**-0.5
+        tensors[f"{place}/{path}.a1"] = uniform(rank, i)
         tensors[f"{place}/{path}.a2"] = torch.zeros(o, rank)
     return tensors
 
 
 def fold(tensors: Mapping[str, Tensor], recipe: Mapping[str, Value]) -> dict[str, Tensor]:
     """The trained tensors as `decide` reads them: alpha/r folded into a2."""
-    scale = recipe["alpha"] / recipe["rank"]
-    return {n: t * scale if n.endswith(".a2") else t for n, t in tensors.items()}
+    return scaled(tensors, ".a2", recipe["alpha"] / recipe["rank"])

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ramole_core.composition.activation import Response
-from ramole_core.composition.lora import Lora, LoraSet
+from ramole_core.composition.lora import Lora, LoraSet, orthonormal
 from ramole_core.composition.router import Router
 from ramole_core.composition.sites import Sites, block_of, parent_of
 from ramole_core.composition.trained import Trained
@@ -56,6 +56,25 @@ class Adapter:
     share: float = float("nan")
     """What the method's `choose` gave it; nan where it was not asked."""
 
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        checksum: str,
+        loras: LoraSet,
+        sites: Sites,
+        *,
+        pack: Callable[[Lora], Lora] = orthonormal,
+    ) -> "Adapter":
+        """An adapter of these LoRAs, as they were uploaded."""
+        return cls(
+            name,
+            checksum,
+            torch.tensor([path in loras for path in sites.paths]),
+            {path: pack(lora) for path, lora in loras.items()},
+            max((lora.A.shape[0] for lora in loras.values()), default=0),
+        )
+
     @property
     def activation_z(self) -> float:
         """Its activation z-score against its usual response; nan where not measured."""
@@ -81,6 +100,21 @@ class Ask:
     @property
     def k(self) -> int:
         return len(self.adapters)
+
+    @property
+    def rank(self) -> int:
+        """The largest of the adapters'."""
+        return max((adapter.rank for adapter in self.adapters), default=0)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The request's own weights, or 1/k each."""
+        return self.weights or (1 / max(self.k, 1),) * self.k
+
+    def everywhere(self, weights: Sequence[float] | Tensor) -> Float[Tensor, "module k"]:
+        """These weights in every module, float32."""
+        row = torch.as_tensor(weights, dtype=torch.float32)
+        return row.repeat(len(self.sites.paths), 1)
 
     @property
     def present(self) -> Bool[Tensor, "module k"]:

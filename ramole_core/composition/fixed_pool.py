@@ -12,7 +12,7 @@ from ramole_core.composition.decision import Ask
 from ramole_core.composition.lora import wide
 from ramole_core.composition.method import Candidate, Composition
 from ramole_core.composition.sites import Sites
-from ramole_core.composition.trained import Trained, known_places
+from ramole_core.composition.trained import Trained
 from ramole_core.errors import RamoleError
 
 
@@ -27,14 +27,12 @@ class FixedPool(Composition):
 
     def check(self, candidates: Sequence[Candidate], trained: Trained | None) -> None:
         if trained is not None:
-            names = [(one.name, one.checksum) for one in candidates]
-            known_places(trained, names, method=self.row.name)
+            trained.places(candidates, method=self.row.name)
 
     def places(self, ask: Ask) -> list[int]:
         """The place of each adapter among those of the trained weights."""
         assert ask.trained is not None  # the row names them
-        names = [(one.name, one.checksum) for one in ask.adapters]
-        return known_places(ask.trained, names, method=self.row.name)
+        return ask.trained.places(ask.adapters, method=self.row.name)
 
     def tables(self, ask: Ask, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
         """Rows of the request's adapters by tensor, in their order, in float32 or wider; `shapes`
@@ -47,8 +45,8 @@ class FixedPool(Composition):
         key = (trained.checksum, ask.sites, tuple(rows), tuple(shapes))
         if trained.checksum and self._kept[0] == key:
             return self._kept[1]
-        every, count = list(range(len(trained.adapters))), len(trained.adapters)
-        made = {}
+        count, made = len(trained.adapters), {}
+        every = list(range(count))
         for name, shape in shapes.items():
             tensor = trained.tensors.get(name)
             if tensor is None or tuple(tensor.shape) != (count, *shape):
@@ -58,8 +56,7 @@ class FixedPool(Composition):
                     f"base model and their {count} adapters need {(count, *shape)}; train them "
                     f"again with `python -m ramole_core train method {self.row.name}`."
                 )
-            chosen = tensor if rows == every else tensor[rows]
-            made[name] = wide(chosen)
+            made[name] = wide(tensor if rows == every else tensor[rows])
         if trained.checksum:
             self._kept = (key, made)
         return made

@@ -46,12 +46,8 @@ class Fusion(Composition):
 
 def fused(ask: Ask) -> Decision:
     """One LoRA made with the request's weights, or with 1/k each."""
-    shares = ask.weights or (1 / max(ask.k, 1),) * ask.k
-    rank = max((adapter.rank for adapter in ask.adapters), default=0)
-    return Decision(
-        torch.tensor(shares, dtype=torch.float32).repeat(len(ask.present), 1),
-        merge=Merge(lambda path, loras: fuse(loras, shares), rank),
-    )
+    merge = Merge(lambda path, loras: fuse(loras, ask.shares), ask.rank)
+    return Decision(ask.everywhere(ask.shares), merge=merge)
 
 
 def fuse(loras: Sequence[Lora | None], shares: Sequence[float | Tensor]) -> Lora | None:

@@ -39,7 +39,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ramole_core.composition.decision import Ask, Decision, Merge
-from ramole_core.composition.lora import Lora
+from ramole_core.composition.lora import Lora, wide
 from ramole_core.composition.method import Composition, register
 from ramole_core.methods import Method, Option
 
@@ -63,13 +63,13 @@ class Lego(Composition):
     merges = True
 
     def decide(self, ask: Ask) -> Decision:
-        shares = ask.weights or (1 / max(ask.k, 1),) * ask.k
-        sizes = [ask.k * share for share in shares]
+        sizes = [ask.k * share for share in ask.shares]
         rank, align = int(ask.options["rank"]), bool(ask.options["align"])
-        most = rank or max((adapter.rank for adapter in ask.adapters), default=0)
         return Decision(
-            torch.tensor(shares, dtype=torch.float32).repeat(len(ask.present), 1),
-            merge=Merge(lambda _, loras: assemble(loras, sizes, rank=rank, align=align), most),
+            ask.everywhere(ask.shares),
+            merge=Merge(
+                lambda _, loras: assemble(loras, sizes, rank=rank, align=align), rank or ask.rank
+            ),
         )
 
 
@@ -77,18 +77,14 @@ def assemble(
     loras: Sequence[Lora | None], sizes: Sequence[float], *, rank: int, align: bool
 ) -> Lora | None:
     """The LoRA of the clusters' centres; None where no adapter has the module, or all are 0."""
-    units, counts = [], []
+    units = []
     for lora, size in zip(loras, sizes, strict=True):
         if lora is not None:
-            wide = torch.promote_types(lora.A.dtype, torch.float32)
-            A, B = lora.A.to(wide), lora.B.T.to(wide) * size
-            here = A.any(1) & B.any(1)
-            units.append(torch.cat([A, B], dim=1)[here])
-            counts.append(int(here.sum()))
-    if not sum(counts):
+            i, A, B = lora.A.shape[1], wide(lora.A), wide(lora.B.T) * size
+            units.append(torch.cat([A, B], dim=1)[A.any(1) & B.any(1)])
+    if not any(map(len, units)):
         return None
-    i = next(lora.A.shape[1] for lora in loras if lora is not None)
-    pool, r = torch.cat(units), max(counts)
+    pool, r = torch.cat(units), max(map(len, units))
     k = min(rank or r, len(pool))
     if k < len(pool):
         if align:

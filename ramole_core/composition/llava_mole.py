@@ -41,10 +41,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ramole_core.composition.decision import Ask, Decision, Gate, Signal
-from ramole_core.composition.lora import Lora, LoraSet, wide
+from ramole_core.composition.lora import uniform, wide
 from ramole_core.composition.method import Candidate, Composition, register
 from ramole_core.composition.sites import Sites, parent_of
-from ramole_core.composition.trained import Trained
+from ramole_core.composition.trained import Trained, scaled
 from ramole_core.errors import RamoleError
 from ramole_core.methods import Method, Option, Value
 
@@ -97,18 +97,7 @@ def own_names(trained: Trained) -> list[str]:
 def own_candidate(trained: Trained, name: str) -> Candidate:
     """One of them, known by the file's checksum and its name."""
     checksum = hashlib.sha256(f"{trained.checksum} {name}".encode()).hexdigest()
-    return Candidate(name, float("nan"), checksum, lambda: own_lora(trained, name))
-
-
-def own_lora(trained: Trained, name: str) -> LoraSet:
-    """Its A and B by module path."""
-    start, found = f"{name}/", {}
-    for key, A in trained.tensors.items():
-        if key.startswith(start) and key.endswith(".A"):
-            path = key[len(start) : -2]
-            B = trained.tensors[f"{start}{path}.B"]
-            found[path] = Lora(A=wide(A), B=wide(B))
-    return found
+    return Candidate(name, float("nan"), checksum, lambda: trained.loras(f"{name}/"))
 
 
 def decision_of(trained: Trained, ask: Ask, *, listen: Listen | None = None) -> Decision:
@@ -165,7 +154,7 @@ def begin(sites: Sites, recipe: Mapping[str, Value]) -> dict[str, Tensor]:
         if inside:
             mlps.setdefault(parent_of(path), i)  # the first of its layers reads its input
         for name in [f"expert_{j}" for j in range(n)] if inside else [ATTENTION]:
-            tensors[f"{name}/{path}.A"] = (torch.rand(rank, i) * 2 - 1) * i**-0.5
+            tensors[f"{name}/{path}.A"] = uniform(rank, i)
             tensors[f"{name}/{path}.B"] = torch.zeros(o, rank)
     if not mlps:
         raise RamoleError(
@@ -180,5 +169,4 @@ def begin(sites: Sites, recipe: Mapping[str, Value]) -> dict[str, Tensor]:
 
 def fold(tensors: Mapping[str, Tensor], recipe: Mapping[str, Value]) -> dict[str, Tensor]:
     """The trained tensors as `decide` reads them: alpha/r folded into B."""
-    scale = recipe["alpha"] / recipe["rank"]
-    return {n: t * scale if n.endswith(".B") else t for n, t in tensors.items()}
+    return scaled(tensors, ".B", recipe["alpha"] / recipe["rank"])

@@ -61,7 +61,7 @@ class LoGo(Composition):
         loud = torch.tensor([loudness(a.response, at) for a in ask.adapters])
         if not loud.sum():
             return Decision(even(ask.present))
-        return Decision((loud / loud.sum()).repeat(len(ask.present), 1))
+        return Decision(ask.everywhere(loud / loud.sum()))
 
 
 def loudness(response: Response | None, module: int) -> float:

@@ -44,3 +44,8 @@ def wide(tensor: Tensor) -> Tensor:
 def widened(lora: Lora) -> Lora:
     """A LoRA in float32 or wider."""
     return Lora(A=wide(lora.A), B=wide(lora.B))
+
+
+def uniform(r: int, i: int) -> LoraA:
+    """An A of training's start, as PEFT draws it, from torch's own generator."""
+    return (torch.rand(r, i) * 2 - 1) * i**-0.5

@@ -81,7 +81,7 @@ class Lorauter(Composition):
         shares = torch.tensor([adapter.share for adapter in ask.adapters], dtype=torch.float32)
         if not (shares >= 0).all() or not shares.sum():
             return Decision(even(ask.present))
-        return Decision((shares / shares.sum()).repeat(len(ask.present), 1))
+        return Decision(ask.everywhere(shares / shares.sum()))
 
 
 def best_on(known: Sequence[Known], trained: Trained | None) -> dict[int, int]:

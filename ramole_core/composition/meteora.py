@@ -29,6 +29,7 @@ from torch import Tensor
 
 from ramole_core.composition.decision import Ask, Decision, Gate, even
 from ramole_core.composition.fixed_pool import FixedPool, inputs_of
+from ramole_core.composition.lora import uniform
 from ramole_core.composition.method import Watched, register
 from ramole_core.composition.sites import Sites
 from ramole_core.methods import Method, Option, Value
@@ -65,10 +66,7 @@ class MeteoRA(FixedPool):
         self, sites: Sites, adapters: Sequence[tuple[str, str]], recipe: Mapping[str, Value]
     ) -> dict[str, Tensor]:
         """Uniform within 1/sqrt(i), as `nn.Linear` begins."""
-        return {
-            f"{path}.W": (torch.rand(len(adapters), i) * 2 - 1) * i**-0.5
-            for path, (i, _) in sites.shapes.items()
-        }
+        return {f"{path}.W": uniform(len(adapters), i) for path, (i, _) in sites.shapes.items()}
 
     def loss(self, watched: Watched, recipe: Mapping[str, Value]) -> Tensor | float:
         rows = (watched.own >= 0).nonzero()[:, 0]

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -224,7 +223,7 @@ def decide(method: Composition, ask: Ask) -> Decision:
         decision = method.decide(ask)
         check(decision, ask)
         return decision
-    return Decision(torch.tensor(ask.weights, dtype=torch.float32).repeat(len(ask.present), 1))
+    return Decision(ask.everywhere(ask.weights))
 
 
 Kind = TypeVar("Kind", bound=Composition)

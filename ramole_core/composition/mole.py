@@ -39,15 +39,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ramole_core.composition.decision import Ask, Decision, Gate, UnitScore, even
+from ramole_core.composition.decision import TINY, Ask, Decision, Gate, UnitScore, even
 from ramole_core.composition.fixed_pool import FixedPool
 from ramole_core.composition.method import Watched, register
 from ramole_core.composition.sites import Sites
 from ramole_core.errors import RamoleError
 from ramole_core.methods import Method, Option, Value
-
-TINY = 1e-30
-"""Of a length squared."""
 
 
 @register

@@ -23,15 +23,14 @@ IID / OOD: RAMoLE 51.8 / 47.7, mixture 49.8 / 45.6, selection 51.2 / 43.0; perfe
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, einsum
+from torch import Tensor
 
 from ramole_core.composition.decision import Ask, Decision, Gate, even
-from ramole_core.composition.lora import Lora
+from ramole_core.composition.lora import uniform
 from ramole_core.composition.method import Composition, register
-from ramole_core.composition.router import ModuleRouter, Router, read_router
+from ramole_core.composition.router import Router, read_router
 from ramole_core.composition.sites import Sites
-from ramole_core.composition.trained import Trained
+from ramole_core.composition.trained import Trained, scaled
 from ramole_core.methods import Method, Option, Value
 
 
@@ -57,14 +56,10 @@ class Ramole(Composition):
 
     def _router(self, trained: Trained, sites: Sites) -> Router:
         """The router of a file and a model, cached, so that the engine may compare by identity."""
-        if not trained.checksum:
-            return read_router(trained, shapes=sites.shapes)
         key = trained.checksum, sites
-        router = self._read.get(key)
-        if router is None:
-            router = read_router(trained, shapes=sites.shapes)
-            self._read = {key: router}
-        return router
+        if not trained.checksum or key not in self._read:
+            self._read = {key: read_router(trained, shapes=sites.shapes)}
+        return self._read[key]
 
     def begin(
         self, sites: Sites, adapters: Sequence[tuple[str, str]], recipe: Mapping[str, Value]
@@ -72,7 +67,7 @@ class Ramole(Composition):
         """A_r uniform as PEFT initialises A, B_r zero; one for any pool."""
         rank, tensors = int(recipe["rank"]), {}
         for path, (i, o) in sites.shapes.items():
-            tensors[f"{path}.A_r"] = (torch.rand(rank, i) * 2 - 1) * i**-0.5
+            tensors[f"{path}.A_r"] = uniform(rank, i)
             tensors[f"{path}.B_r"] = torch.zeros(o, rank)
         return tensors
 
@@ -80,25 +75,10 @@ class Ramole(Composition):
         self, tensors: Mapping[str, Tensor], recipe: Mapping[str, Value]
     ) -> Mapping[str, Tensor]:
         """alpha/s folded into B_r."""
-        scale = recipe["alpha"] / recipe["rank"]
-        return {
-            name: tensor * scale if name.endswith(".B_r") else tensor
-            for name, tensor in tensors.items()
-        }
+        return scaled(tensors, ".B_r", recipe["alpha"] / recipe["rank"])
 
     def resume(
         self, tensors: Mapping[str, Tensor], recipe: Mapping[str, Value]
     ) -> Mapping[str, Tensor]:
         scale = recipe["alpha"] / recipe["rank"]
         return {n: t / scale if n.endswith(".B_r") else t for n, t in tensors.items()}
-
-
-def attend_naive(
-    x: Float[Tensor, "l i"], loras: Sequence[Lora], router: ModuleRouter
-) -> tuple[Float[Tensor, "l o"], Float[Tensor, "l k"]]:
-    """The equations as printed, with every v_i: the naive twin of the Gram gate."""
-    v = torch.stack([x @ lora.A.T @ lora.B.T for lora in loras], dim=1)
-    q = x @ router.A.T
-    keys = einsum("lko,os->lks", v, router.B)
-    alpha = (einsum("ls,lks->lk", q, keys) * router.A.shape[0] ** -0.5).softmax(-1)
-    return einsum("lk,lko->lo", alpha, v), alpha

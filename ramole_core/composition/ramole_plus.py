@@ -38,7 +38,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from ramole_core.composition.decision import Ask, Decision, Gate, even
+from ramole_core.composition.decision import Adapter, Ask, Decision, Gate, even
 from ramole_core.composition.method import Candidate, Composition, register
 from ramole_core.methods import Method, Option, Value
 
@@ -87,25 +87,26 @@ class RamolePlus(Composition):
         self, candidates: Sequence[Candidate], options: Mapping[str, Value]
     ) -> Sequence[float]:
         """e of each adapter; unmeasured responses count 0."""
-        return evidence(
-            [c.score for c in candidates], [c.activation_z for c in candidates], options=options
-        )
+        return evidence_of(candidates, options)
 
     def decide(self, ask: Ask) -> Decision:
-        e = torch.tensor(
-            evidence(
-                [a.score for a in ask.adapters],
-                [a.activation_z for a in ask.adapters],
-                options=ask.options,
-            )
-        )
+        e = torch.tensor(evidence_of(ask.adapters, ask.options))
         gate = Gate(
-            offset=e.expand(len(ask.sites.paths), -1).contiguous(),
+            offset=e.repeat(len(ask.sites.paths), 1),
             own=float(ask.options["own"]),
             usual=ask.usual,
             keeps=bool(ask.options["keeps"]),
         )
         return Decision(even(ask.present), gate=gate)
+
+
+def evidence_of(
+    adapters: Sequence[Candidate] | Sequence[Adapter], options: Mapping[str, Value]
+) -> list[float]:
+    """e_j of each adapter."""
+    return evidence(
+        [a.score for a in adapters], [a.activation_z for a in adapters], options=options
+    )
 
 
 def evidence(

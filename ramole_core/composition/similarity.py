@@ -34,5 +34,4 @@ class Similarity(Composition):
 
     def decide(self, ask: Ask) -> Decision:
         scores = torch.tensor([a.score for a in ask.adapters], dtype=torch.float32).nan_to_num(0.0)
-        weights = (scores / ask.options["temperature"]).softmax(-1)
-        return Decision(weights.repeat(len(ask.present), 1))
+        return Decision(ask.everywhere((scores / ask.options["temperature"]).softmax(-1)))

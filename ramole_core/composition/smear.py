@@ -70,7 +70,7 @@ class Smear(FixedPool):
 
         return Decision(
             torch.stack([p[block_of(path)] for path in ask.sites.paths]),
-            merge=Merge(make, max((adapter.rank for adapter in ask.adapters), default=0)),
+            merge=Merge(make, ask.rank),
         )
 
     def begin(

@@ -50,13 +50,10 @@ class SpectR(Composition):
     )
 
     def decide(self, ask: Ask) -> Decision:
-        whole, temperature = bool(ask.options["spectrum"]), ask.options["temperature"]
-        top = int(ask.options["top"])
-        if whole:
-            scale = 1 / float(temperature)
-            return Decision(
-                even(ask.present), gate=Gate(score=UnitScore("length", scale=scale), top=top)
-            )
+        top, temperature = int(ask.options["top"]), float(ask.options["temperature"])
+        if ask.options["spectrum"]:
+            loudness = UnitScore("length", scale=1 / temperature)
+            return Decision(even(ask.present), gate=Gate(score=loudness, top=top))
         every = [right_singular(adapter) for adapter in ask.adapters]
 
         def score(signal: Signal) -> Float[Tensor, "*l k"]:

@@ -29,62 +29,34 @@ adapters that lack the module included (of halves: its root)."""
 
 
 def merge_decided(ask: Ask, *, sparsify: Sparsify, combine: Combine) -> Decision:
-    """The merge of a method whose options are `scale`, `products` and `rank`; the request's weights
-    weigh the task vectors, 1/k each without them."""
-    shares = ask.weights or (1 / max(ask.k, 1),) * ask.k
-    most = max((adapter.rank for adapter in ask.adapters), default=0)
-    n = ask.options
-    rank = int(n["rank"]) or most
+    """The merge of a method whose options are `scale`, `products` and `rank` (of the products); the
+    request's weights weigh the task vectors. An adapter alone is kept whole."""
+    scale, rank = ask.options["scale"], int(ask.options["rank"]) or ask.rank
+    total = sum(map(abs, ask.shares))
 
     def make(path: str, loras: Sequence[Lora | None]) -> Lora | None:
-        return merge_task_vectors(
-            loras,
-            shares,
-            sparsify=sparsify,
-            combine=combine,
-            products=bool(n["products"]),
-            rank=rank,
-            scale=n["scale"],
+        pairs = zip(ask.shares, loras, strict=True)
+        here = [(w, widened(lora)) for w, lora in pairs if lora is not None]
+        if not here:
+            return None
+        if len(loras) == 1:
+            (share, lora), *_ = here
+            return Lora(A=lora.A, B=scale * share * lora.B)
+        every = [trimmed(lora) for _, lora in here]
+        w = torch.tensor([share for share, _ in here], dtype=every[0].A.dtype)
+        if ask.options["products"]:
+            left = [sparsify(lora.B @ lora.A, lora, "BA") for lora in every]
+            return nearest_lora(scale * combine(torch.stack(left), w, total), rank)
+        r = max(lora.A.shape[0] for lora in every)
+        A = [pad(sparsify(m.A, m, "A"), (0, 0, 0, r - m.A.shape[0])) for m in every]
+        B = [pad(sparsify(m.B, m, "B"), (0, r - m.B.shape[1])) for m in every]
+        root = w.abs().sqrt()
+        return Lora(
+            A=combine(torch.stack(A), root * w.sign(), total**0.5),
+            B=scale * combine(torch.stack(B), root, total**0.5),
         )
 
-    return Decision(
-        torch.tensor(shares, dtype=torch.float32).repeat(len(ask.present), 1),
-        merge=Merge(make, max(rank, most)),
-    )
-
-
-def merge_task_vectors(
-    loras: Sequence[Lora | None],
-    weights: Sequence[float],
-    *,
-    sparsify: Sparsify,
-    combine: Combine,
-    products: bool,
-    rank: int,
-    scale: float,
-) -> Lora | None:
-    """One LoRA of k, None where no adapter has the module; one alone is kept whole. `rank` is that
-    of the products."""
-    here = [(w, widened(lora)) for w, lora in zip(weights, loras, strict=True) if lora is not None]
-    if not here:
-        return None
-    if len(loras) == 1:
-        w, lora = here[0]
-        return Lora(A=lora.A, B=scale * w * lora.B)
-    here = [(w, trimmed(lora)) for w, lora in here]
-    w = torch.tensor([w for w, _ in here], dtype=here[0][1].A.dtype)
-    total = sum(map(abs, weights))
-    if products:
-        every = [sparsify(lora.B @ lora.A, lora, "BA") for _, lora in here]
-        return nearest_lora(scale * combine(torch.stack(every), w, total), rank)
-    r = max(lora.A.shape[0] for _, lora in here)
-    A = [pad(sparsify(m.A, m, "A"), (0, 0, 0, r - m.A.shape[0])) for _, m in here]
-    B = [pad(sparsify(m.B, m, "B"), (0, r - m.B.shape[1])) for _, m in here]
-    root, total = w.abs().sqrt(), total**0.5
-    return Lora(
-        A=combine(torch.stack(A), root * w.sign(), total),
-        B=scale * combine(torch.stack(B), root, total),
-    )
+    return Decision(ask.everywhere(ask.shares), merge=Merge(make, max(rank, ask.rank)))
 
 
 def trimmed(lora: Lora) -> Lora:

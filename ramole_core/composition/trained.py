@@ -9,14 +9,26 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
+from ramole_core.composition.lora import Lora, wide
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Method
 from ramole_core.settings import trained_folder
+
+
+@runtime_checkable
+class Named(Protocol):
+    """An adapter, known by the checksum of its content."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def checksum(self) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,24 +49,35 @@ class Trained:
             {str(a["checksum"]): str(a["name"]) for a in found} if isinstance(found, list) else {}
         )
 
+    def loras(self, start: str, down: str = "A", up: str = "B") -> dict[str, Lora]:
+        """By module path, the pairs `<start><path>.<down>` and `.<up>`, in float32 or wider."""
+        found, end = {}, f".{down}"
+        for name, A in self.tensors.items():
+            if name.startswith(start) and name.endswith(end):
+                path = name[len(start) : -len(end)]
+                found[path] = Lora(A=wide(A), B=wide(self.tensors[f"{start}{path}.{up}"]))
+        return found
 
-def known_places(
-    trained: Trained, adapters: Collection[tuple[str, str]], *, method: str
-) -> list[int]:
-    """The place of each adapter, (name, checksum), among those that the weights were trained on.
+    def places(self, adapters: Collection[Named], *, method: str) -> list[int]:
+        """The place of each adapter among those that the weights were trained on.
 
-    Raises RamoleError for one that came later, or that changed since.
-    """
-    known = list(trained.adapters)
-    for name, checksum in adapters:
-        if checksum not in known:
-            raise RamoleError(
-                f"Method {method} knows the adapters that it was trained on "
-                f"({', '.join(trained.adapters.values())}), and {name} is not one of them; choose "
-                f"of these, train it again with `python -m ramole_core train method {method}`, or "
-                "choose a method that weighs any adapter, such as ramole."
-            )
-    return [known.index(checksum) for _, checksum in adapters]
+        Raises RamoleError for one that came later, or that changed since.
+        """
+        known = list(self.adapters)
+        for one in adapters:
+            if one.checksum not in known:
+                raise RamoleError(
+                    f"Method {method} knows the adapters that it was trained on "
+                    f"({', '.join(self.adapters.values())}), and {one.name} is not one of them; "
+                    "choose of these, train it again with `python -m ramole_core train method "
+                    f"{method}`, or choose a method that weighs any adapter, such as ramole."
+                )
+        return [known.index(one.checksum) for one in adapters]
+
+
+def scaled(tensors: Mapping[str, Tensor], end: str, scale: float) -> dict[str, Tensor]:
+    """The tensors, those whose names end so times the scale."""
+    return {name: t * scale if name.endswith(end) else t for name, t in tensors.items()}
 
 
 def weights_file(folder: Path, row: Method) -> Path:
@@ -114,7 +137,7 @@ class WeightsFolder:
         if not row.weights:
             return None
         if row.weights not in self._read:
-            folder = trained_folder(row.weights, self._folder, own=self._own)
+            folder = self._of(row)
             if not needed and checksum_of(folder, row) is None:
                 return None
             self._read[row.weights] = load_trained(folder, row)
@@ -123,8 +146,8 @@ class WeightsFolder:
     def checksums(self) -> dict[str, str]:
         """SHA-256 of the weights of each method that is trained and has some."""
         rows = [row for row in METHOD_LIST if row.training]
-        folders = {
-            row.name: trained_folder(row.weights, self._folder, own=self._own) for row in rows
-        }
-        found = {row.name: checksum_of(folders[row.name], row) for row in rows}
+        found = {row.name: checksum_of(self._of(row), row) for row in rows}
         return {name: checksum for name, checksum in found.items() if checksum}
+
+    def _of(self, row: Method) -> Path:
+        return trained_folder(row.weights, self._folder, own=self._own)

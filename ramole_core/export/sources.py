@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from ramole_core.composition import Adapter, Lora, Sites, orthonormal
+from ramole_core.composition import Adapter, Lora, Sites
 from ramole_core.errors import RamoleError
 from ramole_core.pool import AdapterCard, Limits, Pool
 from ramole_core.settings import Settings
@@ -27,13 +25,7 @@ class Source:
 
     def adapter(self, sites: Sites) -> Adapter:
         """The adapter as a method's input, without a similarity."""
-        return Adapter(
-            self.name,
-            self.card.content,
-            torch.tensor([path in self.loras for path in sites.paths]),
-            {path: orthonormal(lora) for path, lora in self.loras.items()},
-            max(lora.A.shape[0] for lora in self.loras.values()),
-        )
+        return Adapter.of(self.name, self.card.content, self.loras, sites)
 
 
 def read_sources(

@@ -57,12 +57,12 @@ class MixedModel:
         self.sites = Sites(tuple(shapes), shapes)
         self._uploaded = loras
         self._adapters = {
-            name: Adapter(
+            name: Adapter.of(
                 name,
                 checksums[name] if checksums else name,
-                torch.tensor([path in modules for path in self.sites.paths]),
-                {path: _packed(lora, base) for path, lora in modules.items()},
-                max((lora.A.shape[0] for lora in modules.values()), default=0),
+                modules,
+                self.sites,
+                pack=lambda lora: _packed(lora, base),
             )
             for name, modules in loras.items()
         }
@@ -197,10 +197,7 @@ class MixedModel:
         return self.mixer.mixing([place(decision, [one.loras for one in adapters], self.sites)])
 
     def _brought(self, one: Candidate) -> Adapter:
-        loras = one.load()
-        present = torch.tensor([path in loras for path in self.sites.paths])
-        rank = max((lora.A.shape[0] for lora in loras.values()), default=0)
-        return Adapter(one.name, one.checksum, present, loras, rank)
+        return Adapter.of(one.name, one.checksum, one.load(), self.sites, pack=lambda lora: lora)
 
     def drawn(
         self, begin: Callable[[], Mapping[str, Tensor]], *, seed: int
