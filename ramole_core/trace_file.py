@@ -42,6 +42,15 @@ from ramole_core.facts import asked_fields
 from ramole_core.request import Generation, Request, Trace
 
 VERSION = 4
+DTYPES = {
+    "adapters": np.str_,
+    "scores": np.float32,
+    "tokens": np.str_,
+    "token_ids": np.int64,
+    "layers": np.int64,
+    "modules": np.str_,
+}
+"""Of the lists, in the npz."""
 
 
 def write_trace(
@@ -57,51 +66,57 @@ def write_trace(
     where the answer has no trace, or where the ending is neither.
     """
     path = Path(path)
-    generation = _last(generation)
+    if generation.parts:  # the answer to the last part, in whose trace the others are turns
+        generation = generation.parts[-1]
     if generation.trace is None:
         raise RamoleError("This answer has no trace; ask again with trace=True.")
+    fields = _fields(generation, generation.trace, _said(request, facts))
     if path.suffix == ".npz":
-        _write_npz(generation, generation.trace, path, _said(request, facts))
+        there = {name: value for name, value in fields.items() if value is not None}
+        arrays = {name: np.array(value, DTYPES.get(name)) for name, value in there.items()}
+        np.savez_compressed(path, allow_pickle=False, **arrays)
     elif path.suffix == ".json":
-        told = _fields(generation, generation.trace, _said(request, facts))
+        told = {name: _as_json(name, value) for name, value in fields.items()}
         path.write_bytes(orjson.dumps(told, default=list, option=orjson.OPT_SERIALIZE_NUMPY))
     else:
         raise RamoleError(f"A trace is written as .npz or .json, not {path.name!r}; rename it.")
     return path
 
 
-def _fields(
-    generation: Generation,
-    trace: Trace,
-    said: Mapping[str, str],
-) -> dict[str, object]:
-    """The fields of the JSON, with numbers as arrays."""
+def _fields(generation: Generation, trace: Trace, said: Mapping[str, str]) -> dict[str, object]:
+    """What both formats hold."""
+    earlier = len(trace.adapters) - len(generation.scores)  # adapters of other turns stand behind
     return {
         "version": VERSION,
-        **{name: orjson.Fragment(text) for name, text in said.items()},
+        **said,
         "answer": generation.text,
         "finish_reason": generation.finish_reason,
         "adapters": trace.adapters,
-        "scores": [None if math.isnan(score) else score for score in _scores(generation, trace)],
+        "scores": [*generation.scores, *[math.nan] * earlier],
         "prompt_length": trace.prompt_length,
         "tokens": trace.tokens,
         "token_ids": trace.token_ids,
         "layers": trace.layers,
         "modules": trace.modules,
-        "weights": _rounded(trace.weights, 4),
-        "contribution": None if trace.contribution is None else _rounded(trace.contribution, 6),
-        "present": None if trace.present is None else trace.present.astype(np.int8),
-        "shares": _rounded(trace.shares, 4),
-        **{
-            name: _rounded(value, 4) if isinstance(value, np.ndarray) else value
-            for name, value in _effects(generation, trace).items()
-        },
+        "weights": trace.weights,
+        "contribution": trace.contribution,
+        "present": trace.present,
+        "shares": trace.shares,
+        **_effects(generation, trace),
     }
 
 
-def _last(generation: Generation) -> Generation:
-    """The answer itself, or to the last part of its prompt, in whose trace the others are turns."""
-    return generation.parts[-1] if generation.parts else generation
+def _as_json(name: str, value: object) -> object:
+    if name in ("request", "facts"):
+        return orjson.Fragment(str(value))
+    if name == "scores" and isinstance(value, list):
+        return [None if math.isnan(score) else score for score in value]
+    if not isinstance(value, np.ndarray):
+        return value
+    if name == "present":
+        return value.astype(np.int8)
+    digits = 6 if name == "contribution" else 4
+    return np.ascontiguousarray(np.round(value.astype(np.float64), digits))
 
 
 def _said(request: Request | None, facts: Mapping[str, object] | None) -> dict[str, str]:
@@ -132,38 +147,3 @@ def _effects(generation: Generation, trace: Trace) -> dict[str, np.ndarray | str
         "subset_logprob": None if subsets is None else subsets[-T:],
         "effects_by": rule_of(effects.shape[1]),
     }
-
-
-def _rounded(values: np.ndarray, digits: int) -> np.ndarray:
-    return np.ascontiguousarray(np.round(values.astype(np.float64), digits))
-
-
-def _scores(generation: Generation, trace: Trace) -> list[float]:
-    """One for each adapter of the trace; those of earlier turns stand behind the answer's own."""
-    earlier = len(trace.adapters) - len(generation.scores)
-    return [*generation.scores, *[math.nan] * earlier]
-
-
-def _write_npz(generation: Generation, trace: Trace, path: Path, said: Mapping[str, str]) -> None:
-    arrays = {
-        "version": np.array(VERSION),
-        **{name: np.array(text) for name, text in said.items()},
-        "answer": np.array(generation.text),
-        "finish_reason": np.array(generation.finish_reason),
-        "adapters": np.array(trace.adapters, dtype=np.str_),
-        "scores": np.array(_scores(generation, trace), dtype=np.float32),
-        "prompt_length": np.array(trace.prompt_length),
-        "tokens": np.array(trace.tokens, dtype=np.str_),
-        "token_ids": np.array(trace.token_ids, dtype=np.int64),
-        "layers": np.array(trace.layers, dtype=np.int64),
-        "modules": np.array(trace.modules, dtype=np.str_),
-        "weights": trace.weights,
-        "shares": trace.shares,
-    }
-    if trace.contribution is not None:
-        arrays["contribution"] = trace.contribution
-    if trace.present is not None:
-        arrays["present"] = trace.present
-    told = _effects(generation, trace)
-    arrays |= {name: np.array(value) for name, value in told.items() if value is not None}
-    np.savez_compressed(path, allow_pickle=False, **arrays)

@@ -24,7 +24,7 @@ from ramole_core.engine.load_check import (
 )
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.norm import Norm
-from ramole_core.layers.angles import SteadyAngles
+from ramole_core.layers.batch_invariant_ops import SteadyAngles
 from ramole_core.layers.served_linear import ServedLinear
 from tests.conftest import tiny_settings
 from tests.tiny_bases import BASES, TinyBase, save_tiny_base

@@ -13,9 +13,8 @@ from ramole_core.kernels.gate import ALIGNED, INPUTS, LENGTH, LINEAR, LOUDEST
 from ramole_core.kernels.mixing import RUN, UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Weight
 from ramole_core.layers.batch_mix import ACTIVATIONS, FIXED, KEEPS, MASKED, BatchMix, Rows
-from ramole_core.layers.gate_softmax import TILE, in_tiles
+from ramole_core.layers.gate_softmax import TILE, in_tiles, wide_rows
 from ramole_core.layers.rows_mixing import RowsMixing
-from ramole_core.layers.score_table import wide_rows
 from ramole_core.layers.traced import Traced
 
 M, I, O, S, T, RANKS = 2, 37, 41, 3, 2 * RUN + 6, (2, 5, 1, 29)

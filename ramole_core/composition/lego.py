@@ -80,10 +80,11 @@ def assemble(
     units = []
     for lora, size in zip(loras, sizes, strict=True):
         if lora is not None:
-            i, A, B = lora.A.shape[1], wide(lora.A), wide(lora.B.T) * size
+            A, B = wide(lora.A), wide(lora.B.T) * size
             units.append(torch.cat([A, B], dim=1)[A.any(1) & B.any(1)])
     if not any(map(len, units)):
         return None
+    i = next(lora.A.shape[1] for lora in loras if lora is not None)
     pool, r = torch.cat(units), max(map(len, units))
     k = min(rank or r, len(pool))
     if k < len(pool):

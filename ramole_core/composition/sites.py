@@ -20,6 +20,14 @@ class Sites:
         return {path: n for n, path in enumerate(self.paths)}
 
     @cached_property
+    def scopes(self) -> dict[str, frozenset[str]]:
+        """The modules whose input a gate may read, by `Gate.per`."""
+        return {
+            "block": frozenset(map(block_of, self.paths)),
+            "parent": frozenset(map(parent_of, self.paths)),
+        }
+
+    @cached_property
     def blocks(self) -> dict[str, int]:
         """Path of each block that holds modules -> the size of its input (its first module's i)."""
         found: dict[str, int] = {}

@@ -19,7 +19,6 @@ from ramole_core.engine.capture import CapturedStep
 from ramole_core.engine.flat_cache import FlatCache
 from ramole_core.engine.gathered_attention import GatheredAttention
 from ramole_core.layers import BatchMix, Forward
-from ramole_core.layers.traced import Traced
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ class Graphs:
         except Exception as error:  # CUDA, a compiler or a model: anything may not be capturable
             self.fault = f"{type(error).__name__}: {error}".splitlines()[0]
             log.warning("Steps run without CUDA graphs (%s).", self.fault)
-            if isinstance(forward.traced, Traced):
+            if forward.traced is not None:
                 forward.traced.forget()
             return None
         return graph, logits

@@ -24,7 +24,7 @@ from ramole_core.engine.model_runner import ModelRunner, Piece
 from ramole_core.engine.pages import pages_of
 from ramole_core.errors import Unsupported
 from ramole_core.layers import RowMix
-from ramole_core.layers.angles import SteadyAngles
+from ramole_core.layers.batch_invariant_ops import SteadyAngles
 from ramole_core.whole_file import replacing
 
 LAST_TOKENS = 4

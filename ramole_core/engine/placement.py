@@ -28,7 +28,7 @@ from ramole_core.engine.store import UnitStore
 from ramole_core.engine.switches import deciding_without, lacking
 from ramole_core.errors import RamoleError, fault_of
 from ramole_core.layers import Bank, Layout, RowMix, Slot, Units, UnpackedLoras, pack_units
-from ramole_core.layers.score_table import score_table
+from ramole_core.layers.gate_softmax import score_table
 from ramole_core.methods import complete_options
 from ramole_core.request import Request
 

@@ -54,7 +54,9 @@ def merge(
     from ramole_core.base.files import weights_checksum
     from ramole_core.base.shapes import read_shapes
     from ramole_core.composition.trained import WeightsFolder
+    from ramole_core.export.gguf_file import write_gguf
     from ramole_core.export.merge import merge_adapters
+    from ramole_core.export.peft_folder import write_peft
     from ramole_core.export.sources import read_sources
     from ramole_core.settings import load_settings
 
@@ -76,7 +78,15 @@ def merge(
         )
         said = {source.card.base_model for source in sources}
         named = next(iter(said)) if len(said) == 1 else None
-        _write(merged, out, gguf, base=base, base_name=named or settings.base_model)
+        if gguf is not None:
+            write_gguf(merged.loras, gguf, base=base, name=gguf.stem)
+        if out is not None:
+            try:
+                write_peft(merged, out, shapes=shapes, base_name=named or settings.base_model)
+            except BaseException:
+                if gguf is not None:
+                    gguf.unlink(missing_ok=True)
+                raise
     if as_json:
         checksum = weights_checksum(base, data_dir=settings.data_dir)
         origin = {"base_model": settings.base_model, "base_checksum": checksum}
@@ -94,25 +104,6 @@ def read_weights(words: str) -> tuple[float, ...]:
     except ValueError:
         pass
     raise RamoleError(f"--weights {words} is not understood; write numbers such as 0.7,-0.2.")
-
-
-def _write(
-    merged: "Merged", out: Path | None, gguf: Path | None, *, base: Path, base_name: str
-) -> None:
-    """Both files, or none."""
-    from ramole_core.base.shapes import read_shapes
-    from ramole_core.export.gguf_file import write_gguf
-    from ramole_core.export.peft_folder import write_peft
-
-    if gguf is not None:
-        write_gguf(merged.loras, gguf, base=base, name=gguf.stem)
-    if out is not None:
-        try:
-            write_peft(merged, out, shapes=read_shapes(base), base_name=base_name)
-        except BaseException:
-            if gguf is not None:
-                gguf.unlink(missing_ok=True)
-            raise
 
 
 def record_of(merged: "Merged", out: Path | None, gguf: Path | None) -> dict[str, object]:

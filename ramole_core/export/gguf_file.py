@@ -25,16 +25,14 @@ PERMUTED = {"llama"}
 """Whose q and k have their rows in another order."""
 
 
-def write_gguf(
-    loras: Mapping[str, Lora], file: Path, *, base: Path, name: str, permute: bool = True
-) -> None:
-    """Write the new file for the base in that folder; not to `permute` is for a check alone.
+def write_gguf(loras: Mapping[str, Lora], file: Path, *, base: Path, name: str) -> None:
+    """Write the new file for the base in that folder.
 
     Raises RamoleError where it is there already, the disk fails, or llama.cpp's names for this
     base are not known here.
     """
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    tensors = tensors_of(loras, config, permute=permute)
+    tensors = tensors_of(loras, config)
     with creating(file) as part:
         writer = gguf.GGUFWriter(str(part), architecture_of(config))
         try:
@@ -69,9 +67,7 @@ def largest(loras: Mapping[str, Lora]) -> int:
     return max(lora.A.shape[0] for lora in loras.values())
 
 
-def tensors_of(
-    loras: Mapping[str, Lora], config: Mapping[str, object], *, permute: bool = True
-) -> dict[str, np.ndarray]:
+def tensors_of(loras: Mapping[str, Lora], config: Mapping[str, object]) -> dict[str, np.ndarray]:
     """Every tensor by its name in the file, float32."""
     kind = architecture_of(config)
     layers, heads = _number(config, "num_hidden_layers"), _number(config, "num_attention_heads")
@@ -86,7 +82,7 @@ def tensors_of(
                 f"The module {path} has no tensor in a GGUF of {kind}; merge adapters without it."
             )
         A, B = lora.A.float().numpy(), lora.B.float().numpy()
-        if permute and kind in PERMUTED and path.endswith(("q_proj", "k_proj")):
+        if kind in PERMUTED and path.endswith(("q_proj", "k_proj")):
             B = permuted(B, heads if path.endswith("q_proj") else pairs)
         tensors[f"{label}.lora_a"] = np.ascontiguousarray(A)
         tensors[f"{label}.lora_b"] = np.ascontiguousarray(B * np.float32(A.shape[0] / alpha))

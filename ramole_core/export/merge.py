@@ -141,17 +141,15 @@ def _decide(
             f"Method {name} takes {how.experts(k)} of {k} adapters, so there is nothing to merge; "
             f"{instead}."
         )
-    told = tuple(source.adapter(sites) for source in sources)
-    ask = Ask(told, sites, options, None if weights is None else tuple(weights))
     if weights is None and (how.weighs_similarity or how.examines or how.reads_prompt):
         raise RamoleError(
             f"Method {name} weighs adapters by a prompt, which a file does not have; {instead}, or "
             "give --weights."
         )
-    if weights is None:
-        folder = trained.get(how.row, needed=how.needs_weights)
-        ask = Ask(told, sites, options, ask.weights, folder)
-    decision = decide(how, ask)
+    told = tuple(source.adapter(sites) for source in sources)
+    given = None if weights is None else tuple(weights)
+    folder = trained.get(how.row, needed=how.needs_weights) if given is None else None
+    decision = decide(how, Ask(told, sites, options, given, folder))
     if decision.gate is not None or decision.bypass is not None:
         what = "a gate that weighs every token anew" if decision.gate else "a bypass"
         raise RamoleError(

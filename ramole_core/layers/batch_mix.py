@@ -7,17 +7,17 @@ being each row's own adapters in its own order.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ramole_core.composition import Decision, Gate, UnitScore, block_of, parent_of
+from ramole_core.composition import Decision, Gate, UnitScore
 from ramole_core.kernels.gate import INPUTS
 from ramole_core.layers.bank import Bank, Slot
-from ramole_core.layers.score_table import form_of
+from ramole_core.layers.gate_softmax import form_of
 
 FIXED, MASKED, KEEPS = 0, 1, 2
 """What gives a row's weights: a table; a gate among those that have the module; a gate of all."""
@@ -40,7 +40,7 @@ class RowMix:
     lacks: Bool[Tensor, "module k"] | None = None
     """Where an adapter of a merge lacks the module; None: it is no merge."""
     score_table: np.ndarray | None = None
-    """What the kernel reads for its gate's own score (`score_table.py`); None: nothing."""
+    """What the kernel reads for its gate's own score (`gate_softmax.py`); None: nothing."""
 
     @property
     def has(self) -> Bool[Tensor, "module k"]:
@@ -93,6 +93,24 @@ class Rows:
     form_tables: np.ndarray
     """[b] int64: the address of what it reads, which the row keeps."""
 
+    @classmethod
+    def empty(cls, modules: int, b: int, k: int, R: int) -> "Rows":
+        """Zeros of these sizes."""
+        return cls(
+            pages=np.zeros((b, R), np.int32),
+            slots=np.zeros((b, R), np.int32),
+            acts=np.zeros((b, R), np.int8),
+            counts=np.zeros((b, 2), np.int32),
+            asks=np.zeros((b, 5), np.int32),
+            present=np.zeros((modules, b, k), np.bool_),
+            fixed=np.zeros((modules, b, k), np.float32),
+            bias=np.zeros((modules, b, k), np.float32),
+            usual=np.zeros((modules, b, k, 2), np.float32),
+            own=np.zeros(b, np.float32),
+            forms=np.zeros((b, 2), np.int32),
+            form_tables=np.zeros(b, np.int64),
+        )
+
     @property
     def read_inputs(self) -> bool:
         """Whether a row's score is W x."""
@@ -115,7 +133,7 @@ class BatchMix:
         self.late_by_rows = [n for n in self.late if rows[n].score_table is None]
         """Those whose terms the kernel of `by rows` does not compute."""
         self.scopes = {
-            n: _scopes(tuple(bank.layout.flat), gate.per)
+            n: bank.layout.sites.scopes[gate.per]
             for n in self.late
             if (gate := rows[n].gate) is not None and gate.per != "module"
         }
@@ -128,23 +146,8 @@ class BatchMix:
     @cached_property
     def tables(self) -> Rows:
         """The tables, made on first use."""
-        modules, b, k = len(self.bank.layout.flat), self.b, self.k
         most = max((sum(len(s.pages) for s in row.held) for row in self.rows), default=0)
-        most = -(-most // PAGES) * PAGES
-        made = Rows(
-            pages=np.zeros((b, most), np.int32),
-            slots=np.zeros((b, most), np.int32),
-            acts=np.zeros((b, most), np.int8),
-            counts=np.zeros((b, 2), np.int32),
-            asks=np.zeros((b, 5), np.int32),
-            present=np.zeros((modules, b, k), np.bool_),
-            fixed=np.zeros((modules, b, k), np.float32),
-            bias=np.zeros((modules, b, k), np.float32),
-            usual=np.zeros((modules, b, k, 2), np.float32),
-            own=np.zeros(b, np.float32),
-            forms=np.zeros((b, 2), np.int32),
-            form_tables=np.zeros(b, np.int64),
-        )
+        made = Rows.empty(len(self.bank.layout.flat), self.b, self.k, -(-most // PAGES) * PAGES)
         for n, row in enumerate(self.rows):
             self._fill(made, n, row)
         return made
@@ -289,11 +292,6 @@ class BatchMix:
         """Slice a [modules, ...] table to one group in one block."""
         start = self.bank.layout.first(g, block)
         return table[start : start + self.bank.layout.groups[g].m]
-
-
-@lru_cache(maxsize=16)
-def _scopes(paths: tuple[str, ...], per: str) -> frozenset[str]:
-    return frozenset(map({"block": block_of, "parent": parent_of}[per], paths))
 
 
 def _array(table: Tensor) -> np.ndarray:

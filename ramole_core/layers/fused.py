@@ -54,7 +54,7 @@ class Fused:
         block: int,
         *,
         row_of: Tensor,
-        told: tuple[Tensor, Tensor] | None,
+        told: Float[Tensor, "2 m N k"] | None,
     ) -> bool:
         """Add the updates to the outputs of a group's layers; False: unchanged."""
         bank = batch.bank

@@ -32,7 +32,7 @@ class LateScores:
         request. `by_rows`: the kernel computes what it can. `within`: the scores of the forward
         that this one is a part of, and its tokens there; None: it is whole."""
         self._batch, self._counts, self._starts = batch, counts, starts
-        self._by_rows, self._within = by_rows, within
+        self.by_rows, self._within = by_rows, within
         self._rows = batch.late_by_rows if by_rows else batch.late
         ends = np.cumsum(counts)
         self._at = [slice(int(e - c), int(e)) for e, c in zip(ends, counts, strict=True)]
@@ -106,7 +106,7 @@ class LateScores:
         gate, k = row.gate, len(row.slots)
         assert gate is not None
         try:
-            if not self._by_rows:
+            if not self.by_rows:
                 return late_scores(gate, signal, k)
             return in_tiles(lambda part: late_scores(gate, part, k), signal, self._starts[n])
         except Exception as error:

@@ -101,11 +101,6 @@ class Layout:
         }
         return Sites(self.flat, shapes)
 
-    @cached_property
-    def order(self) -> dict[str, int]:
-        """Flat index of each module path."""
-        return {path: n for n, path in enumerate(self.flat)}
-
     def address(self, n: int) -> tuple[int, int, int]:
         """Group, block and place in the group of the n-th module."""
         g = max(g for g, start in enumerate(self.starts) if start <= n)

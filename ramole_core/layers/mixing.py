@@ -13,7 +13,6 @@ product may be one launch for all layers that share the input (`fused.py`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Literal
 
@@ -40,22 +39,24 @@ def way_of(batch: BatchMix) -> Way:
     return "rows" if batch.bank.by_rows else "all"
 
 
-@dataclass
 class Forward:
     """The mixing of one forward, with traces where they are asked for."""
 
-    batch: BatchMix
-    counts: tuple[int, ...]
-    """Tokens of each row, in order."""
-    way: Way
-    late: LateScores
-    traced: Traced | TracedPart | None = None
-    """What the traces of rows need; None: no row has one."""
-    rows: RowsMixing | None = None
-    """What runs the kernel, where it is by rows."""
-    fused: Fused | None = None
-    """What mixes few tokens of all pages on a GPU; None: PyTorch does."""
-    _parts: "dict[tuple[int, ...], Forward]" = field(default_factory=dict)
+    def __init__(
+        self,
+        batch: BatchMix,
+        counts: Sequence[int],
+        late: LateScores,
+        traced: Traced | None,
+        fused: Fused | None,
+    ):
+        """`counts`: tokens of each row, in order. `traced`: what the traces of rows need. `fused`
+        mixes all pages in one launch; None: PyTorch does."""
+        self.batch, self.counts, self.late, self.traced = batch, tuple(counts), late, traced
+        self.rows = RowsMixing(batch, counts, traced=traced) if late.by_rows else None
+        """What runs the kernel, where it is by rows."""
+        self.fused = None if late.by_rows else fused
+        self._parts: dict[tuple[int, ...], Forward] = {}
 
     @classmethod
     def of(
@@ -69,17 +70,11 @@ class Forward:
         fused: Fused | None = None,
     ) -> "Forward":
         """`trace` are the rows whose weights and contributions are recorded."""
-        way = way or way_of(batch)
-        late = LateScores(batch, counts, starts or [0] * len(counts), by_rows=way == "rows")
-        forward = cls(batch, tuple(counts), way, late)
-        if trace:
-            compiled = way_of(batch) == "rows"
-            forward.traced = Traced(batch, forward.counts, trace, compiled=compiled)
-        if forward.way == "rows":
-            forward.rows = RowsMixing(batch, forward.counts, traced=forward.traced)
-        elif fused is not None and fused.takes(batch, counts):
-            forward.fused = fused
-        return forward
+        by_rows = (way or way_of(batch)) == "rows"
+        late = LateScores(batch, counts, starts or [0] * len(counts), by_rows=by_rows)
+        traced = Traced(batch, counts, trace) if trace else None
+        taken = fused is not None and fused.takes(batch, counts)
+        return cls(batch, counts, late, traced, fused if taken else None)
 
     @cached_property
     def row_of(self) -> Int[Tensor, "N"]:
@@ -93,23 +88,19 @@ class Forward:
         found = self._parts.get(key)
         if found is None:
             rows = np.searchsorted(np.cumsum(self.counts), key, side="right")
-            counts = tuple(np.bincount(rows, minlength=len(self.counts)).tolist())
-            by_rows, within = self.way == "rows", (self.late, tokens)
-            starts = (0,) * len(counts)
-            late = LateScores(self.batch, counts, starts, by_rows=by_rows, within=within)
-            found = Forward(self.batch, counts, self.way, late)
-            if isinstance(self.traced, Traced):
-                found.traced = TracedPart(self.traced, key)
-            if self.rows is not None:
-                found.rows = RowsMixing(self.batch, counts, traced=found.traced)
-            elif self.fused is not None and not self.fused.fault:
-                found.fused = self.fused
-            self._parts[key] = found
+            counts = np.bincount(rows, minlength=len(self.counts)).tolist()
+            late, within = self.late, (self.late, tokens)
+            late = LateScores(
+                self.batch, counts, [0] * len(counts), by_rows=late.by_rows, within=within
+            )
+            traced = None if self.traced is None else TracedPart(self.traced, key)
+            fused = None if self.fused is None or self.fused.fault else self.fused
+            found = self._parts[key] = Forward(self.batch, counts, late, traced, fused)
         return found
 
     def clear(self) -> None:
         """Set what earlier rows left to 0, before others are mixed in the same memory."""
-        if isinstance(self.traced, Traced):
+        if self.traced is not None:
             self.traced.told[:] = 0
 
     def reads(self, g: int) -> bool:
@@ -154,18 +145,13 @@ class Forward:
         """The outputs of all layers of a group with their updates added."""
         bank = self.batch.bank
         if self.fused is not None:
-            shape = len(ys), len(draft.inner), self.batch.k
             told = None
             if self.traced is not None:
-                told = (
-                    torch.empty(shape, device=bank.device),
-                    torch.empty(shape, device=bank.device),
-                )
+                told = torch.empty(2, len(ys), len(draft.inner), self.batch.k, device=bank.device)
             row_of = self.row_of
             if self.fused.mix(ys, draft, self.batch, g, block, row_of=row_of, told=told):
                 if self.traced is not None and told is not None:
-                    at = self.traced.places
-                    self.traced.write(bank.layout.first(g, block), told[0][:, at], told[1][:, at])
+                    self.traced.write(bank.layout.first(g, block), *told[:, :, self.traced.places])
                 return
             self.fused = None
         units = self._weighted(draft, g, block)
@@ -254,7 +240,7 @@ class Forward:
 
     def traces(self) -> list[Float[Tensor, "l 2 layer module k"]]:
         """Weights and contributions at the tokens of each traced row, float16 on the CPU."""
-        return self.traced.each() if isinstance(self.traced, Traced) else []
+        return [] if self.traced is None else self.traced.each()
 
 
 def _modules_first(inner: Float[Tensor, "n R m"], dtype: torch.dtype) -> Float[Tensor, "m n R"]:

@@ -15,15 +15,13 @@ from ramole_core.kernels.mixing import MIX, RUN, WEIGHTS_STEP
 from ramole_core.kernels.vectors import paired
 from ramole_core.kernels.weight import Input, UnitRows, Update
 from ramole_core.layers.batch_mix import BatchMix
-from ramole_core.layers.traced import Traced, TracedPart
+from ramole_core.layers.traced import Traced
 
 
 class RowsMixing:
     """Mixing in one forward; the tokens of row n are `counts[n]`, side by side."""
 
-    def __init__(
-        self, batch: BatchMix, counts: Sequence[int], *, traced: Traced | TracedPart | None = None
-    ):
+    def __init__(self, batch: BatchMix, counts: Sequence[int], *, traced: Traced | None = None):
         """`traced` takes weights and lengths of its rows."""
         self._batch, self._traced = batch, traced
         self._told = np.zeros(max(batch.b, 1), np.bool_)

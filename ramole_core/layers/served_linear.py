@@ -20,8 +20,7 @@ from ramole_core.base.kernel_linear import base_weight, kernel_linears
 from ramole_core.base.packed import PackedLinear
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.weight import Input, Weight
-from ramole_core.layers.angles import LongTokens
-from ramole_core.layers.batch_invariant_ops import EXACT, steady_layers
+from ramole_core.layers.batch_invariant_ops import EXACT, LongTokens, steady_layers
 from ramole_core.layers.batch_mix import BatchMix
 from ramole_core.layers.fused import Draft, Fused
 from ramole_core.layers.install import Installation, watch_blocks, wrap
@@ -116,12 +115,11 @@ class SharedInput:
         if last:
             self._x = self._given = self._units = None
         if forward is None or units is None:
-            return layer.base(x) if weight is None else weight.multiply(given)
+            return layer.alone(x, given)
+        if isinstance(units, Draft):
+            return self._together(forward, units, x, given, j, last=last)
         if weight is None or forward.rows is None:
-            if isinstance(units, Draft):
-                return self._together(forward, units, x, given, j, last=last)
-            y = layer.base(x) if weight is None else weight.multiply(given)
-            return forward.add(y, units, self._g, self._block, j)
+            return forward.add(layer.alone(x, given), units, self._g, self._block, j)
         assert isinstance(units, np.ndarray)
         return weight.multiply(given, forward.update(units, self._g, self._block, j))
 

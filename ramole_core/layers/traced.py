@@ -33,15 +33,15 @@ output may be next to nothing: float16 ends at 65,504."""
 class Traced:
     """Weights and contributions of the traced rows of one forward."""
 
-    def __init__(
-        self, batch: BatchMix, counts: Sequence[int], rows: Sequence[int], *, compiled: bool
-    ):
-        """`counts` are the tokens of each row; `compiled`: our kernels give the numbers."""
+    def __init__(self, batch: BatchMix, counts: Sequence[int], rows: Sequence[int]):
+        """`counts` are the tokens of each row."""
         self.rows, self._batch = tuple(rows), batch
         ends = np.cumsum(counts)
         own = [np.arange(ends[n] - counts[n], ends[n], dtype=np.int32) for n in self.rows]
         self.tokens = np.concatenate(own) if own else np.zeros(0, np.int32)
-        """[n]: the places of these rows' tokens in the forward."""
+        """[n]: the places of these rows' tokens in the whole forward."""
+        self.here, self.at = self.tokens, slice(None)
+        """Their places in this forward, and among the traced tokens of the whole one."""
         cuts = np.cumsum([0, *map(len, own)])
         self._parts = [slice(*pair) for pair in pairwise(cuts)]
         self.layout = batch.bank.layout
@@ -49,7 +49,8 @@ class Traced:
         self.told = np.zeros((2, modules, int(sum(counts)), batch.k), np.float32)
         """Weights, and lengths of the weighted updates, at the traced rows' tokens; 0 elsewhere."""
         self.lengths = Lengths(self.tokens, modules)
-        self.compiled = compiled
+        self.compiled = batch.bank.by_rows
+        """Whether our kernels give the numbers."""
         self.told_later: list[tuple[int, Tensor, Tensor, np.ndarray]] = []
         """By module, what the model's device holds until the end, and at which tokens."""
         self.seen_later: list[tuple[int, Tensor, np.ndarray | slice]] = []
@@ -57,8 +58,8 @@ class Traced:
 
     @cached_property
     def places(self) -> Int[Tensor, "n"]:
-        """`tokens` on the model's device."""
-        return torch.from_numpy(self.tokens).to(self._batch.bank.device)
+        """`here` on the model's device."""
+        return torch.from_numpy(self.here).to(self._batch.bank.device)
 
     def forget(self) -> None:
         """Reset before the forward is run again."""
@@ -83,10 +84,16 @@ class Traced:
         """Record the output of module j of a group in a block, updates included."""
         module = self.layout.first(g, block) + j
         if self.compiled:
-            self.lengths.measure(module, y)
+            self.measure(module, y)
         else:
-            lengths = y.reshape(-1, y.shape[-1])[self.places].float().norm(dim=-1)
-            self.seen_later.append((module, lengths, slice(None)))
+            self.seen_later.append((module, self._norms(y), self.at))
+
+    def measure(self, module: int, y: Float[Tensor, "*b o"]) -> None:
+        """Measure a module's output at once, by a kernel."""
+        self.lengths.measure(module, y)
+
+    def _norms(self, y: Float[Tensor, "*b o"]) -> Float[Tensor, "n"]:
+        return y.reshape(-1, y.shape[-1])[self.places].float().norm(dim=-1)
 
     def each(self) -> list[Float[Tensor, "l 2 layer module k"]]:
         """Trace rows of every traced row's tokens, float16 on the CPU: weight and contribution."""
@@ -134,43 +141,24 @@ class Traced:
         return torch.stack([weights.expand_as(contribution), contribution], dim=1)
 
 
-class TracedPart:
-    """A view of `Traced` on the forward's tokens at `tokens`, ascending."""
+class TracedPart(Traced):
+    """`Traced` of a forward of the tokens at `tokens`, ascending, of the whole one."""
 
     def __init__(self, whole: Traced, tokens: Sequence[int]):
-        self.rows = whole.rows
-        self._whole, self._tokens = whole, np.array(tokens, np.int32)
-        own = np.isin(self._tokens, whole.tokens)
-        self._at = np.flatnonzero(own)
-        self._mine = self._tokens[own]
-        self._found = np.searchsorted(whole.tokens, self._mine)
-        """Their places among the traced ones."""
-
-    @cached_property
-    def places(self) -> Int[Tensor, "n"]:
-        """Places of the traced tokens in the part, on the model's device."""
-        return torch.from_numpy(self._at).to(self._whole.places.device)
+        every = np.array(tokens, np.int32)
+        own = np.isin(every, whole.tokens)
+        self.rows, self.layout, self.compiled = whole.rows, whole.layout, whole.compiled
+        self._batch, self._every = whole._batch, every
+        self.here, self.tokens = np.flatnonzero(own), every[own]
+        self.at = np.searchsorted(whole.tokens, self.tokens)
+        self.told, self.lengths = whole.told, whole.lengths
+        self.told_later, self.seen_later = whole.told_later, whole.seen_later
 
     def room(self, module: int, m: int) -> np.ndarray:
-        """[2, m, N, k]: where a kernel writes."""
-        k = self._whole.told.shape[-1]
-        return np.zeros((2, m, len(self._tokens), k), np.float32)
+        return np.zeros((2, m, len(self._every), self.told.shape[-1]), np.float32)
 
     def take(self, module: int, told: np.ndarray) -> None:
-        """Take what was written there, of the modules from `module` on."""
-        self._whole.told[:, module : module + told.shape[1], self._tokens] = told
+        self.told[:, module : module + told.shape[1], self._every] = told
 
-    def write(
-        self, module: int, alpha: Float[Tensor, "m n k"], lengths: Float[Tensor, "m n k"]
-    ) -> None:
-        """As `Traced.write`."""
-        self._whole.told_later.append((module, alpha, lengths, self._mine))
-
-    def see(self, g: int, block: int, j: int, y: Float[Tensor, "n o"]) -> None:
-        """As `Traced.see`."""
-        module = self._whole.layout.first(g, block) + j
-        lengths = y[self.places].float().norm(dim=-1)
-        if self._whole.compiled:
-            self._whole.lengths.found[module, self._found] = lengths.numpy()
-        else:
-            self._whole.seen_later.append((module, lengths, self._found))
+    def measure(self, module: int, y: Float[Tensor, "*b o"]) -> None:
+        self.lengths.found[module, self.at] = self._norms(y).numpy()

@@ -150,13 +150,13 @@ def mix_group(
     row_of: Tensor,
     tables: dict[str, Tensor],
     first: int,
-    told: tuple[Tensor, Tensor] | None,
+    told: Tensor | None,
 ) -> None:
     """Add the rows' updates to each y [N, o].
 
     `inner` [N, s + pages, m] are x with the routers' rows and the pages' A, `gram` [m, pages, s];
     `tables` are those of `batch_mix.Rows`, and `first` the group's first module in them. `told`
-    takes weights and lengths, [m, N, k] each.
+    [2, m, N, k] takes weights and lengths.
     """
     n, width, m = inner.shape
     s, size = gram.shape[2], gram.shape[1]
@@ -166,7 +166,7 @@ def mix_group(
     own = [row_of if name == "row_of" else tables[name] for name in names]
     present = tables["present"].view(torch.uint8)
     grids = [present, tables["fixed"], tables["bias"], tables["usual"]]
-    alphas, lengths = told or (tables["fixed"], tables["fixed"])
+    alphas, lengths = (tables["fixed"],) * 2 if told is None else told
     for start in range(0, m, AT_ONCE):
         part = range(start, min(m, start + AT_ONCE))
         chosen = [part[p] if p < len(part) else part[0] for p in range(AT_ONCE)]

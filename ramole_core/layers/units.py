@@ -76,7 +76,7 @@ class UnpackedLoras(Mapping[str, Lora]):
         self._units, self._layout = units, layout
 
     def __getitem__(self, path: str) -> Lora:
-        n = self._layout.order[path]
+        n = self._layout.sites.at[path]
         if not self._units.present[n]:
             raise KeyError(path)
         g, block, j = self._layout.address(n)
