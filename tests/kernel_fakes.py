@@ -7,8 +7,7 @@ import torch
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
 from ramole_core.kernels.compiled import view
-from ramole_core.kernels.narrow import rounded_to_bytes
-from ramole_core.kernels.narrow_grid import narrowed_to_grid, on_grid
+from ramole_core.kernels.narrow import narrowed_to_grid, on_grid, rounded_to_bytes
 from ramole_core.kernels.ways import VECTORS
 from ramole_core.kernels.weight import Input, UnitRows, Update, Weight, way_here
 

@@ -8,7 +8,7 @@ from ramole_core.base.model import dequantised, load_base
 from ramole_core.base.packed import Int4Linear, fits, round_to_int4, round_to_nf4
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
-from ramole_core.kernels.narrow_grid import narrowed_to_grid
+from ramole_core.kernels.narrow import narrowed_to_grid
 from ramole_core.kernels.widen import GROUP
 from ramole_core.settings import load_settings
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture

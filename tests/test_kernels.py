@@ -18,8 +18,7 @@ from ramole_core.kernels.call_args import TILES, WORDS, take, words_at
 from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, TILE, activate
 from ramole_core.kernels.half_dots import MULTIPLIES
 from ramole_core.kernels.matrix_unit import MATRIX, keep_layout, lay_out, layouts
-from ramole_core.kernels.narrow import NARROW
-from ramole_core.kernels.narrow_grid import NARROW_TO_GRID
+from ramole_core.kernels.narrow import NARROW, NARROW_TO_GRID
 from ramole_core.kernels.outputs import MIN_COPIED_ROWS
 from ramole_core.kernels.product import span_of
 from ramole_core.kernels.team import Kernel

@@ -14,8 +14,14 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ramole_core.errors import RamoleError
-from ramole_core.kernels.narrow import as_numbers, from_bytes, narrowed, rounded_to_bytes
-from ramole_core.kernels.narrow_grid import narrowed_to_grid, on_grid
+from ramole_core.kernels.narrow import (
+    as_numbers,
+    from_bytes,
+    narrowed,
+    narrowed_to_grid,
+    on_grid,
+    rounded_to_bytes,
+)
 from ramole_core.kernels.weight import Input, Weight
 from ramole_core.kernels.widen import BLOCK
 

@@ -1,20 +1,21 @@
 """y = w * x / sqrt(mean(x^2) + eps), row by row (RMSNorm, arXiv 1910.07467).
 
 As transformers computes it: the quotient is rounded to the dtype of x, and the product again.
+The length |y| of some rows is the root of the same sum of squares.
 """
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ramole_core.kernels.call_args import TILES, WORDS, floats, halves, take, words_at
+from ramole_core.kernels.call_args import TILES, WORDS, floats, halves, ints, take, words_at
 from ramole_core.kernels.compiled import kernel, put, wide
 from ramole_core.kernels.team import Kernel
 
-N, I, X, HALF, WEIGHT, Y, EPSILON = range(2, 9)
-"""The words of a call, behind the two of every call; epsilon's address."""
-ROWS = 16
-"""Rows of a tile."""
+N, I, X, HALF, WEIGHT, Y, EPSILON, AT = range(2, 10)
+"""The words of a call, behind the two of every call; of WEIGHT, EPSILON and AT the addresses."""
+ROWS, LENGTHS = 16, 64
+"""Rows of a tile, that are normalised or measured."""
 
 
 @kernel(fastmath={"reassoc", "contract"})
@@ -74,3 +75,43 @@ class Norm:
         words[HALF] = x.dtype == torch.bfloat16
         NORMALISE.run(words, -(-n // ROWS))
         return y
+
+
+def _measure(address):
+    words = words_at(address)
+    n, i = words[N], words[I]
+    at, out = ints(words[AT], 1, n)[0], floats(words[Y], 1, n)[0]
+    while True:
+        tile = take(address)
+        if tile >= words[TILES]:
+            return
+        for t in range(tile * LENGTHS, min(n, (tile + 1) * LENGTHS)):
+            if words[HALF]:
+                out[t] = np.sqrt(squares(halves(words[X] + 2 * at[t] * i, 1, i)[0]))
+            else:
+                out[t] = np.sqrt(squares(floats(words[X] + 4 * at[t] * i, 1, i)[0]))
+
+
+MEASURE = Kernel(_measure)
+
+
+class Lengths:
+    """Lengths of the same tokens in many tensors; `at` [n] int32 are their rows."""
+
+    def __init__(self, at: np.ndarray, tensors: int):
+        self.found = np.zeros((tensors, len(at)), np.float32)
+        """|y| of each tensor, 0 where none was measured."""
+        self._at, self._tiles = at, -(-len(at) // LENGTHS)
+        words = self._words = np.zeros(WORDS, np.int64)
+        words[N], words[AT], words[TILES] = len(at), at.ctypes.data, 1
+        self._address, self._out = words.ctypes.data, self.found.ctypes.data
+
+    def measure(self, number: int, y: Tensor) -> None:
+        """|y| of a tensor [..., o] in float32 or bfloat16, whose tokens stand side by side."""
+        y, words = y if y.is_contiguous() else y.contiguous(), self._words
+        words[I], words[X], words[HALF] = y.shape[-1], y.data_ptr(), y.dtype == torch.bfloat16
+        words[Y] = self._out + 4 * number * len(self._at)
+        if self._tiles == 1:  # a step that decodes: a call costs more than what it computes
+            MEASURE.run_one(words, self._address)
+        else:
+            MEASURE.run(words, self._tiles)

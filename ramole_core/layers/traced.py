@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ramole_core.kernels.lengths import Lengths
+from ramole_core.kernels.norm import Lengths
 from ramole_core.layers.batch_mix import BatchMix, RowMix
 
 TINY = 1e-30
