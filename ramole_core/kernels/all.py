@@ -6,7 +6,6 @@ from ramole_core.kernels.ahead import PARTS
 from ramole_core.kernels.attention import ATTEND, WRITE
 from ramole_core.kernels.code_cache import mark_complete
 from ramole_core.kernels.elementwise import ACTIVATE
-from ramole_core.kernels.half_product import MULTIPLY_HALVES
 from ramole_core.kernels.likeliest import CHOOSE
 from ramole_core.kernels.logprob import MEASURE_LOGPROBS
 from ramole_core.kernels.matrix_input import TURN
@@ -15,7 +14,7 @@ from ramole_core.kernels.mixing import MIX
 from ramole_core.kernels.narrow import NARROW, NARROW_TO_GRID
 from ramole_core.kernels.norm import MEASURE, NORMALISE
 from ramole_core.kernels.pointwise import POINTS
-from ramole_core.kernels.product import MULTIPLY
+from ramole_core.kernels.product import MULTIPLY, MULTIPLY_HALVES
 from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.ways import DOTS, TILES, ways_here
 from ramole_core.kernels.widen import WIDEN

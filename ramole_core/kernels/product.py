@@ -1,9 +1,12 @@
 """y = x W^T + bias (+ the adapters' update), of a weight in NF4, int4, int8, bfloat16 or
 float32.
 
-A tile is a few outputs: their weights are widened to float32 once for every row of x, or,
-where rows are few, in registers. Each y[m, j] is one `dots`, so no other row and no size of tile
-changes its bits.
+A tile is a few outputs: their weights are widened once for every row of x, or, where rows are few,
+in registers. Each y[m, j] is one sum of `dots`, so no other row and no size of tile changes its
+bits. Two kernels differ in what they sum: MULTIPLY float32, of x in the order of `dots`, and
+MULTIPLY_HALVES bfloat16, where the CPU multiplies it (`half_dots`): many rows take half the time of
+widening both. There x is bfloat16 as it lies, and 4-bit weights are rounded to bfloat16, as the
+matrix unit reads them.
 """
 
 import numpy as np
@@ -19,6 +22,14 @@ from ramole_core.kernels.direct import (
     dots_of_halves,
 )
 from ramole_core.kernels.dots import COLUMNS, NONE, dots, four_rows
+from ramole_core.kernels.half_dots import (
+    DEPTH,
+    half_dots,
+    half_dots_of_codes,
+    half_dots_of_grid,
+    narrow_codes,
+    narrow_grid,
+)
 from ramole_core.kernels.outputs import (
     BYTES,
     CODES,
@@ -90,24 +101,49 @@ def _reads_in_place(words):
 
 
 @kernel()
+def _four_at(words, row, last):
+    """The addresses of COLUMNS rows of W from `row` on, and of their scales, where it has some; of
+    row `last` for those behind it."""
+    i, kind = words[I], words[KIND]
+    size, step = i, 0
+    if kind == CODES or kind == GRID:
+        size, step = i // 2, (4 if kind == CODES else GRID_BYTES) * (i // BLOCK)
+    elif kind == HALVES:
+        size = 2 * i
+    scales = four_rows(words[SCALES] + row * step, step, last)
+    return four_rows(words[W] + row * size, size, last), scales
+
+
+@kernel()
 def _accumulate(words, first, count, sums):
     """sums[:, :count] of all rows of x, by the weights where they lie."""
     i, m, x, width, kind = words[I], words[M], (words[X], words[X_ROW]), sums.shape[1], words[KIND]
     for done in range(0, count, COLUMNS):
-        row, last, out = first + done, count - 1 - done, (sums.ctypes.data + 4 * done, width)
-        if kind == CODES or kind == GRID:
-            w = four_rows(words[W] + row * (i // 2), i // 2, last)
-            step = (4 if kind == CODES else GRID_BYTES) * (i // BLOCK)
-            scales = four_rows(words[SCALES] + row * step, step, last)
-            if kind == CODES:
-                dots_of_codes(x, m, w, scales, AHEAD, i, out)
-            else:
-                dots_of_grid(x, m, w, scales, AHEAD, i, out)
+        w, scales = _four_at(words, first + done, count - 1 - done)
+        out = (sums.ctypes.data + 4 * done, width)
+        if kind == CODES:
+            dots_of_codes(x, m, w, scales, AHEAD, i, out)
+        elif kind == GRID:
+            dots_of_grid(x, m, w, scales, AHEAD, i, out)
         elif kind == BYTES:
-            dots_of_bytes(x, m, four_rows(words[W] + row * i, i, last), NONE, AHEAD, i, out)
+            dots_of_bytes(x, m, w, NONE, AHEAD, i, out)
         else:
-            w = four_rows(words[W] + 2 * row * i, 2 * i, last)
             dots_of_halves(x, m, w, NONE, AHEAD, i, out)
+
+
+@kernel()
+def _accumulate_halves(words, first, count, sums):
+    """`_accumulate` of bfloat16."""
+    i, m, x, width, kind = words[I], words[M], (words[X], words[I]), sums.shape[1], words[KIND]
+    for done in range(0, count, COLUMNS):
+        w, scales = _four_at(words, first + done, count - 1 - done)
+        out = (sums.ctypes.data + 4 * done, width)
+        if kind == CODES:
+            half_dots_of_codes(x, m, w, scales, AHEAD, i, out)
+        elif kind == GRID:
+            half_dots_of_grid(x, m, w, scales, AHEAD, i, out)
+        else:
+            half_dots(x, m, w, NONE, AHEAD, i, out)
 
 
 @kernel()
@@ -122,6 +158,32 @@ def _widen_and_accumulate(words, first, count, weights, sums):
             x, here = words[X] + 4 * start * x_row, sums.ctypes.data + 4 * start * width
             for j in range(0, step, COLUMNS):
                 dots(x, x_row, rows, w + 4 * j * x_row, x_row, x_row, here + 4 * (done + j), width)
+
+
+@kernel()
+def _narrow_and_accumulate(words, first, count, weights, sums):
+    """Widen 4-bit weights once for all rows, then accumulate; `weights` holds some rows of them."""
+    i, m, step, width = words[I], words[M], weights.shape[0], sums.shape[1]
+    codes = words[KIND] in (CODES, GRID)
+    for done in range(0, count, step):
+        rows = min(step, count - done)
+        w = words[W] + 2 * (first + done) * i
+        if codes:
+            for j in range(rows):
+                block = (first + done + j) * (i // BLOCK)
+                source, out = words[W] + block * (BLOCK // 2), weights.ctypes.data + 2 * j * i
+                if words[KIND] == CODES:
+                    narrow_codes(source, words[SCALES] + 4 * block, i, out)
+                else:
+                    narrow_grid(source, words[SCALES] + GRID_BYTES * block, i, out)
+            w = weights.ctypes.data
+        for start in range(0, m, ROWS):
+            some, ahead = min(ROWS, m - start), 0 if codes or start else AHEAD
+            x, here = (words[X] + 2 * start * i, i), sums.ctypes.data + 4 * start * width
+            for j in range(0, step, COLUMNS):
+                out, begin = (here + 4 * (done + j), width), min(j, rows - 1)
+                four = four_rows(w + 2 * begin * i, 2 * i, rows - 1 - begin)
+                half_dots(x, some, four, NONE, ahead, i, out)
 
 
 @kernel()
@@ -157,7 +219,34 @@ def _multiply(pointer):
         write(words, first, count, sums)
 
 
-MULTIPLY = Kernel(_multiply)
+def _multiply_halves(pointer):
+    words = words_at(pointer)
+    m, span = words[M], words[SPAN]
+    direct = m <= MAX_DIRECT_ROWS
+    step = COLUMNS if m <= ROWS else TILE
+    weights = np.empty((0 if direct else step, words[I]), np.uint16)
+    sums = np.empty((m, span), np.float32)
+    while True:
+        tile = take(pointer)
+        if tile >= words[TILES]:
+            return
+        first = tile * span
+        count = min(span, words[O] - first)
+        if direct:
+            if words[UNITS]:
+                ask_updates(words, first, count)
+            _accumulate_halves(words, first, count, sums)
+        else:
+            _narrow_and_accumulate(words, first, count, weights, sums)
+        write(words, first, count, sums)
+
+
+MULTIPLY, MULTIPLY_HALVES = Kernel(_multiply), Kernel(_multiply_halves)
+
+
+def takes(i: int) -> bool:
+    """Whether inputs of this length are whole vectors."""
+    return i % DEPTH == 0
 
 
 def span_of(m: int, o: int) -> int:

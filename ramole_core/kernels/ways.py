@@ -1,6 +1,6 @@
 """The ways to multiply bfloat16 inputs, of which a CPU uses the one that it is fastest in.
 
-The sums of tiles (`matrix_product`), of dots of bfloat16 (`half_product`) and of float32 vectors
+The sums of tiles (`matrix_product`), of dots of bfloat16 (`half_dots`) and of float32 vectors
 (`product`) differ in their last bits, so that one way serves every number of rows: the fastest for
 many, as when a prompt is read. It is measured once and kept beside the kernels' code, so that all
 processes agree. Some CPUs have dots of bfloat16 that are slower than widening both.

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from ramole_core.kernels import outputs as words_of
 from ramole_core.kernels.call_args import WORDS
-from ramole_core.kernels.half_product import MULTIPLY_HALVES, takes
 from ramole_core.kernels.matrix_input import turned
 from ramole_core.kernels.matrix_product import HOW_LAID, MULTIPLY_IN_UNIT, span_of as unit_span
 from ramole_core.kernels.outputs import BYTES, CODES, FLOATS, GRID, HALVES
-from ramole_core.kernels.product import MULTIPLY, span_of
+from ramole_core.kernels.product import MULTIPLY, MULTIPLY_HALVES, span_of, takes
 from ramole_core.kernels.vectors import paired
 from ramole_core.kernels.ways import DOTS, TILES, VECTORS, pick_way
 from ramole_core.kernels.widen import widened
