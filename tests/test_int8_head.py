@@ -10,9 +10,6 @@ from ramole_core.base.packed import Int8Linear, round_head
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.narrow import rounded_to_bytes
 from ramole_core.settings import load_settings
-from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
-from tests.schedules import ask
-from tests.tiny_engine import TinyEngine
 
 
 def test_each_row_is_within_half_a_step_of_its_own(real_base_folder, tmp_path):
@@ -31,15 +28,6 @@ def test_each_row_is_within_half_a_step_of_its_own(real_base_folder, tmp_path):
 def test_rows_of_zeros_stay_zeros():
     numbers, scales = rounded_to_bytes(torch.tensor([[0.0, 0.0], [2.0, -1.0]]))
     assert numbers.tolist() == [[0, 0], [127, -64]] and scales.isfinite().all()
-
-
-def test_beside_others_a_request_gets_what_it_gets_alone(tiny_nf4):
-    tiny = TinyEngine(tiny_nf4, kind="nf4", head="int8")
-    asked = [(ask(3 + n, "selection"), [("ant", 2 + n % 3)]) for n in range(6)]
-    alone = [tiny.alone(request, named) for request, named in asked]
-    states = [tiny.submit(request, named) for request, named in asked]
-    tiny.finish()
-    assert [tiny.heard[state].tokens for state in states] == alone
 
 
 def test_the_setting_is_read_and_what_has_no_head_is_refused(monkeypatch, tiny_llama):

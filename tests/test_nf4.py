@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from ramole_core.base.packed import fits, round_to_nf4
 from ramole_core.base.shapes import read_shapes
-from ramole_core.kernels.narrow import BOUNDS, narrowed
+from ramole_core.kernels.narrow import BOUNDS, narrowed, narrowed_to_grid
 from ramole_core.kernels.widen import TABLE
 
 
@@ -54,8 +54,9 @@ def test_weights_at_and_beside_every_bound_have_bitsandbytes_code():
     check(torch.cat([weight, torch.zeros(1, 64)], 1)[:, :64].contiguous())
 
 
-def test_what_has_no_whole_blocks_is_refused():
+@pytest.mark.parametrize("round_to_codes", [narrowed, narrowed_to_grid])
+def test_what_has_no_whole_blocks_is_refused(round_to_codes):
     with pytest.raises(ValueError, match="no whole blocks of 64"):
-        narrowed(torch.zeros(2, 96))
+        round_to_codes(torch.zeros(2, 96))
     with pytest.raises(ValueError, match="float16"):
-        narrowed(torch.zeros(2, 64).half())
+        round_to_codes(torch.zeros(2, 64).half())
