@@ -170,11 +170,14 @@ class Ramole(OpenedPool):
     ) -> Generator[Step, None, Generation]:
         """The answer token by token; the generator's return value is the whole Generation.
         `fitting` is called with the progress of the search for its weights, where there is one."""
+        answer = None
         for _, item in self.stream_batch([request], fitting=lambda index, how: fitting(how)):
-            if isinstance(item, Generation):
-                return item
-            yield item
-        raise AssertionError("a stream ends with its answer")
+            if isinstance(item, Step):
+                yield item
+            else:
+                answer = item
+        assert answer is not None
+        return answer
 
     def stream_batch(
         self,

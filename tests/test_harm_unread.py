@@ -7,6 +7,9 @@ from types import SimpleNamespace
 from gradio.queueing import Queue
 from gradio.server_messages import ProcessCompletedMessage, ProcessGeneratingMessage
 
+from tests.asgi import page as answered, told
+from ui.middleware.heartbeats import EVENTS, Heartbeats
+from ui.middleware.routes import RULE, RULES
 from ui.session.address import HEADER, Addresses
 from ui.session.states import MAX_BYTES, Unread, size_of
 from ui.session.store import SessionStore
@@ -74,3 +77,19 @@ def test_unread_calls_of_one_address_go_before_they_weigh_more_than_it_may():
 def test_the_size_of_an_output_is_about_what_it_takes():
     table = {"data": [[1, "ab"], {"html": "y" * 1000, "none": None}]}
     assert 1000 < size_of(table) < 1600 and size_of(None) < 100
+
+
+def test_a_stream_belongs_to_the_session_that_gradio_reads_from_its_address():
+    """Of a name that is given twice Gradio takes the last."""
+    seen: list[str] = []
+
+    class Watched(SessionStore):
+        def stream(self, session: str, address: str = "", *, beats: bool = False):
+            seen.append(session)
+            return super().stream(session, address, beats=beats)
+
+    [rule] = [rule for rule in RULES if rule.path == EVENTS]
+    page = Heartbeats(answered, sessions=Watched(), leave=lambda session: None)
+    query = b"session_hash=first&session_hash=last"
+    told(page, EVENTS, query_string=query, client=("203.0.113.9", 1), **{RULE: rule})
+    assert seen == ["last"]

@@ -9,8 +9,8 @@ from .scores import Evaluation, read_evaluation
 from .tables import Block, Column, Section, Table, Unmeasured, tables
 from .values import Raw, at
 
-FILE, SCORES = "methods.json", "methods_dev.json"
-"""What methods need, and their scores."""
+FILE, SCORES, HIDDEN = "methods.json", "methods_dev.json", "methods_ood_dev.json"
+"""What methods need, their scores, and those of rows whose own adapter is hidden."""
 NEEDS = {
     ("tokens_a_second", "1"): Column("tokens/s alone"),
     ("tokens_a_second", "8"): Column("tokens/s, eight rows"),
@@ -24,20 +24,25 @@ NOTE = (
 )
 
 
-def _table(needs: Raw, found: object) -> list[Table]:
+def _table(needs: Raw, *found: object) -> list[Table]:
     columns: dict[str, Column] = {}
-    rows = {name: dict(at(row)) for name, row in at(needs, "methods").items()}
-    if isinstance(found, Evaluation):
-        columns, scores = found.compared()
-        rows = {n: {**rows.get(n, {}), **scores.get(n, {})} for n in [*found.methods, *rows]}
+    measured = [one for one in found if isinstance(one, Evaluation)]
+    names = dict.fromkeys(
+        [*(name for one in measured for name in one.methods), *at(needs, "methods")]
+    )
+    rows = {name: dict(at(needs, "methods", name)) for name in names}
+    for one in measured:
+        more, scores = one.compared()
+        columns |= more
+        rows = {name: {**row, **scores.get(name, {})} for name, row in rows.items()}
     return tables("All methods", "method", {**columns, **NEEDS}, {"": rows}, NOTE)
 
 
 def _blocks(folder: Path) -> list[Block]:
-    found = read_evaluation(folder, SCORES)
-    needs = blocks_of(folder, FILE, lambda raw: _table(raw, None))
-    made = [found if isinstance(found, Unmeasured) else found.made, needs[-1]]
-    return [*_table(read(folder, FILE), found), *made]
+    found = [read_evaluation(folder, name) for name in (SCORES, HIDDEN)]
+    needs = blocks_of(folder, FILE, lambda raw: _table(raw))
+    made = [one if isinstance(one, Unmeasured) else one.made for one in found]
+    return [*_table(read(folder, FILE), *found), *made, needs[-1]]
 
 
 METHODS = Section(
