@@ -17,7 +17,8 @@ EVALUATION = (
     "visits", "second_half", "usable", "papers",
 )  # fmt: skip
 BENCHMARKS = (
-    "method_speed", "draft_speed", "budget", "many_users", "first_minute",
+    "method_speed", "decode_speed", "draft_speed", "budget", "many_users", "page_speed",
+    "first_minute",
 )  # fmt: skip
 MEASUREMENTS = {
     **{name: f"lab.evaluation.{name}" for name in EVALUATION},
@@ -25,10 +26,11 @@ MEASUREMENTS = {
     "sources": "lab.sources",
     "train_pool": "lab.train_pool",
     "reword": "lab.reword",
+    "other_base": "lab.other_base",
 }
 """By name: the module whose `main` is the command."""
 
-ONCE = ("few_bits", "router_ablations", "page_speed")
+ONCE = ("few_bits", "router_ablations")
 """Measured once; the file in results/ stays, its code is in git's history."""
 
 

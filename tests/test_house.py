@@ -51,6 +51,7 @@ COME_ALONG = {
     "setuptools": "pip, where it builds",
     "packaging": "transformers",
     "psutil": "accelerate",
+    "typing-extensions": "pydantic",
     "pydantic": "pydantic-settings",
     "python-dotenv": "pydantic-settings",
     "python-multipart": "gradio",

@@ -18,6 +18,7 @@ import typer
 from safetensors import safe_open
 
 from lab import harness
+from lab.benchmarks.decode_speed import measure_rates
 from ramole_core.composition import METHODS
 from ramole_core.composition.trained import weights_file
 from ramole_core.errors import RamoleError
@@ -46,12 +47,7 @@ def decode_rate(ramole: Ramole, method: str, prompts: Sequence[str], *, new: int
     if find_row(method).fits:
         names = [hit.name for hit in ramole.retrieve(prompts[0], 3)]
         shared |= {"adapters": names, "weights": [1 / len(names)] * len(names)}
-    ramole.engine.forget_prefixes()
-    before = dict(ramole.engine.stats())
-    ramole.generate([Request(prompt, **shared) for prompt in prompts])  # pyright: ignore
-    after = ramole.engine.stats()
-    tokens, seconds = (after[name] - before[name] for name in ("decode_tokens", "decode_seconds"))
-    return tokens / seconds
+    return measure_rates(ramole, [Request(prompt, **shared) for prompt in prompts])[0]  # pyright: ignore
 
 
 def measure(

@@ -36,6 +36,7 @@ from ramole_core.composition.method import (
 from ramole_core.composition.router import (
     ModuleRouter as ModuleRouter,
     Router as Router,
+    load_router as load_router,
     random_router as random_router,
 )
 from ramole_core.composition.sites import (

@@ -6,11 +6,13 @@ scale alpha/s folded into B_r.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from ramole_core.composition.trained import Trained
+from ramole_core.composition.trained import Trained, load_trained
 from ramole_core.errors import RamoleError
+from ramole_core.methods import find_row
 from ramole_core.shapes import RouterA, RouterB
 
 
@@ -39,6 +41,14 @@ class Router:
             for path, m in self.modules.items()
         }
         return Router(moved, self.rank, self.checksum)
+
+
+def load_router(folder: Path, *, shapes: Mapping[str, tuple[int, int]]) -> Router:
+    """Read and check the router in `folder`; `shapes` are the base model's linears, (i, o) each.
+
+    Raises RamoleError where there is none, or where it was made for another base model.
+    """
+    return read_router(load_trained(folder, find_row("ramole")), shapes=shapes)
 
 
 def read_router(trained: Trained, *, shapes: Mapping[str, tuple[int, int]]) -> Router:

@@ -72,7 +72,6 @@ def check_served(
     model: PreTrainedModel, own: OwnForward, *, runner: ModelRunner, bare: RowMix
 ) -> Verdict:
     """Compare served and own logits; raises Unsupported where they differ beyond rounding."""
-    _check_angles(model)
     with short_windows(model, own.prompts):
         return _compare(model, own, runner=runner, bare=bare)
 
@@ -142,6 +141,7 @@ def _read(
                 out = runner.forward(pieces, kv)
             blocks = [{path: rows[n] for path, rows in seen.items()} for n in range(len(prompts))]
             _check_size(kv)
+            _check_angles(model)  # which know their kinds from a forward
         else:
             out = runner.forward(pieces, kv)
         for n, piece in enumerate(pieces):

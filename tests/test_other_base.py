@@ -1,0 +1,62 @@
+"""The comparison on another base, as one command that goes on where it was."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from lab.__main__ import main
+from lab.train_pool import SHIPPED
+from ramole_core import cli
+from ramole_core.settings import REPOSITORY
+from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
+
+TASKS = ("true_case", "fix_punct")
+
+
+def in_process(command, *, env):
+    """The command without the seconds in which a process begins."""
+    before = dict(os.environ)
+    os.environ.update(env)
+    try:
+        return subprocess.CompletedProcess(command, cli.main(command[3:]))
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def test_adapters_gate_calibration_and_table_of_a_tiny_base(tiny_nf4, tmp_path, monkeypatch):
+    data, work, out = tmp_path / "data", tmp_path / "work", tmp_path / "table.json"
+    for name in TASKS:
+        (data / name).mkdir(parents=True)
+        for split in ("train", "dev"):
+            rows = [{"inputs": f"{name} {split} {n}?", "targets": f"{name} {n}"} for n in range(9)]
+            text = "\n".join(json.dumps(row | {"metric": "em", "domain": name}) for row in rows)
+            (data / name / f"{split}.jsonl").write_text(text)
+    monkeypatch.setenv("RAMOLE_BASE_MODEL", str(tiny_nf4))
+    monkeypatch.setenv("RAMOLE_DEVICE", "cpu")
+    monkeypatch.setattr(subprocess, "run", in_process)
+    pace = "--batch-rows 2 --max-tokens 64"
+    words = ["other_base", "--data", str(data), "--work", str(work), "--tasks", ",".join(TASKS)]
+    words += ["--adapter", f"--rank 2 --steps 2 {pace}", "--gate", f"--steps 1 {pace}"]
+    words += ["--rows", "2", "--skip", "1", "--systems", "base,perfect,ramole"]
+    words += ["--quantization", "none", "--out", str(out)]
+    assert main(words) == 0
+    made = {path: path.stat().st_mtime_ns for path in (work / "pool").glob("*/*.safetensors")}
+    assert {path.parent.name for path in made} >= {*TASKS, "_router"}
+    table = json.loads(out.read_text("utf-8"))
+    assert Path(table["base_model"]).name == tiny_nf4.name and table["rows"] == 2
+    assert set(table["cells"]["iid"]) == {"base", "perfect", "ramole"}
+    assert set(table["cells"]["ood"]["ramole"]["by_task"]) == set(TASKS)
+    assert main([*words[:-1], str(tmp_path / "again.json")]) == 0
+    assert {path: path.stat().st_mtime_ns for path in made} == made, "what is there stays"
+    again = json.loads((tmp_path / "again.json").read_text("utf-8"))
+    assert again["cells"] == table["cells"]
+
+
+def test_the_plan_names_the_pool_that_ships():
+    plan = (REPOSITORY / "lab" / "pool_plan.jsonl").read_text("utf-8")
+    rows = [json.loads(line) for line in plan.splitlines()]
+    shipped = {path.parent.name for path in SHIPPED.glob("[!_]*/train.json")}
+    assert {one["name"] for one in rows if "name" in one} == shipped
+    assert {one["folder"] for one in rows if "folder" in one} <= {p.name for p in SHIPPED.iterdir()}
