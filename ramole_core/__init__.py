@@ -3,9 +3,7 @@
 The public names load on first use, so that a page can listen before torch is imported.
 """
 
-import ast
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -99,17 +97,40 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    alias.name: str(node.module)
-    for node in ast.walk(ast.parse(Path(__file__).read_text("utf-8")))
-    if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{__name__}.")
-    for alias in node.names
+_NAMES = {
+    "adapter_similarity": "update_likeness",
+    "answer": "Selection TokenLogprob parts_record",
+    "api_keys": "ApiKey hash_of read_keys today",
+    "batch.prompt_file": "batch_text read_batch",
+    "batch.rows": "BadRow Batch BatchLimits BatchRow",
+    "batch.run": "refuse_unfit run_rows",
+    "contribution": "mean_contribution mean_weights",
+    "effects": "CHANGED MAX_SHAPLEY effect_shares effects_record",
+    "errors": "AdapterRefused Busy RamoleError WrongField",
+    "evidence": "Evidence",
+    "explaining": "Explanation",
+    "facts": "asked_fields facts_of model_notes model_words",
+    "hub": "Listed",
+    "methods": "DEFAULT_METHOD",
+    "mixes": "Mix",
+    "own_model": "MEASURED TRAINING_STEPS untrained",
+    "pool": "AdapterCard",
+    "pool.examples_and_readme": "MAX_EXAMPLE",
+    "process_memory": "give_back keep_few_heaps postponed_collection settle",
+    "ramole": "Ramole",
+    "request": "Fitting Generation Request Step Trace askable_fields read_request",
+    "request_parts": "Example read_example_lines",
+    "retrieval": "Hit",
+    "running_page": "announce_page withdraw_page",
+    "settings": "Settings load_settings shipped",
+    "trace_file": "write_trace",
 }
-"""The module that has each public name: those that are imported above."""
+"""The public names, by the module that has them."""
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 __all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'ramole_core' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(f"ramole_core.{_HOMES[name]}"), name)

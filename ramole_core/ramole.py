@@ -281,8 +281,7 @@ class Ramole(OpenedPool):
         read once. Once `cancelled` is true, adapters of the Hub are not waited for; `source`: whose
         turn it is, where adapters are examined.
 
-        Raises RamoleError where one of them cannot run, Cancelled where they are cancelled before
-        all are looked up.
+        Raises RamoleError where one cannot run, Cancelled where they are cancelled before the end.
         """
         return self._preparation.prepare(
             requests,
@@ -296,7 +295,6 @@ class Ramole(OpenedPool):
         self.packing.pack_first(self.engines, self.pool.cards(), tell)
         tell("warming up", 0.99)
         self.retriever.embed([WARM_UP])
-        bare = Request(WARM_UP, method="base", raw=True, max_new_tokens=2, trace=False)
-        self.generate([bare])
+        self.generate([Request(WARM_UP, method="base", raw=True, max_new_tokens=2, trace=False)])
         with suppress(RamoleError):  # such as a damaged adapter: who asks for it is told
             self.generate([Request(WARM_UP, max_new_tokens=4)])

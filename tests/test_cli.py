@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import typer
 
 from ramole_core.cli import app, main
 from ramole_core.errors import RamoleError
@@ -288,6 +289,26 @@ def test_only_what_works_is_there():
     expected |= {"evaluate", "chat", "merge", "methods", "mixes", "trace", "hub", "serve"}
     assert names == expected
     assert [info.name for info in app.registered_groups] == ["train"]
+
+
+def commands_of(group: typer.main.TyperGroup, *, before: str = "") -> Iterator[tuple[str, object]]:
+    """Every command by its words, those of groups inside included."""
+    for name, command in group.commands.items():
+        if isinstance(command, typer.main.TyperGroup):
+            yield from commands_of(command, before=f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
+
+
+def test_every_command_can_end_in_json():
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.main.TyperGroup)
+    options = {
+        name: {word for parameter in command.params for word in parameter.opts}
+        for name, command in commands_of(group)
+    }
+    assert {"list", "evaluate", "train router"} <= set(options)
+    assert [name for name, words in options.items() if "--json" not in words] == []
 
 
 def test_several_engines_without_ray_say_what_to_install(capsys, monkeypatch):

@@ -349,3 +349,22 @@ def test_every_file_says_its_idea():
     for file in (*CORE_FILES, *UI_FILES, REPOSITORY / "app.py"):
         words = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
         assert words, f"{file} has no docstring"
+
+
+def test_the_checks_see_what_they_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = REPOSITORY / "ramole_core" / "pool" / "imagined.py"
+    code = "def f():\n    from ..engine import x\n    import ramole_core.pool.card, pickle\n"
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: code)
+    assert parts_of(imported(file)) == {"engine", "pool"}
+    assert "pickle" in set(imported(file))
+    nodes.cache_clear()
+    code = "from ..session.owner import owner_of\nfrom .form import Form\nfrom .. import serve\n"
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: code)
+    assert rooms_of(imported(UI / "ask" / "imagined.py")) == {"session", "ask", "serve"}
+    assert place_of("charts") < place_of("ask") < place_of("api") < place_of("serve")
+    with pytest.raises(AssertionError, match="no place in ROOMS"):
+        place_of("helpers")
+    assert rank("base") < rank("pool") < rank("engine") < rank("training") < rank("cli")
+    with pytest.raises(AssertionError, match="no place in ORDER"):
+        rank("helpers")
+    nodes.cache_clear()

@@ -6,9 +6,9 @@ gone or loaded anew, unless another one of the same session is open.
 
 import asyncio
 from collections.abc import Callable
+from urllib.parse import parse_qsl
 
 from starlette._utils import get_route_path
-from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..session.store import SessionStore
@@ -18,6 +18,8 @@ from .routes import rule_of
 BEATS, EVENTS = "/gradio_api/heartbeat/{}", "/gradio_api/queue/data"
 CALLS = ("/gradio_api/call/{}/{}", "/gradio_api/call/v2/{}/{}")
 """Streams of one call, which without a session is the session of its own event."""
+MAX_FIELDS = 20
+"""Of a stream's query; ValueError where there are more, which `watched.py` answers with 422."""
 
 
 class Heartbeats(HttpMiddleware):
@@ -47,5 +49,8 @@ def _session(scope: Scope) -> str:
     if scope["method"] != "GET" or route not in (BEATS, EVENTS, *CALLS):
         return ""
     if route == EVENTS:
-        return QueryParams(scope["query_string"]).get("session_hash", "")
+        query = scope["query_string"].decode("latin-1")
+        # of a name that is given twice Gradio reads the last
+        said = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_FIELDS))
+        return said.get("session_hash", "")
     return get_route_path(scope).rstrip("/").rpartition("/")[2]
