@@ -2,8 +2,8 @@
 
 A file's docstring begins with the idea, one sentence, then has the equation and how it is read, and
 ends with paragraphs that begin with `Trained:`, `Cost:` and `Claimed:`. The scores come from
-results/methods_dev.json, else evaluation_dev.json; the rates from methods.json; the same comparison
-as a paper's from papers.json.
+results/methods_dev.json, else evaluation_dev.json; the rates from method_speed.json; the same
+comparison as a paper's from papers.json.
 """
 
 from collections.abc import Iterator, Mapping
@@ -118,4 +118,8 @@ def _numbers(row: Method, found: object, rates: Raw) -> str:
     alone, together = span_of(each.get("1")), span_of(each.get("8"))
     if alone and together:
         told.append(f"{alone.mean:.1f} tokens/s alone, {together.mean:.1f} at eight rows")
+    shares = [span_of(one) for one in at(rates, row.name, "of_ramole").values()]
+    if shares and all(shares):
+        each = ", ".join(f"{share.mean:.2f}" for share in shares if share)
+        told.append(f"{each} of `ramole` over as many adapters ({at(rates, row.name)['used']})")
     return f"`{row.name}`: " + (", ".join(told) if told else "not in the table yet")

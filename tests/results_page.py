@@ -351,7 +351,7 @@ FILES = {
     "test2.json": evaluation,
     "methods_dev.json": partial(methods_dev, "iid"),
     "methods_ood_dev.json": partial(methods_dev, "ood"),
-    "methods.json": methods,
+    "method_speed.json": methods,
     "retriever.json": retriever,
     "adapters_dev.json": adapters,
     "router_ablations.json": ablations,

@@ -12,7 +12,13 @@ from ramole_core import RamoleError
 from ramole_core.base.model import dequantised
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Ask, Sites, find_method, parent_of
-from ramole_core.composition.llava_mole import balance, begin, choose, decision_of, own_names
+from ramole_core.composition.llava_mole import (
+    balance,
+    begin,
+    choose,
+    decision_in_training,
+    own_names,
+)
 from ramole_core.layers.plain import install, place
 from ramole_core.request import Request
 from ramole_core.training import command, sources
@@ -207,8 +213,9 @@ def test_a_block_does_not_know_what_is_image_and_what_is_text():
     own = find_method("llava_mole").bring((), trained)
     adapters = tuple(adapter_of(one.name, one.load(), sites) for one in own)
     ask = Ask(adapters, sites, {}, None, trained)
-    decision = decision_of(trained, ask, listen=said.__setitem__)
+    decision = decision_in_training(trained, ask, listen=said.__setitem__)
     mix = place(decision, [adapter.loras for adapter in adapters], sites)
+    served = place(find_method("llava_mole").decide(ask), mix.loras, sites)
     mlps = sorted({parent_of(path) for path in shapes if "mlp" in path})
     handles = [
         model.get_submodule(path).register_forward_hook(
@@ -221,6 +228,8 @@ def test_a_block_does_not_know_what_is_image_and_what_is_text():
     installed = install(model, shapes)
     with installed.mixer.mixing([mix]):
         logits = model(input_ids=ids, pixel_values=pixels).logits
+    with installed.mixer.mixing([served]):
+        torch.testing.assert_close(model(input_ids=ids, pixel_values=pixels).logits, logits)
     met = set()
     for path in mlps:
         x, y = read[path]

@@ -19,13 +19,17 @@ def test_every_method_that_can_answer_has_its_rates(tiny_llama, tmp_path, monkey
     settings = tiny_settings(tiny_llama, tmp_path, adapters_dir=tmp_path / "pool")
     given = settings.model_copy
     monkeypatch.setattr(method_speed, "load_settings", lambda **said: given(update=said))
-    out = tmp_path / "methods.json"
+    monkeypatch.setattr(method_speed, "RIVAL", "mixture")  # which needs no weights
+    monkeypatch.setattr(method_speed, "LONG", 1)  # the tiny base reads 512 tokens
+    out = tmp_path / "method_speed.json"
     method_speed.main(new=3, passes=2, methods="base,mixture,lorahub,ramole", out=out)
     found = json.loads(out.read_text())["methods"]
     assert found["mixture"]["unseen"] and found["mixture"]["trained"] == 0
     rates = found["base"]["tokens_a_second"]
-    assert rates.keys() == {"1", "8"}
+    assert rates.keys() == {"1", "8", "prompt"}
+    assert found["base"]["used"] == 0 and "of_ramole" not in found["base"]
     assert all(0 < one["least"] <= one["median"] <= one["most"] for one in rates.values())
+    assert found["mixture"]["used"] == 1 and 0 < found["mixture"]["of_ramole"]["8"]["median"]
     assert list(found) == ["base", "mixture", "lorahub"], "the weights of ramole are not there"
     assert capsys.readouterr().err.count("ramole is left out: There are no trained weights") == 1
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ramole_core.composition import METHODS
 from ramole_core.engine.capture import only_looks, recording
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.kernels import pointwise
@@ -19,6 +20,13 @@ NAMES = [("ant", 3), ("bee", 5), ("cat", 2)]
 
 def numbers(*shape: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+@pytest.fixture(scope="module")
+def every(tiny_llama):
+    tiny = TinyEngine(tiny_llama, EngineSizes(max_batch=4, draft_rows=0))
+    yield tiny
+    tiny.engine.close()
 
 
 SHAPES = (
@@ -200,3 +208,16 @@ def test_views_are_known_by_their_kind_and_copies_never_taken_for_them():
 
 def place(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_the_steps_of_every_method_are_replayed(every, method):
+    """Scores that PyTorch computes would be computed by Python, in every step again."""
+    for run in range(3):
+        before = every.engine.stats()
+        every.submit(ask(9, method, max_new_tokens=12, ignore_eos=True), NAMES)
+        every.finish()
+        after = every.engine.stats()
+        steps = after["decode_forwards"] - before["decode_forwards"]
+        replayed = after["replayed"] - before["replayed"]
+        assert steps == 11 and (run < 2 or replayed >= 11)

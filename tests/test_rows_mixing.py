@@ -9,8 +9,17 @@ import torch
 from ramole_core.composition import Signal
 from ramole_core.composition.activation import MAX_Z, TINY
 from ramole_core.kernels.compiled import view
-from ramole_core.kernels.gate import ALIGNED, INPUTS, LENGTH, LINEAR, LOUDEST
-from ramole_core.kernels.mixing import RUN, UNITS_STEP, WEIGHTS_STEP
+from ramole_core.kernels.gate import (
+    ALIGNED,
+    BLOCK_INPUTS,
+    INPUTS,
+    LENGTH,
+    LINEAR,
+    LOUDEST,
+    PARENT_INPUTS,
+)
+from ramole_core.kernels.input_scores import UNITS_STEP, WEIGHTS_STEP
+from ramole_core.kernels.mixing import RUN
 from ramole_core.kernels.weight import Input, Weight
 from ramole_core.layers.batch_mix import ACTIVATIONS, FIXED, KEEPS, MASKED, BatchMix, Rows
 from ramole_core.layers.gate_softmax import TILE, in_tiles, wide_rows
@@ -18,18 +27,20 @@ from ramole_core.layers.rows_mixing import RowsMixing
 from ramole_core.layers.traced import Traced
 
 M, I, O, S, T, RANKS = 2, 37, 41, 3, 2 * RUN + 6, (2, 5, 1, 29)
-REQUESTS = ((0, 1, 3), (2,), (), (3, 2, 0), (1,), (1, 0, 2), (3, 0), (3, 1))
-MODES = (MASKED, KEEPS, KEEPS, FIXED, FIXED, KEEPS, KEEPS, KEEPS)
-OWN = (0.7, 0, 0, 0, 0, 0, 0.4, 0)
-TOP = (0, 0, 0, 0, 0, 2, 0, 1)
-RAW = (0, 0, 0, 0, 0, 0, 1, 0)
-BIAS = (0, 0, 0, 0, 0, 0.5, 0, 0)
-ROUTED = (1, 1, 1, 1, 1, 1, 1, 0)
-"""The weights of the fourth and of the last hang on no units, of which they have many."""
-FORM = (ALIGNED, LENGTH, 0, 0, INPUTS, LOUDEST, LINEAR, INPUTS)
+D = 21
+"""Numbers in the input of a block or parent."""
+REQUESTS = ((0, 1, 3), (2,), (), (3, 2, 0), (1,), (1, 0, 2), (3, 0), (3, 1), (0, 2, 1), (3, 1))
+MODES = (MASKED, KEEPS, KEEPS, FIXED, FIXED, KEEPS, KEEPS, KEEPS, KEEPS, MASKED)
+OWN = (0.7, 0, 0, 0, 0, 0, 0.4, 0, 0, 0)
+TOP = (0, 0, 0, 0, 0, 2, 0, 1, 0, 1)
+RAW = (0, 0, 0, 0, 0, 0, 1, 0, 0, 0)
+BIAS = (0, 0, 0, 0, 0, 0.5, 0, 0, 0.2, 0)
+ROUTED = (1, 1, 1, 1, 1, 1, 1, 0, 1, 0)
+"""The weights of the fourth, the eighth and the last hang on no units, of which they have many."""
+FORM = (ALIGNED, LENGTH, 0, 0, INPUTS, LOUDEST, LINEAR, INPUTS, BLOCK_INPUTS, PARENT_INPUTS)
 """Of a gate's own score; two of three are kept where the loudest is looked for."""
-BYPASS = (0, 0, 0, 0, 0, 0, 1, 0)
-"""The last but one has two gelu units behind those of its adapters."""
+BYPASS = (0, 0, 0, 0, 0, 0, 1, 0, 0, 0)
+"""The seventh has two gelu units behind those of its adapters."""
 PAGES = np.cumsum((0, *RANKS, 2))
 DTYPES = (torch.float32, torch.bfloat16)
 BOTH = UNITS_STEP | WEIGHTS_STEP
@@ -51,7 +62,7 @@ class Told(Traced):
 
 
 class Case:
-    """Eight requests of T tokens each."""
+    """Ten requests of T tokens each."""
 
     def __init__(self, dtype):
         pick = torch.Generator().manual_seed(7)
@@ -66,6 +77,7 @@ class Case:
         self.dtype, self.x = dtype, random(len(REQUESTS), T, I)
         self.W, self.A = random(O, I, scale=I**-0.5), random(S + total, M, I, scale=I**-0.5)
         self.B = random(total, O)
+        self.scope_x = {at: random(len(REQUESTS), T, D) for at in (BLOCK_INPUTS, PARENT_INPUTS)}
         self.gram = torch.randn(M, total, S, generator=pick)
         self.fixed, self.usual = table(), table(2)
         self.fixed[:, 3, 0] = 0  # the one with many units
@@ -74,7 +86,9 @@ class Case:
         self.present[1, 0, 1] = self.present[0, 6, 1] = self.present[1, 3, 2] = False
         self.present[0, 5, 0] = self.present[1, 5, 2] = self.present[1, 1, 0] = False
         views = view(self.A), view(self.gram), [view(self.B)] * M
-        layout = SimpleNamespace(groups=[SimpleNamespace(m=M, i=I)], first=lambda g, block: 0)
+        sites = SimpleNamespace(scopes={"block": {"block": 0}, "parent": {"parent": 1}})
+        groups = [SimpleNamespace(m=M, i=I)]
+        layout = SimpleNamespace(groups=groups, first=lambda g, block: 0, sites=sites)
         tensors = SimpleNamespace(s=S, views=lambda g, block: views)
         self.bank = SimpleNamespace(dtype=dtype, tensors=tensors, layout=layout)
         self.weight = Weight(self.W, (O, I))
@@ -83,9 +97,11 @@ class Case:
 
     def _table(self, n, pick):
         wide = len(REQUESTS[n]) if FORM[n] == LINEAR else 1
-        if FORM[n] == INPUTS:
-            self.W_of[n] = [torch.randn(len(REQUESTS[n]), I, generator=pick) for _ in range(M)]
-            return np.array([wide_rows(W).data_ptr() for W in self.W_of[n]], np.int64)
+        if FORM[n] >= INPUTS:
+            i, count = (I, M) if FORM[n] == INPUTS else (D, 1)
+            self.W_of[n] = [torch.randn(len(REQUESTS[n]), i, generator=pick) for _ in range(count)]
+            every = self.W_of[n] if count == M else self.W_of[n] * M
+            return np.array([wide_rows(W).data_ptr() for W in every], np.int64)
         table = torch.randn(M, wide, len(self.units_of(n)), generator=pick)
         return (table * 0 + 0.7 if FORM[n] == LENGTH else table).numpy()
 
@@ -143,6 +159,9 @@ class Case:
         x = torch.cat([self.x[n, start : start + count] for n, start, count in parts])
         late = [self.late[:, n, start : start + count] for n, start, count in parts]
         late, given = torch.cat(late, dim=1)[..., : batch.k], Input(x)
+        for path, form in (("block", BLOCK_INPUTS), ("parent", PARENT_INPUTS)):
+            scope = self.scope_x[form]
+            mixing.enter(path, torch.cat([scope[n, at : at + count] for n, at, count in parts]))
         if at_once:
             units = mixing.run(given, 0, 0, BOTH, late=late)
         else:
@@ -194,7 +213,7 @@ class Case:
         here = torch.from_numpy(self.present[j, n, :k])
         mean, inverse = torch.from_numpy(self.usual[j, n, :k]).double().unbind(-1)
         z = ((0.5 * (energy + float(TINY)).log() - mean) * inverse).clamp(-MAX_Z, MAX_Z)
-        scores = scores + OWN[n] * z * here + self._by_units(n, j, x)
+        scores = scores + OWN[n] * z * here + self._own_scores(n, t, j, x)
         taking = here | (MODES[n] == KEEPS)
         if RAW[n]:
             return (scores + BIAS[n]) * taking
@@ -203,10 +222,12 @@ class Case:
             scores[[c for c in range(k) if c not in best]] = -torch.inf
         return (scores.masked_fill(~taking, -torch.inf).softmax(0) + BIAS[n]) * taking
 
-    def _by_units(self, n, j, x):
+    def _own_scores(self, n, t, j, x):
         """W x, or `decision.UnitScore` of units of the modules that each adapter has."""
         if FORM[n] == INPUTS:
             return self.W_of[n][j].double() @ x
+        if FORM[n] > INPUTS:
+            return self.W_of[n][0].double() @ self.scope_x[FORM[n]][n, t].double()
         k, table = len(REQUESTS[n]), torch.from_numpy(self.forms[n][j]).double()
         u = torch.zeros(k, len(self.units_of(n))).double()
         for c, (page, place, _) in enumerate(self.units_of(n)):
@@ -258,7 +279,7 @@ def check_bits(dtype):
     assert torch.equal(quiet[0][0], whole[0][0])
     for chunk in (1, 2, 7, RUN + 1):
         starts = range(0, T - chunk, 11)
-        check([(n, start, chunk) for start in starts for n in (6, 0, 5, 2, 1)])
+        check([(n, start, chunk) for start in starts for n in (6, 0, 9, 5, 2, 8, 1)])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

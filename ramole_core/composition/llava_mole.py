@@ -13,7 +13,7 @@
 
 The weight of the chosen expert is 1, which has no gradient: the router would learn from the balance
 loss alone, as it does in the authors' code (forwchen/LLaVA-MoLE, `moe.py`: what it multiplies with
-is the choice itself). Here its value is straight-through, [e = j] + p_j - stop(p_j), so the
+is the choice itself). In training its value is straight-through, [e = j] + p_j - stop(p_j), so the
 language model's loss reaches it as if the weight were p. Balance is taken over the tokens of the
 rows, padding left out, and averaged over the blocks. What is image and what is text, a block does
 not know: it reads vectors (a test runs it in a vision-language model).
@@ -26,7 +26,7 @@ Trained: n experts, a router in each MLP and the attention's LoRA, all at once, 
 tasks mixed, by `train method llava_mole`; the base stays as it is.
 
 Cost: of a token that of one LoRA of rank r in each module, and n x i numbers in the router of each
-MLP; the served form computes the units of all n experts, n r of them, and gives n - 1 the weight 0.
+MLP; the served form on a CPU computes the units of the chosen expert alone.
 
 Claimed: on a mixture of document, medical and general visual instructions, where one LoRA loses to
 those trained apart, three experts are better than one LoRA even where that has twice the samples
@@ -85,7 +85,17 @@ class LlavaMole(Composition):
 
     def decide(self, ask: Ask) -> Decision:
         assert ask.trained is not None  # the row names them
-        return decision_of(ask.trained, ask)
+        routers = routers_of(ask.trained)
+        offset = torch.zeros(len(ask.sites.paths), ask.k)
+        for at, path in enumerate(ask.sites.paths):
+            if found := routers.get(parent_of(path)):
+                offset[at, :-1] = found[1]
+        linear = {
+            path: torch.cat([W.float(), W.new_zeros(1, W.shape[1]).float()])
+            for path, (W, _) in routers.items()
+        }
+        gate = Gate(linear=linear, per="parent", offset=offset, top=1, keeps=False)
+        return Decision(ask.present.float(), gate=gate)
 
 
 def own_names(trained: Trained) -> list[str]:
@@ -100,13 +110,18 @@ def own_candidate(trained: Trained, name: str) -> Candidate:
     return Candidate(name, float("nan"), checksum, lambda: trained.loras(f"{name}/"))
 
 
-def decision_of(trained: Trained, ask: Ask, *, listen: Listen | None = None) -> Decision:
-    """Weights 0 and 1: one expert in each MLP, the attention's LoRA elsewhere."""
-    routers = {
+def routers_of(trained: Trained) -> dict[str, tuple[Float[Tensor, "n i"], Float[Tensor, "n"]]]:
+    """W and c of the router of each MLP, by its path."""
+    return {
         key[len("router/") : -len(".W")]: (W, trained.tensors[f"{key[:-1]}c"])
         for key, W in trained.tensors.items()
         if key.startswith("router/") and key.endswith(".W")
     }
+
+
+def decision_in_training(trained: Trained, ask: Ask, *, listen: Listen | None = None) -> Decision:
+    """The decision of `decide`, with the gradient of `choose`; `listen` gets each router's p."""
+    routers = routers_of(trained)
 
     def score(signal: Signal) -> Float[Tensor, "*l k"]:
         x = wide(signal.x)

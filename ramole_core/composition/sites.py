@@ -20,11 +20,13 @@ class Sites:
         return {path: n for n, path in enumerate(self.paths)}
 
     @cached_property
-    def scopes(self) -> dict[str, frozenset[str]]:
-        """The modules whose input a gate may read, by `Gate.per`."""
+    def scopes(self) -> dict[str, dict[str, int]]:
+        """The blocks or parents whose input a gate may read, by `Gate.per`; each with the place of
+        one of its modules."""
+        every = list(enumerate(self.paths))
         return {
-            "block": frozenset(map(block_of, self.paths)),
-            "parent": frozenset(map(parent_of, self.paths)),
+            "block": {block_of(path): n for n, path in every},
+            "parent": {parent_of(path): n for n, path in every},
         }
 
     @cached_property

@@ -165,7 +165,7 @@ class Placer:
         gate, table = decision.gate, None
         if gate is not None and self._bank.device.type == "cpu":
             sizes = [units.rank for units in every]
-            table = score_table(gate, self.layout.flat, sizes, ask.present)
+            table = score_table(gate, self.layout, sizes, ask.present)
         row = RowMix((), decision, None, ask.present, score_table=table)
         placement = Placement(row, adapters, bypass, key)
         self._check_room([one.units for one in placement.held])

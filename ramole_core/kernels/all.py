@@ -6,6 +6,7 @@ from ramole_core.kernels.ahead import PARTS
 from ramole_core.kernels.attention import ATTEND, WRITE
 from ramole_core.kernels.code_cache import mark_complete
 from ramole_core.kernels.elementwise import ACTIVATE
+from ramole_core.kernels.input_scores import SCORE_SCOPE
 from ramole_core.kernels.likeliest import CHOOSE
 from ramole_core.kernels.logprob import MEASURE_LOGPROBS
 from ramole_core.kernels.matrix_input import TURN
@@ -29,7 +30,7 @@ def parts_of(quantization: str) -> list[list[Kernel]]:
     products = [WIDEN, *ROUNDING[quantization], MULTIPLY, NORMALISE, CHOOSE]
     products += [MULTIPLY_HALVES] if DOTS in ways_here() else []
     products += [TURN, MULTIPLY_IN_UNIT] if TILES in ways_here() else []
-    others = [ATTEND, WRITE, ACTIVATE, MIX, MEASURE, POINTS, MEASURE_LOGPROBS]
+    others = [ATTEND, WRITE, ACTIVATE, MIX, SCORE_SCOPE, MEASURE, POINTS, MEASURE_LOGPROBS]
     return [products, others]
 
 

@@ -17,11 +17,11 @@ from ramole_core.kernels.compiled import instructions, kernel
 if TYPE_CHECKING:
     from ramole_core.kernels.team import Kernel
 
-COUNTS, TILES, OWN = 0, 1, 38
+COUNTS, TILES, OWN = 0, 1, 39
 """Words of every call: the address of two counts of taken tiles, the caller's and APART bytes
 behind it the helpers'; how many tiles there are; and how many of them, the first ones, are the
 caller's."""
-HERE = 39
+HERE = 40
 """Where the counts of a call without helpers lie."""
 APART = 64
 """Bytes of a cache line: threads that write to one wait for each other."""

@@ -11,8 +11,9 @@ import numpy as np
 from ramole_core.composition.activation import MAX_Z, TINY
 from ramole_core.kernels.compiled import kernel
 
-ALIGNED, LENGTH, LOUDEST, LINEAR, INPUTS = range(1, 6)
-"""The forms of `decision.UnitScore`, and W x; 0: a row has none of them."""
+ALIGNED, LENGTH, LOUDEST, LINEAR, INPUTS, BLOCK_INPUTS, PARENT_INPUTS = range(1, 8)
+"""The forms of `decision.UnitScore`, and W x, x being the module's input or that of its block or
+parent; 0: a row has none of them."""
 _TINY, _MAX_Z, _NO_LENGTH = np.float32(TINY), np.float32(MAX_Z), np.float32(1e-30)
 
 

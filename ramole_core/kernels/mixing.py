@@ -11,6 +11,7 @@ batched gather, arXiv 2310.18547, for a CPU).
 
 import numpy as np
 
+from ramole_core.kernels import input_scores as call
 from ramole_core.kernels.call_args import (
     TILES,
     bytes_at,
@@ -42,43 +43,32 @@ RUN = 32
 """Most tokens of a tile."""
 FEW_PAGES = 24
 """Units of a row up to which all are computed, whichever count."""
-UNITS_STEP, WEIGHTS_STEP = 1, 2
-"""What a call does; both, unless a method's own scores come between."""
-(N, X, X_ROW, MODULES, I, A, A_HALF, S, GRAM, BANK_PAGES, RUNS, FIRST) = range(2, 14)
-(UNITS, UNITS_ROW, ALPHA, K, LATE, STEPS) = range(14, 20)
-(ROWS, PAGES, PAGES_ROW, SLOTS, ACTS, COUNTS, ASKS, PRESENT, FIXED, BIAS, USUAL, OWN) = range(
-    20, 32
-)
-NORMS, TRACED, X_HALF, FORMS, FORM_TABLES, X_WIDE = range(32, 38)
-"""The words of a call, behind the two of every call; from ROWS on the tables of `batch_mix.Rows`,
-and at last the lengths of the weighted updates, [m, N, k] as ALPHA, whose rows have either,
-whether x is bfloat16 as it lies, by row what its gate's own score reads, and x in float32."""
 
 
 @kernel()
 def _widen_page(words, page, j, out):
     """One row of A at module j, in float32."""
-    i = words[I]
-    row = page * words[MODULES] + j
-    if words[A_HALF]:
-        widen_halves(halves(words[A] + 2 * row * i, 1, i)[0], i, out)
+    i = words[call.I]
+    row = page * words[call.MODULES] + j
+    if words[call.A_HALF]:
+        widen_halves(halves(words[call.A] + 2 * row * i, 1, i)[0], i, out)
     else:
-        widen_floats(floats(words[A] + 4 * row * i, 1, i)[0], i, out)
+        widen_floats(floats(words[call.A] + 4 * row * i, 1, i)[0], i, out)
 
 
 @kernel()
 def _reads_in_place(words, tokens):
     """Whether so few tokens read the pages in place."""
-    return words[A_HALF] != 0 and words[I] % PAIR == 0 and tokens <= MAX_DIRECT_ROWS
+    return words[call.A_HALF] != 0 and words[call.I] % PAIR == 0 and tokens <= MAX_DIRECT_ROWS
 
 
 @kernel()
 def _four_pages(words, pages, before, first, last, j):
     """The addresses of rows of A in bfloat16 at module j: of four pages from `first` on, of page
     `last` for those behind it."""
-    size = 2 * words[I]
-    step = words[MODULES] * size
-    begin = words[A] + j * size + before * step
+    size = 2 * words[call.I]
+    step = words[call.MODULES] * size
+    begin = words[call.A] + j * size + before * step
     return (
         begin + step * pages[first],
         begin + step * pages[min(first + 1, last)],
@@ -90,10 +80,12 @@ def _four_pages(words, pages, before, first, last, j):
 @kernel()
 def _accumulate(words, pages, count, before, j, start, tokens, buffer, out, out_row):
     """out[:tokens, :count] = x A^T at module j, of the rows pages[:count] of A, `before` added."""
-    half, i, x_row = words[X_HALF], words[I], words[X_ROW]
-    x = words[X] + (2 * start * i if half else 4 * start * x_row)
+    half, i, x_row = words[call.X_HALF], words[call.I], words[call.X_ROW]
+    x = words[call.X] + (2 * start * i if half else 4 * start * x_row)
     if half or _reads_in_place(words, tokens):
-        ahead = 2 * COLUMNS * words[MODULES] * x_row  # pages of one adapter mostly lie together
+        ahead = (
+            2 * COLUMNS * words[call.MODULES] * x_row
+        )  # pages of one adapter mostly lie together
         for first in range(0, count, COLUMNS):
             four = _four_pages(words, pages, before, first, count - 1, j)
             found = (out + 4 * first, out_row)
@@ -113,8 +105,8 @@ def _respond(words, pages, R, j, router, rank, q, tokens, grams, out):
     """out[:tokens, :R] = q gram."""
     width = grams.shape[1]
     for c in range(R):
-        place = (j * words[BANK_PAGES] + pages[c]) * words[S] + router
-        copy_row(grams[c], floats(words[GRAM] + 4 * place, 1, rank)[0], rank)
+        place = (j * words[call.BANK_PAGES] + pages[c]) * words[call.S] + router
+        copy_row(grams[c], floats(words[call.GRAM] + 4 * place, 1, rank)[0], rank)
     for c in range(0, R, COLUMNS):
         w = grams.ctypes.data + 4 * c * width
         dots(q.ctypes.data, width, tokens, w, width, width, out.ctypes.data + 4 * c, out.shape[1])
@@ -122,15 +114,15 @@ def _respond(words, pages, R, j, router, rank, q, tokens, grams, out):
 
 def _mix(pointer):
     words = words_at(pointer)
-    modules, k = words[MODULES], words[K]
-    pages_row, units_row = words[PAGES_ROW], words[UNITS_ROW]
-    s_row = max(LANES, -(-words[S] // LANES) * LANES)
-    widens = not _reads_in_place(words, words[N])
-    buffer = np.zeros((COLUMNS if widens else 0, words[X_ROW]), np.float32)
+    modules, k = words[call.MODULES], words[call.K]
+    pages_row, units_row = words[call.PAGES_ROW], words[call.UNITS_ROW]
+    s_row = max(LANES, -(-words[call.S] // LANES) * LANES)
+    widens = not _reads_in_place(words, words[call.N])
+    buffer = np.zeros((COLUMNS if widens else 0, words[call.X_ROW]), np.float32)
     q = np.zeros((RUN, s_row), np.float32)
     grams = np.zeros((max(units_row, 1), s_row), np.float32)
     responses = np.zeros((RUN, max(units_row, 1)), np.float32)
-    routers = np.arange(max(words[S], 1)).astype(np.int32)
+    routers = np.arange(max(words[call.S], 1)).astype(np.int32)
     score = np.empty(max(k, 1), np.float32)
     spare = np.empty(max(k, 1), np.float32)
     aside = np.empty((2, max(k, 1)), np.float32)
@@ -144,23 +136,23 @@ def _mix(pointer):
         if tile >= words[TILES]:
             return
         j = tile % modules
-        run = ints(words[RUNS] + 12 * (tile // modules), 1, 3)[0]
+        run = ints(words[call.RUNS] + 12 * (tile // modules), 1, 3)[0]
         row, start, tokens = run[0], run[1], run[2]
-        pages = ints(words[PAGES] + 4 * row * pages_row, 1, pages_row)[0]
-        counts = ints(words[COUNTS] + 8 * row, 1, 2)[0]
-        asks = ints(words[ASKS] + 20 * row, 1, 5)[0]
+        pages = ints(words[call.PAGES] + 4 * row * pages_row, 1, pages_row)[0]
+        counts = ints(words[call.COUNTS] + 8 * row, 1, 2)[0]
+        asks = ints(words[call.ASKS] + 20 * row, 1, 5)[0]
         R = counts[0]
         if R == 0:
             continue
-        units = words[UNITS] + 4 * (j * words[N] + start) * units_row
-        traced = words[ALPHA] != 0 and bytes_at(words[TRACED] + row, 1, 1)[0, 0] != 0
-        slots = ints(words[SLOTS] + 4 * row * pages_row, 1, pages_row)[0]
-        acts = bytes_at(words[ACTS] + row * pages_row, 1, pages_row)[0]
-        at = (words[FIRST] + j) * words[ROWS] + row
-        present = bytes_at(words[PRESENT] + at * k, 1, k)[0]
-        if words[STEPS] & WEIGHTS_STEP:
-            _score_inputs(words, row, j, start, tokens, counts[1], linear)
-        early = R > FEW_PAGES and _weighs_before_units(words, row, asks)
+        units = words[call.UNITS] + 4 * (j * words[call.N] + start) * units_row
+        traced = words[call.ALPHA] != 0 and bytes_at(words[call.TRACED] + row, 1, 1)[0, 0] != 0
+        slots = ints(words[call.SLOTS] + 4 * row * pages_row, 1, pages_row)[0]
+        acts = bytes_at(words[call.ACTS] + row * pages_row, 1, pages_row)[0]
+        at = (words[call.FIRST] + j) * words[call.ROWS] + row
+        present = bytes_at(words[call.PRESENT] + at * k, 1, k)[0]
+        if words[call.STEPS] & call.WEIGHTS_STEP:
+            call.score_inputs(words, row, j, start, tokens, counts[1], linear)
+        early = R > FEW_PAGES and call.weighs_before_units(words, row, asks)
         if early:
             for n in range(tokens):
                 _weigh(words, row, start + n, j, spare, spare, score, ready[n], aside, linear[n])
@@ -168,11 +160,11 @@ def _mix(pointer):
             for n in range(used):
                 few[n] = pages[picked[n]]
             out = compact.ctypes.data
-            _accumulate(words, few, used, words[S], j, start, tokens, buffer, out, units_row)
+            _accumulate(words, few, used, words[call.S], j, start, tokens, buffer, out, units_row)
             _spread(compact, tokens, picked, used, floats(units, tokens, units_row))
-        elif words[STEPS] & UNITS_STEP:
-            _accumulate(words, pages, R, words[S], j, start, tokens, buffer, units, units_row)
-        if words[STEPS] & WEIGHTS_STEP:
+        elif words[call.STEPS] & call.UNITS_STEP:
+            _accumulate(words, pages, R, words[call.S], j, start, tokens, buffer, units, units_row)
+        if words[call.STEPS] & call.WEIGHTS_STEP:
             router, rank = asks[1], asks[2]
             if asks[0] != 0 and rank > 0:
                 fill(q, tokens, s_row, 0)
@@ -182,8 +174,8 @@ def _mix(pointer):
                 _respond(words, pages, R, j, router, rank, q, tokens, grams, responses)
             for n in range(tokens):
                 one = floats(units + 4 * n * units_row, 1, units_row)[0]
-                place = 4 * (j * words[N] + start + n) * k
-                weight = floats(words[ALPHA] + place, 1, k)[0] if traced else spare
+                place = 4 * (j * words[call.N] + start + n) * k
+                weight = floats(words[call.ALPHA] + place, 1, k)[0] if traced else spare
                 if early:
                     copy_row(weight, ready[n], counts[1])
                 else:
@@ -192,85 +184,60 @@ def _mix(pointer):
                     )
                 weigh_units(one, slots, acts, present, R, counts[1], weight)
                 if traced:
-                    update_lengths(one, slots, R, floats(words[NORMS] + place, 1, k)[0])
+                    update_lengths(one, slots, R, floats(words[call.NORMS] + place, 1, k)[0])
 
 
 @kernel()
 def _weigh(words, row, token, j, units, responses, score, weight, aside, linear):
     """The weights [k] of one token at module j."""
-    rows, pages_row, k_all = words[ROWS], words[PAGES_ROW], words[K]
-    module = words[FIRST] + j
+    rows, pages_row, k_all = words[call.ROWS], words[call.PAGES_ROW], words[call.K]
+    module = words[call.FIRST] + j
     at = module * rows + row
-    slots = ints(words[SLOTS] + 4 * row * pages_row, 1, pages_row)[0]
-    counts, asks = ints(words[COUNTS] + 8 * row, 1, 2)[0], ints(words[ASKS] + 20 * row, 1, 5)[0]
-    present = bytes_at(words[PRESENT] + at * k_all, 1, k_all)[0]
-    fixed = floats(words[FIXED] + 4 * at * k_all, 1, k_all)[0]
+    slots = ints(words[call.SLOTS] + 4 * row * pages_row, 1, pages_row)[0]
+    counts, asks = (
+        ints(words[call.COUNTS] + 8 * row, 1, 2)[0],
+        ints(words[call.ASKS] + 20 * row, 1, 5)[0],
+    )
+    present = bytes_at(words[call.PRESENT] + at * k_all, 1, k_all)[0]
+    fixed = floats(words[call.FIXED] + 4 * at * k_all, 1, k_all)[0]
     R, k = counts[0], counts[1]
     if asks[0] == 0:
         for c in range(k):
             weight[c] = fixed[c]
     else:
-        own = floats(words[OWN] + 4 * row, 1, 1)[0, 0]
+        own = floats(words[call.OWN] + 4 * row, 1, 1)[0, 0]
         for c in range(k):
             score[c] = np.float32(0)
         if own != 0:
-            usual = floats(words[USUAL] + 8 * at * k_all, k_all, 2)
+            usual = floats(words[call.USUAL] + 8 * at * k_all, k_all, 2)
             for c in range(R):
                 if slots[c] < k:
                     score[slots[c]] += units[c] * units[c]
             activation_z(score, usual, present, own, k)
         for c in range(k):
             score[c] += fixed[c]
-        if words[LATE]:
-            late = floats(words[LATE] + 4 * (j * words[N] + token) * k_all, 1, k_all)[0]
+        if words[call.LATE]:
+            late = floats(words[call.LATE] + 4 * (j * words[call.N] + token) * k_all, 1, k_all)[0]
             for c in range(k):
                 score[c] += late[c]
         if asks[2] > 0:
             for c in range(R):
                 if slots[c] < k and present[slots[c]] != 0:
                     score[slots[c]] += responses[c] * units[c]
-        form, top = ints(words[FORMS] + 8 * row, 1, 2)[0]
-        if form == INPUTS:
+        form, top = ints(words[call.FORMS] + 8 * row, 1, 2)[0]
+        if form >= INPUTS:
             for c in range(k):
                 score[c] += linear[c]
         elif form != 0:
             wide = k if form == LINEAR else 1
-            whole = longs(words[FORM_TABLES] + 8 * row, 1, 1)[0, 0]
+            whole = longs(words[call.FORM_TABLES] + 8 * row, 1, 1)[0, 0]
             table = floats(whole + 4 * module * wide * R, wide, R)
             score_units(form, top, table, units, slots, present, R, k, score, aside)
         gate_weights(score, present, weight, k, asks)
-        bias = floats(words[BIAS] + 4 * at * k_all, 1, k_all)[0]
+        bias = floats(words[call.BIAS] + 4 * at * k_all, 1, k_all)[0]
         for c in range(k):
             if present[c] != 0 or asks[0] == 2:
                 weight[c] += bias[c]
-
-
-@kernel()
-def _weighs_before_units(words, row, asks):
-    """Whether a row's weights hang on none of its units, and both are asked for in this call."""
-    both = words[STEPS] == UNITS_STEP | WEIGHTS_STEP
-    routed = asks[0] != 0 and asks[2] > 0
-    own = floats(words[OWN] + 4 * row, 1, 1)[0, 0] != 0
-    form = ints(words[FORMS] + 8 * row, 1, 2)[0, 0]
-    return both and not routed and not own and (form == 0 or form == INPUTS)
-
-
-@kernel()
-def _score_inputs(words, row, j, start, tokens, k, out):
-    """out[:tokens, :k] = x W^T at module j, where the row's gate reads its input; 0 where it has no
-    W there."""
-    if ints(words[FORMS] + 8 * row, 1, 2)[0, 0] != INPUTS:
-        return
-    whole = longs(words[FORM_TABLES] + 8 * row, 1, 1)[0, 0]
-    W = longs(whole + 8 * (words[FIRST] + j), 1, 1)[0, 0]
-    x_row, out_row = words[X_ROW], out.shape[1]
-    if W == 0:
-        fill(out, tokens, out_row, 0)
-        return
-    x = words[X_WIDE] + 4 * start * x_row
-    for first in range(0, k, COLUMNS):
-        part, found = W + 4 * first * x_row, out.ctypes.data + 4 * first
-        dots(x, x_row, tokens, part, x_row, x_row, found, out_row)
 
 
 @kernel()

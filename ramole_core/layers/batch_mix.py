@@ -112,9 +112,9 @@ class Rows:
         )
 
     @property
-    def read_inputs(self) -> bool:
-        """Whether a row's score is W x."""
-        return bool((self.forms[:, 0] == INPUTS).any())
+    def input_forms(self) -> frozenset[int]:
+        """The forms of all rows whose score is W x."""
+        return frozenset(form for form in self.forms[:, 0].tolist() if form >= INPUTS)
 
 
 class BatchMix:
@@ -157,7 +157,8 @@ class BatchMix:
         """What another batch's tables have in common with these where they can take their place;
         in neither a score in PyTorch."""
         tables = self.tables
-        return self.b, self.k, tables.pages.shape[1], self.mixes, self.s, tables.read_inputs
+        width, forms = tables.pages.shape[1], tables.input_forms
+        return self.b, self.k, width, self.mixes, self.s, forms
 
     def take(self, other: "BatchMix") -> None:
         """Refill the tables, where they lie, with those of other rows; `sizes` are equal."""

@@ -19,14 +19,25 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ramole_core.composition import Gate, Signal, UnitScore
 from ramole_core.kernels.dots import COLUMNS
-from ramole_core.kernels.gate import ALIGNED, INPUTS, LENGTH, LINEAR, LOUDEST
+from ramole_core.kernels.gate import (
+    ALIGNED,
+    BLOCK_INPUTS,
+    INPUTS,
+    LENGTH,
+    LINEAR,
+    LOUDEST,
+    PARENT_INPUTS,
+)
 from ramole_core.kernels.widen import widened
+from ramole_core.layers.layout import Layout
 
 NEVER = -1e30
 """The score of an adapter that may get no weight; finite, so that no row is nan."""
 TILE = 8
 """Tokens; places without one hold a copy of one that is there."""
 FORMS = {"aligned": ALIGNED, "length": LENGTH, "loudest": LOUDEST, "linear": LINEAR}
+SCOPE_FORMS = {"block": BLOCK_INPUTS, "parent": PARENT_INPUTS}
+"""Forms of W x by `Gate.per`, where x is not the module's own input."""
 _WIDE = WeakIdKeyDictionary()
 """The W of gates as the kernel reads them, as long as a gate has them."""
 
@@ -117,26 +128,31 @@ def form_of(gate: Gate) -> int:
     is none."""
     if isinstance(gate.score, UnitScore):
         return FORMS[gate.score.form] if gate.linear is None else 0
-    if gate.per != "module" or gate.score is not None or not gate.linear:
+    if gate.score is not None or not gate.linear:
         return 0
-    return INPUTS if all(W.dtype == torch.float32 for W in gate.linear.values()) else 0
+    exact = all(W.dtype == torch.float32 for W in gate.linear.values())
+    return SCOPE_FORMS.get(gate.per, INPUTS) if exact else 0
 
 
 def score_table(
-    gate: Gate, paths: Sequence[str], sizes: Sequence[int], here: Bool[Tensor, "module k"]
+    gate: Gate, layout: Layout, sizes: Sequence[int], here: Bool[Tensor, "module k"]
 ) -> np.ndarray | None:
     """The table of the gate's own score; None where the kernel computes none.
 
     Of a score by units [module, c, R] float32: T of all adapters side by side, times the scale; c
     is k where the form is `linear`, else 1. `sizes`: the rank units of each adapter in the bank, R
-    together. Of W x [module] int64: the address of each W, 0 where none is `here`; the gate keeps
+    together. Of W x [module] int64: the address of the W of each module, or of its block or parent;
+    0 where there is none, or where x is the module's own and no adapter is `here`. The gate keeps
     what lies there.
     """
-    form, score = form_of(gate), gate.score
-    if form == INPUTS:
+    form, score, paths = form_of(gate), gate.score, layout.flat
+    if form > INPUTS and layout.has_experts:
+        return None  # an expert has some of the tokens, of which its parent's input is
+    if form >= INPUTS:
         assert gate.linear is not None
         rows = zip(paths, here.any(1).tolist(), strict=True)
-        every = [gate.linear.get(path) if anybody else None for path, anybody in rows]
+        scopes = [gate.scope(path) if any_here or form != INPUTS else "" for path, any_here in rows]
+        every = [gate.linear.get(scope) if scope else None for scope in scopes]
         found = [0 if W is None else wide_rows(W).data_ptr() for W in every]
         return np.array(found, np.int64)
     if not form or not isinstance(score, UnitScore):

@@ -44,8 +44,9 @@ class LateScores:
     def enter(self, path: str, x: Float[Tensor, "*b _"]) -> None:
         """Enter a block or parent: score the gates that read its input."""
         x = x.reshape(-1, x.shape[-1])
-        for n, scopes in self._batch.scopes.items():
-            if path in scopes and n not in self.faults and self._counts[n]:
+        for n in self._rows:
+            here = path in self._batch.scopes.get(n, ())
+            if here and n not in self.faults and self._counts[n]:
                 self._shared[n, path] = self._try(n, Signal(path, x[self._at[n]]))
 
     def of(

@@ -101,6 +101,11 @@ class Layout:
         }
         return Sites(self.flat, shapes)
 
+    @cached_property
+    def has_experts(self) -> bool:
+        """Whether some layers are called with some of a forward's tokens."""
+        return any(group.of_experts for group in self.groups)
+
     def address(self, n: int) -> tuple[int, int, int]:
         """Group, block and place in the group of the n-th module."""
         g = max(g for g, start in enumerate(self.starts) if start <= n)

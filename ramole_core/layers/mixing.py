@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ramole_core.composition.activation import MAX_Z, log_norm
-from ramole_core.kernels.mixing import UNITS_STEP, WEIGHTS_STEP
+from ramole_core.kernels.input_scores import UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Update
 from ramole_core.layers.batch_mix import FIXED, BatchMix
 from ramole_core.layers.fused import Draft, Fused
@@ -102,6 +102,12 @@ class Forward:
         """Set what earlier rows left to 0, before others are mixed in the same memory."""
         if self.traced is not None:
             self.traced.told[:] = 0
+
+    def enter(self, path: str, x: Tensor) -> None:
+        """Enter a block or parent with its input, for the gates that read it."""
+        self.late.enter(path, x)
+        if self.rows is not None:
+            self.rows.enter(path, x)
 
     def reads(self, g: int) -> bool:
         """Whether adapters in the bank change this group's layers."""

@@ -7,14 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ramole_core.kernels import mixing as words_of
+from ramole_core.kernels import input_scores as words_of
 from ramole_core.kernels.call_args import WATCHING, WORDS
 from ramole_core.kernels.dots import COLUMNS
+from ramole_core.kernels.gate import INPUTS
+from ramole_core.kernels.input_scores import SCORE_SCOPE, WEIGHTS_STEP
 from ramole_core.kernels.matrix_unit import DEPTH, MATRIX
-from ramole_core.kernels.mixing import MIX, RUN, WEIGHTS_STEP
+from ramole_core.kernels.mixing import MIX, RUN
 from ramole_core.kernels.vectors import paired
 from ramole_core.kernels.weight import Input, UnitRows, Update
 from ramole_core.layers.batch_mix import BatchMix
+from ramole_core.layers.gate_softmax import SCOPE_FORMS
 from ramole_core.layers.traced import Traced
 
 
@@ -36,7 +39,7 @@ class RowsMixing:
             for row, (end, count) in enumerate(zip(ends, counts, strict=True))
             for start in range(end - count, end, RUN)
         ]
-        self._reads_inputs = tables.read_inputs
+        self._reads_inputs = INPUTS in tables.input_forms
         self._runs = np.array(runs, np.int32).reshape(-1, 3)
         most = tables.pages.shape[1]
         self._width = -(-most // COLUMNS) * COLUMNS
@@ -46,8 +49,28 @@ class RowsMixing:
         w[words_of.UNITS_ROW], w[words_of.K] = self._width, batch.k
         w[words_of.ROWS], w[words_of.PAGES_ROW] = batch.b, most
         w[words_of.TRACED] = self._told.ctypes.data
+        self._scopes = [
+            (form, bank.layout.sites.scopes[per])
+            for per, form in SCOPE_FORMS.items()
+            if form in tables.input_forms
+        ]
+        if self._scopes:
+            columns = -(-batch.k // COLUMNS) * COLUMNS
+            self._scope_scores = np.zeros((len(SCOPE_FORMS), self.n, columns), np.float32)
+            w[words_of.SCOPES] = self._scope_scores.ctypes.data
         for table in fields(tables):  # the word of a table is called as the table is
             w[getattr(words_of, table.name.upper())] = getattr(tables, table.name).ctypes.data
+
+    def enter(self, path: str, x: Tensor) -> None:
+        """Enter a block or parent: score the gates that read its input."""
+        for form, scopes in self._scopes:
+            if (module := scopes.get(path)) is not None:
+                wide, w = Input(x).wide, self._words
+                w[words_of.X_WIDE], w[words_of.X_ROW] = wide.data_ptr(), wide.shape[1]
+                w[words_of.FIRST], w[words_of.STEPS] = module, form
+                if (watcher := WATCHING.one) is not None:
+                    watcher.keep(self, wide)
+                SCORE_SCOPE.run(w, len(self._runs))
 
     def run(
         self,

@@ -69,7 +69,7 @@ class Serving:
 
     def _enter(self, path: str, x: Tensor) -> None:
         if self.now is not None:
-            self.now.late.enter(path, x)
+            self.now.enter(path, x)
 
     def watch_experts(self) -> list[RemovableHandle]:
         """Narrow the forward to an expert's own tokens while it runs."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Trained
-from ramole_core.composition.llava_mole import Listen, balance, begin, decision_of, fold
+from ramole_core.composition.llava_mole import Listen, balance, begin, decision_in_training, fold
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.loop import Run, Trainable, train
 from ramole_core.training.loss import row_losses, token_losses
@@ -100,5 +100,5 @@ class MoleModel(MixedModel):
         they get gradients. `listen` gets each router's probabilities."""
         trained = Trained(tensors)
         return self.bringing(
-            METHOD, trained, by=lambda ask: decision_of(trained, ask, listen=listen)
+            METHOD, trained, by=lambda ask: decision_in_training(trained, ask, listen=listen)
         )

@@ -26,7 +26,7 @@ COMMANDS = {
     "open,permuted,blind,composite,switch",
     "methods_dev.json": f"{CORE} evaluate --data data --rows 12 --skip 60 --situations iid",
     "methods_ood_dev.json": f"{CORE} evaluate --data data --rows 12 --skip 60 --situations ood",
-    "methods.json": f"{LAB}method_speed",
+    "method_speed.json": f"{LAB}method_speed",
     "papers.json": f"{LAB}papers",
     "second_half.json": f"{LAB}second_half",
     "usable.json": f"{LAB}usable",

@@ -9,18 +9,21 @@ from .scores import Evaluation, read_evaluation
 from .tables import Block, Column, Section, Table, Unmeasured, tables
 from .values import Raw, at
 
-FILE, SCORES, HIDDEN = "methods.json", "methods_dev.json", "methods_ood_dev.json"
+FILE, SCORES, HIDDEN = "method_speed.json", "methods_dev.json", "methods_ood_dev.json"
 """What methods need, their scores, and those of rows whose own adapter is hidden."""
 NEEDS = {
     ("tokens_a_second", "1"): Column("tokens/s alone"),
     ("tokens_a_second", "8"): Column("tokens/s, eight rows"),
+    ("tokens_a_second", "prompt"): Column("tokens/s of a prompt"),
+    "used": Column("adapters used", 0),
     "trained": Column("trained numbers", 0),
     "unseen": Column("takes new adapters", drawn="words"),
 }
 NOTE = (
     "Scores are means over all rows, with intervals over rows; the differences to "
     f"{DEFAULT_METHOD} are over tasks. Rates are medians of the passes, with least and most; a "
-    "method of a fixed pool mixes all of it, the others what they find. A dash was not measured; "
+    "method of a fixed pool mixes all of it, the others what they find; adapters are used where "
+    "their weight is not 0. A dash was not measured; "
     "the best is the best of those that were."
 )
 
@@ -50,7 +53,7 @@ METHODS = Section(
     "methods",
     "What does each method need?",
     "Every method on the same pool and base: how good its answers are, how fast it writes alone "
-    "and with seven others, how many numbers are trained for it, and whether it takes adapters "
-    "that came after that.",
+    "and with seven others and reads prompts, how many numbers are trained for it, and whether it "
+    "takes adapters that came after that.",
     _blocks,
 )
