@@ -1,14 +1,18 @@
 """Draft tokens: what is expected of an answer that copies, and that no bit hangs on them."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from ramole_core.composition import METHODS
 from ramole_core.engine import draft
+from ramole_core.engine.decoding import spell_token
 from ramole_core.engine.draft import COSTS, MAX_HABITS, Draft, Habit, Habits
+from ramole_core.engine.draft_sources import Copies, Words, run_of, words_of
 from ramole_core.engine.scheduler import Scheduler
 from ramole_core.kernels.ways import DOTS, TILES
 from ramole_core.request import Request
@@ -26,8 +30,8 @@ def ids(text: str) -> list[int]:
     return [IDS[word] for word in text.split()]
 
 
-def drafted(prompt: str) -> Draft:
-    return Draft(ids(prompt), list(IDS).__getitem__, Habit(COSTS[DOTS]))
+def drafted(prompt: str, habit: Habit | None = None) -> Draft:
+    return Draft(Copies(ids(prompt), list(IDS).__getitem__), habit or Habit(COSTS[DOTS]))
 
 
 def expected(made: Draft, said: str) -> str:
@@ -62,10 +66,58 @@ def test_an_answer_copies_from_itself_too():
     assert expected(drafted("!"), "red and old . red") == "and old ."
 
 
+PLAIN = ["this", "is", "at", "est", "a", "test", "of", "the", "words", "t", "h", "i", "s", "."]
+SPACED = [" " + word for word in ("is", "a", "test", "of", "the", "words", "at", "this")]
+SPELLED = SPACED + PLAIN
+RUN = "thisisatestofthewords."
+
+
+def said_with_spaces(said: str) -> str:
+    """What is expected behind these tokens of an answer, `|` between them."""
+    prices = {word: (PLAIN.index(word) + len(SPACED), 9.0) for word in PLAIN}
+    prices |= {word[1:]: (n, 5.0) for n, word in enumerate(SPACED)}
+    source = Words(RUN, SPELLED.__getitem__, prices)
+    for token in filter(None, said.split("|")):
+        source.read(SPELLED.index(token))
+    return "|".join(SPELLED[token] for token in source.ahead(4))
+
+
+@pytest.mark.parametrize(
+    ("said", "comes"),
+    [
+        ("this", " is| a| test| of"),
+        ("this| is| a", " test| of| the| words"),
+        ("this| is| at", "est| of| the| words"),  # cut elsewhere
+        ("this|.| a", " is| a| test| of"),  # another token, and one too short to be looked for
+        ("this|.| test", " of| the| words|."),  # one that was left out
+        ("this| is| a| this", " is| a| test| of"),  # said again
+        ("this| is| a| test| of| the| words", "."),
+        ("this| is| a| test| of| the| words|.", ""),
+    ],
+)
+def test_the_words_of_a_run_without_spaces_come_next(said, comes):
+    assert said_with_spaces(said) == comes
+
+
+def test_a_run_without_spaces_is_longer_than_words_are():
+    assert run_of("Put the spaces back: " + RUN + "ontheleft and go") == RUN + "ontheleft"
+    assert run_of("An incomprehensible sentence, not a run. 这是一个没有空格的句子" * 3) == ""
+
+
+def test_the_real_vocabulary_cuts_a_run_into_words(real_base_folder):
+    tokenizer = AutoTokenizer.from_pretrained(real_base_folder)
+    text = "We waited at the harbour until the last ferry had left"
+    run, spelled = text.replace(" ", ""), partial(spell_token, tokenizer)
+    source = Words(run, spelled, words_of(tokenizer))
+    first, *others = tokenizer.encode(text)
+    source.read(first)
+    assert source.ahead(7) == others[:7]
+
+
 def test_a_habit_counts_the_steps_that_drafts_would_take():
     habit = Habit(COSTS[DOTS])
-    made = Draft(ids("the boat of anna is red , and"), list(IDS).__getitem__, habit)
-    made.read(*ids("the"))
+    made = drafted("the boat of anna is red , and", habit)
+    made.source.read(*ids("the"))
     for token in ids("boat of anna is red , !"):
         made.push(token)
     kept, begun = 0.97 ** np.arange(6, -1, -1), draft.BEGIN * draft.KEEP**7
@@ -81,15 +133,15 @@ def test_an_end_that_was_expected_earns_nothing():
     """An answer of two tokens takes one step, whatever is expected."""
     habits = Habits(DOTS)
     for _ in range(40):
-        made = Draft(ids("the boat !"), list(IDS).__getitem__, habits.of("a"))
-        made.read(*ids("boat"))
+        made = drafted("the boat !", habits.of("a", Copies))
+        made.source.read(*ids("boat"))
         made.push(*ids("!"))
     assert made.length(99, 7) == 0
 
 
 def test_drafts_are_as_many_as_gain_most_and_end_where_none_does():
     habit = Habit(COSTS[DOTS], 30.0, {1: 30.0, 3: 30.0})
-    made = Draft([], str, habit)
+    made = Draft(Copies([], str), habit)
     assert made.length(99, 7) == 0
     habit.steps[1] = 20.0  # 1.5 tokens a step for 1.1 of its time
     assert made.length(99, 7) == 1 and made.length(1, 7) == 0, "there is no room to feed one"
@@ -111,13 +163,13 @@ def test_where_fewer_are_expected_a_step_keeps_its_size():
 
 def test_habits_are_of_the_adapter_that_leads_and_no_more_than_so_many():
     habits = Habits(DOTS)
-    habits.of("a").tokens = 99.0
+    habits.of("a", Copies).tokens = 99.0
     for n in range(MAX_HABITS - 1):
-        habits.of(str(n))
-    assert habits.of("a").tokens == 99, "it was used last"
+        habits.of(str(n), Copies)
+    assert habits.of("a", Copies).tokens == 99, "it was used last"
     for n in range(MAX_HABITS):
-        habits.of(str(n))
-    assert habits.of("a").tokens == draft.BEGIN
+        habits.of(str(n), Copies)
+    assert habits.of("a", Copies).tokens == draft.BEGIN
 
 
 # --- no bit hangs on them -------------------------------------------------------------------------

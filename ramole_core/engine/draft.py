@@ -6,15 +6,18 @@ arXiv 2211.17192). A token's bits do not depend on the other rows of its step, a
 chosen from its own row as it would be alone, greedy or sampled; so a draft changes how many tokens
 a step makes, and none of them.
 
-Where copying goes on is known by the last tokens, their case and spaces left out: behind the
-newest place of the same three or two. Where there is none, a token that was changed, inserted or
-left out keeps the place, moves it on, or ends the copying after MAX_CHANGED others.
+How well a source's drafts were is known by the adapter that leads (`Habit`); of the sources of
+`draft_sources.py` a step takes the one that gains most.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
+from transformers import PreTrainedTokenizerBase
+
+from ramole_core.engine.decoding import spell_token
+from ramole_core.engine.draft_sources import Copies, Words, run_of, words_of
 from ramole_core.kernels.ways import DOTS, TILES, VECTORS
 
 COSTS: Mapping[str, Mapping[int, float]] = {
@@ -34,9 +37,8 @@ KEEP = 0.97
 """Of what a habit knows, a token later."""
 BEGIN = 8.0
 """Tokens without a gain that a new habit begins with."""
-MAX_CHANGED = 2
-AHEAD = 6
-"""Tokens of the source among which one that follows is looked for."""
+MIN_TOKENS = 3
+"""Of an answer by an adapter whose answers gained nothing so far, before its drafts are made."""
 MAX_READ = 2048
 """Tokens at the end of a prompt that are read."""
 MAX_HABITS = 512
@@ -64,31 +66,30 @@ class Habit:
         """Tokens a second with so many drafts a step, over those without."""
         return self.tokens / self.steps[count] / self.costs[count] if count else 1.0
 
+    @property
+    def gains(self) -> bool:
+        """Whether drafts are worth a begin."""
+        return max(map(self.gain, self.costs)) > START
+
 
 class Habits:
     """The habits by the adapter that leads, the newest MAX_HABITS."""
 
     def __init__(self, way: str):
         """`way`: of the base's products."""
-        self.of = lru_cache(MAX_HABITS)(lambda name: Habit(COSTS[way]))
-        """The habit of an adapter's answers; empty: the base's."""
+        self.of = lru_cache(MAX_HABITS)(lambda name, source: Habit(COSTS[way]))
+        """The habit of a source in an adapter's answers; empty: the base's."""
+
+    def gains(self, name: str) -> bool:
+        """Whether some source's drafts of an adapter's answers are worth a begin."""
+        return any(self.of(name, source).gains for source in (Copies, Words))
 
 
 class Draft:
-    """The drafts of one answer."""
+    """The drafts of one source for one answer."""
 
-    def __init__(self, prompt: Sequence[int], spelled: Callable[[int], str], habit: Habit):
-        """Begin behind the prompt; `spelled` gives a token's text."""
-        self._spelled, self._habit = spelled, habit
-        self._ids = list(prompt[-MAX_READ:])
-        self._words = [self._word(token) for token in self._ids]
-        self._last: dict[tuple[str, ...], int] = {}
-        """The place behind the newest of each one, two and three words."""
-        for at in range(1, len(self._ids)):
-            self._index(at)
-        self._at: int | None = None
-        """The place whose token comes next, where the answer copies."""
-        self._changed = 0
+    def __init__(self, source: Copies | Words, habit: Habit):
+        self.source, self._habit = source, habit
         self._left = dict.fromkeys(habit.costs, 0)
         """Of a step with so many drafts: what may still come of them; 0: it is over."""
         self._count = 0
@@ -106,14 +107,20 @@ class Draft:
             self._count = best
         return self._count if room > self._count else 0
 
+    @property
+    def gain(self) -> float:
+        """Of steps of the length that was found last."""
+        return self._habit.gain(self._count)
+
     def tokens(self, count: int) -> list[int]:
+        """So many tokens that may come next; what is not expected is the last one again."""
         found = self.ahead[:count]
-        return found + [self._ids[-1]] * (count - len(found))
+        return found + [self.source.last] * (count - len(found))
 
     @property
     def ahead(self) -> list[int]:
         """Tokens that are expected next, as many as a step may have or fewer."""
-        return [] if self._at is None else self._ids[self._at : self._at + max(self._left)]
+        return self.source.ahead(max(self._left))
 
     def push(self, token: int) -> None:
         """Take the next token that a step has made."""
@@ -123,41 +130,39 @@ class Draft:
             left = left or 1 + min(count, len(ahead))  # its own token, and one behind each draft
             self._left[count] = left - 1 if ahead[:1] == [token] else 0
         self._habit.add(begun)
-        self.read(token)
+        self.source.read(token)
+
+
+class Drafts:
+    """The drafts of one answer, of all of its sources."""
+
+    def __init__(self, every: Sequence[Draft]):
+        self._every = every
+
+    @classmethod
+    def begin(
+        cls, prompt: Sequence[int], tokenizer: PreTrainedTokenizerBase, habits: Habits, name: str
+    ) -> "Drafts":
+        """Begin behind the prompt; `name` is the adapter that leads."""
+        prompt, spelled = list(prompt[-MAX_READ:]), partial(spell_token, tokenizer)
+        every = [Draft(Copies(prompt, spelled), habits.of(name, Copies))]
+        if run := run_of(str(tokenizer.decode(prompt))):
+            words = Words(run, spelled, words_of(tokenizer))
+            every.append(Draft(words, habits.of(name, Words)))
+        return cls(every)
+
+    def next(self, room: int, most: int) -> list[int]:
+        """Draft tokens of the next step, at most `most`; `room` tokens may be fed."""
+        lengths = {one: one.length(room, most) for one in self._every}
+        best = max(lengths, key=lambda one: one.gain if lengths[one] else 0.0)
+        return best.tokens(lengths[best])
+
+    def push(self, token: int) -> None:
+        """Take the next token that a step has made."""
+        for one in self._every:
+            one.push(token)
 
     def read(self, token: int) -> None:
         """Take a token that came with the prompt."""
-        self._move(token)
-        self._ids.append(token)
-        self._words.append(self._word(token))
-        self._index(len(self._ids))
-
-    def _move(self, token: int) -> None:
-        """Move the place of copying behind the token."""
-        at, word = self._at, self._word(token)
-        if at is not None and at < len(self._ids) and self._words[at] == word:
-            self._at, self._changed = at + 1, 0
-            return
-        for n in (3, 2):
-            found = self._last.get((*self._words[len(self._words) - n + 1 :], word))
-            if found is not None:
-                self._at, self._changed = found, 0
-                return
-        if at is None:
-            self._at = self._last.get((word,))
-            return
-        self._changed += 1
-        near = self._words[at : at + AHEAD]
-        if word in near:
-            self._at = at + near.index(word) + 1
-        elif self._changed > MAX_CHANGED:
-            self._at = None
-
-    def _index(self, at: int) -> None:
-        """Note that `at` follows the words before it."""
-        for n in range(1, min(3, at) + 1):
-            self._last[tuple(self._words[at - n : at])] = at
-
-    def _word(self, token: int) -> str:
-        text = self._spelled(token)
-        return text.strip().lower() or text
+        for one in self._every:
+            one.source.read(token)

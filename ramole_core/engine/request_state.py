@@ -27,7 +27,7 @@ from ramole_core.engine.decoding import (
     skip_draws,
     spell,
 )
-from ramole_core.engine.draft import Draft
+from ramole_core.engine.draft import Drafts
 from ramole_core.engine.kv import KvSequence
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.reader import ModelFacts
@@ -104,7 +104,7 @@ class RequestState:
     """Of the prompt's tokens that were read, where the request asks for them."""
     becomes: int = 0
     """How long the request is that it is read for, where that is longer."""
-    draft: Draft | None = None
+    draft: Drafts | None = None
     """What its answer may go on with, once it decodes beside few others."""
     text: TextStream = field(init=False)
     generator: torch.Generator = field(init=False)

@@ -8,12 +8,10 @@ Orca; S-LoRA, arXiv 2311.03285). It has no threads of its own: the caller of `st
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 
 import torch
 
-from ramole_core.engine.decoding import spell_token
-from ramole_core.engine.draft import FEW_DRAFTS, Draft, Habits
+from ramole_core.engine.draft import FEW_DRAFTS, MIN_TOKENS, Drafts, Habits
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Piece
 from ramole_core.engine.placement import Placer
@@ -230,9 +228,10 @@ class Scheduler:
             return []
         if state.draft is None:
             leads = next(iter(state.segments.open.names), "")
-            spelled = partial(spell_token, state.tokenizer)
-            state.draft = Draft(state.prompt_ids, spelled, self._habits.of(leads))
+            if not self._habits.gains(leads) and len(state.tokens) < MIN_TOKENS:
+                return []
+            state.draft = Drafts.begin(state.prompt_ids, state.tokenizer, self._habits, leads)
             for token in state.tokens:
                 state.draft.read(token)
         end = min(state.length, state.segment.end)
-        return state.draft.tokens(state.draft.length(end - state.fed, most))
+        return state.draft.next(end - state.fed, most)
