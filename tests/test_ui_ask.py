@@ -50,16 +50,12 @@ from ui.ask.updates import beside_text, done, part_by_part
 from ui.ask.whole_panel import ENTROPY
 from ui.charts.along import inert
 from ui.charts.did import whole_html
+from ui.charts.effect_bars import evenness_figure, evenness_table
 from ui.charts.explained import PICK, explanation_html, spell, token_html
+from ui.charts.grid import grid_of
+from ui.charts.heat import map_figure, whole
 from ui.charts.palette import INKS, letter_of
-from ui.charts.plots import (
-    Axes,
-    entropy_figure,
-    layers_figure,
-    token_figure,
-    token_table,
-    tokens_table,
-)
+from ui.charts.plots import Axes, token_figure, token_table
 from ui.charts.recorded import read_run, write_run
 from ui.charts.run import NAMED, UNCOMPARED, Found, Run, entropy, led_by, strongest
 from ui.charts.tokens import (
@@ -69,7 +65,6 @@ from ui.charts.tokens import (
     FULL,
     GROWING,
     MEANING,
-    WEIGHTS_MEANING,
     Growing,
     view_of,
     view_of_run,
@@ -369,21 +364,6 @@ def test_an_adapter_did_nothing_where_it_lacks_the_module():
     assert figure.data[2].z[-1][0] is None and figure.data[0].z[-1][0] is not None
 
 
-def test_a_run_from_before_contributions_shows_weights_averaged_where_present():
-    """As the files of before hold it: a weight of 0 where an adapter lacks the module."""
-    run, _, _ = ask(Request("boats?", k=2))
-    weights = np.full_like(run.answer.trace.weights, 0.4)
-    weights[..., 1] = 0.6
-    weights[:, 1:, :, 1] = 0  # the second has the first layer only, and leads there
-    trace = replace(run.answer.trace, weights=weights, contribution=None, present=None)
-    run = replace(run, answer=replace(run.answer, trace=trace))
-    view = view_of_run(run, "name")
-    assert {token["e"] for token in tokens_of(view)} == {1} and view["meaning"] == WEIGHTS_MEANING
-    np.testing.assert_allclose(run.shares[0], [0.4, 0.6], atol=1e-3)
-    said = token_html(run, 0)
-    assert "<strong>B bee</strong> weighed most" in said and "contribution" not in said
-
-
 def test_a_larger_share_is_a_stronger_colour():
     shares = [np.array([w, 1 - w]) for w in (0.6, 0.8, 1.0)]
     view = view_of(["a", "b", "c"], shares, ["ant", "bee"], run="", running=True)
@@ -562,14 +542,11 @@ def test_plots_hold_the_numbers_of_their_tables():
             for heat in figure.data
         ]
         np.testing.assert_allclose(cells, told, atol=1e-3)
-    line = entropy_figure(gates, present, run.pieces)
-    headers, rows = tokens_table(
-        run.shares, entropy(gates, present), run.pieces, ["A ant", "B bee", "C cat"]
-    )
-    assert headers[2] == "A ant, share"
+    line, (_, rows) = evenness_figure(run), evenness_table(run)
     np.testing.assert_allclose(line.data[0].y, [row[-1] for row in rows], atol=1e-3)
     assert line.layout.shapes[0].y0 == pytest.approx(math.log(3))
-    heat = layers_figure(contribution, run.pieces, expert=1, name="bee", layers=LAYERS)
+    grid = grid_of(run)
+    heat = map_figure(grid, whole(grid), 1)
     assert np.array(heat.data[0].z).shape == (len(LAYERS), len(run.pieces))
     means = mean_contribution(contribution)[:, 1]
     np.testing.assert_allclose(np.mean(heat.data[0].z, axis=0), means, atol=1e-3)
@@ -579,15 +556,16 @@ def test_plots_hold_the_numbers_of_their_tables():
 
 
 def test_what_strangers_wrote_is_no_markup_in_plots_and_long_names_do_not_overlap():
+    evil = "<b>%{z}</b>"
     run, _, _ = ask(Request("boats?"))
-    gates, there, evil = run.gates, run.present, "<b>%{z}</b>"
-    pieces = [evil] * len(run.pieces)
-    line = entropy_figure(gates, there, pieces)
-    heat = layers_figure(gates, pieces, expert=0, name=evil, layers=LAYERS).data[0]
-    shown = inert(repr(evil))
-    assert line.data[0].customdata[0] == heat.customdata[0][0] == shown
+    gates, there = run.gates, run.present
+    named = replace(run.answer, adapters=[evil, *run.experts[1:]])
+    run = replace(run, answer=named, pieces=(evil,) * len(run.pieces))
+    line, grid = evenness_figure(run), grid_of(run)
+    heat = map_figure(grid, whole(grid), 0).data[0]
+    assert line.data[0].x[0] == heat.x[0] == f"1 {inert(evil)}"
     token = token_figure(gates[0], there[0], Axes([evil, "long-" * 12, "c"], LAYERS, MODULES))
-    assert heat.meta == token.data[0].meta == inert(evil)
+    assert heat.meta == f"A {inert(evil)}" and token.data[0].meta == inert(evil)
     assert all(evil not in one.hovertemplate for one in (heat, token.data[0]))
     titles = [one.text for one in token.layout.annotations]
     assert titles[0] == f"<b>A</b> {inert(evil)}" and titles[2] == "<b>C</b> c"
@@ -1078,8 +1056,6 @@ def test_weights_beyond_0_and_1_are_drawn_as_such():
         assert (heat.zmin, heat.zmax) == (-0.5, 2.0)
         assert [place for place, _ in heat.colorscale] == [0.0, 0.2, 1.0], "nothing is drawn at 0"
     assert list(figure.data[0].z[0]) == [-0.5]
-    whole = layers_figure(gate[None], ["word"], expert=0, name="ant", layers=[0, 1])
-    assert (whole.data[0].zmin, whole.data[0].zmax) == (-0.5, 0.25)
     plain = token_figure(np.abs(gate) / 2, there, axes)
     assert (plain.data[0].zmin, plain.data[0].zmax) == (0.0, 1.0)
     assert len(plain.data[0].colorscale) == 2

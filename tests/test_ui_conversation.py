@@ -176,7 +176,7 @@ def test_an_adapter_has_one_letter_and_colour_in_all_of_a_conversation(visit):
     whole = visit.ui.whole.drawn(visit.run)
     assert [name for name, _ in whole[visit.ui.whole.expert].choices] == ["C cat", "B bee"]
     assert whole[visit.ui.whole.layers].data[0].colorscale[-1][1] == scale_of(2)[-1][1]
-    assert whole[visit.ui.whole.table].headers[2] == "C cat, share"
+    assert whole[visit.ui.whole.table].headers[3] == "C cat, share"
 
 
 def test_the_prompt_is_free_again_in_a_conversation_and_only_there(visit):

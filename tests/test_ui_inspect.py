@@ -424,14 +424,6 @@ def test_everything_can_be_taken_away(handlers, live, tmp_path):
         handlers.on_trace(VISITOR, None)
 
 
-def test_a_run_from_before_contributions_were_measured_shows_weights(mixed, handlers):
-    old = with_arrays(mixed, contribution=None)
-    assert grid_of(old).what == "weight"
-    shown = handlers.on_open(old, None, *START, *CLOSED)
-    assert shown[handlers.ui.controls[0]].value == "weight"
-    assert loads_of(old)[0].mean == loads_of(mixed, what="weight")[0].mean
-
-
 def long_answer(run: Run, n: int, before: int = 5) -> Run:
     weights = np.random.default_rng(0).random((before + n, 30, 7, 3)).astype(np.float16)
     return with_arrays(

@@ -65,9 +65,7 @@ def test_what_there_is_not_is_a_sentence(run):
     unmeasured = replace(run, answer=replace(run.answer, effects=None))
     assert "not measured" in parts(path_html(unmeasured))[4]
     assert "None came" in parts(path_html(replace(run, pieces=())))[4]
-    bare = replace(
-        run, answer=replace(run.answer, trace=replace(run.answer.trace, contribution=None))
-    )
+    bare = replace(run, answer=replace(run.answer, trace=None))
     assert "not recorded" in parts(path_html(bare))[3]
 
 

@@ -54,7 +54,7 @@ CAPTION = (
     '<p class="caption">Each square is one module (to the right) of one layer (upwards); the '
     "fuller its colour, the more the adapter contributed there when this token was chosen: the "
     "length of its weighted update beside that of the module's whole output. Blank: it has no such "
-    "module. (Runs recorded before this was measured show weights.)</p>"
+    "module.</p>"
 )
 
 
@@ -176,14 +176,11 @@ class TokenPanel:
             return {**token, self.plot: None, self.table: gr.Dataframe(value=[])}
         axes = Axes(run.experts, trace.layers, trace.modules, run.places)
         present = run.present[index]
-        parts = {"weight": gates[index]}
-        if (contribution := run.contribution) is not None:
-            parts = {"contribution": contribution[index], **parts}
-        what = next(iter(parts))
+        parts = {"contribution": run.contribution[index], "weight": gates[index]}
         headers, rows = token_table(parts, present, axes)
         return {
             **token,
-            self.plot: token_figure(parts[what], present, axes, what=what),
+            self.plot: token_figure(parts["contribution"], present, axes),
             self.table: gr.Dataframe(value=rows, headers=headers),
         }
 

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.components import Component
-from plotly.graph_objects import Figure
 
 from ramole_core import RamoleError
 
+from ..charts.effect_bars import evenness_figure, evenness_table
+from ..charts.grid import grid_of
+from ..charts.heat import map_figure, whole
 from ..charts.palette import letter_of
 from ..charts.path import path_html
-from ..charts.plots import entropy_figure, layers_figure, tokens_table
-from ..charts.run import Run, entropy, led_by
+from ..charts.run import Run, led_by
 from ..parts.errors import one_sentence
 from ..parts.events import PLAIN, QUIET
 
@@ -57,8 +58,8 @@ ENTROPY = (
 )
 LAYERS = (
     '<p class="caption">Contribution of this adapter to each token (to the right) in each layer '
-    "(upwards): the length of its weighted update beside the output's, the mean over modules, 0 "
-    "where it has none. (Runs recorded before this was measured show weights.)</p>"
+    "(upwards): the length of its weighted update beside the output's, the mean over modules; "
+    "blank where it has none.</p>"
 )
 
 
@@ -85,29 +86,32 @@ class WholePanel:
         """Connect the choice of an adapter to its picture."""
 
         def on_expert(run: Run | None, expert: int | None):
-            if run is None or expert is None or not 0 <= expert < len(run.experts):
+            grid = None if run is None else grid_of(run)
+            if grid is None or expert is None or not 0 <= expert < len(grid.experts):
                 return gr.skip()
-            return _layers(run, expert)
+            return map_figure(grid, whole(grid), expert)
 
         self.expert.input(on_expert, [run, self.expert], self.layers, **QUIET)
 
     def drawn(self, run: Run | None) -> dict[Any, Any]:
         """The panel for a finished run; empty where there are no weights."""
-        if run is None or not run.experts or not run.gates.size:
+        grid = None if run is None else grid_of(run)
+        if run is None or grid is None:
             return self.cleared()
-        gates, present, shares = run.gates, run.present, run.shares
         led = led_by(run.leaders, len(run.experts))
         first = led.index(max(led))
         names: list[tuple[str, str | int | float]] = [
             (f"{letter_of(place)} {name}", e)
             for e, (name, place) in enumerate(zip(run.experts, run.places, strict=True))
         ]
-        experts = [name for name, _ in names]
-        headers, rows = tokens_table(shares, entropy(gates, present), run.pieces, experts)
+        headers, rows = evenness_table(run)
+        headers += [f"{name}, share" for name, _ in names]
+        for row, shares in zip(rows, run.shares.tolist(), strict=True):
+            row += [round(share, 3) for share in shares]
         return {
-            self.entropy: entropy_figure(gates, present, run.pieces),
+            self.entropy: evenness_figure(run),
             self.expert: gr.Dropdown(choices=names, value=first),
-            self.layers: _layers(run, first),
+            self.layers: map_figure(grid, whole(grid), first),
             self.table: gr.Dataframe(value=rows, headers=headers),
         }
 
@@ -119,16 +123,3 @@ class WholePanel:
             self.layers: None,
             self.table: gr.Dataframe(value=[]),
         }
-
-
-def _layers(run: Run, expert: int) -> Figure:
-    trace, contribution = run.answer.trace, run.contribution
-    return layers_figure(
-        run.gates if contribution is None else contribution,
-        run.pieces,
-        expert=expert,
-        name=run.experts[expert],
-        layers=trace.layers if trace else [],
-        what="weight" if contribution is None else "contribution",
-        place=run.places[expert],
-    )

@@ -44,34 +44,29 @@ def token_html(run: Run, index: int, *, turn: int = 0, closable: bool = True) ->
     said = f"{where} {index + 1} of {len(run.pieces)}: <code>{piece}</code>"
     head = f'<div class="head"><h2>{said}</h2>{CLOSE if closable else ""}</div>'
     here = slice(index, index + 1)
-    gates, present, contribution = run.gates[here], run.present[here], run.contribution
+    gates, present = run.gates[here], run.present[here]
     if not len(gates) or not run.experts:
         return head + '<p class="quiet alone">No adapter was at work here.</p>'
     leader, places = strongest(run.shares[index]), run.places
     k = len(run.experts)
     H, even = float(entropy(gates, present)[0]), float(np.log(k))
     weights = mean_weights(gates, present)[0]
-    contributed = None if contribution is None else mean_contribution(contribution[here])[0]
+    contributed = mean_contribution(run.contribution[here])[0]
     against = f" (all even: log {k} = {even:.2f})" if k > 1 else ""
     entropy_said = f"Entropy of the gate (what sets the weights): {H:.2f} nats{against}."
-    notes = [_note(e, weights, contributed) for e in range(k)]
+    told = zip(contributed, weights, strict=True)
+    notes = [f"contribution {float(c):.4f}, weight {float(w):.3f}" for c, w in told]
     if (did := run.did(index)) is not None:
         told = did_html(did, [f"; {note}" for note in notes])
         return f'{head}<p>{sentence(did)}</p>{told}<p class="quiet">{entropy_said}</p>'
-    said = "weighed most" if contribution is None else "contributed most"
     said = (
-        f"<strong>{letter_of(places[leader])} {escape(run.experts[leader])}</strong> {said}."
+        f"<strong>{letter_of(places[leader])} {escape(run.experts[leader])}</strong> "
+        "contributed most."
         if leader >= 0
         else "No adapter stands out."
     )
     experts = list(zip(run.experts, places, strict=True))
     return f"{head}<p>{said} {entropy_said}</p>{_stack(experts, run.shares[index], notes)}"
-
-
-def _note(e: int, weights: np.ndarray, contributed: np.ndarray | None) -> str:
-    """Contribution and weight of one adapter."""
-    note = "" if contributed is None else f"contribution {float(contributed[e]):.4f}, "
-    return f"{note}weight {float(weights[e]):.3f}"
 
 
 def explanation_html(explanation: "Explanation", chosen: str) -> str:

@@ -37,22 +37,18 @@ class Grid:
 
 
 def grid_of(run: Run, *, what: str = CONTRIBUTION, per: str = "token") -> Grid | None:
-    """The run's contributions or weights; None where no adapter was at work. A run from before
-    contributions were measured has weights alone; an effect has no layers, so that contributions
-    stand for it."""
+    """The run's contributions or weights; None where no adapter was at work. An effect has no
+    layers, so that contributions stand for it."""
     trace = run.answer.trace
     if trace is None or not run.experts or not run.gates.size:
         return None
-    contribution = run.contribution
-    if contribution is None or what == WEIGHT:
-        what, contribution = WEIGHT, run.gates
-    else:
-        what = CONTRIBUTION
-    values = np.where(run.present, contribution, np.nan).astype(np.float32)
+    weighed = what == WEIGHT
+    found = run.gates if weighed else run.contribution
+    values = np.where(run.present, found, np.nan).astype(np.float32)
     spans = spans_of(run.pieces[: len(values)], per)
     return Grid(
         values if per == "token" else grouped(values, spans),
-        what=what,
+        what=WEIGHT if weighed else CONTRIBUTION,
         per=per,
         spans=spans,
         experts=tuple(run.experts),

@@ -16,7 +16,7 @@ from ramole_core import mean_contribution, mean_weights
 from .along import inert, named
 from .palette import ink_of, letter_of, places_of
 from .plots import GREY, Table, dress
-from .run import CONTRIBUTION, EFFECT, Run, led_by, strongest
+from .run import CONTRIBUTION, EFFECT, WEIGHT, Run, led_by, strongest
 
 NOTHING = 5e-5
 """A mean share below this is none."""
@@ -60,21 +60,20 @@ class Side:
 
 
 def loads_of(run: Run, *, what: str = CONTRIBUTION, before: Sequence[str] = ()) -> tuple[Load, ...]:
-    """Of each expert, by its effect, by what it contributed or by its weight (alone, in a run from
-    before contributions were measured); `before`: adapters of another run that keep their
-    letters."""
-    names, contribution = run.experts, run.contribution
+    """Of each expert, by its effect, by what it contributed or by its weight; `before`: adapters of
+    another run that keep their letters."""
+    names = run.experts
     if not names or not len(run.shares):
         return ()
     leaders: list[int] = []
     if what == EFFECT and run.effects is not None:
         means, shares, leaders = run.effects, run.shares, run.leaders
-    elif contribution is None or what == "weight":
+    elif what == WEIGHT:
         means = mean_weights(run.gates, run.present)
         total = np.abs(means).sum(-1, keepdims=True)
         shares = np.divide(np.abs(means), total, out=np.zeros_like(means), where=total > 0)
     else:
-        means, shares = mean_contribution(contribution), run.contribution_shares
+        means, shares = mean_contribution(run.contribution), run.contribution_shares
     led = led_by(leaders or [strongest(row) for row in shares], len(names))
     places = places_of(names, before) if before else run.places
     rows = zip(names, places, led, means.mean(0), shares.mean(0), strict=True)

@@ -90,7 +90,7 @@ def _layers(run: Run, index: int) -> str:
     moved, experts = run.contribution, run.experts
     if not experts:
         return "<p>No adapter answers: every layer stays as the base has it.</p>"
-    if moved is None or not 0 <= index < len(moved):
+    if not 0 <= index < len(moved):
         return "<p>How far is not recorded in this run.</p>"
     rows = moved[index].mean(1)  # [layer, k]
     widest = float(rows.sum(1).max()) or 1.0

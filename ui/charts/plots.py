@@ -10,7 +10,6 @@ from plotly.subplots import make_subplots
 from ..parts.markup import clipped
 from .along import inert
 from .palette import letter_of, scale_of
-from .run import entropy
 
 GREY = "#808080"
 FAINT = "rgba(128,128,128,0.25)"
@@ -110,82 +109,6 @@ def token_table(parts: Mapping[str, np.ndarray], present: np.ndarray, axes: Axes
         [layer, module, *(cell for cells in told for cell in cells[i][j])]
         for i, layer in enumerate(axes.layers)
         for j, module in enumerate(axes.modules)
-    ]
-    return headers, rows
-
-
-def entropy_figure(gates: np.ndarray, present: np.ndarray, pieces: Sequence[str]) -> go.Figure:
-    """Entropy of the gate for each token, [n, layer, module, k], against log k (all even)."""
-    values, k = entropy(gates, present), gates.shape[-1]
-    figure = go.Figure()
-    figure.add_scatter(
-        x=list(range(1, len(values) + 1)),
-        y=values.tolist(),
-        mode="lines+markers",
-        line={"color": "#0072B2", "width": 1.5},
-        marker={"size": 4},
-        customdata=[inert(repr(piece)) for piece in pieces],
-        hovertemplate="token %{x} %{customdata}: %{y:.3f}<extra></extra>",
-        showlegend=False,
-    )
-    if k > 1:
-        figure.add_hline(
-            y=float(np.log(k)),
-            line={"dash": "dash", "color": GREY},
-            annotation_text=f"log {k} = {np.log(k):.2f}: all even",
-            annotation_position="bottom right",
-        )
-    figure.update_xaxes(title="token of the answer")
-    figure.update_yaxes(title="entropy (nats)", rangemode="tozero")
-    return dress(figure, height=250)
-
-
-def layers_figure(
-    values: np.ndarray,
-    pieces: Sequence[str],
-    *,
-    expert: int,
-    name: str,
-    layers: Sequence[int],
-    what: str = "contribution",
-    place: int | None = None,
-) -> go.Figure:
-    """One expert over the whole answer, from [n, layer, module, k]: layers x tokens, the mean over
-    modules; `place` is its number for the colour."""
-    values = values[..., expert].mean(2) if values.size else np.zeros((0, len(layers)))
-    figure, (low, high) = go.Figure(), bounds_of(values)
-    figure.add_heatmap(
-        z=values.T.tolist(),
-        x=list(range(1, len(values) + 1)),
-        y=list(layers),
-        zmin=low,
-        zmax=high,
-        colorscale=scale_of(expert if place is None else place, low=low, high=high),
-        colorbar={"title": what, "thickness": 10, "len": 0.9},
-        customdata=[[inert(repr(piece)) for piece in pieces]] * len(layers),
-        meta=inert(name),
-        hovertemplate="%{meta}<br>layer %{y}, token %{x} %{customdata}: %{z:.4f}<extra></extra>",
-    )
-    figure.update_xaxes(title="token of the answer")
-    figure.update_yaxes(title="layer")
-    return dress(figure, height=300, grid=False)
-
-
-def tokens_table(
-    shares: np.ndarray, entropies: np.ndarray, pieces: Sequence[str], experts: Sequence[str]
-) -> Table:
-    """The twin of the plots over the whole answer: one row a token. `experts` are named as they
-    stand in the header, with their letters."""
-    named = (f"{expert}, share" for expert in experts)
-    headers = ["#", "token", *named, "entropy"]
-    rows: list[list[str | float]] = [
-        [
-            i + 1,
-            repr(piece),
-            *(round(float(s), 3) for s in shares[i]),
-            round(float(entropies[i]), 3),
-        ]
-        for i, piece in enumerate(pieces[: len(shares)])
     ]
     return headers, rows
 

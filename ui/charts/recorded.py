@@ -37,11 +37,7 @@ def write_run(run: Run, path: Path) -> None:
         "trace": {
             **{name: value for name, value in vars(trace).items() if name not in ARRAYS},
             "shape": list(trace.weights.shape),
-            **{
-                name: _packed(array)
-                for name in ARRAYS
-                if (array := getattr(trace, name)) is not None
-            },
+            **{name: _packed(getattr(trace, name)) for name in ARRAYS},
         },
         "beside": None if run.beside is None else {**_plain(run.beside), "trace": None},
         "pieces": list(run.pieces),
@@ -56,13 +52,11 @@ def write_run(run: Run, path: Path) -> None:
 
 
 def read_run(path: Path) -> Run:
-    """Read the run that `write_run` wrote; an older one has no contributions."""
+    """Read the run that `write_run` wrote."""
     record = json.loads(path.read_text("utf-8"))
     kept = dict(record["trace"])
     shape = kept.pop("shape")
-    kept |= {name: _unpacked(kept[name], shape, name) for name in ARRAYS if name in kept}
-    if "present" not in kept:  # older than contributions, with weights of 0 where one is absent
-        kept["present"] = np.broadcast_to((kept["weights"] != 0).any(0), shape)
+    kept |= {name: _unpacked(kept[name], shape, name) for name in ARRAYS}
     trace = Trace(**kept)
     beside = record["beside"]
     return Run(

@@ -81,20 +81,13 @@ class Run:
         return self._rows("weights", np.float32)
 
     @property
-    def contribution(self) -> np.ndarray | None:
-        """[n, layer, module, k] float32, the contributions; None in a run that was recorded before
-        contributions were measured."""
-        trace = self.answer.trace
-        if trace is not None and trace.contribution is None:
-            return None
+    def contribution(self) -> np.ndarray:
+        """[n, layer, module, k] float32, the contributions."""
         return self._rows("contribution", np.float32)
 
     @property
     def present(self) -> np.ndarray:
         """[n, layer, module, k] bool: whether the expert has the module."""
-        trace = self.answer.trace
-        if trace is not None and trace.present is None:
-            return self.gates != 0
         return self._rows("present", np.bool_)
 
     @property
@@ -137,12 +130,8 @@ class Run:
 
     @property
     def measure(self) -> str:
-        """The measure of `shares`: one of `MEASURES`."""
-        if self.effects is not None:
-            return EFFECT
-        trace = self.answer.trace
-        old = trace is not None and trace.contribution is None
-        return WEIGHT if old else CONTRIBUTION
+        """The measure of `shares`: one of `MEASURES`, but weights."""
+        return CONTRIBUTION if self.effects is None else EFFECT
 
     @property
     def shares(self) -> np.ndarray:

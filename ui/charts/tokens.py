@@ -24,7 +24,7 @@ from ramole_core import MAX_SHAPLEY
 from ..parts.events import script_beside, scripted
 from .did import leader_of
 from .palette import entry_of
-from .run import CONTRIBUTION, EFFECT, WEIGHT, Run, strongest
+from .run import CONTRIBUTION, EFFECT, Run, strongest
 
 MEANING = (
     "Coloured: an adapter made this piece of a word (a token) likelier than the base alone, pale "
@@ -46,10 +46,6 @@ CONTRIBUTED = (
     "of what all adapters contributed, over the answer. What each adapter changed was not measured."
 )
 EVEN_MEANING = "All adapters contributed the same to every token here, so no colour stands out."
-WEIGHTS_MEANING = (
-    "Recorded before contributions were measured, so colours and percent come from the adapters' "
-    "weights, averaged over the layers and modules that each of them has."
-)
 BASE_MEANING = "No adapter was used: this is the base model alone, so there is nothing to colour."
 FULL = math.log(10)
 """Nats at which a colour is strongest: a token that an adapter made 10 times likelier."""
@@ -146,8 +142,6 @@ class Growing:
             return (MEANING if self._led[-1] < self._count else UNTOUCHED) + more
         if running:
             return GROWING
-        if self._measure == WEIGHT:
-            return WEIGHTS_MEANING
         return CONTRIBUTED if self._led[-1] < self._count else EVEN_MEANING
 
 

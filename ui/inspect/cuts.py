@@ -64,7 +64,7 @@ def seen(run: Run | None, choice: Choice) -> Seen | None:
     grid = grid_of(run, what=what, per=choice.per if choice.per in PER else PER[0])
     if grid is None:
         return None
-    if what != EFFECT or run.effects is None:
+    if run.effects is None:
         what = grid.what
     wanted = choice.layer
     layer = grid.layers[len(grid.layers) // 2]

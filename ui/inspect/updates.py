@@ -11,7 +11,7 @@ from ..charts.heat import WINNER
 from ..charts.loads import Side, changed, loads_figure, loads_of, loads_table
 from ..charts.palette import letter_of
 from ..charts.plots import SHORT, Table
-from ..charts.run import CONTRIBUTION, EFFECT, MEASURES, WEIGHT, Run
+from ..charts.run import CONTRIBUTION, EFFECT, MEASURES, Run
 from ..charts.tokens import empty_view, view_of_run
 from ..parts.link import copies
 from ..parts.markup import notice_html
@@ -103,12 +103,9 @@ def against(
 def sides_of(found: Seen, pinned: Run | None) -> Both:
     """The loads of both; an adapter that both have keeps its letter and colour."""
     run = found.run
-    other = found.run if pinned is None else pinned
-    what = found.what
-    if what == EFFECT and other.effects is None:
-        what = CONTRIBUTION
-    if what == CONTRIBUTION and (run.contribution is None or other.contribution is None):
-        what = WEIGHT
+    other = run if pinned is None else pinned
+    unmeasured = found.what == EFFECT and other.effects is None
+    what = CONTRIBUTION if unmeasured else found.what
     met = [*run.met, *run.experts]
     first = Side("this run", loads_of(run, what=what))
     return Both((first, Side("pinned run", loads_of(other, what=what, before=met))), what)
@@ -130,14 +127,10 @@ def _controls(ui: InspectLayout, found: Seen) -> dict[Any, Any]:
         (f"{letter_of(place)} {name}", e)
         for e, (name, place) in enumerate(zip(grid.experts, grid.places, strict=True))
     ]
-    run, measures = found.run, list(MEASURES)
-    if run.effects is None:
-        measures.remove(EFFECT)
-    if run.contribution is None:
-        measures.remove(CONTRIBUTION)
+    measures = [one for one in MEASURES if one != EFFECT or found.run.effects is not None]
     modules: list[tuple[str, str | int | float]] = [(SHORT.get(m, m), m) for m in grid.modules]
     return {
-        what: gr.Radio(choices=measures, value=found.what, interactive=len(measures) > 1),
+        what: gr.Radio(choices=measures, value=found.what),
         expert: gr.Dropdown(choices=[(WHOEVER, WINNER), *named], value=found.expert),
         layer: gr.Slider(minimum=min(grid.layers), maximum=max(grid.layers), value=found.layer),
         module: gr.Dropdown(choices=modules, value=found.module),

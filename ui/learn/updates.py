@@ -138,10 +138,10 @@ def token_updates(
             ui.plot: gr.Plot(visible=False),
             ui.below: figure(shown, caption),
         }
-    trace, contribution = run.answer.trace, run.contribution
-    assert trace is not None and contribution is not None  # it was recorded with both
+    trace = run.answer.trace
+    assert trace is not None  # it was recorded with one
     axes = Axes(run.experts, trace.layers, trace.modules, run.places)
-    parts = {"weight": run.gates[index], "contribution": contribution[index]}
+    parts = {"weight": run.gates[index], "contribution": run.contribution[index]}
     named = "contribution" if what == "contributions" else "weight"
     heads, rows = token_table(parts, run.present[index], axes)
     twin = table("Every number", heads, ([str(cell) for cell in row] for row in rows))
