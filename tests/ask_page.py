@@ -21,9 +21,10 @@ from ramole_core import RamoleError, Request
 from ramole_core.errors import Busy
 from tests.fake_ramole import OPTIONS, FakeRamole
 from ui import header
-from ui.ask import examples, tab as ask
+from ui.ask import tab as ask
 from ui.ask.answer import Live, answer
 from ui.batch import tab as batch
+from ui.charts import recorded
 from ui.charts.recorded import write_run
 from ui.compare import tab as compare
 from ui.parts.link import addressed
@@ -139,7 +140,7 @@ class Elsewhere(ask.AskHandlers):
 def main() -> None:
     folder = Path(os.environ["RECORDED"])
     record(folder)
-    examples.FOLDER = folder
+    recorded.FOLDER = folder
     if "ELSEWHERE" in os.environ:
         ask.ELSEWHERE, ask.AskHandlers = True, Elsewhere
     gate = Path(os.environ["GATE"]) if "GATE" in os.environ else None

@@ -9,8 +9,7 @@ from ramole_core import RamoleError, Request, write_trace
 from ramole_core.cli import main
 from ramole_core.trace_check import check_trace
 from tests.fake_ramole import FakeRamole
-from ui.ask.examples import recorded_files
-from ui.charts.recorded import read_run
+from ui.charts.recorded import read_run, recorded_files
 
 
 @pytest.fixture

@@ -39,13 +39,12 @@ from tests.fake_ramole import (
 )
 from tests.serving import REPOSITORY
 from ui.ask.answer import Live, answer, found_by, runs_of
-from ui.ask.examples import RECORDED, earlier_runs, recorded_files
+from ui.ask.examples import RECORDED, earlier_runs
 from ui.ask.form import FIELDS, Form, form_of
 from ui.ask.found import found_html, timing_html
 from ui.ask.layout import AskLayout, how
 from ui.ask.pairs import text_of
 from ui.ask.tab import AskHandlers
-from ui.ask.takeaway import write_files
 from ui.ask.updates import beside_text, done, part_by_part
 from ui.ask.whole_panel import ENTROPY
 from ui.charts.along import inert
@@ -56,7 +55,7 @@ from ui.charts.grid import grid_of
 from ui.charts.heat import map_figure, whole
 from ui.charts.palette import INKS, letter_of
 from ui.charts.plots import Axes, token_figure, token_table
-from ui.charts.recorded import read_run, write_run
+from ui.charts.recorded import read_run, recorded_files, write_files, write_run
 from ui.charts.run import NAMED, UNCOMPARED, Found, Run, entropy, led_by, strongest
 from ui.charts.tokens import (
     BASE_MEANING,
@@ -936,7 +935,7 @@ def test_a_trace_that_cannot_be_written_is_one_sentence(monkeypatch, caplog):
     def full(*_, **__):
         raise OSError("No space left on /srv/data")
 
-    monkeypatch.setattr("ui.ask.tab.write_files", full)
+    monkeypatch.setattr("ui.charts.recorded.write_files", full)
     with pytest.raises(gr.Error, match="Something went wrong on the server"):
         handlers.on_take(me, run)
     assert "No space left" in caplog.text, "its log says what"

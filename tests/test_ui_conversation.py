@@ -13,7 +13,6 @@ from tests.fake_ramole import OPTIONS, WORDS, FakeRamole
 from tests.test_ui_ask import ask, asking, tokens_of
 from ui.ask.answer import Shown
 from ui.ask.conversation import EMPTY, Turn, continued, shortened, turn_of, view_of_conversation
-from ui.ask.examples import recorded_files
 from ui.ask.form import FIELDS, Form
 from ui.ask.found import timing_html
 from ui.ask.layout import AskLayout
@@ -21,7 +20,7 @@ from ui.ask.sessions import MAX_TURNS
 from ui.ask.tab import AskHandlers
 from ui.ask.updates import Drawing
 from ui.charts.palette import ink_of, scale_of
-from ui.charts.recorded import read_run
+from ui.charts.recorded import read_run, recorded_files
 from ui.charts.run import Found, Run
 from ui.charts.tokens import view_of_run
 from ui.parts.prompts import LIVE

@@ -15,14 +15,12 @@ from tests.blocks import built
 from tests.clocks import Steps
 from tests.fake_ramole import WORDS, FakeRamole
 from ui.ask.answer import Live, answer
-from ui.ask.examples import recorded_files
-from ui.ask.takeaway import write_files
 from ui.charts.effect_bars import effect_figure, effect_table, evenness, evenness_table
 from ui.charts.grid import NOBODY_LEADS, NOBODY_THERE, grid_of, leaders
 from ui.charts.heat import WINNER, map_figure, map_table, one_layer, one_module, whole
 from ui.charts.loads import Side, changed, loads_figure, loads_of, loads_table
 from ui.charts.palette import NOBODY, ink_of
-from ui.charts.recorded import read_run
+from ui.charts.recorded import read_run, recorded_files
 from ui.charts.run import Run, entropy, weight_of
 from ui.charts.spans import spans_of
 from ui.inspect.cuts import CUTS, Choice, seen
@@ -60,7 +58,7 @@ def live():
 
 @pytest.fixture
 def handlers():
-    sources = Sources(recorded_files(), write_files)
+    sources = Sources(recorded_files())
     return InspectHandlers(FakeRamole(), built(InspectLayout), sources)
 
 

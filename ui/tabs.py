@@ -3,12 +3,9 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .ask.examples import recorded_files
 from .ask.tab import tab as ask
-from .ask.takeaway import write_files
 from .batch.tab import tab as batch
 from .compare.tab import tab as compare
-from .inspect.sources import Sources
 from .inspect.tab import tab as inspect
 from .learn.tab import tab as learn
 from .pool.tab import tab as pool
@@ -20,15 +17,10 @@ if TYPE_CHECKING:
     from ramole_core import Ramole
 
 
-def runs() -> Sources:
-    """The source of runs for Inspect: Ask's recorded runs, and its files."""
-    return Sources(recorded_files(), write_files)
-
-
 TABS: "tuple[Callable[[Ramole, gr.State], None], ...]" = (
     ask,
     lambda ramole, run: compare(ramole),
-    lambda ramole, run: inspect(ramole, run, runs()),
+    inspect,
     lambda ramole, run: pool(ramole),
     lambda ramole, run: batch(ramole),
     lambda ramole, run: results(),

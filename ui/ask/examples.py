@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..charts.recorded import FOLDER, recorded_run
+from ..charts.recorded import recorded_run
 from ..charts.run import Run
 from ..parts.choices import choices
 from ..parts.prompts import LIVE, Example
@@ -57,11 +57,6 @@ RECORDED = (
     _live(FACTS, title="Facts to a sentence, by the trained gate", method="ramole"),
 )  # fmt: skip
 """What `python -m ui.ask.record` runs; the first is open when the page opens."""
-
-
-def recorded_files(folder: Path | None = None) -> list[Path]:
-    """The recorded runs in `folder` (unset: ours), in the order of their names."""
-    return sorted((folder or FOLDER).glob("*.json"))
 
 
 def earlier_runs(run: Run, files: Sequence[Path]) -> dict[int, Run]:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from ramole_core import Ramole, RamoleError, Request, load_settings
 
-from ..charts.recorded import write_run
+from ..charts.recorded import FOLDER, recorded_files, write_run
 from ..charts.run import Run
 from ..parts.prompts import Example
 from .answer import Live, answer
 from .conversation import continued, turn_of
-from .examples import FOLDER, RECORDED, recorded_files
+from .examples import RECORDED
 from .token_panel import TOP
 
 

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ramole_core import facts_of
-
-from ..charts.recorded import recorded_run
+from ..charts.recorded import recorded_files, recorded_run, trace_files
 from ..charts.run import Run
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
@@ -22,12 +20,10 @@ from ..session.quota import quota_of
 from . import tags
 from .answer import answer
 from .conversation import continued
-from .examples import recorded_files
 from .form import FIELDS, Form, form_of
 from .layout import AskLayout, about_html, how
 from .opening import Opening
 from .sessions import Sessions
-from .takeaway import write_files
 from .talk import Talk
 from .updates import NOT_ASKED, Drawing, begun, done, emptied, ended, failed, freed, part_by_part
 
@@ -170,11 +166,7 @@ class AskHandlers:
         if run is None or run.answer.trace is None:
             raise gr.Error("There is no trace yet; ask something first.", print_exception=False)
         with one_sentence(), self.call(request) as visitor:
-            facts = None  # of a recorded run nobody knows what this server has
-            if not run.title:
-                owner = visitor.owner
-                facts = facts_of(self.ramole, adapters=run.answer.adapters, owner=owner)
-            return tuple(str(path) for path in write_files(run, facts=facts))
+            return trace_files(self.ramole, run, visitor.owner)
 
     def on_open_whole(self, run: Run | None):
         """The panel of the whole answer is unfolded."""

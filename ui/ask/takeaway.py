@@ -1,15 +1,10 @@
-"""A run to take away: buttons that copy it as a link and as Python, and its trace as files."""
-
-import re
-from collections.abc import Mapping
-from pathlib import Path
+"""A run to take away: buttons that copy it as a link and as Python."""
 
 import gradio as gr
 
-from ramole_core import Request, asked_fields, write_trace
+from ramole_core import Request, asked_fields
 
 from ..charts.run import Run
-from ..parts.downloads import fresh_folder
 from ..parts.events import script_beside, scripted
 from ..parts.link import link_to, link_to_recorded
 
@@ -26,8 +21,6 @@ with Ramole(Settings()) as ramole:
     (answer,) = ramole.generate([request])
 print(answer.text, answer.adapters)
 """
-MAX_LETTERS = 40
-"""Letters of the prompt in a file's name."""
 
 
 def takeaway_view(*, elem_id: str) -> gr.HTML:
@@ -49,22 +42,6 @@ def python_words(request: Request) -> str:
     fields = {name: value for name, value in asked_fields(request).items() if name != "trace"}
     said = "".join(f"\n    {name}={_literal(value)}," for name, value in fields.items())
     return PYTHON.format(fields=f"{said}\n")
-
-
-def write_files(
-    run: Run, *, facts: Mapping[str, object] | None = None, into: Path | None = None
-) -> tuple[Path, Path]:
-    """The run's trace as `.npz` and `.json`, with what was asked and `facts` of what answered, in a
-    new folder; old folders are removed."""
-    words = re.findall(r"[a-z0-9]+", run.request.prompt.lower())
-    start = "-".join(words)[:MAX_LETTERS].strip("-")
-    name = "-".join(part for part in ("ramole", run.request.method, start) if part)
-    folder = fresh_folder(into)
-    npz, as_json = (
-        write_trace(run.answer, folder / f"{name}.{kind}", request=run.request, facts=facts)
-        for kind in ("npz", "json")
-    )
-    return npz, as_json
 
 
 def _literal(value: object) -> str:

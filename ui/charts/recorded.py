@@ -1,19 +1,35 @@
-"""Write and read a recorded run: everything that the page shows of one answer."""
+"""A run as files: a recorded run, with everything that the page shows of it, and a trace to take
+away."""
 
 import base64
 import json
 import math
+import re
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ramole_core import Evidence, Explanation, Generation, Request, Trace, asked_fields
+from ramole_core import (
+    Evidence,
+    Explanation,
+    Generation,
+    Request,
+    Trace,
+    asked_fields,
+    facts_of,
+    write_trace,
+)
 
+from ..parts.downloads import fresh_folder
 from .run import Found, Run
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
 
 ARRAYS = ("weights", "contribution", "present")
 """Of a trace."""
@@ -23,6 +39,8 @@ UNSAID = ("evidence", "notes", "part", "parts", "method", "weights", "prompt_log
 """Of an answer: kept where they say something."""
 FOLDER = Path(__file__).parents[1] / "ask" / "recorded"
 """The runs that come with the page."""
+MAX_LETTERS = 40
+"""Letters of the prompt in the name of a trace's file."""
 
 
 def write_run(run: Run, path: Path) -> None:
@@ -76,10 +94,39 @@ def read_run(path: Path) -> Run:
     )
 
 
+def recorded_files(folder: Path | None = None) -> list[Path]:
+    """The recorded runs in `folder` (unset: ours), in the order of their names."""
+    return sorted((folder or FOLDER).glob("*.json"))
+
+
 @cache
 def recorded_run(path: Path) -> Run:
     """The run in a file that comes with the page, read once: every visitor is shown the same."""
     return read_run(path)
+
+
+def trace_files(ramole: "Ramole", run: Run, owner: str | None) -> tuple[str, str]:
+    """The paths of `write_files`, with facts of this server, but for a recorded run."""
+    names = run.answer.adapters
+    facts = None if run.title else facts_of(ramole, adapters=names, owner=owner)
+    npz, as_json = write_files(run, facts=facts)
+    return str(npz), str(as_json)
+
+
+def write_files(
+    run: Run, *, facts: Mapping[str, object] | None = None, into: Path | None = None
+) -> tuple[Path, Path]:
+    """The run's trace as `.npz` and `.json`, with what was asked and `facts` of what answered, in a
+    new folder; old folders are removed."""
+    words = re.findall(r"[a-z0-9]+", run.request.prompt.lower())
+    start = "-".join(words)[:MAX_LETTERS].strip("-")
+    name = "-".join(part for part in ("ramole", run.request.method, start) if part)
+    folder = fresh_folder(into)
+    npz, as_json = (
+        write_trace(run.answer, folder / f"{name}.{kind}", request=run.request, facts=facts)
+        for kind in ("npz", "json")
+    )
+    return npz, as_json
 
 
 def _found(one: Found) -> list[object]:

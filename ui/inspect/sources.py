@@ -1,6 +1,6 @@
 """The runs that can be looked at: the answer in Ask and those that were recorded; each in words."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -81,12 +81,10 @@ class Inspected:
 
 @dataclass(frozen=True)
 class Sources:
-    """The runs as files of another tab."""
+    """The runs that can be chosen."""
 
     files: Sequence[Path]
-    """Recorded runs."""
-    write: Callable[..., tuple[Path, Path]]
-    """(npz, json) of a run's trace; takes `facts` of what answered."""
+    """Recorded ones."""
 
     def choices(self, asked: Run | None) -> list[tuple[str, int]]:
         """Names of all runs, each with its number."""
@@ -104,8 +102,8 @@ class Sources:
         """The end of an address that shows this run; empty where there is none."""
         if (run := self.run(source, asked)) is None:
             return ""
-        titles = {self.recorded(n).title: path.stem for n, path in enumerate(self.files)}
         if run.title:
+            titles = {self.recorded(n).title: path.stem for n, path in enumerate(self.files)}
             return link_to_recorded(titles[run.title], tab=TAB) if run.title in titles else ""
         return link_to(run.request, beside=run.beside is not None, tab=TAB)
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ramole_core import facts_of
-
+from ..charts.recorded import recorded_files, trace_files
 from ..charts.run import Run, weight_of
 from ..parts import downloads
 from ..parts.errors import one_sentence
@@ -30,11 +29,11 @@ NONE = "There is nothing to take away: no adapter was at work in this run."
 NO_TRACE = "This run has no trace."
 
 
-def tab(ramole: "Ramole", asked: gr.State, sources: Sources) -> None:
+def tab(ramole: "Ramole", asked: gr.State) -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Inspect", id="inspect", elem_id="inspect-tab") as here:
         ui = InspectLayout()
-    _connect(ui, InspectHandlers(ramole, ui, sources), here, asked)
+    _connect(ui, InspectHandlers(ramole, ui, Sources(recorded_files())), here, asked)
 
 
 class InspectHandlers:
@@ -158,13 +157,8 @@ class InspectHandlers:
         run = None if held is None else held.run
         if run is None or run.answer.trace is None:
             raise gr.Error(NO_TRACE, print_exception=False)
-        with one_sentence():
-            facts = None  # of a recorded run nobody knows what this server has
-            if not run.title:
-                with self.call(request) as visitor:
-                    names, owner = run.answer.adapters, visitor.owner
-                    facts = facts_of(self.ramole, adapters=names, owner=owner)
-            return tuple(str(path) for path in self.sources.write(run, facts=facts))
+        with one_sentence(), self.call(request) as visitor:
+            return trace_files(self.ramole, run, visitor.owner)
 
     def found(self, held: Inspected | None, values: Sequence[Any]):
         """The run as it is shown; a gr.Error where there is nothing to see."""

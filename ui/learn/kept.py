@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ..charts.recorded import FOLDER, recorded_run
+from ..charts.recorded import recorded_files, recorded_run
 from ..charts.run import Run
 
 VECTORS = Path(__file__).parent / "recorded" / "vectors.json"
@@ -52,7 +52,7 @@ class Vectors:
 @cache
 def runs() -> dict[str, Run]:
     """Every recorded run by its title, in the order of the files."""
-    return {run.title: run for run in map(recorded_run, sorted(FOLDER.glob("*.json")))}
+    return {run.title: run for run in map(recorded_run, recorded_files())}
 
 
 def gated() -> Run:
