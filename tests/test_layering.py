@@ -69,7 +69,8 @@ ROOMS = (
     ("watch",),  # what happened, told by every room
     ("parts",),
     ("charts", "model", "session"),
-    ("ask", "compare", "inspect", "batch", "pool", "results", "learn"),  # no tab needs another
+    ("ask", "compare", "inspect", "batch", "pool", "results"),  # no tab needs another
+    ("learn",),  # but the textbook, which tells what Results has measured
     ("api", "header", "tabs", "middleware", "shutdown"),
     ("openai",),  # another way to ask what `api` takes
     ("metrics", "health"),

@@ -35,7 +35,7 @@ from ui.learn.layout import LearnLayout
 from ui.learn.measured import LEVEL, scores_html
 from ui.learn.pictures import DOES, batch_html, judged_html, vectors_html
 from ui.learn.steps import STEPS, TITLES
-from ui.learn.switched import effect_of, switched_html, values
+from ui.learn.switched import added, switched_html
 from ui.learn.tab import LearnHandlers
 from ui.learn.toy import START, WEIGHTS, said, shares, toy, toy_html
 from ui.learn.updates import picture_html, tries_html, words_html
@@ -217,8 +217,9 @@ def test_the_near_equals_of_step_7_are_near():
 
 def test_what_an_adapter_adds_first_and_last_is_what_was_recorded():
     """Step 6: the two numbers of one adapter at the token that is picked at the start."""
-    run, v, words = gated(), values(), plain(words_html(5))
-    none, first, rest, every = (np.exp(v[one][DIFFER]) for one in ("", "A", "BC", "ABC"))
+    run, words = gated(), plain(words_html(5))
+    v = run.answer.subset_logprob[DIFFER]
+    none, first, rest, every = (np.exp(v[one]) for one in (0, 1, 6, 7))
     assert first / none > 2 * every / rest > 2, "the example must show a difference"
     assert f"{run.experts[0]} raises the probability from {100 * none:.1f} %" in words
     assert f"to {100 * first:.1f} % if it comes first" in words
@@ -264,19 +265,19 @@ def test_the_sizes_of_tables_are_those_of_a_real_adapter():
 
 def test_who_answers_follows_from_the_numbers():
     shown = judged()
-    assert [one.decision for one in shown].count("base") >= 2
-    for one in shown:
+    assert [one.decision for _, one in shown].count("base") >= 2
+    for _, one in shown:
         assert one.decision == ("adapters" if one.similarity >= one.threshold else "base")
         margin = one.threshold - one.base_similarity
         assert f"{margin:.3f}" == facts()["margin"]
-    assert shown[-1].decision == "adapters", "the case that goes wrong is shown too"
+    assert shown[-1][1].decision == "adapters", "the case that goes wrong is shown too"
     caption = plain(judged_html()).replace("“", '"').replace("”", '"')
     assert len(vectors().judged) == 3 and "No adapter fits the last three" in caption
     for said_ in ("Who are you?", "Count the words"):
-        assert f'"{said_}' in caption and sum(one.prompt.startswith(said_) for one in shown) == 1
+        assert f'"{said_}' in caption and sum(one.startswith(said_) for one, _ in shown) == 1
     lines = re.findall(r"(0\.\d{3}) (0\.\d{3}) (adapters|the base)", plain(judged_html()))
     assert len(lines) == len(shown)
-    for (base, threshold, _), one in zip(lines, shown, strict=True):
+    for (base, threshold, _), (_, one) in zip(lines, shown, strict=True):
         assert float(base) + float(facts()["margin"]) == pytest.approx(float(threshold), abs=1e-9)
         assert float(threshold) == pytest.approx(one.threshold, abs=0.0011)
 
@@ -398,6 +399,7 @@ def test_what_was_not_measured_is_left_out(tmp_path):
     assert "Not measured yet" in scores_html(tmp_path)
     (tmp_path / "test2.json").write_text("{broken")
     assert "Not measured yet" in scores_html(tmp_path)
+    (tmp_path / "test2.json").unlink()
     on_dev = (REPOSITORY / "results" / "evaluation_dev.json").read_text()
     (tmp_path / "evaluation_dev.json").write_text(on_dev)
     assert "Mean score" in scores_html(tmp_path), "dev rows, where the test was not asked"
@@ -433,12 +435,12 @@ def test_a_guess_hides_its_answer_until_it_is_made(handlers, place):
 
 def test_a_token_without_an_adapter_has_the_probability_that_was_recorded(handlers):
     """Step 6: the readings add up, and make the effects that the run was recorded with."""
-    run, v = gated(), values()
-    assert set(v) == {"", "A", "B", "C", "AB", "AC", "BC", "ABC"}
+    run = gated()
     for index in range(len(run.pieces)):
-        here = {subset: found[index] for subset, found in v.items()}
-        for e, letter in enumerate("ABC"):
-            assert effect_of(here, letter) == pytest.approx(run.effects[index][e], abs=2e-3)
+        did = run.did(index)
+        assert len(did.subsets) == 8 and did.subsets[-1] == pytest.approx(did.mixture, abs=2e-3)
+        adds = [added(did, order) for order in itertools.permutations(range(3))]
+        np.testing.assert_allclose(np.mean(adds, 0), run.effects[index], atol=2e-3)
     all_there = plain(switched_html(DIFFER, ()))
     assert "With all three adapters this token has" in all_there and "Without" not in all_there
     off = handlers.on_off(DIFFER, run.experts[:1])

@@ -109,7 +109,7 @@ def did_html(did: Did, notes: Sequence[str] = ()) -> str:
         items.append(
             f'<li>{chip_html(place)}<span class="name">{escape(name)}</span>'
             f'<span class="share">{factor(effect)}</span> '
-            f'<span class="quiet">({_signed(effect)} nats{"" if e else NATS}{note})</span></li>'
+            f'<span class="quiet">({signed(effect)} nats{"" if e else NATS}{note})</span></li>'
         )
     ends = (
         f'<p class="ends"><span>base alone: {chance(did.base)}</span>'
@@ -123,11 +123,11 @@ def did_html(did: Did, notes: Sequence[str] = ()) -> str:
         )
     return (
         f'{bar_html(did)}{ends}<ul class="legend" aria-label="Effect of each adapter">'
-        f"{''.join(items)}</ul>{left_out}{_subsets_html(did)}"
+        f"{''.join(items)}</ul>{left_out}{subsets_html(did)}"
     )
 
 
-def _subsets_html(did: Did) -> str:
+def subsets_html(did: Did) -> str:
     """The probability with each subset of the adapters, folded; empty where it was not kept."""
     k = len(did.experts)
     if k < 2 or not did.subsets:
@@ -197,5 +197,6 @@ def _piece(start: float, end: float, style: str, label: str, kind: str) -> str:
     return f'<i class="{kind}" style="{place};{style}">{label}</i>'
 
 
-def _signed(nats: float) -> str:
+def signed(nats: float) -> str:
+    """With two digits and a true minus."""
     return f"{nats:+.2f}".replace("-", "−")

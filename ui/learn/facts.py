@@ -8,12 +8,15 @@ from string import Formatter
 
 from ..charts.explained import spell
 from ..parts.markup import escaped
-from .kept import AGREE, CLOSE, DIFFER, END, MEANING, gated, judged, vectors
-from .measured import evaluation, measured, read
-from .switched import ALL, NONE, values
+from ..results.files import RESULTS, read
+from ..results.scores import Evaluation, evaluation
+from ..results.tables import Column
+from ..results.values import span_of
+from .kept import AGREE, CLOSE, DIFFER, END, MEANING, gated, judged, margin, vectors
+from .measured import said
 
 
-def facts(folder: Path | None = None) -> dict[str, str]:
+def facts(folder: Path = RESULTS) -> dict[str, str]:
     """Every fact in words by its name; those of a missing file are left out."""
     return dict([*_vector_facts(), *_run_facts(), *_measured_facts(folder)])
 
@@ -60,20 +63,22 @@ def _run_facts() -> Iterator[tuple[str, str]]:
     yield "end_second", word(second)
     yield "end_second_chance", f"{100 * chance:.1f}"
     yield "first", escaped(run.experts[0])
-    for name, subset in (("none", NONE), ("alone", ALL[0]), ("without", ALL[1:]), ("all", ALL)):
-        yield f"first_{name}", f"{100 * exp(values()[subset][DIFFER]):.1f}"
-    yield "margin", f"{judged()[0].margin:.3f}"
+    did = run.did(DIFFER)
+    assert did is not None
+    for name, subset in (("none", 0), ("alone", 0b001), ("without", 0b110), ("all", 0b111)):
+        yield f"first_{name}", f"{100 * exp(did.subsets[subset]):.1f}"
+    yield "margin", f"{margin(judged()[0][1]):.3f}"
 
 
-def _measured_facts(folder: Path | None) -> Iterator[tuple[str, str]]:
-    if users := read("many_users.json", folder):
+def _measured_facts(folder: Path) -> Iterator[tuple[str, str]]:
+    if users := read(folder, "many_users.json"):
         yield "users", str(users["users"])
         yield "cores", str(users["cores"])
         yield "rounds", str(len(users["times_faster"]))
         yield "times_faster", f"{users['median_times_faster']:.1f}"
         if bare := users.get("by_clients_of_the_endpoint"):
             yield "bare_times_faster", f"{bare['median_times_faster']:.1f}"
-    if found := read("situations_dev.json", folder).get("situations", {}).get("open"):
+    if found := read(folder, "situations_dev.json").get("situations", {}).get("open"):
         parts, name = found["parts"], "ramole_plus"
         yield "open_questions", str(found["questions"])
         yield "open_kinds", str(found["units"])
@@ -84,15 +89,17 @@ def _measured_facts(folder: Path | None) -> Iterator[tuple[str, str]]:
             ("unseen_left", parts["not fitted on"]),
             ("far_left", parts["far tasks"]),
         ):
-            yield fact, measured(told["systems"][name]["left"]).said(0)
-    if claims := read("papers.json", folder).get("claims"):
+            left = span_of(told["systems"][name]["left"])
+            yield fact, said(left, Column("", 0)) if left else ""
+    if claims := read(folder, "papers.json").get("claims"):
         verdicts = Counter(one.get("verdict", "missing") for one in claims)
         yield "claims", str(len(claims) - verdicts["missing"])
         for name in ("same", "other", "unclear"):
             yield f"claims_{name}", str(verdicts[name])
-    if tested := evaluation(folder):
-        yield "questions", str(sum(task["rows"] for task in tested["tasks"].values()))
-        yield "tasks", str(len(tested["tasks"]))
+    if isinstance(tested := evaluation(folder), Evaluation):
+        tasks = tested.raw["tasks"]
+        yield "questions", str(sum(task["rows"] for task in tasks.values()))
+        yield "tasks", str(len(tasks))
 
 
 def bracketed(number: float) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ramole_core import Evidence
+
 from ..charts.recorded import recorded_files, recorded_run
 from ..charts.run import Run
 
@@ -20,23 +22,6 @@ K = 3
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The selection for a prompt, with its numbers."""
-
-    prompt: str
-    decision: str
-    nearest: str
-    similarity: float
-    base_similarity: float
-    threshold: float
-
-    @property
-    def margin(self) -> float:
-        """The distance of the threshold above the base's similarity."""
-        return self.threshold - self.base_similarity
-
-
-@dataclass(frozen=True)
 class Vectors:
     """The vector of the prompt, of two adapters, and the prompt's similarity to all."""
 
@@ -45,7 +30,7 @@ class Vectors:
     adapters: dict[str, tuple[float, ...]]
     similarities: dict[str, float]
     """Of every sample adapter, the nearest first."""
-    judged: tuple[Judged, ...]
+    judged: tuple[tuple[str, Evidence], ...]
     """Prompts that no adapter was made for."""
 
 
@@ -75,24 +60,16 @@ def vectors() -> Vectors:
         tuple(raw["vector"]),
         {name: tuple(raw["adapters"][name]) for name, _ in ranked if name in raw["adapters"]},
         dict(ranked),
-        tuple(Judged(text, **told) for text, told in raw["judged"].items()),
+        tuple((text, Evidence(**told)) for text, told in raw["judged"].items()),
     )
 
 
-def judged() -> list[Judged]:
+def judged() -> list[tuple[str, Evidence]]:
     """Prompts with an adapter, as they were recorded, and then those without."""
-    fitting = []
-    for run in alone():
-        evidence = run.answer.evidence
-        assert evidence is not None and evidence.nearest is not None
-        fitting.append(
-            Judged(
-                run.request.prompt,
-                evidence.decision,
-                evidence.nearest,
-                evidence.similarity,
-                evidence.base_similarity,
-                evidence.threshold,
-            )
-        )
-    return [*fitting, *vectors().judged]
+    fitting = [(run.request.prompt, run.answer.evidence) for run in alone()]
+    return [*((prompt, told) for prompt, told in fitting if told), *vectors().judged]
+
+
+def margin(evidence: Evidence) -> float:
+    """The distance of the threshold above the base's similarity."""
+    return evidence.threshold - evidence.base_similarity

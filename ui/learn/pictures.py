@@ -7,7 +7,7 @@ from ..charts.palette import NOBODY, chip_html, ink_of, letter_of, places_of
 from ..parts.markup import description_of, escaped
 from .facts import legible, word
 from .frames import ABOVE, BELOW, bar, box, figure, table
-from .kept import MEANING, K, Vectors, alone, judged, vectors
+from .kept import MEANING, K, Vectors, alone, judged, margin, vectors
 
 if TYPE_CHECKING:
     from ramole_core import AdapterCard
@@ -123,18 +123,18 @@ def nearest_html() -> str:
 def judged_html() -> str:
     """For several prompts: the nearest adapter's similarity against the threshold."""
     shown = judged()
-    most = max(max(one.similarity, one.threshold) for one in shown)
+    most = max(max(one.similarity, one.threshold) for _, one in shown)
     rows = [
         (
-            f'<span class="said">{escaped(short(one.prompt))}</span>',
-            f"<code>{escaped(one.nearest)}</code>",
+            f'<span class="said">{escaped(short(prompt))}</span>',
+            f"<code>{escaped(one.nearest or '')}</code>",
             f"{one.similarity:.3f}",
             bar(one.similarity / most, ABOVE, mark=one.threshold / most),
             f"{one.base_similarity:.3f}",
-            f"{round(one.base_similarity, 3) + round(one.margin, 3):.3f}",
+            f"{round(one.base_similarity, 3) + round(margin(one), 3):.3f}",
             "adapters" if one.decision == "adapters" else "<strong>the base</strong>",
         )
-        for one in shown
+        for prompt, one in shown
     ]
     heads = ("prompt", "nearest", "its similarity", "", "the base's", "threshold", "who answers")
     return figure(

@@ -11,7 +11,7 @@ from ramole_core import DEFAULT_METHOD
 
 from .files import load, made_of, unreadable
 from .tables import Column, Made, Unmeasured, spoken
-from .values import Raw, Span, at, items, number, spans_of, text
+from .values import Raw, Span, at, items, span_of, spans_of, text
 
 TESTED, ON_DEV, FURTHER = "test2.json", "evaluation_dev.json", "situations_dev.json"
 SEVERAL = "test2_parts.json"
@@ -68,12 +68,23 @@ class Evaluation:
         columns: dict[str, Column] = {}
         rows: dict[str, dict[str, Span | None]] = {name: {} for name in self.methods}
         for setting, cells in self.cells.items():
-            gap, gaps = f"{setting}, ahead", _gaps(self.raw, setting)
+            gap, ahead = f"{setting}, ahead", self.ahead(setting)
+            gaps = {n: Span(-s.mean, -s.ends[1], -s.ends[0]) for n, s in ahead.items()}
             columns[setting] = Column(label(setting), drawn="from 0")
             columns[gap] = Column(f"minus {DEFAULT_METHOD}", 1, True, "around 0")
             for name, row in rows.items():
                 row |= {setting: cells.get(name), gap: gaps.get(name)}
         return columns, rows
+
+    def ahead(self, setting: str, *, of: str = DEFAULT_METHOD) -> dict[str, Span]:
+        """How far a method is ahead of each of its rivals there, with the interval over tasks."""
+        found = {}
+        for one in map(at, items(at(self.raw, "differences").get(setting))):
+            ends = {"low": one.get("task_low"), "high": one.get("task_high")}
+            span = span_of({"mean": one.get("mean"), **ends})
+            if one.get("method") == of and span is not None and span.low is not None:
+                found[text(one.get("rival"))] = span
+        return found
 
 
 def label(setting: str) -> str:
@@ -111,14 +122,3 @@ def _marked(spans: dict[str, Span], methods: dict[str, str]) -> dict[str, Span]:
     mixing = {name: span.mean for name, span in spans.items() if name not in NOT_MIXING}
     best = max(mixing, key=mixing.__getitem__) if mixing else None
     return {n: replace(spans[n], best=n == best) for n in methods if n in spans}
-
-
-def _gaps(raw: Raw, setting: str) -> dict[str, Span]:
-    """Each method's difference to the default one, with the interval over tasks."""
-    found = {}
-    for one in map(at, items(at(raw, "differences").get(setting))):
-        ends = [number(one.get(key)) for key in ("mean", "task_high", "task_low")]
-        turned = [-end for end in ends if end is not None]
-        if len(turned) == 3 and one.get("method") == DEFAULT_METHOD:
-            found[text(one.get("rival"))] = Span(turned[0], turned[1], turned[2])
-    return found

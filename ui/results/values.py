@@ -33,10 +33,10 @@ class Span:
         low, high = self.ends
         return self.low is not None and low * high > 0
 
-    def judged(self, above: str, below: str) -> str:
+    def judged(self, above: str, below: str, level: str = "no clear difference") -> str:
         """The interval's verdict on a difference: `above` zero, `below` it, or nothing sure."""
         if not self.sure:
-            return "no clear difference" if self.low is not None else "interval not measured"
+            return level if self.low is not None else "interval not measured"
         return above if self.mean > 0 else below
 
 
