@@ -4,7 +4,7 @@ import gc
 import json
 import sys
 import threading
-from types import FunctionType, ModuleType
+from types import FunctionType, ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +17,8 @@ from tests.test_ui_compare import ask as compare
 from ui.ask.answer import Live, answer
 from ui.ask.sessions import Sessions as Questions
 from ui.batch import run as batch_run
-from ui.batch.sessions import Sessions as Batches
+from ui.batch.layout import BatchLayout
+from ui.batch.tab import BatchHandlers
 from ui.compare.layout import CompareLayout
 from ui.compare.link import Column
 from ui.compare.tab import CompareHandlers
@@ -71,7 +72,9 @@ def earlier_turns(ramole: FakeRamole) -> None:
 
 def a_batch(ramole: FakeRamole) -> None:
     row = json.dumps({"prompt": ASKED.prompt, "max_new_tokens": TOKENS}) + "\n"
-    for _ in Batches(ramole).looks("me", None, 20 * row, "jsonl", "mixture", 3, TOKENS):
+    handlers = BatchHandlers(ramole, built(lambda: BatchLayout(ramole)))
+    me = SimpleNamespace(session_hash="me", headers={})
+    for _ in handlers.on_run(me, 20 * row, "jsonl", "mixture", 3, TOKENS):
         pass
 
 

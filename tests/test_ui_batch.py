@@ -9,7 +9,9 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pytest
 from gradio.utils import get_upload_folder
@@ -17,6 +19,7 @@ from gradio.utils import get_upload_folder
 from ramole_core import Generation, Ramole, RamoleError, Request
 from ramole_core.base.shapes import read_shapes
 from ramole_core.selection.part_stream import join
+from tests.blocks import built
 from tests.conftest import tiny_settings
 from tests.fake_ramole import WORDS, FakeRamole, Late, gate_of
 from tests.test_ramole import write_lora
@@ -24,12 +27,14 @@ from tests.tiny_encoder import write_encoder
 from ui.batch import run as batch_run
 from ui.batch.examples import EXAMPLES
 from ui.batch.files import record_of, write_results
+from ui.batch.layout import BatchLayout
 from ui.batch.picture import caption, picture_of
 from ui.batch.rows import MAX_BYTES, MAX_ROWS, read, refused_html, text_of, verdict_html
 from ui.batch.run import BatchRun, run_of, watched
-from ui.batch.sessions import Sessions
+from ui.batch.tab import BatchHandlers
 from ui.batch.views import HEADERS, WIDTHS, progress_html, row_html, standing_html, table_of
 from ui.parts.errors import UNEXPECTED, html_or_sentence
+from ui.session.owner import page_owner
 from ui.session.quota import quota_of
 
 ADAPTERS = Path(__file__).parents[1] / "adapters"
@@ -525,28 +530,40 @@ def pick(run: str, number: int = 1) -> dict[str, object]:
     return {"run": run, "n": number}
 
 
-def looks(sessions: Sessions, name: str, text: str = ROWS, how: tuple = HOW):
-    return sessions.looks(name, f"session-{name}", text, *how)
+def visitor(name: str | None) -> SimpleNamespace:
+    return SimpleNamespace(session_hash=name, headers={})
+
+
+def row_of(handlers: BatchHandlers, name: str | None, said: object) -> str:
+    return handlers.on_row(visitor(name), SimpleNamespace(_data=said))
+
+
+def handlers_of(ramole: FakeRamole) -> BatchHandlers:
+    return BatchHandlers(ramole, built(lambda: BatchLayout(ramole)))
+
+
+def looks(handlers: BatchHandlers, name: str, text: str = ROWS, how: tuple = HOW):
+    return handlers.on_run(visitor(name), text, *how)
 
 
 def test_another_session_sees_nothing_of_my_run():
     ramole = FakeRamole()
-    sessions = Sessions(ramole)
+    sessions = handlers_of(ramole)
     name = list(looks(sessions, "ann"))[-1][2]["run"]
-    assert "Request 1" in sessions.row_html("ann", pick(name))
-    assert sessions.row_html("ben", pick(name)) == sessions.row_html(None, pick(name)) == ""
-    with pytest.raises(RamoleError, match="no results yet"):
-        sessions.results("ben")
+    assert "Request 1" in row_of(sessions, "ann", pick(name))
+    assert row_of(sessions, "ben", pick(name)) == row_of(sessions, None, pick(name)) == ""
+    with pytest.raises(gr.Error, match="no results yet"):
+        sessions.on_take(visitor("ben"))
     list(looks(sessions, "ben", "other\n"))
-    assert sessions.row_html("ben", pick(name)) == ""
-    mine, others = (sessions.results(who)[0].read_text() for who in ("ann", "ben"))
+    assert row_of(sessions, "ben", pick(name)) == ""
+    mine, others = (Path(sessions.on_take(visitor(who))[0]).read_text() for who in ("ann", "ben"))
     assert "other" not in mine and "five" in mine and "five" not in others
-    assert ramole.sessions == ["session-ann", "session-ben"]
+    assert ramole.sessions == [page_owner("ann"), page_owner("ben")]
 
 
 def test_stopping_or_leaving_ends_my_run_alone():
     ramole = FakeRamole(pause=0.01, length=100_000)
-    sessions = Sessions(ramole)
+    sessions = handlers_of(ramole)
     streams = {
         name: looks(sessions, name, how=("automatic", "ramole", 3, 100_000))
         for name in ("ann", "ben", "eve")
@@ -555,20 +572,20 @@ def test_stopping_or_leaving_ends_my_run_alone():
         while "Answering" not in next(stream)[0]:
             pass
     assert ramole.running == 3 and all(map(sessions.busy, streams))
-    sessions.stop("ann")
+    sessions.on_stop(visitor("ann"))
     quota_of(ramole).presence.sessions.leave("eve")
     last = [list(streams[name])[-1] for name in ("ann", "eve")]
     assert all("Stopped." in look[0] for look in last)
     assert "Answering" in next(streams["ben"])[0] and ramole.running == 1
     assert [sessions.busy(name) for name in streams] == [False, True, False]
-    assert "Request 1" in sessions.row_html("ann", pick(last[0][2]["run"]))
-    assert sessions.row_html("eve", pick(last[1][2]["run"])) == ""
+    assert "Request 1" in row_of(sessions, "ann", pick(last[0][2]["run"]))
+    assert row_of(sessions, "eve", pick(last[1][2]["run"])) == ""
     streams["ben"].close()  # the connection is lost
-    sessions.stop("nobody")
+    sessions.on_stop(visitor("nobody"))
 
 
 def test_rows_that_cannot_run_leave_the_results_before_in_sight():
-    sessions = Sessions(FakeRamole())
+    sessions = handlers_of(FakeRamole())
     first = list(looks(sessions, "ann"))[-1]
     (look,) = looks(sessions, "ann", '{"prompt": ""}')
     assert "No row can run" in look[0] and look[1:] == first[1:]
@@ -577,10 +594,10 @@ def test_rows_that_cannot_run_leave_the_results_before_in_sight():
 
 
 def test_what_a_hostile_browser_says_is_nothing():
-    sessions = Sessions(FakeRamole())
+    sessions = handlers_of(FakeRamole())
     name = list(looks(sessions, "ann", "a\n"))[-1][2]["run"]
     for said in (None, [], "x", {"run": name, "n": "1"}, pick(name, 10**9), {"run": name}):
-        assert sessions.row_html("ann", said) == ""
+        assert row_of(sessions, "ann", said) == ""
     for how in (("automatic", "ramole", [], 8), ("automatic", {}, 3, 8), ([], "ramole", 3, 8)):
         (look,) = looks(sessions, "ann", "a\n", how)
         assert 'role="alert"' in look[0] and "Traceback" not in look[0]
@@ -590,13 +607,14 @@ def test_what_a_hostile_browser_says_is_nothing():
         assert 'class="rm-batch-verdict bad"' in told
 
 
-def test_a_run_that_ended_in_another_process_is_kept():
-    there, here = Sessions(FakeRamole()), Sessions(FakeRamole())
+def test_a_run_that_ended_in_another_process_is_kept(monkeypatch):
+    monkeypatch.setattr("ui.batch.tab.ELSEWHERE", True)
+    there, here = handlers_of(FakeRamole()), handlers_of(FakeRamole())
     ran = list(looks(there, "ann"))[-1][-1]
-    here.keep("ann", pickle.loads(pickle.dumps(ran)))
-    here.keep("ann", None)
-    assert here.row_html("ann", pick(ran.name)) == there.row_html("ann", pick(ran.name)) != ""
-    assert here.results("ann")[0].read_text() == there.results("ann")[0].read_text()
+    here.on_end(visitor("ann"), pickle.loads(pickle.dumps(ran)))
+    here.on_end(visitor("ann"), None)
+    assert row_of(here, "ann", pick(ran.name)) == row_of(there, "ann", pick(ran.name)) != ""
+    assert len({Path(one.on_take(visitor("ann"))[0]).read_text() for one in (here, there)}) == 1
 
 
 # --- the real thing, small ----------------------------------------------------------------------

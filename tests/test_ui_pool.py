@@ -27,10 +27,9 @@ from ui.pool import cards
 from ui.pool.bundle import write_bundle
 from ui.pool.cards import badges, cards_html, matching
 from ui.pool.declared import declared_name, examples_from_file, examples_from_lines
-from ui.pool.details import card_text, details_html, training_command
+from ui.pool.details import card_text, details_html, removals_html, training_command
 from ui.pool.intake import judge
 from ui.pool.tab import PoolHandlers
-from ui.pool.updates import added, detail, listing, removals_html, replace_examples
 from ui.session.leaving import forget, sweep
 from ui.session.owner import OPERATOR_HEADER, OPERATOR_KEY, owner_of
 from ui.session.presence import Presence, heartbeat
@@ -136,15 +135,17 @@ def test_search_and_filters(ramole, search, show, order, names):
 
 def test_newest_first_and_yours(ramole, quota, archive):
     list(judge(ramole, quota, [archive("mine")], owner=ANN))
-    shown = listing(ramole, quota, "", "yours", "newest", owner=ANN)
+    handlers = PoolHandlers(ramole)
+    shown = handlers.listing("", "yours", "newest", ANN)
     assert re.findall('data-name="(.*?)"', shown) == ["mine"] and ">yours<" in shown
     assert "1 of 3 adapters" in shown
-    assert "mine" not in listing(ramole, quota, "", "everything", "name", owner=BEN)
+    assert "mine" not in handlers.listing("", "everything", "name", BEN)
 
 
-def test_details_have_numbers_neighbours_card_examples_and_the_command(ramole, quota):
-    shown, command = detail(ramole, quota, "squad", owner=None)
-    assert command == "python -m ramole_core train adapter squad --rank 5"
+def test_details_have_numbers_neighbours_card_examples_and_the_command(ramole):
+    handlers = PoolHandlers(ramole)
+    shown, command, *_ = handlers.on_choose("squad", gr.Request())
+    assert command.value == "python -m ramole_core train adapter squad --rank 5"
     for words in (
         "q_proj, v_proj",
         "0 to 1 (2)",
@@ -155,9 +156,9 @@ def test_details_have_numbers_neighbours_card_examples_and_the_command(ramole, q
     ):
         assert words in shown
     assert ramole.pool.card("squad").sha256[:16] in shown
-    assert detail(ramole, quota, "dart", owner=None)[1] == ""
-    with pytest.raises(RamoleError, match="squat.*squad"):
-        detail(ramole, quota, "squat", owner=None)
+    assert not handlers.on_choose("dart", gr.Request())[1].visible
+    with pytest.raises(gr.Error, match="squat.*squad"):
+        handlers.on_choose("squat", gr.Request())
 
 
 def test_a_folder_without_words_has_no_card_text_and_no_command(tmp_path):
@@ -206,16 +207,13 @@ def test_several_uploads_each_get_a_verdict(ramole, quota, archive, upload, tmp_
     assert not any(Path(path).exists() for path in paths)
 
 
-def test_the_two_files_make_one_adapter_with_the_name_and_examples_given(
-    ramole, quota, upload, tmp_path
-):
+def test_the_two_files_make_one_adapter_with_the_name_and_examples_given(ramole, upload, tmp_path):
     folder = write_adapter(tmp_path / "pair", seed=31)
     paths = [upload(file, folder=file.name) for file in sorted(folder.iterdir())]
-    steps = list(
-        added(ramole, quota, paths, name=" Fine One ", lines="how far\n\nhow long", owner=ANN)
-    )
-    assert [good for _, good in steps] == [True]
-    (card,) = [card for card in ramole.pool.cards(ANN) if card.owner == ANN]
+    ann, words = _request("abc"), "how far\n\nhow long"
+    steps = list(PoolHandlers(ramole).on_drop(paths, " Fine One ", words, ann))
+    assert len(steps) == 2 and steps[-1][1:] == (None, "", "")
+    (card,) = [card for card in ramole.pool.cards(owner_of(ann)) if card.owner]
     assert card.name.startswith("fine")
     assert card.examples == ("how far", "how long")
     assert "adapter_config.json + adapter_model.safetensors" in steps[0][0]
@@ -351,7 +349,7 @@ def test_only_its_own_session_removes_and_changes_an_upload(ramole, quota, archi
         with pytest.raises(AdapterRefused, match="sample pool"):
             quota.remove("squad", owner)
     with pytest.raises(AdapterRefused, match="sample pool"):
-        replace_examples(ramole, quota, "squad", "x", (), owner=ANN)
+        quota.owned("squad", ANN)
     quota.remove("mine", ANN)
     assert len(ramole.pool.cards(ANN)) == 2
 
@@ -442,16 +440,18 @@ def test_an_mcp_client_is_its_secret_and_never_the_session_that_all_of_them_shar
 # Examples
 
 
-def test_examples_replace_those_that_were_there(ramole, quota, archive, upload, tmp_path):
-    list(judge(ramole, quota, [archive("mine", examples=["old"])], owner=ANN))
+def test_examples_replace_those_that_were_there(ramole, archive, upload, tmp_path):
+    handlers, ann = PoolHandlers(ramole), _request("abc")
+    list(handlers.on_drop([archive("mine", examples=["old"])], "", "", ann))
     file = tmp_path / "more.jsonl"
     file.write_text('{"text": "two"}\n\n"three"\n{"inputs": "four"}\n')
-    told = replace_examples(ramole, quota, "mine", "one", [upload(file)], owner=ANN)
-    assert ramole.pool.card("mine", ANN).examples == ("one", "two", "three", "four")
+    told, *_, shown = handlers.on_examples("mine", "one", [upload(file)], ann)
+    assert "<li>three</li>" in shown
+    assert ramole.pool.card("mine", owner_of(ann)).examples == ("one", "two", "three", "four")
     assert "made from 4" in told
     for name, lines, reason in ((None, "x", "No adapter"), ("mine", " \n", "No example is given")):
-        with pytest.raises(AdapterRefused, match=reason):
-            replace_examples(ramole, quota, name, lines, (), owner=ANN)
+        with pytest.raises(gr.Error, match=reason):
+            handlers.on_examples(name, lines, (), ann)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from ramole_core.turns import check_place, source_of
 from tests.fake_ramole import FakeRamole
 from ui.api.answers import batched, streamed
 from ui.ask.answer import Live, answer
-from ui.batch.sessions import Sessions
+from ui.batch.rows import read
+from ui.batch.run import run_of, watched
 
 
 def line(*sources: str) -> list[RequestState]:
@@ -117,8 +118,13 @@ DOORS = {
     "the page": lambda ramole: answer(
         ramole, Request("hi", owner="ann"), Live(), beside=True, address="10.0.0.9"
     ),
-    "a batch of the page": lambda ramole: Sessions(ramole).looks(
-        "hash", "ann", "one\ntwo", "automatic", "ramole", 2, 8, address="10.0.0.9"
+    "a batch of the page": lambda ramole: watched(
+        ramole,
+        run_of(
+            read(ramole, "one\ntwo", "automatic", defaults={}, owner="ann"),
+            owner="ann",
+            address="10.0.0.9",
+        ),
     ),
     "/ask": lambda ramole: streamed(ramole, Request("hi", owner="ann"), address="10.0.0.9"),
     "/ask_batch": lambda ramole: batched(

@@ -79,7 +79,7 @@ class BatchInputs:
 
     @property
     def rows(self) -> list[Any]:
-        """The arguments of `Sessions.read`, in its order."""
+        """The arguments of `BatchHandlers.read`, in its order."""
         return [self.text, self.kind, self.method, self.k, self.length]
 
 

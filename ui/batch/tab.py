@@ -1,12 +1,17 @@
 """The tab Batch: drop or paste rows, run them together, see who used which adapter, download."""
 
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Generator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from ramole_core import Batch, RamoleError
+
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
-from ..parts.errors import html_or_sentence, one_sentence
+from ..parts.errors import UNEXPECTED, html_or_sentence, one_sentence
 from ..parts.events import (
     AT_ONCE,
     CUT,
@@ -17,19 +22,26 @@ from ..parts.events import (
     number_in,
     on_failure,
     session_of,
+    text_in,
 )
 from ..parts.fields import run_and_stop
 from ..parts.markup import notice_html
 from ..session.quota import quota_of
+from ..session.store import Drawer
 from .examples import EXAMPLES
+from .files import write_results
 from .layout import BatchLayout
-from .rows import refused_html, text_of, verdict_html
-from .run import BatchRun
-from .sessions import Sessions
+from .picture import picture_of
+from .rows import read, refused_html, text_of, verdict_html
+from .run import BatchRun, run_of, watched
+from .views import HEADERS, progress_html, row_html, standing_html, table_of
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
+log = logging.getLogger(__name__)
+Look = tuple[Any, ...]
+"""Notice, progress, picture, table, and the run once it has ended: `BatchLayout.looks`."""
 RUNNING = "A batch is on its way."
 TYPED = "Your rows stay as they are; empty the box first, then press the example again."
 SHOW = """
@@ -47,11 +59,54 @@ def tab(ramole: "Ramole") -> None:
     _connect(ui, BatchHandlers(ramole, ui))
 
 
+class Drawing:
+    """The values of notice, progress, picture and table for each update of a run.
+
+    All four have a value each time, as Gradio's browser half reads it: a component that is left
+    out would be built anew, at ten times the cost. The table is made only where it has grown.
+    """
+
+    def __init__(self):
+        self._ended = -1
+        self._table: dict[str, Any] = {}
+
+    def look(self, run: BatchRun) -> Look:
+        """The run as it stands."""
+        over, count = run.ended.is_set(), run.count()
+        ended = len(run.items) - count["waits"] - count["runs"]
+        if ended != self._ended or over:
+            self._ended, self._table = ended, _table(run)
+        kept = run if over else gr.skip()
+        return standing_html(run), progress_html(run), picture_of(run), self._table, kept
+
+    def wrong(self, sentence: str, before: BatchRun | None) -> Look:
+        """No new run, with the reason; the one before stays visible."""
+        said = notice_html(sentence, kind="wrong")
+        return said, progress_html(before), picture_of(before), _table(before), before
+
+
+def _table(run: BatchRun | None) -> dict[str, Any]:
+    return {"headers": HEADERS, "data": table_of(run), "metadata": None}
+
+
 class BatchHandlers:
+    """What happens on each event, with the last run of each session: whatever a browser says is
+    believed only within its own."""
+
     def __init__(self, ramole: "Ramole", ui: BatchLayout):
-        self.ui = ui
-        self.sessions = Sessions(ramole)
-        self.call = quota_of(ramole).presence.call
+        self.ramole, self.ui = ramole, ui
+        presence = quota_of(ramole).presence
+        self.call = presence.call
+        self.runs: Drawer[BatchRun] = presence.sessions.drawer(
+            weigh=lambda run: run.weight, end=lambda run: run.cancelled.set()
+        )
+
+    def read(
+        self, owner: str | None, text: str, kind: str, method: str, k: int, length: int
+    ) -> Batch:
+        """The rows of a text, good and bad; raises RamoleError where there is none."""
+        defaults = {"method": method, "k": k, "max_new_tokens": length}
+        return read(self.ramole, text, kind, defaults=defaults, owner=owner)
 
     def on_check(self, request: gr.Request, text, *how):
         """Show how many of the rows can run."""
@@ -59,7 +114,7 @@ class BatchHandlers:
             return ""
         with self.call(request) as visitor:
             return html_or_sentence(
-                lambda: verdict_html(self.sessions.read(visitor.owner, text, *how)), refused_html
+                lambda: verdict_html(self.read(visitor.owner, text, *how)), refused_html
             )
 
     def on_drop(self, path):
@@ -82,37 +137,65 @@ class BatchHandlers:
             return gr.skip(), gr.skip(), refused_html(TYPED)
         return example.make(), example.kind, gr.skip()
 
+    def busy(self, session: str) -> bool:
+        """Whether a run is on its way and not stopped."""
+        run = self.runs.get(session)
+        return run is not None and not run.ended.is_set() and not run.cancelled.is_set()
+
     def on_begin(self, request: gr.Request):
         """Clear the outputs, unless a batch is on its way."""
-        if self.sessions.busy(session_of(request)):
+        if self.busy(session_of(request)):
             raise gr.Error(RUNNING, visible=False, print_exception=False)  # ends the chain
         return notice_html("Reading the rows…", kind="busy"), "", *run_and_stop(running=True)
 
-    def on_run(self, request: gr.Request, *values):
-        """Run the batch and yield updates, in the order of `BatchLayout.looks`."""
-        with self.call(request) as visitor:
-            yield from self.sessions.looks(
-                session_of(request), visitor.owner, *values, address=visitor.address
-            )
+    def on_run(self, request: gr.Request, *rows: Any) -> Generator[Look, None, None]:
+        """Run the rows (as `read` takes them); yields updates, the last after the end."""
+        session, drawing = session_of(request), Drawing()
+        before = self.runs.get(session)
+        try:
+            with self.call(request) as visitor:
+                batch = self.read(visitor.owner, *rows)
+                if not batch.rows:
+                    raise RamoleError("No row can run; what is wrong with each stands by the text.")
+                run = run_of(batch, owner=visitor.owner, address=visitor.address)
+                self.runs.put(session, run)
+                yield drawing.look(run)
+                with closing(watched(self.ramole, run)) as turns:
+                    for _ in turns:
+                        yield drawing.look(run)
+        except RamoleError as error:
+            yield drawing.wrong(str(error), before)
+        except Exception:
+            log.exception("A batch failed.")
+            yield drawing.wrong(UNEXPECTED, before)
+        finally:
+            if (run := self.runs.get(session)) is not None:
+                self.runs.put(session, run)  # with what it weighs now
 
     def on_end(self, request: gr.Request, ran: BatchRun | None):
         """The buttons as at the start."""
-        if ELSEWHERE:
-            self.sessions.keep(session_of(request), ran)
+        if ELSEWHERE and ran is not None:  # it ended in another process
+            self.runs.put(session_of(request), ran)
         return run_and_stop(running=False)
 
     def on_stop(self, request: gr.Request):
         """Stop the run; its updates end with what came."""
-        self.sessions.stop(session_of(request))
+        self.runs.end_of(session_of(request))
 
     def on_row(self, request: gr.Request, event: gr.EventData):
-        """One row in full."""
-        return self.sessions.row_html(session_of(request), event._data)
+        """One row in full: the event has the run's name and the row's number."""
+        run, number = self.runs.get(session_of(request)), number_in(event, "n")
+        if run is None or run.name != text_in(event, "run") or number is None:
+            return ""
+        return row_html(run, number)
 
     def on_take(self, request: gr.Request):
-        """The results so far as files."""
+        """The results so far as files, jsonl and csv."""
         with one_sentence():
-            return tuple(str(path) for path in self.sessions.results(session_of(request)))
+            run = self.runs.get(session_of(request))
+            if run is None:
+                raise RamoleError("There are no results yet; run some rows first.")
+            return tuple(str(path) for path in write_results(run))
 
 
 def _connect(ui: BatchLayout, handlers: BatchHandlers) -> None:

@@ -7,11 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..parts.markup import escaped
+from ..session.removed import SECONDS, Removal
 from .cards import badges_html, in_words, ranks_in_words
 
 if TYPE_CHECKING:
     from ramole_core import AdapterCard, Hit
 
+NOTHING = '<p class="rm-empty">Choose an adapter to see its numbers, neighbours and examples.</p>'
+UNDO = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('.rm-undo');
+  if (button) trigger('click', {token: button.dataset.token});
+});
+"""
 TRAINING_FILE = "train.json"
 CARD_FILE = "README.md"
 MAX_CARD = 20_000
@@ -169,3 +177,17 @@ def try_html(card: "AdapterCard") -> str:
         '<p class="rm-offer">A prompt to try: <button type="button" class="rm-try" '
         f'data-prompt="{escaped(prompt)}">{escaped(short)}</button></p>'
     )
+
+
+def removals_html(removals: Sequence[tuple[Removal, float]]) -> str:
+    """A line for each, which vanishes when its seconds are over."""
+    lines = "".join(
+        f'<div class="rm-removed" style="animation-delay:{left:.0f}s"><p>'
+        f"{escaped(one.name)} was removed. "
+        f'<button type="button" class="rm-undo" data-token="{escaped(one.token)}">Undo'
+        f'<span class="rm-hidden"> the removal of {escaped(one.name)}</span></button> '
+        f'<span class="quiet">Possible for {SECONDS / 60:.0f} minutes from its removal, as long as '
+        "this page stays open and its room is not needed.</span></p></div>"
+        for one, left in removals
+    )
+    return f'<div role="status">{lines}</div>'

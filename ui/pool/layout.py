@@ -7,10 +7,9 @@ import gradio as gr
 from ..parts.downloads import behind
 from ..parts.events import PLAIN, enter_opens, script_beside
 from ..session.uploads import EXAMPLE_ENDINGS
-from .details import TRY
+from .details import NOTHING, TRY, UNDO
 from .hub import HubPart
 from .map import Map
-from .updates import NOTHING, UNDO
 
 if TYPE_CHECKING:
     from ramole_core import Ramole

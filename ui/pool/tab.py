@@ -4,24 +4,28 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from ramole_core import AdapterRefused
+
 from ..parts.errors import one_sentence
 from ..parts.events import QUIET, open_page, text_in
 from ..session.presence import heartbeat
 from ..session.quota import quota_of
+from ..session.uploads import EXAMPLE_ENDINGS, taken
 from .bundle import write_bundle
+from .cards import cards_html, matching
+from .declared import examples_from_file, examples_from_lines
+from .details import (
+    NOTHING,
+    card_text,
+    details_html,
+    removals_html,
+    training_command,
+    verdict_html,
+)
 from .hub import connect_hub
+from .intake import judge, near
 from .layout import PoolLayout
 from .map import connect_map
-from .updates import (
-    FOCUS,
-    added,
-    chosen,
-    chosen_name,
-    detail,
-    listing,
-    removals_html,
-    replace_examples,
-)
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -41,6 +45,13 @@ SAVE_ZIP = """
   (root.matches('a, button') ? root : root.querySelector('a, button')).click();
 }, 200); }
 """
+FOCUS = """
+() => { setTimeout(() => document.querySelector('#pool-undo .rm-undo')?.focus(), 150); }
+"""
+UNUSED = (
+    "<p>A name and examples are for one adapter at a time, so what is typed was not used; it stays "
+    "for the next one.</p>"
+)
 
 
 def tab(ramole: "Ramole") -> None:
@@ -66,44 +77,69 @@ class PoolHandlers:
             names = list(dict.fromkeys(card.name for card in self.ramole.pool.cards(owner)))
             gone = name and name not in names
             choice = gr.Dropdown(names, value=None) if gone else gr.Dropdown(names)
-            html = listing(self.ramole, self.quota, search, show, order, owner=owner)
             room = f"<p>{self.quota.sentence(owner)}</p>"
             removed = removals_html(self.quota.removed.of(owner))
-            return html, choice, room, removed
+            return self.listing(search, show, order, owner), choice, room, removed
 
     def on_search(self, search, show, order, request: gr.Request):
         """The cards alone."""
         with one_sentence(), self.call(request) as visitor:
-            owner = visitor.owner
-            return listing(self.ramole, self.quota, search, show, order, owner=owner)
+            return self.listing(search, show, order, visitor.owner)
+
+    def listing(self, search: str, show: str, order: str, owner: str | None) -> str:
+        """The cards that match, as HTML."""
+        cards = self.ramole.pool.cards(owner)
+        yours = {card.key for card in cards if self.quota.owns(card, owner)}
+        found = matching(cards, search=search or "", show=show, order=order, yours=yours)
+        return cards_html(found, yours=yours, total=len(cards))
 
     def on_open(self, event: gr.EventData):
         """The name on the card that was pressed."""
-        wanted = event._data.get("name") if isinstance(event._data, dict) else None
-        return wanted if isinstance(wanted, str) else None
+        return text_in(event, "name") or None
 
     def on_choose(self, name, request: gr.Request):
-        """One adapter in detail."""
+        """One adapter in detail, the values of `Details.shown`; or none."""
         with one_sentence(), self.call(request) as visitor:
-            known = chosen_name(name) if name else None
-            return chosen(self.ramole, self.quota, known, owner=visitor.owner)
+            owner = visitor.owner
+            card = self.ramole.pool.card(chosen_name(name), owner) if name else None
+            own = card is not None and self.quota.owns(card, owner)
+            command = training_command(card.folder) if card is not None and card.sample else ""
+            return (
+                NOTHING if card is None else self.detail(card.name, owner),
+                gr.Textbox(command, visible=bool(command)),
+                gr.Button(interactive=card is not None),
+                gr.Button(visible=own),
+                gr.Accordion(visible=own),
+                "",
+            )
+
+    def detail(self, name: str, owner: str | None) -> str:
+        """One adapter in detail, as HTML."""
+        card = self.ramole.pool.card(name, owner)
+        text, yours = card_text(card.folder), self.quota.owns(card, owner)
+        return details_html(card, near(self.ramole, card, owner), yours=yours, card_text=text)
 
     def on_drop(self, paths, name, lines, request: gr.Request):
         """The verdicts as they come; then the zone is empty, and so are words that were used."""
         with one_sentence(), self.call(request) as visitor:
-            owner = visitor.owner
             name, lines = (text if isinstance(text, str) else "" for text in (name, lines))
-            steps = added(
+            name, examples = name.strip(), examples_from_lines(lines)
+            verdicts = judge(
                 self.ramole,
                 self.quota,
-                paths,
-                name=name,
-                lines=lines,
-                owner=owner,
+                paths or (),
+                owner=visitor.owner,
                 address=visitor.address,
+                name=name or None,
+                examples=examples,
             )
-            html, used = "", False
-            for html, used in steps:  # noqa: B007
+            html, shown, good, used = "", "", True, False
+            for number, verdict in enumerate(verdicts, start=1):
+                shown += verdict.as_html()
+                good = good and verdict.card is not None
+                unused = number > 1 and bool(name or examples)
+                used = good and not unused
+                html = f'<div role="status">{shown}{UNUSED if unused else ""}</div>'
                 yield html, gr.skip(), gr.skip(), gr.skip()
             typed = ("", "") if used else (gr.skip(), gr.skip())
             yield html, None, *typed
@@ -128,10 +164,30 @@ class PoolHandlers:
     def on_examples(self, name, lines, files, request: gr.Request):
         """Replace the examples of one of the session's own, in its details too."""
         with one_sentence(), self.call(request) as visitor:
-            owner, files = visitor.owner, files or ()
-            lines = lines if isinstance(lines, str) else ""
-            said = replace_examples(self.ramole, self.quota, name, lines, files, owner=owner)
-            return said, "", None, detail(self.ramole, self.quota, name, owner=owner)[0]
+            name, owner = chosen_name(name), visitor.owner
+            self.quota.owned(name, owner)
+            examples = examples_from_lines(lines if isinstance(lines, str) else "")
+            with taken(files or ()) as texts:
+                for text in texts:
+                    if text.suffix.lower() not in EXAMPLE_ENDINGS:
+                        raise AdapterRefused(
+                            f"{text.name} is no .txt, .jsonl or .json file of examples."
+                        )
+                    examples += examples_from_file(text)
+            if not examples:
+                raise AdapterRefused(
+                    "No example is given; type one a line, or drop a file of them."
+                )
+            card = self.ramole.pool.set_examples(name, examples, owner=owner)
+            said = f"Its vector is now made from {len(card.texts)} inputs."
+            return verdict_html(card.name, "usable", said), "", None, self.detail(name, owner)
+
+
+def chosen_name(name: object) -> str:
+    """The name of the adapter that is chosen; raises AdapterRefused where that is no name."""
+    if not name or not isinstance(name, str):
+        raise AdapterRefused("No adapter is chosen; choose one first.")
+    return name
 
 
 def _connect(ui: PoolLayout, handlers: PoolHandlers, pool_tab: gr.Tab) -> None:
