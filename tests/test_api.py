@@ -124,13 +124,11 @@ def test_no_options_are_no_options(client, none):
 
 @pytest.mark.parametrize("options", [{"warmth": 1, "rounds": 4}, '{"warmth": 1, "rounds": 4}'])
 def test_options_reach_the_request_of_a_method_that_has_them(monkeypatch, options):
-    asked = fields.checked(fields.Ask, prompt="hi", method="mixture", options=options)
-    ramole = FakeRamole(options=OPTIONS)
-    fields.refuse_unknown_options(ramole, asked)
-    assert asked.request("me").options == {"warmth": 1, "rounds": 4}
-    other = fields.checked(fields.Ask, prompt="hi", method="mixture", options={"slow": True})
+    ramole, said = FakeRamole(options=OPTIONS), {"prompt": "hi", "method": "mixture"}
+    asked = fields.read_ask(ramole, {**said, "options": options}, owner="me")
+    assert asked.options == {"warmth": 1, "rounds": 4} and asked.owner == "me"
     with pytest.raises(RamoleError, match="no option 'slow'; its options are warmth, rounds"):
-        fields.refuse_unknown_options(ramole, other)
+        fields.read_ask(ramole, {**said, "options": {"slow": True}}, owner=None)
 
 
 def test_a_call_that_says_no_length_asks_for_no_more_than_the_server_gives():
@@ -161,11 +159,11 @@ PARTS = {
 
 
 def test_a_conversation_reaches_the_request_and_silence_is_the_request_s_own_default():
-    asked = fields.checked(fields.Ask, prompt="hi", **PARTS).request("me")
+    asked = fields.read_ask(FakeRamole(), {"prompt": "hi", **PARTS}, owner="me")
     assert asked == Request("hi", **PARTS, trace=False, owner="me")
     assert asked.history[1].adapters == ("dart",) and asked.history[2].adapters == ()
     nothing = dict.fromkeys(("history", "prefix_ids", "without", "examples", "mix"))
-    bare = fields.checked(fields.Ask, prompt="hi", **nothing).request(None)
+    bare = fields.read_ask(FakeRamole(), {"prompt": "hi", **nothing}, owner=None)
     assert bare == Request("hi", trace=False)
 
 
@@ -185,7 +183,7 @@ def test_the_weights_that_were_found_come_with_the_answer(client):
     weights = [{"name": "dart", "weight": 1.25}, {"name": "squad", "weight": 0.25}]
     found = {"step": 3, "steps": 3, "weights": weights, "loss": 1.25, "start": 2.0}
     assert last["fitted"] == found
-    mixed = fields.checked(fields.Ask, prompt="hi", mix="spam").request("me")
+    mixed = fields.read_ask(FakeRamole(), {"prompt": "hi", "mix": "spam"}, owner="me")
     assert mixed == Request("hi", mix="spam", trace=False, owner="me")
 
 

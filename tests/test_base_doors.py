@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from ramole_core import Evidence, Generation, Selection, read_batch
+from ramole_core import Evidence, Generation, Request, Selection, read_batch
 from ramole_core.terminal.console import write_answer
 from ramole_core.terminal.records import answer_record
 from tests.fake_ramole import FakeRamole
 from ui.api.answers import how_of
-from ui.api.fields import Ask, checked
+from ui.api.fields import read_ask
 from ui.ask.answer import found_by
 from ui.ask.found import found_html
 from ui.charts.run import Found
@@ -60,7 +60,8 @@ def test_a_row_that_does_not_say_keeps_the_digest_it_had_and_the_others_have_the
 
 @pytest.mark.parametrize("said", [None, True, False])
 def test_the_api_takes_it_and_tells_the_evidence(said):
-    request = checked(Ask, prompt="Hi", method="ramole_plus", abstain=said).request(None)
+    asked = {"prompt": "Hi", "method": "ramole_plus", "abstain": said}
+    request = read_ask(FakeRamole(), asked, owner=None)
     assert request.abstain is said
     told = how_of(ANSWER, request, ())
     assert told["evidence"]["sentence"] == EVIDENCE.sentence and told["adapters"] == []
@@ -75,7 +76,7 @@ def test_the_page_tells_it_where_the_found_adapters_stand():
 
 
 def test_the_page_asks_an_empty_pool_too(monkeypatch):
-    ramole, request = FakeRamole(), checked(Ask, prompt="Hi").request(None)
+    ramole, request = FakeRamole(), Request("Hi")
     assert found_by(ramole, request, Selection((), ()))
     monkeypatch.setattr(ramole.pool, "cards", lambda owner=None: [])
     assert found_by(ramole, request, Selection((), ())) == ()

@@ -47,14 +47,13 @@ from ui.ask.pairs import text_of
 from ui.ask.tab import AskHandlers
 from ui.ask.updates import beside_text, done, part_by_part
 from ui.ask.whole_panel import ENTROPY
-from ui.charts.along import inert
 from ui.charts.did import whole_html
 from ui.charts.effect_bars import evenness_figure, evenness_table
 from ui.charts.explained import PICK, explanation_html, spell, token_html
 from ui.charts.grid import grid_of
 from ui.charts.heat import map_figure, whole
 from ui.charts.palette import INKS, letter_of
-from ui.charts.plots import Axes, token_figure, token_table
+from ui.charts.plots import Axes, inert, token_figure, token_table
 from ui.charts.recorded import read_run, recorded_files, write_files, write_run
 from ui.charts.run import NAMED, UNCOMPARED, Found, Run, entropy, led_by, strongest
 from ui.charts.tokens import (
@@ -354,7 +353,7 @@ def test_an_adapter_did_nothing_where_it_lacks_the_module():
     few = 0.3 / len(LAYERS)
     assert strongest(run.shares[0]) == 0
     np.testing.assert_allclose(run.shares[0], np.array([0.2, 0.1, few]) / (0.3 + few), atol=1e-3)
-    axes = Axes(run.experts, LAYERS, MODULES)
+    axes = Axes(run.experts, LAYERS, MODULES, range(3))
     parts = {"contribution": run.contribution[0], "weight": run.gates[0]}
     _, rows = token_table(parts, run.present[0], axes)
     assert rows[0][4] == pytest.approx(0.3, abs=1e-3) and rows[-1][4] == rows[-1][7] == "absent"
@@ -525,7 +524,7 @@ def test_similarities_stand_in_bars_and_in_numbers():
 def test_plots_hold_the_numbers_of_their_tables():
     run, _, _ = ask(Request("boats?", k=3))
     gates, contribution, present = run.gates, run.contribution, run.present
-    axes = Axes(run.experts, LAYERS, MODULES)
+    axes = Axes(run.experts, LAYERS, MODULES, range(3))
     parts = {"contribution": contribution[2], "weight": gates[2]}
     figures = [token_figure(values, present[2], axes) for values in parts.values()]
     headers, rows = token_table(parts, present[2], axes)
@@ -563,7 +562,9 @@ def test_what_strangers_wrote_is_no_markup_in_plots_and_long_names_do_not_overla
     line, grid = evenness_figure(run), grid_of(run)
     heat = map_figure(grid, whole(grid), 0).data[0]
     assert line.data[0].x[0] == heat.x[0] == f"1 {inert(evil)}"
-    token = token_figure(gates[0], there[0], Axes([evil, "long-" * 12, "c"], LAYERS, MODULES))
+    token = token_figure(
+        gates[0], there[0], Axes([evil, "long-" * 12, "c"], LAYERS, MODULES, range(3))
+    )
     assert heat.meta == f"A {inert(evil)}" and token.data[0].meta == inert(evil)
     assert all(evil not in one.hovertemplate for one in (heat, token.data[0]))
     titles = [one.text for one in token.layout.annotations]
@@ -1049,7 +1050,7 @@ def test_recorded_examples_are_small_and_complete():
 
 def test_weights_beyond_0_and_1_are_drawn_as_such():
     gate = np.array([[[-0.5, 2.0]], [[0.25, 0.5]]], np.float32)
-    axes, there = Axes(["ant", "bee"], [0, 1], ["q_proj"]), np.ones(gate.shape, bool)
+    axes, there = Axes(["ant", "bee"], [0, 1], ["q_proj"], [0, 1]), np.ones(gate.shape, bool)
     figure = token_figure(gate, there, axes, what="weight")
     for heat in figure.data:
         assert (heat.zmin, heat.zmax) == (-0.5, 2.0)

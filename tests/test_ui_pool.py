@@ -24,10 +24,9 @@ from ui.model import spaces
 from ui.parts.errors import UNEXPECTED, one_sentence
 from ui.parts.markup import escaped
 from ui.pool import cards
-from ui.pool.bundle import write_bundle
 from ui.pool.cards import badges, cards_html, matching
 from ui.pool.declared import declared_name, examples_from_file, examples_from_lines
-from ui.pool.details import card_text, details_html, removals_html, training_command
+from ui.pool.details import card_text, details_html, removals_html, training_command, write_bundle
 from ui.pool.intake import judge
 from ui.pool.tab import PoolHandlers
 from ui.session.leaving import forget, sweep

@@ -16,7 +16,6 @@ from tests.results_page import EVIL, FILES, METHODS, evaluation as written, writ
 from tests.test_house import generator
 from ui.results import files, router, tab
 from ui.results.answers import blocks, by_task, differences
-from ui.results.figure import inks_of, scores_figure
 from ui.results.files import COMMANDS, RESULTS, Unmeasured, load, stamp
 from ui.results.html import html, whisker
 from ui.results.markdown import markdown
@@ -31,6 +30,7 @@ from ui.results.scores import (
 )
 from ui.results.short import bars_of, fails, headline, own_words, short_html
 from ui.results.speed import machines_of, rates
+from ui.results.tab import inks_of, scores_figure
 from ui.results.tables import Column, Fold, Table, spoken
 from ui.results.values import Span, span_of, text
 

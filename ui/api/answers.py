@@ -19,7 +19,7 @@ from ramole_core import (
 )
 
 from ..model.reading import BEAT, Reading
-from .fields import MAX_PROMPTS, Ask, checked, refuse_unknown_options
+from .fields import MAX_PROMPTS, read_ask
 
 if TYPE_CHECKING:
     from ramole_core import AdapterCard, Hit, Ramole
@@ -66,9 +66,7 @@ def batched(
     for place, row in enumerate(prompts):
         said = row if isinstance(row, dict) else {"prompt": row}
         try:
-            asked = checked(Ask, **{**defaults, **said})
-            refuse_unknown_options(ramole, asked)
-            request = asked.request(owner)
+            request = read_ask(ramole, {**defaults, **said}, owner=owner)
             ramole.check(request)
             good[place] = request
         except RamoleError as error:

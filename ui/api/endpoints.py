@@ -21,15 +21,7 @@ from ..session.quota import quota_of
 from ..watch.events import retrieved
 from .answers import batched, card_of, hit_of, streamed
 from .asking import ask_endpoint, usual_length
-from .fields import (
-    Ask,
-    Named,
-    Search,
-    Upload,
-    checked,
-    refuse_unknown_options,
-    stored_path,
-)
+from .fields import Named, Search, Upload, checked, read_ask, stored_path
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -50,9 +42,8 @@ class Endpoints:
     def ask(self, given: Mapping[str, object], request: gr.Request | None) -> Iterator[tuple]:
         """Answer a prompt; the parameters are the fields of a request (`asking.py`)."""
         with one_sentence(markup=False), self.call(request) as visitor:
-            said = checked(Ask, **given)
-            refuse_unknown_options(self.ramole, said)
-            yield from streamed(self.ramole, said.request(visitor.owner), address=visitor.address)
+            asked = read_ask(self.ramole, given, owner=visitor.owner)
+            yield from streamed(self.ramole, asked, address=visitor.address)
 
     def ask_batch(
         self,

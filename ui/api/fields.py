@@ -3,7 +3,7 @@
 Gradio passes on whatever JSON a client sends, so nothing about a call is believed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
@@ -35,19 +35,22 @@ Names = Annotated[list[Name], Field(max_length=MAX_NAMES)]
 Fields = TypeVar("Fields")
 
 
-class Ask:
-    """One question: the fields of `Request` that were given, within what a call may send."""
-
-    def __init__(self, /, **said: object):
-        """Raises RamoleError (WrongField where one field is wrong)."""
-        for name, value in said.items():
-            _bounded(name, value)
-        self._request = read_request(said)
-        self.method, self.options = self._request.method, self._request.options
-
-    def request(self, owner: str | None, *, trace: bool = False) -> Request:
-        """The request for the engine."""
-        return replace(self._request, owner=owner, trace=trace)
+def read_ask(
+    ramole: "Ramole", said: Mapping[str, object], *, owner: str | None, trace: bool = False
+) -> Request:
+    """The request of the fields that were given, within what a call may send; raises RamoleError
+    (WrongField where one field is wrong), also for an option that the method has not."""
+    for name, value in said.items():
+        _bounded(name, value)
+    asked = read_request(said)
+    rows = {row.name: row for row in ramole.methods()} if asked.options else {}
+    if asked.method in rows:  # the system refuses a method that is not there
+        known = [option.name for option in rows[asked.method].options]
+        for name in asked.options or ():
+            if name not in known:
+                has = f"its options are {', '.join(known)}" if known else "it has none"
+                raise RamoleError(f"{asked.method} has no option {name!r}; {has}.")
+    return replace(asked, owner=owner, trace=trace)
 
 
 class Search(BaseModel):
@@ -89,18 +92,6 @@ def checked(kind: type[Fields], /, **said: object) -> Fields:
         place = ".".join(str(part) for part in first["loc"]) or "the call"
         wrong = first["msg"].removeprefix("Value error, ")
         raise WrongField(place, f"={short(first['input'])}: {wrong}.") from None
-
-
-def refuse_unknown_options(ramole: "Ramole", asked: Ask) -> None:
-    """RamoleError where the method has no option of a name that was given."""
-    rows = {row.name: row for row in ramole.methods()} if asked.options else {}
-    if asked.method not in rows:
-        return  # the request itself refuses a method that is not there
-    known = [option.name for option in rows[asked.method].options]
-    for name in asked.options or ():
-        if name not in known:
-            has = f"its options are {', '.join(known)}" if known else "it has none"
-            raise RamoleError(f"{asked.method} has no option {name!r}; {has}.")
 
 
 def stored_path(file: object) -> str:

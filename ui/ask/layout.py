@@ -25,7 +25,7 @@ from .pairs import Pairs
 from .tags import tags_view
 from .takeaway import takeaway_view
 from .token_panel import TokenPanel
-from .whole_panel import PathPanel, WholePanel
+from .whole_panel import WholePanel
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -154,7 +154,8 @@ class AskLayout:
         watch = gr.Button("Watch how it came about", size="sm", elem_id="watch", render=False)
         self.outcome = Outcome(quota_of(ramole).presence.sessions, self.entry.again, watch)
         self.token = self.outcome.token
-        self.path = PathPanel(watch, gr.HTML(elem_id="path", **PLAIN))
+        # How it came about, drawn when somebody wants to watch it.
+        self.watch, self.path = watch, gr.HTML(elem_id="path", **PLAIN)
         self.whole = WholePanel()
         # The finished run that is in sight, a `Run` or None.
         self.run = gr.State(None) if run is None else run
@@ -173,7 +174,7 @@ class AskLayout:
         entry, out = self.entry, self.outcome
         head = [out.notice, entry.ask, entry.stop, out.view, out.beside, out.beside_column]
         head += [entry.on, entry.again, entry.new, entry.drop, out.talk, self.turns]
-        rest = [out.found, out.timing, out.takeaway, out.downloads, self.path.view, self.run]
+        rest = [out.found, out.timing, out.takeaway, out.downloads, self.path, self.run]
         return [*head, *rest, *self.token.all, *self.whole.all]
 
     @property

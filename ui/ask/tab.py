@@ -2,12 +2,15 @@
 
 import secrets
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from ramole_core import RamoleError
+
+from ..charts.path import path_html
 from ..charts.recorded import recorded_files, recorded_run, trace_files
 from ..charts.run import Run
 from ..model.spaces import ELSEWHERE, gpu
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
     from ramole_core import Ramole
 
 RUNNING = "An answer is on its way."
+NONE = "There is no answer yet; ask something first."
+SEE = """() => setTimeout(() => {
+  document.querySelector('#path .path')?.scrollIntoView({ block: 'nearest' });
+}, 100)"""
 
 
 def tab(ramole: "Ramole", run: gr.State | None = None) -> None:
@@ -168,6 +175,16 @@ class AskHandlers:
         with one_sentence(), self.call(request) as visitor:
             return trace_files(self.ramole, run, visitor.owner)
 
+    def on_watch(self, run: Run | None):
+        """The path of the run in sight."""
+        if run is None or not run.pieces:
+            raise gr.Error(NONE, print_exception=False)
+        with one_sentence():
+            vector = ()
+            with suppress(RamoleError):  # the picture stands without it
+                vector = self.ramole.retriever.embed([run.request.prompt])[0]
+            return path_html(run, vector)
+
     def on_open_whole(self, run: Run | None):
         """The panel of the whole answer is unfolded."""
         return {self.ui.open: True, **self.ui.whole.drawn(run)}
@@ -183,7 +200,7 @@ class AskHandlers:
         """The weights that were found for this answer get a name, and are chosen."""
         pairs = self.ui.entry.pairs
         if run is None:
-            raise gr.Error("There is no answer yet; ask something first.", print_exception=False)
+            raise gr.Error(NONE, print_exception=False)
         with one_sentence(), self.call(request) as visitor:
             kept = self.ramole.keep_mix(name or "", run.answer, visitor.owner)
             if visitor.owner is not None:  # the mix goes with its session
@@ -264,7 +281,8 @@ def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
     ui.token.connect(handlers.ramole, view=ui.outcome.view, run=ui.run)
     ui.token.what.connect(handlers.ramole, run=ui.run)
     ui.whole.connect(run=ui.run)
-    ui.path.connect(handlers.ramole, run=ui.run)
+    watched = ui.watch.click(handlers.on_watch, ui.run, ui.path, **QUIET)
+    watched.success(None, js=SEE, **QUIET)
     handlers.talk.connect()
     handlers.opening.connect()
 

@@ -1,55 +1,16 @@
-"""The whole answer at a glance: entropy of each token, one adapter over layers and tokens; and how
-it came about, drawn when somebody wants to see it.
-"""
+"""The whole answer at a glance: entropy of each token, one adapter over layers and tokens."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
-
-from ramole_core import RamoleError
 
 from ..charts.effect_bars import evenness_figure, evenness_table
 from ..charts.grid import grid_of
 from ..charts.heat import map_figure, whole
 from ..charts.palette import letter_of
-from ..charts.path import path_html
 from ..charts.run import Run, led_by
-from ..parts.errors import one_sentence
 from ..parts.events import PLAIN, QUIET
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
-
-NONE = "There is no answer yet; ask something first."
-SEE = """() => setTimeout(() => {
-  document.querySelector('#path .path')?.scrollIntoView({ block: 'nearest' });
-}, 100)"""
-
-
-@dataclass(frozen=True)
-class PathPanel:
-    """Its button and its picture."""
-
-    watch: gr.Button
-    view: gr.HTML
-
-    def connect(self, ramole: "Ramole", *, run: gr.State) -> None:
-        """Draw the path of the run in sight."""
-
-        def on_watch(run: Run | None):
-            if run is None or not run.pieces:
-                raise gr.Error(NONE, print_exception=False)
-            with one_sentence():
-                try:
-                    vector = ramole.retriever.embed([run.request.prompt])[0]
-                except RamoleError:  # the picture stands without it
-                    vector = ()
-                return path_html(run, vector)
-
-        self.watch.click(on_watch, run, self.view, **QUIET).success(None, js=SEE, **QUIET)
-
 
 ENTROPY = (
     '<p class="caption">Entropy of the gate (what sets the weights) for each token, the mean over '

@@ -27,7 +27,7 @@ from ramole_core import (
 )
 
 from ..model.loading import loaded
-from ..model.pace import PACE
+from ..model.reading import PACE
 from ..parts.errors import UNEXPECTED
 from ..watch.events import answered, refused
 

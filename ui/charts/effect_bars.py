@@ -7,9 +7,8 @@ Over a word or sentence effects are sums, as log probabilities are. Pure functio
 import numpy as np
 import plotly.graph_objects as go
 
-from .along import along, inert, labels_of
 from .palette import ink_of, letter_of
-from .plots import GREY, Table, dress
+from .plots import GREY, Table, along, dress, inert, labels_of
 from .run import Run, entropy
 from .spans import Spans, spans_of
 

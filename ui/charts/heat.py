@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from .along import along, inert, labels_of
 from .grid import NOBODY_LEADS, NOBODY_THERE, Grid, leaders
 from .palette import NOBODY, ink_of, letter_of, scale_of
-from .plots import SHORT, Table, bounds_of, cells_of, dress
+from .plots import SHORT, Table, along, bounds_of, cells_of, dress, inert, labels_of
 
 WINNER = -1
 """In place of an expert: whoever leads."""

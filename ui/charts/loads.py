@@ -13,9 +13,8 @@ from plotly.subplots import make_subplots
 
 from ramole_core import mean_contribution, mean_weights
 
-from .along import inert, named
 from .palette import ink_of, letter_of, places_of
-from .plots import GREY, Table, dress
+from .plots import GREY, Table, dress, inert, named
 from .run import CONTRIBUTION, EFFECT, WEIGHT, Run, led_by, strongest
 
 NOTHING = 5e-5

@@ -1,14 +1,18 @@
-"""A trace as pictures: pure functions from arrays to plotly figures, each with a table twin."""
+"""One token of a trace as pictures, with their table twin, and what all pictures share.
+
+Plotly reads some HTML in labels, so text from a model or a visitor is escaped. It thins the labels
+out itself where there is no room; each begins with its number, so that none is like another.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..parts.markup import clipped
-from .along import inert
 from .palette import letter_of, scale_of
 
 GREY = "#808080"
@@ -25,6 +29,10 @@ SHORT = {
 """Module names that a narrow plot has room for."""
 TITLES = 48
 """Characters of the adapters' names that have room over one token's maps, all together."""
+MAX_LABEL = 18
+"""Characters of a label."""
+
+
 Table = tuple[list[str], list[list[str | float]]]
 """Headers and rows."""
 
@@ -36,12 +44,8 @@ class Axes:
     experts: Sequence[str]
     layers: Sequence[int]
     modules: Sequence[str]
-    places: Sequence[int] | None = None
-    """The experts' numbers for letter and colour; None: 0, 1, ..."""
-
-    def place(self, expert: int) -> int:
-        """The number of one expert."""
-        return expert if self.places is None else self.places[expert]
+    places: Sequence[int]
+    """The experts' numbers for letter and colour."""
 
 
 def token_figure(
@@ -56,7 +60,7 @@ def token_figure(
         shared_yaxes=True,
         horizontal_spacing=0.02 if k > 3 else 0.04,
         subplot_titles=[
-            f"<b>{letter_of(axes.place(e))}</b> {inert(clipped(name, max(TITLES // k, 4)))}"
+            f"<b>{letter_of(axes.places[e])}</b> {inert(clipped(name, max(TITLES // k, 4)))}"
             for e, name in enumerate(axes.experts)
         ],
     )
@@ -68,7 +72,7 @@ def token_figure(
             y=list(axes.layers),
             zmin=low,
             zmax=high,
-            colorscale=scale_of(axes.place(e), low=low, high=high),
+            colorscale=scale_of(axes.places[e], low=low, high=high),
             showscale=False,
             xgap=1,
             ygap=1,
@@ -101,7 +105,7 @@ def cells_of(values: np.ndarray, present: np.ndarray, *, absent: str | None) -> 
 def token_table(parts: Mapping[str, np.ndarray], present: np.ndarray, axes: Axes) -> Table:
     """The twin of `token_figure`: one row for each layer and module, with each of `parts`
     (contribution, weight: [layer, module, k]) of each expert, or `absent`."""
-    letters = [letter_of(axes.place(e)) for e in range(len(axes.experts))]
+    letters = list(map(letter_of, axes.places))
     headers = ["layer", "module"]
     headers += [f"{letter} {what}" for what in parts for letter in letters]
     told = [cells_of(values, present, absent="absent") for values in parts.values()]
@@ -138,3 +142,34 @@ def dress(
     figure.update_xaxes(**lines, showgrid=grid, fixedrange=True)
     figure.update_yaxes(**lines, showgrid=grid, fixedrange=True)
     return figure
+
+
+def inert(text: str) -> str:
+    """Text as plotly shows it letter by letter, whatever tags and entities it has."""
+    return escape(text, quote=False)
+
+
+def labels_of(texts: Sequence[str]) -> list[str]:
+    """`3 boats`: number and text of each token, word or sentence."""
+    return [f"{n} {inert(clipped(text, MAX_LABEL))}" for n, text in enumerate(texts, 1)]
+
+
+def along(figure: go.Figure, *, title: str, count: int, per: str) -> go.Figure:
+    """The figure with the answer along its x axis, in `count` columns, each a token, word or
+    sentence; `title` is what the picture is called where it stands alone."""
+    figure.update_xaxes(
+        type="category",
+        range=[-0.5, max(count, 1) - 0.5],
+        tickangle=-90,
+        tickfont_size=10,
+        ticks="",
+        showgrid=False,
+        automargin=True,
+    )
+    return named(figure, title, per=per).update_layout(hoverlabel_align="left")
+
+
+def named(figure: go.Figure, title: str, *, per: str | None = None) -> go.Figure:
+    """The figure with a title that is drawn only where it stands alone. A script reads from `meta`
+    whether a picked token is marked in it, and what its columns are."""
+    return figure.update_layout(meta={"title": inert(title), "per": per})

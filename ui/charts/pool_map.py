@@ -11,9 +11,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..parts.markup import clipped
-from .along import inert
 from .palette import INKS
-from .plots import dress
+from .plots import dress, inert
 
 KINDS = {
     "sample": (INKS[4].colour, "circle", "sample pool"),

@@ -5,14 +5,14 @@ to say a place in the queue, to stop, or to notice that nobody looks any more.
 """
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ramole_core import Fitting, Generation, Request, Selection, Step
 
 from ..watch.events import answered, refused
-from .pace import PACE
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -20,9 +20,44 @@ if TYPE_CHECKING:
 BEAT = 2.0
 """Seconds after which a picture is drawn though nothing came: Gradio learns from it whether the
 reader is still there."""
+STREAM_SECONDS = 0.05
+"""Seconds between two pictures of a stream, for each stream that is on its way."""
+MAX_PAUSE_SECONDS = 1.5
+"""Seconds between two pictures at most, so that an answer is always seen to grow."""
 FINDING = "Finding adapters…"
 STEPS = 3
 """Before the first token: find the adapters, read them, read the prompt."""
+
+
+class Pace:
+    """The pace of drawing streams: the more there are, the fewer pictures of each; thread-safe.
+
+    A picture costs the page's process about 1 ms of a core that the model needs too, so all streams
+    together get about as many pictures a second as one alone.
+    """
+
+    def __init__(self):
+        self._streams = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def stream(self) -> Iterator[Callable[[], float]]:
+        """Count a stream inside the block; yields a function for its current pause in seconds."""
+        with self._lock:
+            self._streams += 1
+        try:
+            yield self.pause
+        finally:
+            with self._lock:
+                self._streams -= 1
+
+    def pause(self) -> float:
+        """Seconds that a stream rests between two pictures."""
+        return min(STREAM_SECONDS * max(self._streams, 1), MAX_PAUSE_SECONDS)
+
+
+PACE = Pace()
+"""Of this process: page and API share the core."""
 
 
 @dataclass(frozen=True)

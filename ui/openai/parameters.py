@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ramole_core import Request
 
-from ..api.fields import Ask, WrongField, refuse_unknown_options, short as repeated
+from ..api.fields import WrongField, read_ask, short as repeated
 from .errors import Refused
 from .models import ADAPTER
 
@@ -123,17 +123,16 @@ def requests_of(
         "stop": _stops(said),
         **ours,
     }
+    asked = {name: value for name, value in asked.items() if value is not None}
     if asked.get("top_k") == -1:
         asked["top_k"] = 0  # all, as with vLLM
     _check_bounds(said)
     try:
-        read = Ask(**{name: value for name, value in asked.items() if value is not None})
+        one = read_ask(ramole, asked, owner=owner, trace=True)
     except WrongField as error:
         wrong = f"ramole.{error.field}" if error.field in ours else error.field
         wrong = NAMES.get(wrong, length[0] if wrong == "max_new_tokens" else wrong)
         raise Refused(f"{wrong}{error.rest}", param=wrong) from None
-    refuse_unknown_options(ramole, read)
-    one = read.request(owner, trace=True)
     return tuple(_answer(one, number) for number in range(read_whole(said, "n", 1, MAX_ANSWERS)))
 
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from ramole_core import Busy, RamoleError, Request
 
-from ..model.pace import PACE
-from ..model.reading import Reading
+from ..model.reading import PACE, Reading
 
 if TYPE_CHECKING:
     from ramole_core import Ramole

@@ -1,11 +1,13 @@
-"""One adapter in full, what is nearest to it, the verdict on an upload, and a prompt to try."""
+"""One adapter in full and as a zip, its nearest ones, the verdict on an upload, a prompt to try."""
 
 import json
+import zipfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..parts.downloads import fresh_folder
 from ..parts.markup import escaped
 from ..session.removed import SECONDS, Removal
 from .cards import badges_html, in_words, ranks_in_words
@@ -191,3 +193,34 @@ def removals_html(removals: Sequence[tuple[Removal, float]]) -> str:
         for one, left in removals
     )
     return f'<div role="status">{lines}</div>'
+
+
+FILES = (
+    "adapter_model.safetensors",
+    "adapter_config.json",
+    "README.md",
+    "examples.jsonl",
+    "train.json",
+)
+
+
+def write_bundle(folder: Path, name: str) -> Path:
+    """`<name>.zip` in a new folder of Gradio's cache, whose name nobody can guess; in it the files
+    of `folder`, in a folder `<name>`.
+
+    The weights are stored, not packed: they do not shrink. Times are fixed, so that the same
+    adapter gives the same bytes.
+    """
+    target = fresh_folder() / f"{name}.zip"
+    with zipfile.ZipFile(target, "w") as bundle:
+        for file in FILES:
+            path = folder / file
+            if path.is_file() and not path.is_symlink():
+                entry = zipfile.ZipInfo(f"{name}/{file}", date_time=(2024, 1, 1, 0, 0, 0))
+                entry.external_attr = 0o644 << 16
+                stored = file.endswith(".safetensors")
+                entry.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+                with path.open("rb") as source, bundle.open(entry, "w") as goal:
+                    while block := source.read(2**20):
+                        goal.write(block)
+    return target

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import gradio as gr
 
-from ..parts.downloads import behind
+from ..parts.downloads import Download
 from ..parts.events import PLAIN, enter_opens, script_beside
 from ..session.uploads import EXAMPLE_ENDINGS
 from .details import NOTHING, TRY, UNDO
@@ -112,17 +112,14 @@ class Details:
             lines=2,
         )
         with gr.Row():
-            self.download = gr.Button(
-                "Download as zip", size="sm", interactive=False, elem_id="pool-download"
-            )
+            self.download = Download("Download as zip", "pool-download", min_width=120)
             self.remove = gr.Button("Remove", size="sm", variant="stop", visible=False)
-        self.archive = behind("zip", "pool-zip")
         self.giving = Giving()
 
     @property
     def shown(self) -> list[Any]:
         """The components that another adapter changes."""
-        parts = [self.about, self.command, self.download, self.remove]
+        parts = [self.about, self.command, self.download.seen, self.remove]
         return [*parts, self.giving.fold, self.giving.given]
 
 

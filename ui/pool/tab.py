@@ -6,12 +6,12 @@ import gradio as gr
 
 from ramole_core import AdapterRefused
 
+from ..parts import downloads
 from ..parts.errors import one_sentence
 from ..parts.events import QUIET, open_page, text_in
 from ..session.presence import heartbeat
 from ..session.quota import quota_of
 from ..session.uploads import EXAMPLE_ENDINGS, taken
-from .bundle import write_bundle
 from .cards import cards_html, matching
 from .declared import examples_from_file, examples_from_lines
 from .details import (
@@ -21,6 +21,7 @@ from .details import (
     removals_html,
     training_command,
     verdict_html,
+    write_bundle,
 )
 from .hub import connect_hub
 from .intake import judge, near
@@ -38,12 +39,6 @@ SHOW_DETAIL = """
   title.focus({preventScroll: true});
   title.scrollIntoView({block: 'nearest'});
 }, 100); }
-"""
-SAVE_ZIP = """
-() => { setTimeout(() => {
-  const root = document.querySelector('#pool-zip');
-  (root.matches('a, button') ? root : root.querySelector('a, button')).click();
-}, 200); }
 """
 FOCUS = """
 () => { setTimeout(() => document.querySelector('#pool-undo .rm-undo')?.focus(), 150); }
@@ -223,10 +218,7 @@ def _connect(ui: PoolLayout, handlers: PoolHandlers, pool_tab: gr.Tab) -> None:
             concurrency_id="pool",
         )
         listed(taken.success)
-    made = details.download.click(
-        handlers.on_download, name, details.archive, concurrency_id="pool", **QUIET
-    )
-    made.success(None, js=SAVE_ZIP)
+    downloads.connect([details.download], handlers.on_download, name)
     removed = details.remove.click(
         handlers.on_remove, name, dropping.verdicts, concurrency_id="pool", **QUIET
     )
