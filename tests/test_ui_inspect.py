@@ -29,7 +29,6 @@ from ui.inspect.layout import InspectLayout
 from ui.inspect.player import marks_of, player_of
 from ui.inspect.sources import ASKED, PICK, Sources
 from ui.inspect.tab import InspectHandlers
-from ui.inspect.updates import sides_of
 from ui.session.quota import quota_of
 
 VISITOR = SimpleNamespace(session_hash="me", headers={})
@@ -409,7 +408,7 @@ def test_everything_can_be_taken_away(handlers, live, tmp_path):
     for make in made:
         assert make(held, live, *START[1:], *CLOSED).startswith("/")
     assert "mean effect (nats a token)" in both_in(
-        write_page(said, sides_of(said, live), into=tmp_path)
+        write_page(said, said.beside(live), into=tmp_path)
     )
     npz, as_json = handlers.on_trace(VISITOR, held)
     with np.load(npz) as arrays:

@@ -10,7 +10,7 @@ from ..charts.grid import Grid, grid_of
 from ..charts.heat import WINNER, Map, map_figure, map_table, one_layer, one_module, whole
 from ..charts.loads import Side, loads_figure, loads_of, loads_table
 from ..charts.plots import Table
-from ..charts.run import EFFECT, MEASURES, Run
+from ..charts.run import CONTRIBUTION, EFFECT, MEASURES, Run
 from ..charts.spans import PER
 
 
@@ -42,6 +42,29 @@ class Seen:
     def side(self) -> Side:
         """Its loads, under a title."""
         return Side("this run", loads_of(self.run, what=self.what))
+
+    def beside(self, pinned: Run | None) -> "Both":
+        """The loads of both; an adapter that both have keeps its letter and colour."""
+        run = self.run
+        other = run if pinned is None else pinned
+        unmeasured = self.what == EFFECT and other.effects is None
+        what = CONTRIBUTION if unmeasured else self.what
+        first = Side("this run", loads_of(run, what=what))
+        loads = loads_of(other, what=what, before=[*run.met, *run.experts])
+        return Both((first, Side("pinned run", loads)), what)
+
+
+@dataclass(frozen=True)
+class Both:
+    """Two runs that are compared, this one first."""
+
+    sides: tuple[Side, Side]
+    what: str
+
+    @property
+    def table(self) -> Table:
+        """The table of their loads."""
+        return loads_table(self.sides, what=self.what)
 
 
 @dataclass(frozen=True)

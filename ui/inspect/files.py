@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 import plotly.io as pio
@@ -12,12 +11,9 @@ from ..charts.loads import loads_figure, titles_of
 from ..charts.plots import Table
 from ..parts.asked import decoding_words, mixed_words
 from ..parts.downloads import fresh_folder, write_csv
-from .cuts import CUTS, Seen
+from .cuts import CUTS, Both, Seen
 from .layout import AGAINST
 from .sources import origin
-
-if TYPE_CHECKING:
-    from .updates import Both
 
 Drawn = tuple[str, str, go.Figure]
 """Title, what to look for, the picture."""
@@ -34,7 +30,7 @@ def write_table(name: str, table: Table, *, into: Path | None = None) -> Path:
     return write_csv(fresh_folder(into) / f"ramole-{name}.csv", headers, rows)
 
 
-def write_page(seen: Seen, both: "Both | None" = None, *, into: Path | None = None) -> Path:
+def write_page(seen: Seen, both: Both | None = None, *, into: Path | None = None) -> Path:
     """Every picture on a page of its own; `both`: with the comparison of two runs."""
     run = seen.run
     named = "; ".join(titles_of([seen.side], plain=True).values())

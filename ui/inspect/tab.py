@@ -4,29 +4,39 @@ Nothing is drawn before the tab is opened, and then only what Ask has not shown 
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from ..charts.explained import token_html
+from ..charts.heat import WINNER
+from ..charts.loads import changed, loads_figure
+from ..charts.palette import letter_of
+from ..charts.plots import SHORT
 from ..charts.recorded import recorded_files, trace_files
-from ..charts.run import Run, weight_of
+from ..charts.run import EFFECT, MEASURES, Run, weight_of
+from ..charts.tokens import empty_view, view_of_run
 from ..parts import downloads
 from ..parts.errors import one_sentence
 from ..parts.events import AT_ONCE, EACH, QUIET, number_in, session_of, text_in
+from ..parts.link import copies
+from ..parts.markup import notice_html
 from ..session.quota import quota_of
 from ..session.store import Drawer
-from .cuts import CUTS, Choice, seen
+from .cuts import CUTS, Choice, Seen, seen
 from .files import write_page, write_table
-from .layout import InspectLayout
-from .sources import ASKED, PICK, Inspected, Sources
-from .updates import against, figures, opened, sides_of, token_update
+from .layout import WHOEVER, InspectLayout
+from .player import marks_of, player_of
+from .sources import ASKED, PICK, Inspected, Sources, empty_sentence, head_html, side_html
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
 NONE = "There is nothing to take away: no adapter was at work in this run."
 NO_TRACE = "This run has no trace."
+NOTHING_YET = "There is no answer yet. Ask something in the tab Ask, and come back."
+SAME = "This run is pinned. Choose another one above, or ask in Ask and come back, to see both."
 
 
 def tab(ramole: "Ramole", asked: gr.State) -> None:
@@ -73,17 +83,78 @@ class InspectHandlers:
             return {self.ui.held: held}
         return self.show(source, asked, pinned, values)
 
-    def show(self, source: int, asked: Run | None, pinned: Run | None, values: Sequence[Any]):
-        """Everything about a run; `values` of the controls, then which tables are unfolded."""
+    def show(
+        self, source: int, asked: Run | None, pinned: Run | None, values: Sequence[Any]
+    ) -> dict[Any, Any]:
+        """Everything about a run that was not shown before; `values` of the controls, then which
+        tables are unfolded."""
         with one_sentence():
-            run = self.sources.run(source, asked)
+            ui, run = self.ui, self.sources.run(source, asked)
             held = Inspected(run, secrets.token_hex(4), source, asked)
             choice, opens = self.split(values)
-            chosen = Choice(choice.what, choice.per)  # layer and module are another run's
-            choices, link = self.sources.choices(asked), self.sources.link(source, asked)
-            return opened(
-                self.ui, held, chosen, choices=choices, link=link, pinned=pinned, opens=opens
-            )
+            found = seen(run, Choice(choice.what, choice.per))  # the layer is another run's
+            choices = self.sources.choices(asked)
+            shown: dict[Any, Any] = {
+                ui.held: held,
+                ui.copy: copies(self.sources.link(source, asked), tokens="#inspect-answer"),
+                ui.source: gr.Dropdown(choices=choices, value=source if choices else None),
+                ui.player: player_of(run, held.name),
+                ui.marks: marks_of(run, held.name, None),
+                ui.token: PICK,
+                ui.body: gr.Column(visible=found is not None),
+                **self.against(found, pinned, open=opens[-1]),
+            }
+            if run is None:
+                said = notice_html(NOTHING_YET)
+                return {**shown, ui.head: "", ui.notice: said, ui.view: empty_view("")}
+            shown |= {ui.head: head_html(run), ui.view: view_of_run(run, held.name)}
+            if found is None:
+                blank = {one.plot: None for one in ui.pictures.values()}
+                return {**shown, **blank, ui.notice: notice_html(empty_sentence(run))}
+            every = self.figures(found, opens, names=[cut.name for cut in CUTS])
+            return {**shown, **self.fitted(found), **every, ui.notice: ""}
+
+    def figures(
+        self, found: Seen, opens: Sequence[bool], *, names: Iterable[str]
+    ) -> dict[Any, Any]:
+        """The pictures of these names, with their tables where they are unfolded."""
+        shown: dict[Any, Any] = {}
+        for cut, open in zip(CUTS, opens, strict=False):
+            if cut.name in names:
+                table = cut.table(found) if open else None
+                shown |= self.ui.pictures[cut.name].drawn(cut.figure(found), table)
+        return shown
+
+    def fitted(self, found: Seen) -> dict[Any, Any]:
+        """The controls, with the choices that this run has."""
+        what, _, expert, layer, module = self.ui.controls
+        grid = found.grid
+        named: list[tuple[str, str | int | float]] = [
+            (f"{letter_of(place)} {name}", e)
+            for e, (name, place) in enumerate(zip(grid.experts, grid.places, strict=True))
+        ]
+        measures = [one for one in MEASURES if one != EFFECT or found.run.effects is not None]
+        modules: list[tuple[str, str | int | float]] = [(SHORT.get(m, m), m) for m in grid.modules]
+        layers = grid.layers
+        return {
+            what: gr.Radio(choices=measures, value=found.what),
+            expert: gr.Dropdown(choices=[(WHOEVER, WINNER), *named], value=found.expert),
+            layer: gr.Slider(minimum=min(layers), maximum=max(layers), value=found.layer),
+            module: gr.Dropdown(choices=modules, value=found.module),
+        }
+
+    def against(self, found: Seen | None, pinned: Run | None, *, open: bool) -> dict[Any, Any]:
+        """The pinned run beside the one that is shown."""
+        ui, label = self.ui, "Pin this run" if pinned is None else "Unpin"
+        shown = {ui.pin: gr.Button(label), ui.both: gr.Column(visible=pinned is not None)}
+        if pinned is None or found is None:
+            return {**shown, ui.sides: "", **ui.against.drawn(None, None)}
+        both = found.beside(pinned)
+        named = side_html("This run", found.run) + side_html("Pinned run", pinned)
+        said = notice_html(SAME if pinned is found.run else changed(both.sides))
+        figure = loads_figure(both.sides, what=both.what)
+        drawn = ui.against.drawn(figure, both.table if open else None)
+        return {**shown, ui.sides: f'<div class="both">{named}</div>{said}', **drawn}
 
     def on_choice(self, names: Sequence[str]):
         """A handler that draws the pictures of these names anew."""
@@ -93,9 +164,9 @@ class InspectHandlers:
             found = seen(None if held is None else held.run, choice)
             if found is None:
                 return {self.ui.pinned: pinned}
-            shown = figures(self.ui, found, opens, names=names)
+            shown = self.figures(found, opens, names=names)
             if "loads" in names:
-                shown |= against(self.ui, found, pinned, open=opens[-1])
+                shown |= self.against(found, pinned, open=opens[-1])
             return shown
 
         return on_choice
@@ -103,9 +174,12 @@ class InspectHandlers:
     def on_pick(self, held: Inspected | None, event: gr.EventData):
         """Mark a token picked in the answer, by playback, or in a picture."""
         index = number_in(event, "index")
-        if held is None or text_in(event, "run") != held.name:
+        if held is None or text_in(event, "run") != held.name or (run := held.run) is None:
             return {self.ui.token: PICK}
-        return token_update(self.ui, held, index)
+        if index is None or not 0 <= index < len(run.pieces):
+            return {self.ui.token: PICK}
+        told = token_html(run, index, closable=False)
+        return {self.ui.token: told, self.ui.marks: marks_of(run, held.name, index)}
 
     def on_fold(self, n: int):
         """A handler that fills the table of picture n, which is unfolded."""
@@ -117,9 +191,9 @@ class InspectHandlers:
             if found is None:
                 return {part.open: True}
             if part is self.ui.against:
-                return {part.open: True, **against(self.ui, found, pinned, open=True)}
+                return {part.open: True, **self.against(found, pinned, open=True)}
             opens = [k == n for k in range(len(self.ui.opens))]
-            shown = figures(self.ui, found, opens, names=[part.name])
+            shown = self.figures(found, opens, names=[part.name])
             return {part.open: True, part.table: shown[part.table]}
 
         return on_fold
@@ -130,7 +204,7 @@ class InspectHandlers:
         run = None if held is None else held.run
         kept = None if pinned is not None else run
         found = seen(run, choice)
-        return {self.ui.pinned: kept, **against(self.ui, found, kept, open=opens[-1])}
+        return {self.ui.pinned: kept, **self.against(found, kept, open=opens[-1])}
 
     def on_table(self, name: str):
         """A handler that gives the table of this picture as a file."""
@@ -139,7 +213,7 @@ class InspectHandlers:
             with one_sentence():
                 found = self.found(held, values)
                 if name == self.ui.against.name:
-                    return str(write_table(name, sides_of(found, pinned).table))
+                    return str(write_table(name, found.beside(pinned).table))
                 cut = next(cut for cut in CUTS if cut.name == name)
                 return str(write_table(name, cut.table(found)))
 
@@ -149,7 +223,7 @@ class InspectHandlers:
         """All pictures as one page."""
         with one_sentence():
             found = self.found(held, values)
-            both = None if pinned is None else sides_of(found, pinned)
+            both = None if pinned is None else found.beside(pinned)
             return str(write_page(found, both))
 
     def on_trace(self, request: gr.Request, held: Inspected | None):
