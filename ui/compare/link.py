@@ -2,12 +2,13 @@
 `#compare?q=...`, prompt and columns as packed JSON.
 """
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Annotated
 from urllib.parse import parse_qs
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ramole_core import DEFAULT_METHOD, RamoleError, Request
 
@@ -15,17 +16,23 @@ from ..parts.link import UNREAD, packed, unpacked
 
 MAX_COLUMNS = 4
 """Columns."""
+STRANGE = UNREAD.format(why="it says things that this page does not know")
+KNOWN = ConfigDict(extra="forbid")
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Names = Annotated[tuple[Name, ...], Field(max_length=32)]
 
 
 @dataclass(frozen=True)
 class Column:
-    """The choices above a column, as gradio hands them over."""
+    """The choices above a column, as gradio hands them over; a link's are checked (`read_link`)."""
 
-    method: str = DEFAULT_METHOD
-    k: float = 3
-    adapters: Sequence[str] = ()
+    __pydantic_config__ = KNOWN
+
+    method: Name = DEFAULT_METHOD
+    k: Annotated[float, Field(ge=1, le=32, multiple_of=1)] = 3
+    adapters: Names = ()
     """Exactly these; none: those that are found."""
-    without: Sequence[str] = ()
+    without: Names = ()
     """Never these."""
 
     def here(self, there: Collection[str]) -> "tuple[str, float, list[str], list[str]]":
@@ -58,39 +65,16 @@ START = (Column(), Column("base"), Column("mixture"), Column("selection"))
 """The columns at the start; the first two are in sight."""
 
 
-STRANGE = UNREAD.format(why="it says things that this page does not know")
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-
-
-class ColumnFields(BaseModel):
-    """A column, as a stranger may have written it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    method: Name
-    k: int = Field(ge=1, le=32)
-    adapters: list[Name] = Field(max_length=32)
-    without: list[Name] = Field(max_length=32)
-
-
-class Fields(BaseModel):
-    """A comparison, as a stranger may have written it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    prompt: str
-    length: int = Field(ge=1)
-    columns: list[ColumnFields] = Field(min_length=2, max_length=MAX_COLUMNS)
-
-
 @dataclass(frozen=True)
 class ComparisonLink:
     """A comparison, as a link holds it."""
 
+    __pydantic_config__ = KNOWN
+
     prompt: str
-    length: int
+    length: Annotated[int, Field(ge=1)]
     """The longest answer, in tokens."""
-    columns: tuple[Column, ...]
+    columns: Annotated[tuple[Column, ...], Field(min_length=2, max_length=MAX_COLUMNS)]
 
     def missing(self, known: Collection[str]) -> list[str]:
         """The adapters that are named and not among the known ones."""
@@ -112,10 +96,6 @@ def read_link(fragment: str) -> ComparisonLink | None:
     if tab != "#compare" or not text:
         return None
     try:
-        fields = Fields.model_validate(unpacked(text), strict=True)
+        return TypeAdapter(ComparisonLink).validate_json(json.dumps(unpacked(text)), strict=True)
     except ValidationError as error:
         raise RamoleError(STRANGE) from error
-    columns = (
-        Column(one.method, one.k, tuple(one.adapters), tuple(one.without)) for one in fields.columns
-    )
-    return ComparisonLink(fields.prompt, fields.length, tuple(columns))
