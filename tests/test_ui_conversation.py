@@ -31,7 +31,7 @@ TALK = (Turn("a", "one", "1", ("ant", "bee")), Turn("b", "two", "2", ()))
 
 @cache
 def layout() -> AskLayout:
-    """The tab's components, which hold nothing by themselves."""
+    """The tab's components, which hold nothing by themselves but the system of a token's panel."""
     return asking(FakeRamole(options=OPTIONS)).ui
 
 
@@ -40,6 +40,7 @@ class Visit:
 
     def __init__(self, ramole: FakeRamole, session: str = "me"):
         self.ramole, self.ui = ramole, layout()
+        self.ui.token.ramole = ramole
         self.handlers = AskHandlers(ramole, self.ui, recorded_files()[:1])
         self.request = SimpleNamespace(session_hash=session, headers={})
         self.held: dict = {self.ui.turns: (), self.ui.run: None, self.ui.outcome.talk: EMPTY}
@@ -220,7 +221,7 @@ def test_a_token_of_an_earlier_turn_opens_like_one_of_the_newest_answer(visit):
     for turn, run, number in ((visit.turns[0], first, 1), (visit.turns[1], second, 2)):
         opened, explained = visit.pick(turn.name, 3)
         assert f"Turn {number}, token 4 of 8" in opened[token]
-        plain, _ = list(visit.ui.token.picked(visit.ramole, "me", run, 3, turn=0))
+        plain, _ = list(visit.ui.token.picked("me", run, 3, turn=0))
         assert opened[token].replace(f"Turn {number}, t", "T") == plain[token]
         assert 'class="chosen"' in explained[likely]
         trace = run.answer.trace

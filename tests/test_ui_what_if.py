@@ -178,18 +178,16 @@ def test_what_is_not_there_is_refused(run, chosen):
 def test_the_panel_offers_what_the_answer_has_and_says_what_is_wrong(ramole, run):
     handlers = asking(ramole)
     what, panel = handlers.ui.token.what, handlers.ui.token
-    told = panel.said(ramole, run, 2)
+    told = panel.said(run, 2)
     opened = panel.opened(run, 2)
     assert opened[what.adapter]["choices"] == [NOTHING, ALL, *run.experts]
     assert opened[what.layer]["choices"][1:] == ["0", "1", "2", "3", "4"]
     assert opened[what.picked] == 2 and what.token in told
     visitor = gr.Request(session_hash="one")
     rest = (HERE, EVERY, EVERY, NOTHING, 0, -1)
-    *looks, _ = what.on_go(ramole, visitor, run, 2, {}, NOTHING, *rest)
+    *looks, _ = what.on_go(visitor, run, 2, {}, NOTHING, *rest)
     assert "Choose what to switch off" in looks[-1][what.notice]
-    *looks, last = what.on_go(
-        ramole, visitor, run, 2, {}, "ant", HERE, EVERY, EVERY, NOTHING, 0, -1
-    )
+    *looks, last = what.on_go(visitor, run, 2, {}, "ant", HERE, EVERY, EVERY, NOTHING, 0, -1)
     assert any("without ant" in look.get(what.notice, "") for look in looks)
     assert last[what.go].interactive and not last[what.stop].interactive
 
@@ -221,7 +219,7 @@ def branching(hands, run):
     long = replace(run, request=replace(run.request, max_new_tokens=ramole.length))
     hands.ui.token.on_pick(VISITOR, long, at(3))
     rest = (HERE, EVERY, EVERY, NOTHING, 0, -1)
-    looks = what.on_go(ramole, VISITOR, long, 3, {}, "ant", *rest)
+    looks = what.on_go(VISITOR, long, 3, {}, "ant", *rest)
     while "$" not in next(looks).get(what.view, {"tokens": ""})["tokens"]:
         pass
     assert ramole.running == 1

@@ -16,9 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ramole_core import Generation, RamoleError, Request, Step, mean_weights
+from ramole_core import RamoleError, Request, mean_weights
 
 from ..charts.explained import changed_html
 from ..charts.run import Run
@@ -56,7 +54,8 @@ class Change:
         """The change in words, for a heading."""
         said = []
         if self.unfound:
-            said.append(f"as though {self.adapter or 'no adapter'} had {self._never} been found")
+            who = f"{self.adapter} had never" if self.adapter else "no adapter had ever"
+            said.append(f"as though {who} been found")
         elif self.off:
             where = "" if self.layer is None else f" in layer {self.layer}"
             where += "" if self.module is None else f"{',' if where else ' in'} {self.module}"
@@ -66,10 +65,6 @@ class Change:
         if self.token is not None:
             said.append("with another token there")
         return ", ".join(said)
-
-    @property
-    def _never(self) -> str:
-        return "never" if self.adapter else "ever"
 
 
 def branched(run: Run, index: int, change: Change) -> Request:
@@ -86,30 +81,23 @@ def branched(run: Run, index: int, change: Change) -> Request:
         raise RamoleError(f"{change.moved} is off, so that it has no weight; switch off another.")
     given = list(trace.token_ids[trace.prompt_length : trace.prompt_length + index])
     given += [] if change.token is None else [change.token]
-    start = "turn" if change.unfound else _start(run, index)
+    start = "turn" if change.unfound else trace.prompt_length + index - 1
     without = [(change.adapter, change.layer, change.module, start)]
+    weights = None
+    if change.moved is not None:
+        weights = weights_at(run, index) | {change.moved: change.weight}
+        if change.unfound and change.adapter is not None:
+            weights.pop(change.adapter, None)
     longest = max(run.request.max_new_tokens, len(given) + 1)
     return replace(
         run.request,
         split=None,
         prefix_ids=given,
         without=without if change.off else (),
-        later_weights=_weights(run, index, change),
+        later_weights=weights,
         max_new_tokens=longest,
         trace=True,
     )
-
-
-def grown(run: Run, index: int, change: Change, pieces: Sequence[str], text: str) -> list[str]:
-    """The new answer's pieces: the old ones up to the token, and what came; `text` is that of the
-    token that was given in its place."""
-    placed = [] if change.token is None else [text]
-    return [*run.pieces[:index], *placed, *pieces]
-
-
-def branch_run(request: Request, answer: Generation, pieces: Sequence[str], run: Run) -> Run:
-    """The new answer as a run, which has the adapters that were found for the first."""
-    return Run(request, answer, tuple(pieces), found=run.found)
 
 
 def weights_at(run: Run, index: int) -> dict[str, float]:
@@ -117,22 +105,6 @@ def weights_at(run: Run, index: int) -> dict[str, float]:
     gates, present = run.gates[index : index + 1], run.present[index : index + 1]
     means = mean_weights(gates, present)[0]
     return {name: float(weight) for name, weight in zip(run.experts, means, strict=True)}
-
-
-def _weights(run: Run, index: int, change: Change) -> dict[str, float] | None:
-    if change.moved is None:
-        return None
-    weights = weights_at(run, index) | {change.moved: change.weight}
-    return {
-        name: one for name, one in weights.items() if not change.unfound or name != change.adapter
-    }
-
-
-def _start(run: Run, index: int) -> int:
-    """The position that predicts the token."""
-    trace = run.answer.trace
-    assert trace is not None
-    return trace.prompt_length + index - 1
 
 
 @dataclass(frozen=True)
@@ -165,19 +137,23 @@ def going_on(
     reading = Reading(ramole, [asked], session=asked.owner, address=address, cancelled=cancelled)
     said = ""
     growing, before = Growing(f"branch-{index}"), list(run.shares[:index])
-    before += [] if change.token is None else [run.shares[index] * 0]
+    old = run.pieces[:index]
+    if change.token is not None:
+        before, old = [*before, run.shares[index] * 0], (*old, text)
     with closing(reading.pictures()) as pictures:
         for _ in pictures:
             over, steps = reading.ended.is_set(), list(reading.steps[0])
-            pieces = grown(run, index, change, [step.text for step in steps], text)
-            shares = [*before, *(_among(step, run.experts) for step in steps)]
+            pieces = (*old, *(step.text for step in steps))
+            rows = ((step, step.shares) for step in steps)
+            came = [step.placed(row, run.experts) for step, row in rows if row is not None]
+            shares = [*before, *came]
             view = growing.view(pieces, shares, run.experts, running=not over, places=run.places)
             if not over:
                 yield Look("Answering from here…", view=view)
                 continue
             answer = reading.answers.get(0)
             if answer is not None and answer.effects is not None:
-                whole = branch_run(asked, answer, pieces, run)
+                whole = Run(asked, answer, pieces, found=run.found)
                 places = [run.places[run.experts.index(name)] for name in whole.experts]
                 view = view_of_run(whole, f"branch-{index}", places=places)
             view["differs"] = differing(pieces, run.pieces)
@@ -196,17 +172,11 @@ def verdict(pieces: Sequence[str], run: Run) -> str:
     return f"{count} of {len(pieces)} tokens belong to words that the first answer has not."
 
 
-def _among(step: Step, experts: Sequence[str]) -> np.ndarray:
-    """The token's shares [k], 0 for those of the first answer's adapters that are not there."""
-    told = {} if step.shares is None else dict(zip(step.adapters, step.shares, strict=True))
-    return np.array([told.get(name, 0.0) for name in experts], np.float32)
-
-
 def _likely(ramole: "Ramole", run: Run, index: int, change: Change) -> str:
     trace = run.answer.trace
     assert trace is not None
     off = branched(run, index, replace(change, token=None))
-    position = trace.prompt_length + index - 1
+    position = trace.prompt_length + index - 1  # that predicts the token
     before, after = (
         ramole.explain(one, position, token_ids=trace.token_ids).mixture
         for one in (run.request, off)

@@ -14,8 +14,6 @@ from ..parts.downloads import Download
 from ..parts.events import HELD, PLAIN, QUIET
 from ..parts.fields import k_field, length_field, method_field, untrained_html
 from ..parts.prompts import placeholder
-from ..session.quota import quota_of
-from ..session.store import SessionStore
 from .conversation import conversation_view
 from .examples import example_choices
 from .form import FIELDS, Form
@@ -111,7 +109,7 @@ class Outcome:
     """The answer and the base's on the left, a token's panel on the right; what was found is beside
     the answer, and under it while a token is open (`style.css`)."""
 
-    def __init__(self, sessions: SessionStore, again: gr.Button, watch: gr.Button) -> None:
+    def __init__(self, ramole: "Ramole", again: gr.Button, watch: gr.Button) -> None:
         # The earlier turns.
         self.talk = conversation_view(elem_id="talk")
         again.render()
@@ -122,7 +120,7 @@ class Outcome:
                 with gr.Column(visible=False) as self.beside_column:
                     self.beside = beside_view(elem_id="beside")
             with gr.Column(scale=5, min_width=300, elem_id="side"):
-                self.token = TokenPanel(sessions)
+                self.token = TokenPanel(ramole)
             with gr.Column(scale=5, min_width=300, elem_id="after"):
                 self.found = gr.HTML(found_html(()), elem_id="found", **PLAIN)
                 # Copies a link, and Python.
@@ -152,7 +150,7 @@ class AskLayout:
     ) -> None:
         self.entry = AskInputs(ramole, recorded, live)
         watch = gr.Button("Watch how it came about", size="sm", elem_id="watch", render=False)
-        self.outcome = Outcome(quota_of(ramole).presence.sessions, self.entry.again, watch)
+        self.outcome = Outcome(ramole, self.entry.again, watch)
         self.token = self.outcome.token
         # How it came about, drawn when somebody wants to watch it.
         self.watch, self.path = watch, gr.HTML(elem_id="path", **PLAIN)

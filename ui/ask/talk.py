@@ -81,7 +81,7 @@ class Talk:
             yield panel.gone()
         else:
             index, turn = number_in(event, "index"), numbers[name]
-            yield from panel.picked(self.ramole, session, run, index, turn=turn)
+            yield from panel.picked(session, run, index, turn=turn)
 
     def connect(self) -> None:
         ui, entry = self.ui, self.ui.entry

@@ -14,7 +14,8 @@ from ..charts.plots import Axes, token_figure, token_table
 from ..charts.run import Run
 from ..parts.errors import html_or_sentence
 from ..parts.events import EACH, PLAIN, QUIET, number_in, session_of
-from ..session.store import Drawer, SessionStore
+from ..session.quota import quota_of
+from ..session.store import Drawer
 from .what_if import WhatIf
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class TokenPanel:
     mounted as its first value arrives may miss it.
     """
 
-    def __init__(self, sessions: SessionStore) -> None:
+    def __init__(self, ramole: "Ramole") -> None:
+        self.ramole, sessions = ramole, quota_of(ramole).presence.sessions
         with gr.Column(elem_id="token-panel"):
             self.token = gr.HTML(PICK, elem_id="token", js_on_load=CLOSE, **PLAIN)
             with gr.Column(elem_classes=["detail"]):
@@ -73,7 +75,7 @@ class TokenPanel:
                 self.plot = gr.Plot(show_label=False, elem_id="token-plot", container=False)
                 gr.HTML(CAPTION, **PLAIN)
             with gr.Column(elem_classes=["detail"]):
-                self.what = WhatIf(sessions)
+                self.what = WhatIf(ramole)
             with gr.Accordion(TABLE, open=False, elem_classes=["detail"]):
                 self.table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
         # The token that was picked last, and of which request's answer.
@@ -86,18 +88,12 @@ class TokenPanel:
         """The components that a pick changes."""
         return [self.token, self.plot, self.likely, self.table, *self.what.all]
 
-    def connect(self, ramole: "Ramole", *, view: gr.HTML, run: gr.State) -> None:
+    def connect(self, *, view: gr.HTML, run: gr.State) -> None:
         """Show a token picked in `view`: the trace at once, the model's explanation later, unless
         another one was picked meanwhile."""
-
-        def on_shown(request: gr.Request, run: Run | None, index: int | None):
-            here = self.here(session_of(request), run, index)
-            said = self.said(ramole, run, index, here=here) if here() else {}
-            return said if said and here() else {self.likely: gr.skip()}
-
         picked = view.select(self.on_pick, run, self.all, **EACH)
         picked.then(
-            on_shown,
+            self.on_shown,
             [run, self.what.picked],
             [self.likely, self.what.token, self.what.tokens],
             concurrency_limit=PICKS,
@@ -117,6 +113,12 @@ class TokenPanel:
         shown = self.shown(run, index)
         return shown if run is None or here() else {self.token: gr.skip()}
 
+    def on_shown(self, request: gr.Request, run: Run | None, index: int | None):
+        """The model's explanation, while it is the token that was picked last."""
+        here = self.here(session_of(request), run, index)
+        said = self.said(run, index, here=here) if here() else {}
+        return said if said and here() else {self.likely: gr.skip()}
+
     def here(self, session: str, run: Run | None, index: int | None) -> Callable[[], bool]:
         """Whether this is still the token that was picked last."""
         return lambda: run is not None and self.latest.get(session) == (index, run.request)
@@ -127,14 +129,14 @@ class TokenPanel:
         self.what.leave(session)
 
     def picked(
-        self, ramole: "Ramole", session: str, run: Run, index: int | None, *, turn: int
+        self, session: str, run: Run, index: int | None, *, turn: int
     ) -> Iterator[dict[Any, Any]]:
         """The trace's values, and then the model's explanation, while it is the token that was
         picked last; `turn` as for `token_html`."""
         self.latest.put(session, (index, run.request))
         here = self.here(session, run, index)
         yield self.shown(run, index, turn=turn)
-        if (said := self.said(ramole, run, index, here=here)) and here():
+        if (said := self.said(run, index, here=here)) and here():
             yield said
 
     def shown(self, run: Run | None, index: int | None, *, turn: int = 0) -> dict[Any, Any]:
@@ -146,7 +148,6 @@ class TokenPanel:
 
     def said(
         self,
-        ramole: "Ramole",
         run: Run | None,
         index: int | None,
         *,
@@ -157,12 +158,12 @@ class TokenPanel:
         if run is None or index is None or not 0 <= index < len(run.pieces):
             return {}
         known = run.explained.get(index)
-        if known is not None and not (ramole.loaded and not known.mixture_ids):
+        if known is not None and not (self.ramole.loaded and not known.mixture_ids):
             return {}
         with ASKING:
             if not here():
                 return {}
-            said, live = explain(ramole, run, index)
+            said, live = explain(self.ramole, run, index)
         shown = {self.likely: said} if known is None else {}  # what was recorded stays
         return {**shown, **self.what.choices(live)}
 

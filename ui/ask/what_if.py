@@ -17,10 +17,11 @@ from ..charts.tokens import empty_view, token_view
 from ..model.spaces import gpu
 from ..parts.errors import sentence_of
 from ..parts.events import AT_ONCE, PLAIN, QUIET, session_of
+from ..parts.fields import run_and_stop
 from ..parts.markup import notice_html
 from ..session.quota import quota_of
-from ..session.store import Drawer, SessionStore
-from .branch import Change, Look, going_on, weights_at
+from ..session.store import Drawer
+from .branch import Change, going_on, weights_at
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -41,7 +42,9 @@ LEAD = (
 class WhatIf:
     """The components, built inside the panel that is open."""
 
-    def __init__(self, sessions: SessionStore) -> None:
+    def __init__(self, ramole: "Ramole") -> None:
+        self.ramole, presence = ramole, quota_of(ramole).presence
+        self.call = presence.call
         with gr.Accordion("What if …?", open=False, elem_id="what-if") as self.fold:
             gr.HTML(LEAD, **PLAIN)
             with gr.Row():
@@ -72,7 +75,7 @@ class WhatIf:
             self.view = token_view(elem_id="branch")
             self.likely = gr.HTML(elem_id="what-likely", **PLAIN)
         # Ends the answer that is on its way; what is not here any more is not drawn.
-        self.running: Drawer[threading.Event] = sessions.drawer(end=threading.Event.set)
+        self.running: Drawer[threading.Event] = presence.sessions.drawer(end=threading.Event.set)
         # Index of the token that is open, or None.
         self.picked = gr.State(None)
         # Text by number, of the tokens that can be taken.
@@ -121,7 +124,7 @@ class WhatIf:
         return {self.token: gr.update(choices=choices, value=-1), self.tokens: likely}
 
     def on_go(
-        self, ramole: "Ramole", request: gr.Request, run: Run | None, index, tokens, *chosen
+        self, request: gr.Request, run: Run | None, index, tokens, *chosen
     ) -> Iterator[dict[Any, Any]]:
         """Stream the answer from the token on, with the new likely tokens there."""
         session, cancelled = session_of(request), threading.Event()
@@ -132,16 +135,18 @@ class WhatIf:
             if run is None or index is None:
                 raise RamoleError("Pick a token of the answer first.")
             yield {**self._emptied("Answering from here…"), **self._buttons(running=True)}
-            with quota_of(ramole).presence.call(request) as visitor:
+            with self.call(request) as visitor:
                 text = str(tokens[change.token]) if change.token is not None else ""
                 looks = going_on(
-                    ramole, run, index, change, cancelled, text=text, address=visitor.address
+                    self.ramole, run, index, change, cancelled, text=text, address=visitor.address
                 )
                 with closing(looks):
                     for look in looks:
                         if self.running.get(session) is not cancelled:
                             break
-                        yield self._drawn(look)
+                        shown = {self.notice: notice_html(look.note, kind=look.kind)}
+                        shown |= {} if look.view is None else {self.view: look.view}
+                        yield shown | ({self.likely: look.likely} if look.likely else {})
         except Exception as error:
             yield self._emptied(sentence_of(error), kind="wrong")
         finally:
@@ -178,39 +183,26 @@ class WhatIf:
         """End the answer that is on its way, and draw no more of it: its token is not open now."""
         self.running.drop(session)
 
-    def connect(self, ramole: "Ramole", *, run: gr.State) -> None:
-
-        def on_go(request: gr.Request, run, index, tokens, *chosen):
-            yield from self.on_go(ramole, request, run, index, tokens, *chosen)
-
+    def connect(self, *, run: gr.State) -> None:
+        """Connect the buttons and choices."""
         off = [self.adapter, self.since, self.layer, self.module]
         for one in off:
             one.input(self.on_off, [run, self.picked, *off], [self.since, self.measured], **QUIET)
         said = [run, self.picked, self.tokens, *off]
         said += [self.moved, self.weight, self.token]
         shown: list[Any] = [self.notice, self.view, self.likely, self.go, self.stop]
-        self.go.click(gpu(120)(on_go), said, shown, concurrency_limit=None, **QUIET)
+        self.go.click(gpu(120)(self.on_go), said, shown, concurrency_limit=None, **QUIET)
         said, shown = [run, self.picked, self.moved, self.weighed], [self.weight, self.weighed]
         self.moved.input(self.on_moved, said, shown, **QUIET)
         self.stop.click(self.on_stop, **AT_ONCE)
-
-    def _drawn(self, look: Look) -> dict[Any, Any]:
-        shown: dict[Any, Any] = {self.notice: notice_html(look.note, kind=look.kind)}
-        if look.view is not None:
-            shown[self.view] = look.view
-        if look.likely:
-            shown[self.likely] = look.likely
-        return shown
 
     def _emptied(self, sentence: str, *, kind: str = "busy") -> dict[Any, Any]:
         said = notice_html(sentence, kind=kind) if sentence else ""
         return {self.notice: said, self.view: empty_view(""), self.likely: ""}
 
     def _buttons(self, *, running: bool) -> dict[Any, Any]:
-        return {
-            self.go: gr.Button(interactive=not running),
-            self.stop: gr.Button(interactive=running),
-        }
+        go, stop = run_and_stop(running=running)
+        return {self.go: go, self.stop: stop}
 
 
 def change_of(chosen: Sequence[Any], tokens: Any, run: Run | None) -> Change:
