@@ -36,9 +36,8 @@ from ui.learn.measured import LEVEL, scores_html
 from ui.learn.pictures import DOES, batch_html, judged_html, vectors_html
 from ui.learn.steps import STEPS, TITLES
 from ui.learn.switched import added, switched_html
-from ui.learn.tab import LearnHandlers
+from ui.learn.tab import LearnHandlers, picture_html, tries_html, words_html
 from ui.learn.toy import START, WEIGHTS, said, shares, toy, toy_html
-from ui.learn.updates import picture_html, tries_html, words_html
 from ui.parts.markup import escaped
 from ui.tabs import TABS
 

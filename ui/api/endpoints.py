@@ -5,7 +5,6 @@ calls are its signs of life: without one for `presence.IDLE_SECONDS` its uploads
 others', and after `presence.GONE_SECONDS` they go.
 """
 
-import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from ..model.spaces import gpu
 from ..parts.errors import one_sentence
 from ..pool.intake import judge
 from ..session.quota import quota_of
-from ..watch.events import retrieved
+from ..watch.events import RETRIEVAL
 from .answers import batched, card_of, hit_of, streamed
 from .asking import ask_endpoint, usual_length
 from .fields import Named, Search, Upload, checked, read_ask, stored_path
@@ -96,9 +95,8 @@ class Endpoints:
             said = checked(Search, text=text, k=k, exclude=exclude)
             if not said.text.strip():
                 raise RamoleError("The text is empty; give a prompt.")
-            began = time.perf_counter()
-            hits = self.ramole.retrieve(said.text, said.k, said.exclude or (), visitor.owner)
-            retrieved(time.perf_counter() - began)
+            with RETRIEVAL.time():
+                hits = self.ramole.retrieve(said.text, said.k, said.exclude or (), visitor.owner)
             return [hit_of(hit) for hit in hits]
 
     def list_adapters(self, request: gr.Request | None = None) -> list[dict]:

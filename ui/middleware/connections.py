@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from ..watch.events import count_cut
+from ..watch.events import CUT
 
 HEAD_SECONDS = 20.0
 """Seconds to say a whole head in; between two requests the server gives fewer."""
@@ -104,6 +104,6 @@ def _patience(state: tuple[Hashable, ...] | None) -> float:
 
 
 def _cut(one: Any, reason: str) -> None:
-    count_cut(reason)
+    CUT.labels(reason).inc()
     with suppress(RuntimeError, AttributeError):  # it has just gone by itself
         one.loop.call_soon_threadsafe(one.transport.abort)

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..parts.errors import UNEXPECTED
-from ..watch.events import count_response
+from ..watch.events import RESPONSES
 from ..watch.quiet import one_line
 from ..watch.request_record import FAULT
 from .refusal import HttpMiddleware, Refused
@@ -52,7 +52,7 @@ class Watched(HttpMiddleware):
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                count_response(message["status"])
+                RESPONSES.labels(f"{message['status'] // 100}xx").inc()
                 message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
             await send(message)
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block
@@ -13,40 +13,17 @@ from gradio.events import Dependency
 
 from .markup import notice_html
 
-
-class Quiet(TypedDict):
-    """Gradio's options for every event of a tab."""
-
-    api_visibility: Literal["private"]
-    show_progress: Literal["hidden"]
-
-
-class AtOnce(Quiet):
-    """The same for events that do not wait in Gradio's queue."""
-
-    queue: bool
-
-
-class Repeated(AtOnce):
-    """And for events that may come again before the last one has ended."""
-
-    trigger_mode: Literal["multiple", "always_last"]
-
-
-class Plain(TypedDict):
-    """Gradio's options for every HTML component of the page."""
-
-    apply_default_css: bool
-
-
-QUIET: Quiet = {"api_visibility": "private", "show_progress": "hidden"}
+Options = dict[str, Any]
+"""Gradio's options of events, or of HTML components."""
+QUIET: Options = {"api_visibility": "private", "show_progress": "hidden"}
 """No endpoint, and no shimmer over what it changes."""
-AT_ONCE: AtOnce = {**QUIET, "queue": False}
-EACH: Repeated = {**AT_ONCE, "trigger_mode": "multiple"}
+AT_ONCE: Options = {**QUIET, "queue": False}
+"""They do not wait in Gradio's queue."""
+EACH: Options = {**AT_ONCE, "trigger_mode": "multiple"}
 """Every press counts, as with the tokens of an answer."""
-LATEST: Repeated = {**AT_ONCE, "trigger_mode": "always_last"}
+LATEST: Options = {**AT_ONCE, "trigger_mode": "always_last"}
 """Of several the last counts, as with a slider."""
-PLAIN: Plain = {"apply_default_css": False}
+PLAIN: Options = {"apply_default_css": False}
 """The page's own style sheets alone."""
 ENTER_OPENS = """
 document.addEventListener('keydown', (event) => {  // Gradio's drop zones heed Space alone

@@ -107,21 +107,8 @@ def count(told: RequestRecord) -> None:
             histogram.observe(seconds)
 
 
-def retrieved(seconds: float) -> None:
-    RETRIEVAL.observe(seconds)
-
-
 def uploaded(verdict: str) -> None:
     UPLOADS.labels(verdict.replace(" ", "_")).inc()
-
-
-def count_response(status: int) -> None:
-    """Add one response: 404 counts as 4xx."""
-    RESPONSES.labels(f"{status // 100}xx").inc()
-
-
-def count_cut(reason: str) -> None:
-    CUT.labels(reason).inc()
 
 
 _listeners: list[Callable[[RequestRecord], None]] = [count]
