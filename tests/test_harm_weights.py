@@ -15,7 +15,7 @@ from tests.blocks import built
 from tests.fake_ramole import FakeRamole
 from tests.test_ui_compare import ask as compare
 from ui.ask.answer import Live, answer
-from ui.ask.sessions import Sessions as Questions
+from ui.ask.talk import Talk
 from ui.batch import run as batch_run
 from ui.batch.layout import BatchLayout
 from ui.batch.tab import BatchHandlers
@@ -53,7 +53,7 @@ def ramole(monkeypatch, tmp_path):
 
 
 def an_answer(ramole: FakeRamole) -> None:
-    questions = Questions(quota_of(ramole).presence.sessions)
+    questions = Talk(ramole, None)
     asked = questions.begin("me")
     for _ in answer(ramole, ASKED, asked, beside=True):
         pass
@@ -61,7 +61,7 @@ def an_answer(ramole: FakeRamole) -> None:
 
 
 def earlier_turns(ramole: FakeRamole) -> None:
-    questions = Questions(quota_of(ramole).presence.sessions)
+    questions = Talk(ramole, None)
     for name in ("first", "second"):
         live = Live()
         for _ in answer(ramole, ASKED, live, beside=False):

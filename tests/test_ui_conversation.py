@@ -16,8 +16,8 @@ from ui.ask.conversation import EMPTY, Turn, continued, shortened, turn_of, view
 from ui.ask.form import FIELDS, Form
 from ui.ask.found import timing_html
 from ui.ask.layout import AskLayout
-from ui.ask.sessions import MAX_TURNS
 from ui.ask.tab import AskHandlers
+from ui.ask.talk import MAX_TURNS
 from ui.ask.updates import Drawing
 from ui.charts.palette import ink_of, scale_of
 from ui.charts.recorded import read_run, recorded_files
@@ -253,8 +253,8 @@ def test_nobody_else_sees_my_turns_and_they_go_with_me(visit):
     visit.go_on()
     visit.ask("two")
     name = visit.turns[0].name
-    assert len(visit.handlers.sessions.earlier("me", name).answer.trace.weights) == 1 + len(WORDS)
-    sessions, other = visit.handlers.sessions, SimpleNamespace(session_hash="other", headers={})
+    assert len(visit.handlers.talk.earlier("me", name).answer.trace.weights) == 1 + len(WORDS)
+    sessions, other = visit.handlers.talk, SimpleNamespace(session_hash="other", headers={})
     assert sessions.earlier("me", name) is not None and sessions.earlier("other", name) is None
     event = SimpleNamespace(_data={"run": name, "index": 0})
     for request, turns in ((other, visit.turns), (visit.request, ())):
@@ -287,7 +287,7 @@ def test_a_conversation_ends_with_a_new_one_or_an_example(end, visit):
         assert not visit.on.visible, "nobody asks on after a recorded run"
     else:
         visit.held |= hands.on_begin_live(visit.request, True, event)
-    assert visit.turns == () and hands.sessions._earlier.get("me") is None
+    assert visit.turns == () and hands.talk._earlier.get("me") is None
     visit.ask("three")
     assert visit.run.request.history == () and visit.talk == ALONE | {"asked": "three"}
 
@@ -319,7 +319,7 @@ def test_a_recorded_chat_shows_its_earlier_turns_in_their_colours_and_is_asked_a
 
 
 def test_a_prompt_to_try_is_asked_and_leaves_what_is_typed_and_chosen(visit):
-    visit.handlers.sessions.forget("me")
+    visit.handlers.talk.forget("me")
     visit.held |= visit.handlers.on_begin_live(
         visit.request, True, SimpleNamespace(_data={"index": 3})
     )
@@ -338,13 +338,13 @@ def test_an_example_leaves_a_conversation_alone_while_it_answers(visit):
     visit.ask("one")
     visit.go_on()
     visit.ask("two")
-    asked = visit.handlers.sessions.begin("me")
+    asked = visit.handlers.talk.begin("me")
     event = SimpleNamespace(_data={"index": 0})
     with pytest.raises(gr.Error, match="on its way"):
         visit.handlers.on_show_recorded(visit.request, False, event)
     with pytest.raises(gr.Error, match="on its way"):
         visit.handlers.on_begin_live(visit.request, True, event)
-    assert visit.handlers.sessions._earlier.get("me") is not None
+    assert visit.handlers.talk._earlier.get("me") is not None
     asked.ended.set()
     visit.held |= visit.handlers.on_begin_live(visit.request, True, event)
     assert visit.turns == ()
@@ -367,8 +367,8 @@ def test_an_earlier_turn_is_kept_without_the_prompt_it_was_asked_after():
 def test_of_a_long_conversation_the_oldest_turns_are_text_alone(visit):
     run, _, _ = ask(Request("one"))
     for number in range(MAX_TURNS + 2):
-        visit.handlers.sessions.keep("me", str(number), run)
-    kept = [visit.handlers.sessions.earlier("me", str(n)) for n in range(MAX_TURNS + 2)]
+        visit.handlers.talk.keep("me", str(number), run)
+    kept = [visit.handlers.talk.earlier("me", str(n)) for n in range(MAX_TURNS + 2)]
     assert kept[:2] == [None, None] and all(isinstance(one, Run) for one in kept[2:])
     turn = turn_of(run, "gone")
     drawn = view_of_conversation([turn], lambda name: None, asked="two")["turns"][0]

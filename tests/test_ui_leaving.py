@@ -10,7 +10,6 @@ from gradio.server_messages import ProcessGeneratingMessage
 from gradio.state_holder import StateHolder
 from gradio.utils import LRUCache
 
-from ui.session import leaving
 from ui.session.leaving import GRACE_SECONDS, leave, sweep_sessions
 from ui.session.owner import SECRET_HEADER, owner_of
 from ui.session.quota import quota_of
@@ -33,7 +32,7 @@ def place(monkeypatch):
     found = SimpleNamespace(ramole=Ramole(), went=[], now=0.0)
     found.presence = quota_of(found.ramole).presence
     found.presence._clock = lambda: found.now
-    monkeypatch.setattr(leaving, "forget", lambda ramole, owner: found.went.append(owner))
+    monkeypatch.setattr(quota_of(found.ramole), "leave", found.went.append)
     return found
 
 

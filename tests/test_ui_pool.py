@@ -29,7 +29,7 @@ from ui.pool.declared import declared_name, examples_from_file, examples_from_li
 from ui.pool.details import card_text, details_html, removals_html, training_command, write_bundle
 from ui.pool.intake import judge
 from ui.pool.tab import PoolHandlers
-from ui.session.leaving import forget, sweep
+from ui.session.leaving import sweep
 from ui.session.owner import OPERATOR_HEADER, OPERATOR_KEY, owner_of
 from ui.session.presence import Presence, heartbeat
 from ui.session.quota import MIB, Quota, quota_of
@@ -376,7 +376,7 @@ def test_shared_uploads_are_everyones_to_use_and_their_uploaders_to_remove(tmp_p
     for name, owner in (("made", BEN), ("operators", BEN), ("operators", None), ("made", None)):
         with pytest.raises(AdapterRefused, match="not this session's"):
             quota.remove(name, owner)
-    assert forget(system, ANN) == 0 and sweep(system) == 0
+    assert quota_of(system).leave(ANN) == 0 and sweep(system) == 0
     quota.remove("made", ANN)
     assert [card.name for card in system.pool.cards()] == ["operators"]
     system.close()
@@ -404,7 +404,7 @@ def test_uploads_go_with_their_session_and_with_the_process(ramole, quota, archi
     for owner, name in ((ANN, "one"), (ANN, "two"), (BEN, "three")):
         list(judge(ramole, quota, [archive(name, seed=sum(name.encode()))], owner=owner))
     ramole.pool.add(Path(archive("four", seed=77)), owner="operator")
-    assert forget(ramole, ANN) == 2 and forget(ramole, ANN) == 0 and forget(ramole, None) == 0
+    assert quota_of(ramole).leave(ANN) == 2 and quota_of(ramole).leave(ANN) == 0
     assert [c.name for c in ramole.pool.cards(BEN)][2:] == ["three"]
     assert sweep(ramole) == 1
     assert [c.name for c in ramole.pool.all_cards()][2:] == ["four"]

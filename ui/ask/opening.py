@@ -56,7 +56,7 @@ class Opening:
     def on_open(self, request: gr.Request, whole: bool, fragment: str) -> dict[Any, Any]:
         """The form, filled in with what the address asks for; without it, a recorded run beside an
         empty form."""
-        if self.talk.sessions.busy(session_of(request)):
+        if self.talk.busy(session_of(request)):
             return {self.ui.outcome.notice: gr.skip()}  # somebody asked before the page was whole
         try:
             link = read_link(str(fragment or ""))

@@ -26,7 +26,6 @@ from .conversation import continued
 from .form import FIELDS, Form, form_of
 from .layout import AskLayout, about_html, how
 from .opening import Opening
-from .sessions import Sessions
 from .talk import Talk
 from .updates import NOT_ASKED, Drawing, begun, done, emptied, ended, failed, freed, part_by_part
 
@@ -55,11 +54,9 @@ class AskHandlers:
         self.ramole = ramole
         self.ui = ui
         self.recorded = recorded
-        presence = quota_of(ramole).presence
-        self.sessions = Sessions(presence.sessions)
-        self.talk = Talk(ramole, ui, self.sessions)
+        self.talk = Talk(ramole, ui)
         self.opening = Opening(ramole, ui, self.talk, recorded=recorded, show=self.recorded_run)
-        self.call = presence.call
+        self.call = quota_of(ramole).presence.call
 
     def on_how(self, method, k):
         """Another method or k: update the folded part."""
@@ -80,7 +77,7 @@ class AskHandlers:
 
     def on_begin_again(self, request: gr.Request, run: Run | None):
         """As `on_begin`, for what the recorded run in sight was asked, with its turns."""
-        if run is None or self.sessions.busy(session_of(request)):
+        if run is None or self.talk.busy(session_of(request)):
             raise gr.Error(RUNNING, print_exception=False)
         form = form_of(run.request, beside=run.beside is not None)
         turns, _ = self.talk.recorded(session_of(request), run, self.recorded)
@@ -88,7 +85,7 @@ class AskHandlers:
 
     def _begin(self, request: gr.Request, asked: dict[str, Any], beside, *before):
         session = session_of(request)
-        if self.sessions.busy(session):
+        if self.talk.busy(session):
             raise gr.Error(RUNNING, print_exception=False)  # ends the chain
         turns = self.talk.begun(session, *before)
         view = self.talk.view(session, turns, asked=asked["prompt"])
@@ -100,7 +97,7 @@ class AskHandlers:
         """Pictures of the answer, in the order of `AskLayout.growing`; `instead`: fields that are
         asked in place of the form's."""
         session = session_of(request)
-        asked = self.sessions.begin(session)
+        asked = self.talk.begin(session)
         drawing = Drawing(asked.name, turns)
         try:
             form = self.form(values, instead)
@@ -120,7 +117,7 @@ class AskHandlers:
         except Exception as error:
             yield drawing.wrong(sentence_of(error))
         finally:
-            self.sessions.ended(session, asked)
+            self.talk.ended(session, asked)
 
     def on_end(self, request: gr.Request, run: Run | None, whole, turns, prompt, asked):
         """Every panel follows the answer; in a conversation the prompt is free for the next one."""
@@ -128,7 +125,7 @@ class AskHandlers:
             return emptied(self.ui, talking=bool(turns))
         typed = prompt != asked["prompt"]  # meanwhile, or before a prompt to try was pressed
         session = session_of(request)
-        name, earlier = self.sessions.name(session, run), self.sessions.parts(session, run)
+        name, earlier = self.talk.name(session, run), self.talk.parts(session, run)
         if earlier:
             turns = self.talk.with_parts(session, earlier, turns)
             view = self.talk.view(session, turns, asked=run.request.prompt)
@@ -142,7 +139,7 @@ class AskHandlers:
 
     def on_stop(self, request: gr.Request):
         """Stop the answer; its stream ends with what came."""
-        self.sessions.stop(session_of(request))
+        self.talk.stop(session_of(request))
 
     def on_stopped(self, turns):
         """As `end`, where the stream was cut."""
@@ -154,9 +151,9 @@ class AskHandlers:
         question does not go on from it. A conversation ends with it; none is shown while an answer
         is on its way."""
         place = place_in(event, len(self.recorded))
-        if self.sessions.busy(session_of(request)):
+        if self.talk.busy(session_of(request)):
             raise gr.Error(RUNNING, print_exception=False)
-        self.sessions.forget(session_of(request))
+        self.talk.forget(session_of(request))
         self.ui.token.leave(session_of(request))
         return self.recorded_run(request, place, whole)
 

@@ -3,17 +3,20 @@
 import re
 import secrets
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ..charts.run import Run
+from ..charts.run import Run, weight_of
 from ..parts.events import AT_ONCE, QUIET, number_in, script_beside, session_of, text_in
+from ..session.quota import quota_of
+from ..session.store import Drawer
+from .answer import Live
 from .conversation import Turn, recorded_talk, shortened, turn_of, view_of_conversation
 from .examples import earlier_runs
 from .layout import AskLayout
-from .sessions import Sessions
 from .token_panel import PICKS
 from .updates import fresh
 
@@ -26,13 +29,68 @@ TYPE = "() => document.querySelector('#prompt textarea').focus()"
 RECORDED = re.compile(r"recorded-\d{1,3}")
 """Name of an earlier turn of a recorded run."""
 Turns = tuple[Turn, ...]
+MAX_TURNS = 24
+"""Earlier turns whose tokens can still be looked into."""
 
 
 class Talk:
-    """The conversations of all sessions, and their events."""
+    """The last question of each session, and what its conversation said before; with its events."""
 
-    def __init__(self, ramole: "Ramole", ui: AskLayout, sessions: Sessions):
-        self.ramole, self.ui, self.sessions = ramole, ui, sessions
+    def __init__(self, ramole: "Ramole", ui: AskLayout):
+        self.ui, store = ui, quota_of(ramole).presence.sessions
+        self._asked: Drawer[Live] = store.drawer(
+            weigh=lambda one: weight_of(one.run), end=lambda one: one.cancelled.set()
+        )
+        self._earlier: Drawer[dict[str, Run]] = store.drawer(
+            weigh=lambda runs: sum(map(weight_of, runs.values()))
+        )
+
+    def busy(self, session: str) -> bool:
+        """Whether an answer is on its way."""
+        asked = self._asked.get(session)
+        return asked is not None and not asked.ended.is_set()
+
+    def begin(self, session: str) -> Live:
+        """A new question; the one before ends."""
+        self.stop(session)
+        asked = Live()
+        self._asked.put(session, asked)
+        return asked
+
+    def stop(self, session: str) -> None:
+        """End the session's answer; its own stream then ends, with what came."""
+        self._asked.end_of(session)
+
+    def ended(self, session: str, asked: Live) -> None:
+        """Record the ended answer's size, where it is still the last one."""
+        asked.ended.set()
+        if self._asked.get(session) is asked:
+            self._asked.put(session, asked)
+
+    def keep(self, session: str, name: str, run: Run) -> None:
+        """Keep an earlier turn; a long conversation drops the oldest runs."""
+        earlier = {**(self._earlier.get(session) or {}), name: run}
+        for old in list(earlier)[:-MAX_TURNS]:
+            del earlier[old]
+        self._earlier.put(session, earlier)
+
+    def earlier(self, session: str, name: str) -> Run | None:
+        """The run of an earlier turn of this session."""
+        return (self._earlier.get(session) or {}).get(name)
+
+    def forget(self, session: str) -> None:
+        """Drop the conversation."""
+        self._earlier.drop(session)
+
+    def parts(self, session: str, run: Run) -> tuple[Run, ...]:
+        """The runs of the parts before this one, where its prompt was answered part by part."""
+        asked = self._asked.get(session)
+        return asked.earlier if asked is not None and asked.run is run else ()
+
+    def name(self, session: str, run: Run) -> str:
+        """The name that the browser drew this run under, or a new one."""
+        asked = self._asked.get(session)
+        return asked.name if asked is not None and asked.run is run else secrets.token_hex(4)
 
     def begun(self, session: str, run: Run | None, turns: Turns, on: bool = False) -> Turns:
         """The turns before the question that is asked now: the answer in sight joins those that are
@@ -40,14 +98,12 @@ class Talk:
         self.ui.token.leave(session)
         if turns or (on and run is not None and not run.title):
             return self._joined(session, run, turns)
-        self.sessions.forget(session)
+        self.forget(session)
         return ()
 
     def view(self, session: str, turns: Turns, *, asked: str) -> dict[Any, Any]:
         """The turns as the browser draws them, and what is asked now."""
-        view = view_of_conversation(
-            turns, lambda name: self.sessions.earlier(session, name), asked=asked
-        )
+        view = view_of_conversation(turns, partial(self.earlier, session), asked=asked)
         return {self.ui.outcome.talk: view}
 
     def recorded(self, session: str, run: Run, files: Sequence[Path]) -> tuple[Turns, dict]:
@@ -56,14 +112,14 @@ class Talk:
         earlier = earlier_runs(run, files)
         turns, view = recorded_talk(run, earlier)
         for place, one in earlier.items():
-            self.sessions.keep(session, turns[place].name, shortened(one))
+            self.keep(session, turns[place].name, shortened(one))
         return turns, view
 
     def on_new(self, request: gr.Request):
         """End the conversation."""
         session = session_of(request)
         self.ui.token.leave(session)
-        self.sessions.forget(session)
+        self.forget(session)
         return fresh(self.ui)
 
     def on_pick(
@@ -75,7 +131,7 @@ class Talk:
         if not turns and RECORDED.fullmatch(name):  # the recorded chat that is seen first
             numbers = {name: int(name.rpartition("-")[2]) + 1}
         session, panel = session_of(request), self.ui.token
-        run = self.sessions.earlier(session, name) if name in numbers else None
+        run = self.earlier(session, name) if name in numbers else None
         panel.leave(session)
         if run is None:
             yield panel.gone()
@@ -107,5 +163,5 @@ class Talk:
         if run is None or not run.pieces:
             return turns
         name = secrets.token_hex(4)
-        self.sessions.keep(session, name, shortened(run))
+        self.keep(session, name, shortened(run))
         return (*turns, turn_of(run, name))

@@ -58,12 +58,13 @@ def leader_of(effects: Sequence[float] | np.ndarray) -> int:
     return int(found.argmax()) if found.size and found.max() >= CHANGED else -1
 
 
-def factor(nats: float) -> str:
-    """`4.1 times likelier`, of a token by an effect."""
+def factor(nats: float, *, most: int = 1000) -> str:
+    """`4.1 times likelier`, of a token by an effect; a factor beyond `most` is said to be so."""
     times = math.exp(min(abs(nats), 20))
     if times < NEAR:
         return "hardly changed"
-    said = f"{times:.1f}" if times < 10 else f"{times:.0f}" if times < 1000 else "over 1000"
+    said = f"{times:.1f}" if times < 10 else f"{times:,.0f}"
+    said = said if times < most else f"over {most:,}"
     return f"{said} times {'likelier' if nats > 0 else 'less likely'}"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..parts.markup import clipped, escaped
-from .did import NEAR
+from .did import NEAR, factor
 from .explained import spell
 from .palette import chip_html, ink_of
 from .run import Run
@@ -126,9 +126,6 @@ def _token(run: Run, index: int) -> str:
 
 def _against_base(nats: float) -> str:
     """`4.1 times likelier than by the base alone.`, of a token by all effects."""
-    times = math.exp(min(abs(nats), 20))
-    if times < NEAR:
+    if math.exp(abs(nats)) < NEAR:
         return "About as likely as by the base alone."
-    said = f"{times:,.1f}" if times < 10 else f"{times:,.0f}"
-    said = said if times <= MAX_TIMES else f"over {MAX_TIMES:,}"
-    return f"{said} times {'likelier' if nats > 0 else 'less likely'} than by the base alone."
+    return f"{factor(nats, most=MAX_TIMES)} than by the base alone."

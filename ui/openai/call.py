@@ -11,7 +11,6 @@ from .parameters import (
     COMMON,
     MAX_LIKELIEST,
     Call,
-    cut_length,
     read_body,
     read_switch,
     read_usage,
@@ -81,7 +80,12 @@ def _length(said: Mapping[str, Any], most: int) -> tuple[str, object]:
             param="max_tokens",
         )
     name = next(iter(given), LENGTHS[0])
-    return cut_length(name, given.get(name, most), most)
+    return name, _cut(given.get(name, most), most)
+
+
+def _cut(length: object, most: int) -> object:
+    """The longest answer in tokens: what is asked for, at most the server's."""
+    return min(length, most) if type(length) is int else length
 
 
 def _logprobs(said: Mapping[str, Any]) -> int | None:
@@ -123,10 +127,8 @@ def read_prompts(body: object, ramole: "Ramole", owner: str | None) -> Call:
         )
     if said.get("best_of", 1) not in (1, said.get("n", 1)):
         raise Refused("best_of is not n; give n, and choose the best yourself.", param="best_of")
-    length = cut_length(
-        "max_tokens", said.get("max_tokens", LENGTH), ramole.settings.max_new_tokens
-    )
-    bare = echo and type(length[1]) is int and length[1] == 0
+    length = _cut(said.get("max_tokens", LENGTH), ramole.settings.max_new_tokens)
+    bare = echo and type(length) is int and length == 0
     requests = []
     for prompt in prompts:
         ids = () if isinstance(prompt, str) else _known(tuple(prompt), ramole)
@@ -141,7 +143,7 @@ def read_prompts(body: object, ramole: "Ramole", owner: str | None) -> Call:
                 "logprobs": logprobs,
                 "prompt_logprobs": echo and logprobs is not None,
             },
-            length=(length[0], 1) if bare else length,
+            length=("max_tokens", 1 if bare else length),
             owner=owner,
         )
         if len(requests) > MAX_REQUESTS:

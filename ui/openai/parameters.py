@@ -193,11 +193,6 @@ def _ours(given: object, model: str) -> dict[str, object]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def cut_length(name: str, value: object, most: int) -> tuple[str, object]:
-    """(the parameter, the longest answer in tokens): what is asked for, at most the server's."""
-    return name, min(value, most) if type(value) is int else value
-
-
 def read_usage(said: Mapping[str, Any], *, stream: bool) -> bool:
     """Whether a stream ends with the counts of tokens; raises Refused."""
     options = said.get("stream_options")

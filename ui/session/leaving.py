@@ -22,8 +22,9 @@ GRACE_SECONDS = 90.0
 def leave(ramole: "Ramole", session: str) -> None:
     """Handle a closed page: its uploads go, at once or in a while."""
     owner = quota_of(ramole).presence.gone(session)
-    if owner is None or owner == page_owner(session):  # no uploads, or no secret to come back with
-        _forget(ramole, page_owner(session))
+    mine = page_owner(session)
+    if mine is not None and owner in (None, mine):  # no uploads, or no secret to come back with
+        _forget(ramole, mine)
 
 
 def sweep_sessions(ramole: "Ramole") -> None:
@@ -36,20 +37,16 @@ def sweep_sessions(ramole: "Ramole") -> None:
         _forget(ramole, owner)
 
 
-def _forget(ramole: "Ramole", owner: str | None) -> None:
+def _forget(ramole: "Ramole", owner: str) -> None:
     try:
-        forget(ramole, owner)
+        quota_of(ramole).leave(owner)
     except Exception:
         log.exception("Uploads of a page that was closed could not be removed.")
 
 
-def forget(ramole: "Ramole", owner: str | None) -> int:
-    """Remove all that a session that is over has; returns how many uploads. Shared ones stay."""
-    return 0 if owner is None else quota_of(ramole).leave(owner)
-
-
 def sweep(ramole: "Ramole") -> int:
     """Remove what sessions of an earlier process left behind; returns how many."""
-    owners = {c.owner for c in ramole.pool.all_cards() if (c.owner or "").startswith(PREFIX)}
-    owners |= quota_of(ramole).mixers()
-    return sum(forget(ramole, owner) for owner in owners)
+    whose = {card.owner or "" for card in ramole.pool.all_cards()}
+    owners = {owner for owner in whose if owner.startswith(PREFIX)}
+    quota = quota_of(ramole)
+    return sum(quota.leave(owner) for owner in owners | quota.mixers())
