@@ -2,18 +2,14 @@
 
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from ramole_core import model_notes, model_words
+from ramole_core import Ramole, model_notes, model_words
 
 from .model.loading import Status, loading_of
 from .parts.events import AT_ONCE, PLAIN, open_page
 from .parts.markup import notice_html
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 LIMITS = "It is small, errs and makes things up."
 HERO = """
@@ -25,7 +21,7 @@ HERO = """
 """
 
 
-def header(ramole: "Ramole") -> None:
+def header(ramole: Ramole) -> None:
     """Build the head inside the Blocks that is open; a timer asks until the model is there."""
     page = open_page()
     with gr.Row(elem_id="head", equal_height=True):

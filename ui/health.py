@@ -1,20 +1,15 @@
 """Health routes of the server, without a password and without details of its files."""
 
-from typing import TYPE_CHECKING
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from ramole_core import __version__
+from ramole_core import Ramole, __version__
 
 from .model.loading import FAILED, loading_of
 
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
-
-def health_routes(ramole: "Ramole") -> list[BaseRoute]:
+def health_routes(ramole: Ramole) -> list[BaseRoute]:
     """`/health`, `/livez`, `/readyz` and `/version`."""
 
     def health(request: Request) -> Response:

@@ -5,7 +5,6 @@ the page asks for passwords or keys, so does this: as Basic, or `Bearer KEY`.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -22,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from ramole_core import __version__
+from ramole_core import Ramole, __version__
 
 from .model.loading import loading_of
 from .openai.door import check_key
@@ -30,9 +29,6 @@ from .openai.errors import refused
 from .session.accounts import Accounts
 from .session.address import Network, networks, visitor_address
 from .watch.events import REGISTRY
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 METRICS = "/metrics"
 HERE = "127.0.0.0/8, ::1"
@@ -63,7 +59,7 @@ COUNTERS = {
 }
 
 
-def metrics_routes(ramole: "Ramole", accounts: Accounts, *, hosted: bool = False) -> list[Route]:
+def metrics_routes(ramole: Ramole, accounts: Accounts, *, hosted: bool = False) -> list[Route]:
     """The route; none where the operator switched it off. Raises RamoleError for a setting that is
     no list of networks."""
     said = ramole.settings.metrics
@@ -107,7 +103,7 @@ def _may_read(
 class Engine(Collector):
     """A collector of one system's `stats`; before the model is loaded, only that it is not."""
 
-    def __init__(self, ramole: "Ramole"):
+    def __init__(self, ramole: Ramole):
         self._ramole = ramole
 
     def collect(self) -> Iterable[Metric]:

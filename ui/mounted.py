@@ -5,25 +5,21 @@ server's.
 """
 
 import threading
-from typing import TYPE_CHECKING
 
 from .gradio_home import CACHE as CACHE  # isort: skip  before Gradio is imported
 import gradio as gr
 from fastapi import FastAPI
 
 import ui
-from ramole_core import announce_page
+from ramole_core import Ramole, announce_page
 
 from .serve import launched, served, tidy_on
 from .session.owner import OPERATOR_KEY
 from .shutdown import end
 from .watch.quiet import quiet_logs
 
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
-
-def mounted(ramole: "Ramole") -> FastAPI:
+def mounted(ramole: Ramole) -> FastAPI:
     """The application; the model loads in the background, the command line finds the page, and
     shutdown ends what runs. Raises RamoleError for hosts, proxies or passwords that are none."""
     quiet_logs()

@@ -9,14 +9,14 @@ import time
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import gradio as gr
 from gradio import processing_utils, themes
 from gradio.utils import get_upload_folder
 
-from ramole_core import RamoleError, announce_page, give_back
+from ramole_core import Ramole, RamoleError, announce_page, give_back
 
 from .api.mcp import describe_tools
 from .health import health_routes
@@ -38,9 +38,6 @@ from .watch.events import listen
 from .watch.quiet import quiet_server
 from .watch.request_record import writing
 
-if TYPE_CHECKING:
-    from ramole_core import Ramole
-
 log = logging.getLogger(__name__)
 PRINTED = Path(__file__).with_name("print.css")
 """The page on paper."""
@@ -59,7 +56,7 @@ NEVER = str(10**9)
 """Events after which Gradio sums up all events so far, with pandas; its own is after each."""
 
 
-def serve(page: gr.Blocks, ramole: "Ramole", *, as_json: bool = False) -> None:
+def serve(page: gr.Blocks, ramole: Ramole, *, as_json: bool = False) -> None:
     """Listen, load the model in the background, and stay until the process gets a signal to end.
     The command line finds it by what is written into the data folder meanwhile."""
     url = launch(page, ramole)
@@ -75,7 +72,7 @@ def serve(page: gr.Blocks, ramole: "Ramole", *, as_json: bool = False) -> None:
         end(page, ramole)
 
 
-def launch(page: gr.Blocks, ramole: "Ramole") -> str:
+def launch(page: gr.Blocks, ramole: Ramole) -> str:
     """Listen and return at once; the address is returned. Raises RamoleError for a taken port, or
     hosts, proxies or passwords that are none."""
     settings = ramole.settings
@@ -100,7 +97,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
     return url
 
 
-def launched(page: gr.Blocks, ramole: "Ramole") -> None:
+def launched(page: gr.Blocks, ramole: Ramole) -> None:
     """Set up what needs the page's application, and load the model in the background."""
     quiet_server()  # the modules that were loaded meanwhile
     describe_tools(page)
@@ -108,7 +105,7 @@ def launched(page: gr.Blocks, ramole: "Ramole") -> None:
     threading.Thread(target=begin, args=[ramole], name="begin", daemon=True).start()
 
 
-def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
+def served(page: gr.Blocks, ramole: Ramole) -> dict[str, Any]:
     """The application around the page: middleware, routes, passwords, styles. Sets the page up for
     it; raises RamoleError for hosts, proxies or passwords that are none."""
     settings = ramole.settings
@@ -151,7 +148,7 @@ def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
     }
 
 
-def tidy_on(page: gr.Blocks, ramole: "Ramole") -> None:
+def tidy_on(page: gr.Blocks, ramole: Ramole) -> None:
     """Clean up without end: closed pages often, files and old logins now and then."""
     tidied, logins = time.monotonic(), OldTokens()
     while True:
@@ -164,7 +161,7 @@ def tidy_on(page: gr.Blocks, ramole: "Ramole") -> None:
             tidied = time.monotonic()
 
 
-def tidy(ramole: "Ramole") -> None:
+def tidy(ramole: Ramole) -> None:
     drop_old(Path(get_upload_folder()), HOUR)
     drop_gone(ramole)
 
@@ -182,7 +179,7 @@ def drop_old(cache: Path, age: float) -> None:
                 path.rmdir()
 
 
-def drop_gone(ramole: "Ramole") -> None:
+def drop_gone(ramole: Ramole) -> None:
     """Remove the uploads of sessions that left without a word."""
     try:
         removed = quota_of(ramole).tidy()
@@ -266,7 +263,7 @@ def refuse_links() -> None:
     processing_utils.async_ssrf_protected_download = refuse
 
 
-def begin(ramole: "Ramole") -> None:
+def begin(ramole: Ramole) -> None:
     """Remove what earlier sessions left, and load the model."""
     try:
         removed = sweep(ramole)

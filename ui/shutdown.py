@@ -6,14 +6,10 @@ a connection after that is cut off.
 
 import logging
 import time
-from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from ramole_core import withdraw_page
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
+from ramole_core import Ramole, withdraw_page
 
 ANSWERS = 0.5
 """Seconds for the ends of answers on their way to the browser."""
@@ -21,7 +17,7 @@ CONNECTIONS = 1
 """Seconds, whole ones, for connections; uvicorn's own wait has no end."""
 
 
-def end(page: gr.Blocks, ramole: "Ramole") -> None:
+def end(page: gr.Blocks, ramole: Ramole) -> None:
     """End what runs, and listen no more; returns within about two seconds."""
     ramole.stop()
     until = time.monotonic() + ANSWERS

@@ -1,7 +1,10 @@
 """The tabs of the page, from left to right: a new one is a folder like these, and a line here."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from ramole_core import Ramole
 
 from .ask.tab import tab as ask
 from .batch.tab import tab as batch
@@ -11,13 +14,7 @@ from .learn.tab import tab as learn
 from .pool.tab import tab as pool
 from .results.tab import tab as results
 
-if TYPE_CHECKING:
-    import gradio as gr
-
-    from ramole_core import Ramole
-
-
-TABS: "tuple[Callable[[Ramole, gr.State], None], ...]" = (
+TABS: tuple[Callable[[Ramole, gr.State], None], ...] = (
     ask,
     lambda ramole, run: compare(ramole),
     inspect,

@@ -4,12 +4,14 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 from ramole_core import (
+    AdapterCard,
     Busy,
     Fitting,
     Generation,
+    Hit,
+    Ramole,
     RamoleError,
     Request,
     Step,
@@ -21,13 +23,8 @@ from ramole_core import (
 from ..model.reading import BEAT, Reading
 from .fields import MAX_PROMPTS, read_ask
 
-if TYPE_CHECKING:
-    from ramole_core import AdapterCard, Hit, Ramole
 
-
-def streamed(
-    ramole: "Ramole", request: Request, *, address: str = ""
-) -> Iterator[tuple[str, dict]]:
+def streamed(ramole: Ramole, request: Request, *, address: str = "") -> Iterator[tuple[str, dict]]:
     """(text so far, {}), while it waits ("", its place), and at the end (text, all about it)."""
     reading = Reading(ramole, [request], session=request.owner, address=address)
     with closing(reading.pictures()) as pictures:
@@ -44,7 +41,7 @@ def streamed(
 
 
 def batched(
-    ramole: "Ramole",
+    ramole: Ramole,
     prompts: object,
     defaults: dict[str, object],
     *,
@@ -79,7 +76,7 @@ def batched(
 
 
 def _answer(
-    ramole: "Ramole",
+    ramole: Ramole,
     good: Mapping[int, Request],
     told: dict[int, dict],
     *,
@@ -167,12 +164,12 @@ def _fitting(how: Fitting) -> dict:
     }
 
 
-def hit_of(hit: "Hit") -> dict:
+def hit_of(hit: Hit) -> dict:
     """One adapter found."""
     return {"name": hit.name, "score": _finite(hit.score)}
 
 
-def card_of(card: "AdapterCard", *, yours: bool) -> dict:
+def card_of(card: AdapterCard, *, yours: bool) -> dict:
     """One adapter as JSON, without its folder on the server."""
     return {
         "name": card.name,

@@ -2,14 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
-from ramole_core import Request, askable_fields
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
+from ramole_core import Ramole, Request, askable_fields
 
 FIRST = (
     "prompt", "method", "k", "adapters", "weights", "exclude", "max_new_tokens", "temperature",
@@ -44,7 +41,7 @@ Returns:
 Answer = Callable[[Mapping[str, object], gr.Request | None], Iterator[Any]]
 
 
-def ask_endpoint(answer: Answer, ramole: "Ramole") -> Callable[..., Iterator[Any]]:
+def ask_endpoint(answer: Answer, ramole: Ramole) -> Callable[..., Iterator[Any]]:
     """A function for `gr.api` with a parameter for each field; `answer` gets the given ones."""
     fields = {**askable_fields()}
     fields["max_new_tokens"] = fields["max_new_tokens"][0], usual_length(ramole)
@@ -64,7 +61,7 @@ def ask_endpoint(answer: Answer, ramole: "Ramole") -> Callable[..., Iterator[Any
     return ask
 
 
-def usual_length(ramole: "Ramole") -> int:
+def usual_length(ramole: Ramole) -> int:
     """The longest answer where a call says none: a request's default, or what the server gives."""
     return min(Request.max_new_tokens, ramole.settings.max_new_tokens)
 
@@ -82,16 +79,16 @@ def _positional(name: str, default: object, kind: Any) -> inspect.Parameter:
     return inspect.Parameter(name, where, default=default, annotation=kind)
 
 
-def _methods(ramole: "Ramole") -> str:
+def _methods(ramole: Ramole) -> str:
     return " One of " + ", ".join(row.name for row in ramole.methods()) + "."
 
 
-def _options(ramole: "Ramole") -> str:
+def _options(ramole: Ramole) -> str:
     each = (
         f"{row.name}: {', '.join(map(str, row.options))}" for row in ramole.methods() if row.options
     )
     return " " + "; ".join(each)
 
 
-def _fitting(ramole: "Ramole") -> str:
+def _fitting(ramole: Ramole) -> str:
     return " For " + ", ".join(row.name for row in ramole.methods() if row.fits) + "."

@@ -6,12 +6,11 @@ others', and after `presence.GONE_SECONDS` they go.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import gradio as gr
 from gradio.events import api
 
-from ramole_core import DEFAULT_METHOD, AdapterRefused, RamoleError
+from ramole_core import DEFAULT_METHOD, AdapterRefused, Ramole, RamoleError
 
 from ..model.spaces import gpu
 from ..parts.errors import one_sentence
@@ -22,9 +21,6 @@ from .answers import batched, card_of, hit_of, streamed
 from .asking import ask_endpoint, usual_length
 from .fields import Named, Search, Upload, checked, read_ask, stored_path
 
-if TYPE_CHECKING:
-    from ramole_core import Ramole
-
 
 class Endpoints:
     """The endpoints that Gradio calls by name; errors are one sentence.
@@ -33,7 +29,7 @@ class Endpoints:
     are; a type checker wants an iterator there, and is told not to look.
     """
 
-    def __init__(self, ramole: "Ramole"):
+    def __init__(self, ramole: Ramole):
         self.ramole = ramole
         self.quota = quota_of(ramole)
         self.call = self.quota.presence.call
@@ -175,7 +171,7 @@ class Endpoints:
             return {"removed": said.name}
 
 
-def endpoints(ramole: "Ramole") -> None:
+def endpoints(ramole: Ramole) -> None:
     """Register the endpoints in the Blocks that is open."""
     calls = Endpoints(ramole)
     for answering in (ask_endpoint(calls.ask, ramole), calls.ask_batch):

@@ -5,20 +5,18 @@ Gradio passes on whatever JSON a client sends, so nothing about a call is believ
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
 from ramole_core import (
     MAX_EXAMPLE,
+    Ramole,
     RamoleError,
     Request,
     WrongField as WrongField,
     read_request,
 )
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 MAX_PROMPT = 100_000
 MAX_PROMPTS = 64
@@ -36,7 +34,7 @@ Fields = TypeVar("Fields")
 
 
 def read_ask(
-    ramole: "Ramole", said: Mapping[str, object], *, owner: str | None, trace: bool = False
+    ramole: Ramole, said: Mapping[str, object], *, owner: str | None, trace: bool = False
 ) -> Request:
     """The request of the fields that were given, within what a call may send; raises RamoleError
     (WrongField where one field is wrong), also for an option that the method has not."""

@@ -10,19 +10,15 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from math import isnan
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ramole_core import Hit, RamoleError, Request, Selection, Step
+from ramole_core import Hit, Ramole, RamoleError, Request, Selection, Step
 
 from ..charts.run import NAMED, UNCOMPARED, Found, Run
 from ..model.loading import loaded, loading_of
 from ..model.reading import FINDING, Reading, progress_of
 from ..parts.markup import description_of
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 ABOUT = 90
 """Characters of what a card says, beside a name."""
@@ -66,7 +62,7 @@ class Shown:
 
 
 def answer(
-    ramole: "Ramole", request: Request, live: Live, *, beside: bool, address: str = ""
+    ramole: Ramole, request: Request, live: Live, *, beside: bool, address: str = ""
 ) -> Generator[Shown, None, None]:
     """Pictures of the answer as it grows, the last one with the run; raises RamoleError."""
     reading = None
@@ -92,7 +88,7 @@ def answer(
             live.ended.set()
 
 
-def found_by(ramole: "Ramole", request: Request, selection: Selection) -> tuple[Found, ...]:
+def found_by(ramole: Ramole, request: Request, selection: Selection) -> tuple[Found, ...]:
     """The adapters that answer, in their order, and the nearest of those that were left; without
     these where they cannot be found now."""
     cards = {card.name: card for card in ramole.pool.cards(request.owner)}
@@ -118,7 +114,7 @@ def found_by(ramole: "Ramole", request: Request, selection: Selection) -> tuple[
     return (*taken.values(), *(found(hit.name, hit.score, False) for hit in left))
 
 
-def _draw(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> Iterator[Shown]:
+def _draw(ramole: Ramole, reading: Reading, live: Live, request: Request) -> Iterator[Shown]:
     steps, beside = reading.steps[0], len(reading.steps) > 1
     shares: list[np.ndarray] = []
     base = None
@@ -170,7 +166,7 @@ def _note(reading: Reading, count: int) -> tuple[str, float | None]:
     return f"Answering… {part}{count} tokens", None
 
 
-def _keep(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> None:
+def _keep(ramole: Ramole, reading: Reading, live: Live, request: Request) -> None:
     """Keep the result in `live.run`, after the engine is released."""
     answer, selection = reading.answers.get(0), reading.selections.get(0)
     try:

@@ -14,9 +14,9 @@ import threading
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ramole_core import RamoleError, Request, mean_weights
+from ramole_core import Ramole, RamoleError, Request, mean_weights
 
 from ..charts.explained import changed_html
 from ..charts.run import Run
@@ -24,9 +24,6 @@ from ..charts.spans import differing
 from ..charts.tokens import Growing, view_of_run
 from ..model.loading import loaded
 from ..model.reading import Reading
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ class Look:
 
 
 def going_on(
-    ramole: "Ramole",
+    ramole: Ramole,
     run: Run,
     index: int,
     change: Change,
@@ -172,7 +169,7 @@ def verdict(pieces: Sequence[str], run: Run) -> str:
     return f"{count} of {len(pieces)} tokens belong to words that the first answer has not."
 
 
-def _likely(ramole: "Ramole", run: Run, index: int, change: Change) -> str:
+def _likely(ramole: Ramole, run: Run, index: int, change: Change) -> str:
     trace = run.answer.trace
     assert trace is not None
     off = branched(run, index, replace(change, token=None))

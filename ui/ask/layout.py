@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from ramole_core import DEFAULT_METHOD
+from ramole_core import DEFAULT_METHOD, Ramole
 
 from ..charts.tokens import token_view
 from ..parts.downloads import Download
@@ -25,9 +25,6 @@ from .takeaway import takeaway_view
 from .token_panel import TokenPanel
 from .whole_panel import WholePanel
 
-if TYPE_CHECKING:
-    from ramole_core import Ramole
-
 AGAIN = "Run this example now"
 INSPECT = "() => window.ramoleTab?.('inspect')"
 """Opens the tab Inspect, which shows the answer in sight."""
@@ -36,7 +33,7 @@ DROP = "drop oldest turns that no longer fit"
 
 
 class AskInputs:
-    def __init__(self, ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> None:
+    def __init__(self, ramole: Ramole, recorded: Sequence[str], live: Sequence[str]) -> None:
         start = Form()
         self.prompt = gr.Textbox(
             label="Prompt",
@@ -109,7 +106,7 @@ class Outcome:
     """The answer and the base's on the left, a token's panel on the right; what was found is beside
     the answer, and under it while a token is open (`style.css`)."""
 
-    def __init__(self, ramole: "Ramole", again: gr.Button, watch: gr.Button) -> None:
+    def __init__(self, ramole: Ramole, again: gr.Button, watch: gr.Button) -> None:
         # The earlier turns.
         self.talk = conversation_view(elem_id="talk")
         again.render()
@@ -142,7 +139,7 @@ class AskLayout:
 
     def __init__(
         self,
-        ramole: "Ramole",
+        ramole: Ramole,
         *,
         recorded: Sequence[str],
         live: Sequence[str],
@@ -188,7 +185,7 @@ def how(method: str, k: float) -> str:
     return f"Settings: {chosen}, up to {k} adapters (k), length"
 
 
-def about_html(ramole: "Ramole", name: str) -> str:
+def about_html(ramole: Ramole, name: str) -> str:
     """What a method does, in one line, and where it was published."""
     for method in ramole.methods():
         if method.name == name:
@@ -211,7 +208,7 @@ def _adapters() -> dict[str, Component]:
         }
 
 
-def _decoding(ramole: "Ramole", start: Form) -> dict[str, Component]:
+def _decoding(ramole: Ramole, start: Form) -> dict[str, Component]:
     with gr.Row():
         return {
             "max_new_tokens": length_field(ramole, start.max_new_tokens),

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
-from ramole_core import RamoleError
+from ramole_core import Ramole, RamoleError
 
 from ..parts.events import QUIET, open_page, script_beside, session_of
 from ..parts.fields import allowed_length
@@ -19,9 +19,6 @@ from .form import form_of
 from .layout import AskLayout
 from .talk import Talk
 from .updates import ended
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 SCRIPT = script_beside(__file__, "opening.js")
 GO = """() => {
@@ -41,7 +38,7 @@ class Opening:
 
     def __init__(
         self,
-        ramole: "Ramole",
+        ramole: Ramole,
         ui: AskLayout,
         talk: Talk,
         *,

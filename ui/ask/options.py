@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
-from ramole_core import RamoleError
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
+from ramole_core import Ramole, RamoleError
 
 ADVANCED = "Advanced: the method's own numbers"
 
@@ -40,7 +37,7 @@ class OptionField:
 class Options:
     """All methods' options; those of the chosen method are visible."""
 
-    def __init__(self, ramole: "Ramole", *, method: str) -> None:
+    def __init__(self, ramole: Ramole, *, method: str) -> None:
         self.fields: list[OptionField] = []
         # By method, of the methods that have options.
         self.groups: dict[str, gr.Row] = {}

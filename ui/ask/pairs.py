@@ -3,17 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
-from ramole_core import RamoleError, read_example_lines
+from ramole_core import Ramole, RamoleError, read_example_lines
 
 from ..parts.errors import one_sentence
 from ..parts.events import QUIET
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 LARGEST = 2_000_000
 """Bytes of a file."""
@@ -24,7 +21,7 @@ LABEL = "Examples, about 5 pairs, one a line: input => target, or JSON of inputs
 class Pairs:
     """The field, and the file that fills it, built inside the form that is open."""
 
-    def __init__(self, ramole: "Ramole", *, method: str) -> None:
+    def __init__(self, ramole: Ramole, *, method: str) -> None:
         # The methods that have use for them.
         self.fits = frozenset(row.name for row in ramole.methods() if row.fits)
         with gr.Column(visible=method in self.fits, elem_id="pairs") as self.group:

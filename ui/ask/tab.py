@@ -4,11 +4,11 @@ import secrets
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
-from ramole_core import RamoleError
+from ramole_core import Ramole, RamoleError
 
 from ..charts.path import path_html
 from ..charts.recorded import recorded_files, recorded_run, trace_files
@@ -29,9 +29,6 @@ from .opening import Opening
 from .talk import Talk
 from .updates import NOT_ASKED, Drawing, begun, done, emptied, ended, failed, freed, part_by_part
 
-if TYPE_CHECKING:
-    from ramole_core import Ramole
-
 RUNNING = "An answer is on its way."
 NONE = "There is no answer yet; ask something first."
 SEE = """() => setTimeout(() => {
@@ -39,7 +36,7 @@ SEE = """() => setTimeout(() => {
 }, 100)"""
 
 
-def tab(ramole: "Ramole", run: gr.State | None = None) -> None:
+def tab(ramole: Ramole, run: gr.State | None = None) -> None:
     """Build the tab inside the Blocks that is open."""
     recorded = recorded_files()
     with gr.Tab("Ask", id="ask", elem_id="ask-tab") as ask_tab:
@@ -50,7 +47,7 @@ def tab(ramole: "Ramole", run: gr.State | None = None) -> None:
 
 
 class AskHandlers:
-    def __init__(self, ramole: "Ramole", ui: AskLayout, recorded: Sequence[Path]):
+    def __init__(self, ramole: Ramole, ui: AskLayout, recorded: Sequence[Path]):
         self.ramole = ramole
         self.ui = ui
         self.recorded = recorded

@@ -5,9 +5,11 @@ import secrets
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
+
+from ramole_core import Ramole
 
 from ..charts.run import Run, weight_of
 from ..parts.events import AT_ONCE, QUIET, number_in, script_beside, session_of, text_in
@@ -19,9 +21,6 @@ from .examples import earlier_runs
 from .layout import AskLayout
 from .token_panel import PICKS
 from .updates import fresh
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 ENTER = script_beside(__file__, "enter.js")
 """Enter asks; while an answer is on its way, what is typed is kept and asked next."""
@@ -36,7 +35,7 @@ MAX_TURNS = 24
 class Talk:
     """The last question of each session, and what its conversation said before; with its events."""
 
-    def __init__(self, ramole: "Ramole", ui: AskLayout):
+    def __init__(self, ramole: Ramole, ui: AskLayout):
         self.ui, store = ui, quota_of(ramole).presence.sessions
         self._asked: Drawer[Live] = store.drawer(
             weigh=lambda one: weight_of(one.run), end=lambda one: one.cancelled.set()

@@ -2,12 +2,12 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from ramole_core import Explanation
+from ramole_core import Explanation, Ramole, Request
 
 from ..charts.explained import PICK, explanation_html, token_html, waiting_html
 from ..charts.plots import Axes, token_figure, token_table
@@ -17,9 +17,6 @@ from ..parts.events import EACH, PLAIN, QUIET, number_in, session_of
 from ..session.quota import quota_of
 from ..session.store import Drawer
 from .what_if import WhatIf
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole, Request
 
 TOP = 10
 PICKS = 16
@@ -66,7 +63,7 @@ class TokenPanel:
     mounted as its first value arrives may miss it.
     """
 
-    def __init__(self, ramole: "Ramole") -> None:
+    def __init__(self, ramole: Ramole) -> None:
         self.ramole, sessions = ramole, quota_of(ramole).presence.sessions
         with gr.Column(elem_id="token-panel"):
             self.token = gr.HTML(PICK, elem_id="token", js_on_load=CLOSE, **PLAIN)
@@ -194,7 +191,7 @@ class TokenPanel:
         return {self.token: PICK, self.likely: ""}
 
 
-def explain(ramole: "Ramole", run: Run, index: int) -> tuple[str, Explanation | None]:
+def explain(ramole: Ramole, run: Run, index: int) -> tuple[str, Explanation | None]:
     """The likeliest tokens there, as HTML, or one sentence on why not; and as they are."""
     trace = run.answer.trace
     if trace is None or not ramole.loaded:

@@ -3,12 +3,12 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from ramole_core import Explanation, RamoleError
+from ramole_core import Explanation, Ramole, RamoleError
 
 from ..charts.did import without_html
 from ..charts.explained import spell
@@ -22,9 +22,6 @@ from ..parts.markup import notice_html
 from ..session.quota import quota_of
 from ..session.store import Drawer
 from .branch import Change, going_on, weights_at
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 NOTHING, ALL = "nothing", "all adapters"
 EVERY = "every one"
@@ -42,7 +39,7 @@ LEAD = (
 class WhatIf:
     """The components, built inside the panel that is open."""
 
-    def __init__(self, ramole: "Ramole") -> None:
+    def __init__(self, ramole: Ramole) -> None:
         self.ramole, presence = ramole, quota_of(ramole).presence
         self.call = presence.call
         with gr.Accordion("What if …?", open=False, elem_id="what-if") as self.fold:

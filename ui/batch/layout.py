@@ -1,8 +1,10 @@
 """The layout of the tab Batch: rows, picture and results."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
+
+from ramole_core import Ramole
 
 from ..parts.choices import choices
 from ..parts.downloads import Download
@@ -12,9 +14,6 @@ from .examples import EXAMPLES
 from .picture import picture
 from .rows import KINDS, MAX_ROWS
 from .views import HEADERS, WIDTHS
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 INTRO = (
     '<p class="lead">Many prompts at once: every row is answered in the same batch, each with its '
@@ -43,7 +42,7 @@ document.addEventListener('keydown', (event) => {  // Tab leaves the text, as ev
 
 
 class BatchInputs:
-    def __init__(self, ramole: "Ramole") -> None:
+    def __init__(self, ramole: Ramole) -> None:
         self.examples = choices(
             [(example.badge, example.title) for example in EXAMPLES],
             "Rows to try",
@@ -86,7 +85,7 @@ class BatchInputs:
 class BatchLayout:
     """The tab's components, built inside the Blocks that is open."""
 
-    def __init__(self, ramole: "Ramole") -> None:
+    def __init__(self, ramole: Ramole) -> None:
         gr.HTML(INTRO, elem_id="batch-intro", **PLAIN)
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=300, elem_id="batch-rows"):

@@ -1,12 +1,12 @@
 """The text of the tab Batch as rows, with an error for each bad line."""
 
 from html import escape
-from typing import TYPE_CHECKING
 
 from ramole_core import (
     BadRow,
     Batch,
     BatchLimits,
+    Ramole,
     RamoleError,
     batch_text,
     read_batch,
@@ -14,9 +14,6 @@ from ramole_core import (
 )
 
 from ..session.uploads import taken
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 MAX_ROWS = 2_000
 MAX_BYTES = 2 * 2**20
@@ -41,7 +38,7 @@ def text_of(path: str) -> tuple[str, str]:
 
 
 def read(
-    ramole: "Ramole", text: str, kind: str, *, defaults: dict[str, object], owner: str | None
+    ramole: Ramole, text: str, kind: str, *, defaults: dict[str, object], owner: str | None
 ) -> Batch:
     """The rows that can run and those that cannot; raises RamoleError where there is none."""
     if not isinstance(text, str) or kind not in KINDS:

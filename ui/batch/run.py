@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ramole_core import (
     Batch,
     BatchRow,
     Generation,
+    Ramole,
     RamoleError,
     Step,
     effect_shares,
@@ -30,9 +31,6 @@ from ..model.loading import loaded
 from ..model.reading import PACE
 from ..parts.errors import UNEXPECTED
 from ..watch.events import answered, refused
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 log = logging.getLogger(__name__)
 PAUSE = 0.3
@@ -181,7 +179,7 @@ def run_of(batch: Batch, *, owner: str | None, address: str = "") -> BatchRun:
     return BatchRun(sorted(items, key=lambda item: item.row.index), owner, address)
 
 
-def watched(ramole: "Ramole", run: BatchRun) -> Generator[None, None, None]:
+def watched(ramole: Ramole, run: BatchRun) -> Generator[None, None, None]:
     """Run it; yields for each update, last after its end. Closing the generator cancels it."""
     try:
         try:
@@ -208,7 +206,7 @@ def watched(ramole: "Ramole", run: BatchRun) -> Generator[None, None, None]:
     yield
 
 
-def _ask(ramole: "Ramole", run: BatchRun) -> None:
+def _ask(ramole: Ramole, run: BatchRun) -> None:
     rows = {item.row.index: item for item in run.items if isinstance(item.row, BatchRow)}
     events = run_rows(
         ramole,

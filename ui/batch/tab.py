@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Generator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
-from ramole_core import Batch, RamoleError
+from ramole_core import Batch, Ramole, RamoleError
 
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
@@ -36,9 +36,6 @@ from .rows import read, refused_html, text_of, verdict_html
 from .run import BatchRun, run_of, watched
 from .views import HEADERS, progress_html, row_html, standing_html, table_of
 
-if TYPE_CHECKING:
-    from ramole_core import Ramole
-
 log = logging.getLogger(__name__)
 Look = tuple[Any, ...]
 """Notice, progress, picture, table, and the run once it has ended: `BatchLayout.looks`."""
@@ -52,7 +49,7 @@ SHOW = """
 """On a phone what comes stands far below what was pressed."""
 
 
-def tab(ramole: "Ramole") -> None:
+def tab(ramole: Ramole) -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Batch", id="batch", elem_id="batch-tab"):
         ui = BatchLayout(ramole)
@@ -93,7 +90,7 @@ class BatchHandlers:
     """What happens on each event, with the last run of each session: whatever a browser says is
     believed only within its own."""
 
-    def __init__(self, ramole: "Ramole", ui: BatchLayout):
+    def __init__(self, ramole: Ramole, ui: BatchLayout):
         self.ramole, self.ui = ramole, ui
         presence = quota_of(ramole).presence
         self.call = presence.call

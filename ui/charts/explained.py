@@ -5,18 +5,14 @@ Pure functions data -> HTML; token text passes through `html.escape`.
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ramole_core import mean_contribution, mean_weights
+from ramole_core import Explanation, mean_contribution, mean_weights
 
 from .did import did_html, sentence
 from .palette import BASE, MIXTURE, chip_html, ink_of, letter_of
 from .run import Run, entropy, strongest
-
-if TYPE_CHECKING:
-    from ramole_core import Explanation
 
 CLOSE = '<button type="button" class="close" aria-label="Close the token\'s panel">×</button>'
 PICK = (
@@ -69,7 +65,7 @@ def token_html(run: Run, index: int, *, turn: int = 0, closable: bool = True) ->
     return f"{head}<p>{said} {entropy_said}</p>{_stack(experts, run.shares[index], notes)}"
 
 
-def explanation_html(explanation: "Explanation", chosen: str) -> str:
+def explanation_html(explanation: Explanation, chosen: str) -> str:
     """The likeliest next tokens of base and of mixture side by side; the chosen one is marked."""
     sides = (
         ("Bare base", explanation.base, BASE),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ramole_core import (
     Evidence,
     Explanation,
     Generation,
+    Ramole,
     Request,
     Trace,
     asked_fields,
@@ -27,9 +28,6 @@ from ramole_core import (
 
 from ..parts.downloads import fresh_folder
 from .run import Found, Run
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 ARRAYS = ("weights", "contribution", "present")
 """Of a trace."""
@@ -105,7 +103,7 @@ def recorded_run(path: Path) -> Run:
     return read_run(path)
 
 
-def trace_files(ramole: "Ramole", run: Run, owner: str | None) -> tuple[str, str]:
+def trace_files(ramole: Ramole, run: Run, owner: str | None) -> tuple[str, str]:
     """The paths of `write_files`, with facts of this server, but for a recorded run."""
     names = run.answer.adapters
     facts = None if run.title else facts_of(ramole, adapters=names, owner=owner)

@@ -2,17 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ramole_core import effect_shares
+from ramole_core import Explanation, Generation, Request, effect_shares
 
 from .did import Did, leader_of
 from .palette import places_of
-
-if TYPE_CHECKING:
-    from ramole_core import Explanation, Generation, Request
 
 EVEN = 1e-4
 """Two shares closer than this are the same: no expert stands out."""
@@ -43,14 +39,14 @@ class Found:
 class Run:
     """A finished (or stopped) answer."""
 
-    request: "Request"
-    answer: "Generation"
+    request: Request
+    answer: Generation
     pieces: tuple[str, ...]
     """The text that each token added to the answer."""
     found: tuple[Found, ...] = ()
-    beside: "Generation | None" = None
+    beside: Generation | None = None
     """The bare base's answer from the same batch."""
-    explained: "dict[int, Explanation]" = field(default_factory=dict)
+    explained: dict[int, Explanation] = field(default_factory=dict)
     """The likeliest tokens by index of the generated token, where they were recorded."""
     title: str = ""
     """Of a recorded example; empty for a live run."""

@@ -1,9 +1,11 @@
 """The layout of the tab Compare: prompt, columns' choices and answers."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+
+from ramole_core import Ramole
 
 from ..charts.tokens import token_view
 from ..parts.events import HELD, PLAIN
@@ -11,9 +13,6 @@ from ..parts.fields import k_field, length_field, method_field
 from ..parts.link import copy_button
 from ..parts.prompts import placeholder
 from .link import MAX_COLUMNS, START, Column
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 LEAD = (
     '<p class="quiet">The same prompt in several ways, all in one batch. A word that the first '
@@ -25,7 +24,7 @@ LEAD = (
 class Shown:
     """One column."""
 
-    def __init__(self, ramole: "Ramole", n: int, start: Column) -> None:
+    def __init__(self, ramole: Ramole, n: int, start: Column) -> None:
         with gr.Column(visible=n < 2, min_width=250, elem_classes=["compared"]) as self.column:
             self.method = method_field(
                 ramole, value=start.method, elem_id=f"compare-method-{n}", min_width=140
@@ -49,7 +48,7 @@ class Shown:
 class CompareLayout:
     """The tab's components, built inside the Blocks that is open."""
 
-    def __init__(self, ramole: "Ramole") -> None:
+    def __init__(self, ramole: Ramole) -> None:
         gr.HTML(LEAD, **PLAIN)
         self.prompt = gr.Textbox(
             label="Prompt",

@@ -5,9 +5,9 @@ import threading
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ramole_core import Generation, Request
+from ramole_core import Generation, Ramole, Request
 
 from ..charts.palette import places_of
 from ..charts.run import Run
@@ -15,9 +15,6 @@ from ..charts.spans import differing
 from ..charts.tokens import Growing, view_of_run
 from ..model.loading import loaded, loading_of
 from ..model.reading import Reading, progress_of
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 
 @dataclass
@@ -59,7 +56,7 @@ class Look:
 
 
 def compared(
-    ramole: "Ramole", requests: Sequence[Request], asked: Comparison, *, address: str = ""
+    ramole: Ramole, requests: Sequence[Request], asked: Comparison, *, address: str = ""
 ) -> Generator[Look, None, None]:
     """Stream pictures of all answers, in one batch, the last once all have ended; raises
     RamoleError. Adapters keep letter and colour across the columns."""

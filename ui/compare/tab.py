@@ -3,11 +3,11 @@
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
-from ramole_core import RamoleError
+from ramole_core import Ramole, RamoleError
 
 from ..charts.did import whole_html
 from ..charts.explained import token_html
@@ -37,9 +37,6 @@ from .layout import CompareLayout
 from .link import Column, ComparisonLink, link_to, read_link
 from .run import Compared, Comparison, Look, compared
 
-if TYPE_CHECKING:
-    from ramole_core import Ramole
-
 ENTER = enter_of("#compare-button", "#compare-held", "A comparison")
 OPENED = """() => {
   const last = window.ramoleKept.get('ramole-compared');
@@ -66,7 +63,7 @@ CHOICES = 4
 """Components of a column's choices."""
 
 
-def tab(ramole: "Ramole") -> None:
+def tab(ramole: Ramole) -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Compare", id="compare", elem_id="compare-tab") as here:
         ui = CompareLayout(ramole)
@@ -74,7 +71,7 @@ def tab(ramole: "Ramole") -> None:
 
 
 class CompareHandlers:
-    def __init__(self, ramole: "Ramole", ui: CompareLayout):
+    def __init__(self, ramole: Ramole, ui: CompareLayout):
         self.ramole, self.ui = ramole, ui
         presence = quota_of(ramole).presence
         self.call = presence.call

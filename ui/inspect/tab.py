@@ -5,9 +5,11 @@ Nothing is drawn before the tab is opened, and then only what Ask has not shown 
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
+
+from ramole_core import Ramole
 
 from ..charts.explained import token_html
 from ..charts.heat import WINNER
@@ -30,16 +32,13 @@ from .layout import WHOEVER, InspectLayout
 from .player import marks_of, player_of
 from .sources import ASKED, PICK, Inspected, Sources, empty_sentence, head_html, side_html
 
-if TYPE_CHECKING:
-    from ramole_core import Ramole
-
 NONE = "There is nothing to take away: no adapter was at work in this run."
 NO_TRACE = "This run has no trace."
 NOTHING_YET = "There is no answer yet. Ask something in the tab Ask, and come back."
 SAME = "This run is pinned. Choose another one above, or ask in Ask and come back, to see both."
 
 
-def tab(ramole: "Ramole", asked: gr.State) -> None:
+def tab(ramole: Ramole, asked: gr.State) -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Inspect", id="inspect", elem_id="inspect-tab") as here:
         ui = InspectLayout()
@@ -47,7 +46,7 @@ def tab(ramole: "Ramole", asked: gr.State) -> None:
 
 
 class InspectHandlers:
-    def __init__(self, ramole: "Ramole", ui: InspectLayout, sources: Sources):
+    def __init__(self, ramole: Ramole, ui: InspectLayout, sources: Sources):
         self.ramole, self.ui, self.sources = ramole, ui, sources
         presence = quota_of(ramole).presence
         self.call = presence.call

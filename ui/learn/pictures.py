@@ -1,16 +1,14 @@
 """Steps 1 to 3, 8 and 9 as pictures: pool, vectors, similarities, a batch, selection."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from ramole_core import AdapterCard
 
 from ..charts.palette import NOBODY, chip_html, ink_of, letter_of, places_of
 from ..parts.markup import description_of, escaped
 from .facts import legible, word
 from .frames import ABOVE, BELOW, bar, box, figure, table
 from .kept import MEANING, K, Vectors, alone, judged, margin, vectors
-
-if TYPE_CHECKING:
-    from ramole_core import AdapterCard
 
 ACROSS = 64
 """Cells in a row of a drawn vector."""
@@ -23,7 +21,7 @@ DOES = {"dart": "turns facts into sentences", "clickbait": "judges headlines"}
 """The adapters whose vectors are drawn."""
 
 
-def pool_html(cards: "Sequence[AdapterCard]") -> str:
+def pool_html(cards: Sequence[AdapterCard]) -> str:
     """Every adapter of the sample pool: name, purpose, size."""
     rows = [
         (

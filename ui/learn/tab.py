@@ -4,9 +4,11 @@ Nothing is drawn before the tab is first opened; nothing here needs the model.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
+
+from ramole_core import AdapterCard, Ramole
 
 from ..charts.explained import explanation_html, token_html
 from ..charts.path import path_html
@@ -25,9 +27,6 @@ from .pictures import batch_html, judged_html, nearest_html, pool_html, vectors_
 from .steps import STEPS, TITLES, Step
 from .switched import switched_html
 from .toy import toy, toy_html
-
-if TYPE_CHECKING:
-    from ramole_core import AdapterCard, Ramole
 
 TOY_BY_HAND, TOY_GATED, WHY, AGAINST = 3, 4, 5, 6
 """Places of the steps that have more than a picture."""
@@ -61,7 +60,7 @@ ADDRESS = """() => {
 """The page's address names the step, so that a reload and a link open it again."""
 
 
-def tab(ramole: "Ramole") -> None:
+def tab(ramole: Ramole) -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Learn", id="learn", elem_id="learn-tab") as here:
         ui = LearnLayout()
@@ -71,7 +70,7 @@ def tab(ramole: "Ramole") -> None:
 class LearnHandlers:
     """What the reader sees, from the choices alone."""
 
-    def __init__(self, ramole: "Ramole", ui: LearnLayout):
+    def __init__(self, ramole: Ramole, ui: LearnLayout):
         self.ramole, self.ui = ramole, ui
 
     def on_step(self, place: int | None, picked, guessed, what, off, *sliders) -> dict[Any, Any]:
@@ -203,7 +202,7 @@ def words_html(place: int) -> str:
     )
 
 
-def picture_html(place: int, cards: "Sequence[AdapterCard]") -> str:
+def picture_html(place: int, cards: Sequence[AdapterCard]) -> str:
     """The picture of a step that needs nothing else; empty for the others."""
     pictures = {
         0: lambda: path_html(gated(), vectors().vector) + pool_html(cards),

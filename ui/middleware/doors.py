@@ -4,9 +4,10 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from starlette.middleware import Middleware
+
+from ramole_core import Ramole
 
 from ..session.accounts import Accounts
 from ..session.address import Addresses, networks
@@ -23,16 +24,13 @@ from .logins import Logins
 from .routes import Routes, rules
 from .watched import Watched
 
-if TYPE_CHECKING:
-    from ramole_core import Ramole
-
 ADDRESS_UPLOADS = 4
 """So many of the largest uploads may lie in the cache from one address, untaken."""
 ALL_UPLOADS = 16
 """And so many in all."""
 
 
-def doors(ramole: "Ramole", *, cache: Path, accounts: Accounts) -> Sequence[Middleware]:
+def doors(ramole: Ramole, *, cache: Path, accounts: Accounts) -> Sequence[Middleware]:
     """Names, routes, addresses, how many at once, passwords or keys where there are
     `accounts`, and sizes;
     `cache` is Gradio's. Raises RamoleError for settings that cannot be."""

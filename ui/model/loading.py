@@ -4,15 +4,12 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 from weakref import WeakKeyDictionary
 
-from ramole_core import RamoleError, settle
+from ramole_core import Ramole, RamoleError, settle
 
 from .spaces import ELSEWHERE
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.4
@@ -33,7 +30,7 @@ class Status(TypedDict):
 class Loading:
     """One load of the model in a thread of its own; every field may be read at any time."""
 
-    def __init__(self, ramole: "Ramole"):
+    def __init__(self, ramole: Ramole):
         self.stage, self.fraction = "waiting to start", 0.0
         self.error: str | None = None
         """As in `Status`; the next `start` tries again."""
@@ -88,12 +85,12 @@ class Loading:
             self.ended.set()
 
 
-_loadings: "WeakKeyDictionary[Ramole, Loading]" = WeakKeyDictionary()
+_loadings: WeakKeyDictionary[Ramole, Loading] = WeakKeyDictionary()
 _guard = threading.Lock()
 
 
 def loaded(
-    ramole: "Ramole", cancelled: threading.Event, *, pause: float = POLL_SECONDS
+    ramole: Ramole, cancelled: threading.Event, *, pause: float = POLL_SECONDS
 ) -> Iterator[str]:
     """The stage in words, every `pause` seconds until the model is loaded or the caller cancels.
 
@@ -108,7 +105,7 @@ def loaded(
             raise RamoleError(loading.error)
 
 
-def loading_of(ramole: "Ramole") -> Loading:
+def loading_of(ramole: Ramole) -> Loading:
     """The one Loading of this system."""
     with _guard:
         return _loadings.setdefault(ramole, Loading(ramole))

@@ -8,14 +8,11 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ramole_core import Fitting, Generation, Request, Selection, Step
+from ramole_core import Fitting, Generation, Ramole, Request, Selection, Step
 
 from ..watch.events import answered, refused
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 BEAT = 2.0
 """Seconds after which a picture is drawn though nothing came: Gradio learns from it whether the
@@ -74,7 +71,7 @@ class Reading:
 
     def __init__(
         self,
-        ramole: "Ramole",
+        ramole: Ramole,
         requests: Sequence[Request],
         *,
         session: str | None,

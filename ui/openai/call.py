@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+from ramole_core import Ramole
 
 from .errors import Refused
 from .messages import read_messages
@@ -19,9 +21,6 @@ from .parameters import (
     short,
 )
 
-if TYPE_CHECKING:
-    from ramole_core import Ramole
-
 LENGTHS = ("max_completion_tokens", "max_tokens")
 CHAT = (*COMMON, *LENGTHS, "messages", "logprobs", "top_logprobs", "response_format")
 TEXT = (*COMMON, "prompt", "max_tokens", "echo", "logprobs", "best_of")
@@ -34,7 +33,7 @@ LENGTH = 16
 """Tokens of an answer where nothing is said, as OpenAI has it."""
 
 
-def read_call(body: object, ramole: "Ramole", owner: str | None) -> Call:
+def read_call(body: object, ramole: Ramole, owner: str | None) -> Call:
     """The chat of this JSON; raises Refused or RamoleError where it cannot be done."""
     said, ignored = read_body(body, CHAT)
     model = read_model(said["model"], ramole, owner)
@@ -112,7 +111,7 @@ def _schema(given: object) -> object:
     return schema
 
 
-def read_prompts(body: object, ramole: "Ramole", owner: str | None) -> Call:
+def read_prompts(body: object, ramole: Ramole, owner: str | None) -> Call:
     """The texts, or tokens of the base, that are continued as they are; raises Refused or
     RamoleError. The model has to be loaded: tokens are spelled by its tokenizer."""
     said, ignored = read_body(body, TEXT)
@@ -164,7 +163,7 @@ def _prompts(given: object) -> list[str | list[int]]:
     return cast(list[str | list[int]], found)
 
 
-def _known(ids: tuple[int, ...], ramole: "Ramole") -> tuple[int, ...]:
+def _known(ids: tuple[int, ...], ramole: Ramole) -> tuple[int, ...]:
     facts, largest = ramole.model_facts, max(ids)
     if facts is not None and largest >= facts.vocabulary:
         raise Refused(

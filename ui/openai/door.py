@@ -5,11 +5,12 @@ import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect, Request as Http
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
+
+from ramole_core import Ramole, Step
 
 from ..model.loading import FAILED, loading_of
 from ..model.reading import BEAT
@@ -26,9 +27,6 @@ from .models import find_model, list_models
 from .parameters import Call
 from .running import Places, Running
 
-if TYPE_CHECKING:
-    from ramole_core import Ramole, Step
-
 LOADING = 5
 """Seconds after which to ask again while the model loads."""
 LEFT = 499
@@ -36,7 +34,7 @@ LEFT = 499
 Endpoint = Callable[[Http], Awaitable[Response]]
 
 
-def openai_routes(ramole: "Ramole", accounts: Accounts) -> list[BaseRoute]:
+def openai_routes(ramole: Ramole, accounts: Accounts) -> list[BaseRoute]:
     """The routes of `/v1`; `accounts` are the page's."""
     door = Door(ramole, accounts)
     guarded = door.guarded
@@ -77,7 +75,7 @@ async def check_key(accounts: Accounts, http: Http) -> None:
 class Door:
     """The endpoints; errors are in OpenAI's format."""
 
-    def __init__(self, ramole: "Ramole", accounts: Accounts):
+    def __init__(self, ramole: Ramole, accounts: Accounts):
         settings = ramole.settings
         self.ramole, self.accounts = ramole, accounts
         self.presence = quota_of(ramole).presence
@@ -241,7 +239,7 @@ class _Grown:
         self.waiting: list[Step] = []
         """Tokens without text behind the last one that has some."""
 
-    def take(self) -> "tuple[str, list[Step]]":
+    def take(self) -> tuple[str, list[Step]]:
         """What is new of it; tokens that end inside a character come with the next text."""
         steps = self._running.steps[self._index][self._read :]
         self._read += len(steps)

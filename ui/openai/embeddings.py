@@ -2,17 +2,15 @@
 
 import base64
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+
+from ramole_core import Ramole
 
 from ..api.fields import MAX_PROMPT
 from .errors import Refused
 from .models import EMBEDDER
 from .parameters import has_half, read_body, short
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 MAX_TEXTS = 256
 """Of one call."""
@@ -64,7 +62,7 @@ def read_texts(body: object) -> Texts:
     return Texts(texts, form == "base64", said.get("dimensions"))
 
 
-def embed(asked: Texts, ramole: "Ramole") -> dict:
+def embed(asked: Texts, ramole: Ramole) -> dict:
     """The vectors, of unit length, in OpenAI's form; raises Refused where `dimensions` are not the
     encoder's."""
     rows = ramole.retriever.embed(asked.texts)

@@ -2,14 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
-from ramole_core import DEFAULT_METHOD, RamoleError
+from ramole_core import DEFAULT_METHOD, Ramole, RamoleError
 
 from .errors import Refused
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 ADAPTER = "adapter:"
 """So an adapter may have the name of a method."""
@@ -28,7 +24,7 @@ class Model:
     """Exactly these; None: those that are found."""
 
 
-def read_model(name: str, ramole: "Ramole", owner: str | None) -> Model:
+def read_model(name: str, ramole: Ramole, owner: str | None) -> Model:
     """The model of that name, of those that this owner sees; raises Refused."""
     parts = name.split("+")
     if not any(part.startswith(ADAPTER) for part in parts):
@@ -48,7 +44,7 @@ def read_model(name: str, ramole: "Ramole", owner: str | None) -> Model:
     return Model(ONE if len(names) == 1 else SEVERAL, names)
 
 
-def list_models(ramole: "Ramole", owner: str | None) -> list[dict]:
+def list_models(ramole: Ramole, owner: str | None) -> list[dict]:
     """Every method, the encoder, then every adapter that this owner sees."""
     cards = ramole.pool.cards(owner)
     return [
@@ -58,7 +54,7 @@ def list_models(ramole: "Ramole", owner: str | None) -> list[dict]:
     ]
 
 
-def find_model(name: str, ramole: "Ramole", owner: str | None) -> dict:
+def find_model(name: str, ramole: Ramole, owner: str | None) -> dict:
     """One model as the list has it, or one of several adapters; raises Refused for any other."""
     listed = {one["id"]: one for one in list_models(ramole, owner)}
     if name not in listed:

@@ -2,18 +2,13 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ramole_core import Request
+from ramole_core import Ramole, Request
 
 from ..api.fields import WrongField, read_ask, short as repeated
 from .errors import Refused
-from .models import ADAPTER
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
-
-    from .models import Model
+from .models import ADAPTER, Model
 
 OURS = (
     *("k", "exclude", "weights", "options", "examples", "abstain", "split", "drop_turns"),
@@ -102,8 +97,8 @@ def read_body(body: object, known: Collection[str]) -> tuple[dict[str, Any], tup
 
 def requests_of(
     said: Mapping[str, Any],
-    ramole: "Ramole",
-    model: "Model",
+    ramole: Ramole,
+    model: Model,
     *,
     fields: Mapping[str, Any],
     length: tuple[str, object],

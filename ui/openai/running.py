@@ -4,14 +4,10 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import TYPE_CHECKING
 
-from ramole_core import Busy, RamoleError, Request
+from ramole_core import Busy, Ramole, RamoleError, Request
 
 from ..model.reading import PACE, Reading
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 
 class Places:
@@ -46,7 +42,7 @@ class Running(Reading):
     """Requests that run from construction on, inside an event loop."""
 
     def __init__(
-        self, ramole: "Ramole", requests: Sequence[Request], *, address: str, places: Places
+        self, ramole: Ramole, requests: Sequence[Request], *, address: str, places: Places
     ):
         """Raises Busy or RamoleError where `places` has too few."""
         places.take(len(requests))

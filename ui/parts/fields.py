@@ -1,14 +1,11 @@
 """The fields that every form of questions has: method, k and the length of an answer."""
 
 from html import escape
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import gradio as gr
 
-from ramole_core import DEFAULT_METHOD, MEASURED, TRAINING_STEPS, untrained
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
+from ramole_core import DEFAULT_METHOD, MEASURED, TRAINING_STEPS, Ramole, untrained
 
 MAX_K = 8
 TOKENS = "Most new tokens (pieces of words)"
@@ -22,7 +19,7 @@ USUAL = {
 """The methods that most people need, in a few words each."""
 
 
-def method_choices(ramole: "Ramole") -> list[tuple[str, str]]:
+def method_choices(ramole: Ramole) -> list[tuple[str, str]]:
     """Every method by name: the usual ones first, with a sentence; then, under a line of their own
     (`style.css`), papers' and controls."""
     rows = {row.name: row for row in ramole.methods()}
@@ -36,7 +33,7 @@ def method_choices(ramole: "Ramole") -> list[tuple[str, str]]:
 
 
 def method_field(
-    ramole: "Ramole", *, value: str = DEFAULT_METHOD, elem_id: str | None = None, min_width: int
+    ramole: Ramole, *, value: str = DEFAULT_METHOD, elem_id: str | None = None, min_width: int
 ) -> gr.Dropdown:
     """The choice among them."""
     return gr.Dropdown(
@@ -49,7 +46,7 @@ def method_field(
     )
 
 
-def untrained_html(ramole: "Ramole") -> str:
+def untrained_html(ramole: Ramole) -> str:
     """For another base model: a folded block with the methods that lack trained weights, and the
     commands that train them; nothing where every gate is trained."""
     names = untrained(ramole)
@@ -87,7 +84,7 @@ def k_field(value: float, *, elem_id: str | None = None, min_width: int) -> gr.S
 
 
 def length_field(
-    ramole: "Ramole",
+    ramole: Ramole,
     value: float,
     *,
     min_width: int = 160,
@@ -106,7 +103,7 @@ def length_field(
     )
 
 
-def allowed_length(ramole: "Ramole", asked: int) -> tuple[int, str]:
+def allowed_length(ramole: Ramole, asked: int) -> tuple[int, str]:
     """The longest answer of a link, at most what the server allows; and a sentence where it asks
     for more."""
     most = ramole.settings.max_new_tokens

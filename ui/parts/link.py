@@ -15,17 +15,14 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 import gradio as gr
 
-from ramole_core import RamoleError, Request, asked_fields
+from ramole_core import Ramole, RamoleError, Request, asked_fields
 
 from .events import QUIET, open_page, script_beside, scripted
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 MAX_CHARACTERS = 200_000
 """Characters of JSON that a link may hold."""
@@ -117,7 +114,7 @@ def absent_words(names: Sequence[str], act: str) -> str:
     )
 
 
-def check_method(ramole: "Ramole", name: str, instead: str) -> None:
+def check_method(ramole: Ramole, name: str, instead: str) -> None:
     """Raise RamoleError where the page lacks the method that a link asks for."""
     if name not in {row.name for row in ramole.methods()}:
         raise RamoleError(

@@ -4,10 +4,8 @@ Gradio's HTML component reads `${...}` and `{{...}}` as templates; `escaped` lea
 """
 
 import html
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ramole_core import AdapterCard
+from ramole_core import AdapterCard
 
 
 def escaped(text: object) -> str:
@@ -21,7 +19,7 @@ def clipped(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def description_of(card: "AdapterCard", *, most: int, sentence: bool = False) -> str:
+def description_of(card: AdapterCard, *, most: int, sentence: bool = False) -> str:
     """What an adapter's card says, on one line of at most `most` characters, without its heading
     and what every sample's card begins with; `sentence`: the first sentence alone."""
     words = " ".join(card.description.split()).removeprefix(f"# {card.name}").strip()

@@ -4,12 +4,10 @@ Every word of an adapter comes from a file that somebody made, so each passes `e
 """
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
+
+from ramole_core import AdapterCard
 
 from ..parts.markup import description_of, escaped
-
-if TYPE_CHECKING:
-    from ramole_core import AdapterCard
 
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj", "c_attn", "qkv_proj", "query_key_value"}
 MLP = {"gate_proj", "up_proj", "down_proj", "c_fc", "gate_up_proj", "fc1", "fc2"}
@@ -20,13 +18,13 @@ def in_words(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{max(size, 100) / 1e3:.1f} kB"
 
 
-def ranks_in_words(card: "AdapterCard") -> str:
+def ranks_in_words(card: AdapterCard) -> str:
     """`rank 8`, or `ranks 4 to 16` where modules differ."""
     ranks = sorted(set(card.ranks.values())) or [card.rank]
     return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
 
 
-def modules_in_words(card: "AdapterCard") -> str:
+def modules_in_words(card: AdapterCard) -> str:
     """Where the adapter sits: attention, MLP or both, how many kinds of module, which layers."""
     kinds = set(card.modules)
     places = [word for word, names in (("attention", ATTENTION), ("MLP", MLP)) if kinds & names]
@@ -42,7 +40,7 @@ MADE_FOR = "Made for "
 """How the note of an adapter of another base begins."""
 
 
-def badges(card: "AdapterCard", *, yours: bool) -> list[tuple[str, str, str]]:
+def badges(card: AdapterCard, *, yours: bool) -> list[tuple[str, str, str]]:
     """(kind, words, what they mean) of one adapter; the kind is only for its colour."""
     found = [
         ("sample" if card.sample else "whose", *_whose(card, yours)),
@@ -66,7 +64,7 @@ def badges(card: "AdapterCard", *, yours: bool) -> list[tuple[str, str, str]]:
     return found
 
 
-def _whose(card: "AdapterCard", yours: bool) -> tuple[str, str]:
+def _whose(card: AdapterCard, yours: bool) -> tuple[str, str]:
     if card.sample:
         return "sample", "part of the sample pool, for everyone"
     if yours:
@@ -74,7 +72,7 @@ def _whose(card: "AdapterCard", yours: bool) -> tuple[str, str]:
     return "shared", "uploaded by someone, for everyone"
 
 
-def _examples_badge(card: "AdapterCard") -> tuple[str, str, str]:
+def _examples_badge(card: AdapterCard) -> tuple[str, str, str]:
     count = len(card.examples)
     if count:
         words = f"{count} example{'s' if count > 1 else ''}"
@@ -86,7 +84,7 @@ def _examples_badge(card: "AdapterCard") -> tuple[str, str, str]:
     )
 
 
-def badges_html(card: "AdapterCard", *, yours: bool) -> str:
+def badges_html(card: AdapterCard, *, yours: bool) -> str:
     """The badges as list items, each with its meaning as a tooltip."""
     return "".join(
         f'<li class="rm-badge rm-{kind}" title="{escaped(meaning)}">{escaped(words)}</li>'
@@ -94,7 +92,7 @@ def badges_html(card: "AdapterCard", *, yours: bool) -> str:
     )
 
 
-def cards_html(cards: Sequence["AdapterCard"], *, yours: Collection[str], total: int) -> str:
+def cards_html(cards: Sequence[AdapterCard], *, yours: Collection[str], total: int) -> str:
     """The pool: one article a card, each with a button that carries the adapter's name."""
     if not cards:
         words = "No adapter matches; change the search." if total else "The pool is empty."
@@ -115,8 +113,8 @@ def cards_html(cards: Sequence["AdapterCard"], *, yours: Collection[str], total:
 
 
 def matching(
-    cards: Sequence["AdapterCard"], *, search: str, show: str, order: str, yours: Collection[str]
-) -> list["AdapterCard"]:
+    cards: Sequence[AdapterCard], *, search: str, show: str, order: str, yours: Collection[str]
+) -> list[AdapterCard]:
     """The cards that hold every word of the search and pass the filter: one's own first, then in
     order."""
     words = {*search.casefold().split()}
@@ -138,7 +136,7 @@ def matching(
     return sorted(in_order, key=lambda card: card.key not in yours)
 
 
-def _holds(card: "AdapterCard", words: Collection[str]) -> bool:
+def _holds(card: AdapterCard, words: Collection[str]) -> bool:
     parts = (card.name, card.description, card.licence or "", card.base_model or "")
     text = " ".join((*parts, *card.modules, ranks_in_words(card))).casefold()
     return all(word in text for word in words)

@@ -5,15 +5,13 @@ import zipfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from ramole_core import AdapterCard, Hit
 
 from ..parts.downloads import fresh_folder
 from ..parts.markup import escaped
 from ..session.removed import SECONDS, Removal
 from .cards import badges_html, in_words, ranks_in_words
-
-if TYPE_CHECKING:
-    from ramole_core import AdapterCard, Hit
 
 NOTHING = '<p class="rm-empty">Choose an adapter to see its numbers, neighbours and examples.</p>'
 UNDO = """
@@ -29,7 +27,7 @@ MAX_CARD = 20_000
 
 
 def details_html(
-    card: "AdapterCard", neighbours: Sequence["Hit"], *, yours: bool, card_text: str
+    card: AdapterCard, neighbours: Sequence[Hit], *, yours: bool, card_text: str
 ) -> str:
     """One adapter: its numbers, its neighbours, its notes, its examples, its model card."""
     rows = [
@@ -60,7 +58,7 @@ def details_html(
     return f'<section class="rm-detail">{"".join(parts)}</section>'
 
 
-def neighbours_html(neighbours: Sequence["Hit"]) -> str:
+def neighbours_html(neighbours: Sequence[Hit]) -> str:
     """The nearest adapters with their cosine similarity, as words and as a bar."""
     if not neighbours:
         return ""
@@ -122,12 +120,12 @@ def _layers(layers: Sequence[int]) -> str:
     return ", ".join(str(layer) for layer in layers)
 
 
-def _scales(card: "AdapterCard") -> str:
+def _scales(card: AdapterCard) -> str:
     scales = sorted(set(card.scales.values())) or [card.scale]
     return f"{scales[0]:.4g}" if len(scales) == 1 else f"{scales[0]:.4g} to {scales[-1]:.4g}"
 
 
-def _vector(card: "AdapterCard") -> str:
+def _vector(card: AdapterCard) -> str:
     return {
         "examples": f"the mean of {len(card.texts)} example inputs",
         "card": "the model card's words; add examples to be found more surely",
@@ -168,7 +166,7 @@ element.addEventListener('click', (event) => {
 """
 
 
-def try_html(card: "AdapterCard") -> str:
+def try_html(card: AdapterCard) -> str:
     """The button; nothing for an adapter without examples."""
     if not card.examples:
         return ""

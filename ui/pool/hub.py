@@ -7,19 +7,16 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
-from ramole_core import RamoleError
+from ramole_core import Listed, Ramole, RamoleError
 
 from ..parts.errors import UNEXPECTED, log, one_sentence
 from ..parts.events import AT_ONCE, PLAIN, QUIET
 from ..parts.fields import run_and_stop
 from ..parts.markup import escaped, notice_html
-
-if TYPE_CHECKING:
-    from ramole_core import Listed, Ramole
 
 PAUSE = 600.0
 """Seconds from the end of a search to the next one from the page."""
@@ -35,7 +32,7 @@ NOT_ALLOWED = (
 class HubRun:
     """The shared search of the Hub, with its progress for every visitor."""
 
-    def __init__(self, ramole: "Ramole", clock: Callable[[], float] = time.monotonic):
+    def __init__(self, ramole: Ramole, clock: Callable[[], float] = time.monotonic):
         self._ramole, self._clock = ramole, clock
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -114,7 +111,7 @@ VERDICTS = {
 }
 
 
-def kept(rows: "Sequence[Listed]", here: Collection[str], *, search: str, show: str):
+def kept(rows: Sequence[Listed], here: Collection[str], *, search: str, show: str):
     """Filter by every word of `search`, and by `show`."""
     words = search.lower().split()
     kinds = {
@@ -128,7 +125,7 @@ def kept(rows: "Sequence[Listed]", here: Collection[str], *, search: str, show: 
 
 
 def table_html(
-    rows: "Sequence[Listed]", here: Collection[str], *, search: str = "", show: str = "all"
+    rows: Sequence[Listed], here: Collection[str], *, search: str = "", show: str = "all"
 ) -> str:
     """The table of those that match, and how many there are."""
     if not rows:
@@ -153,7 +150,7 @@ def table_html(
     )
 
 
-def _row(one: "Listed", here: bool) -> str:
+def _row(one: Listed, here: bool) -> str:
     verdict = VERDICTS[one.verdict] + (", weights are here" if here else "")
     cells = (
         verdict,
@@ -167,7 +164,7 @@ def _row(one: "Listed", here: bool) -> str:
     return f'<tr class="rm-{one.verdict}"><th scope="row">{escaped(one.repo)}</th>{row}</tr>'
 
 
-def _text(one: "Listed") -> str:
+def _text(one: Listed) -> str:
     said = (one.repo, one.name, one.licence or "", one.description, one.reason, *one.examples)
     return " ".join(said).lower()
 
@@ -179,7 +176,7 @@ OTHERS = "Another visitor began this search; only they can stop it."
 class HubPart:
     """Its components, folded, inside the tab that is open."""
 
-    def __init__(self, ramole: "Ramole") -> None:
+    def __init__(self, ramole: Ramole) -> None:
         s = ramole.settings
         words = (
             f"Lists up to {s.hub_listed:,} adapters that name this base model, those downloaded "
@@ -215,7 +212,7 @@ class HubPart:
         return [self.search, self.show]
 
 
-def connect_hub(ui: HubPart, ramole: "Ramole", call: Callable) -> None:
+def connect_hub(ui: HubPart, ramole: Ramole, call: Callable) -> None:
     run = HubRun(ramole)
 
     def shown(search: str, show: str) -> str:

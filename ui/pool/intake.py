@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ramole_core import RamoleError
+from ramole_core import AdapterCard, Hit, Ramole, RamoleError
 
 from ..session.quota import Quota
 from ..session.uploads import ARCHIVE, Drop, group, taken
@@ -15,9 +14,6 @@ from ..watch.events import uploaded
 from .cards import modules_in_words, ranks_in_words
 from .declared import declared_name, free_name
 from .details import neighbours_html, try_html, verdict_html
-
-if TYPE_CHECKING:
-    from ramole_core import AdapterCard, Hit, Ramole
 
 log = logging.getLogger(__name__)
 UNNAMED = "my-adapter"
@@ -31,11 +27,11 @@ class Verdict:
     """The verdict on one upload."""
 
     label: str
-    card: "AdapterCard | None"
+    card: AdapterCard | None
     """None: refused."""
     reason: str = ""
     """Why it was refused."""
-    neighbours: "tuple[Hit, ...]" = ()
+    neighbours: tuple[Hit, ...] = ()
     known: bool = False
     """The same content was there already, and its card is this one."""
     unnamed: bool = False
@@ -64,7 +60,7 @@ class Verdict:
 
 
 def judge(
-    ramole: "Ramole",
+    ramole: Ramole,
     quota: Quota,
     paths: Sequence[str],
     *,
@@ -126,7 +122,7 @@ def _label(paths: Sequence[str]) -> str:
     return ", ".join(names) or "Upload"
 
 
-def near(ramole: "Ramole", card: "AdapterCard", owner: str | None) -> "tuple[Hit, ...]":
+def near(ramole: Ramole, card: AdapterCard, owner: str | None) -> tuple[Hit, ...]:
     """The three nearest adapters; none where the index cannot say, no fault of the card."""
     try:
         return tuple(ramole.neighbours(card.name, k=3, owner=owner))

@@ -1,8 +1,10 @@
 """The layout of the tab Pool: drop zones, filters, cards and details."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import gradio as gr
+
+from ramole_core import Ramole
 
 from ..parts.downloads import Download
 from ..parts.events import PLAIN, enter_opens, script_beside
@@ -10,9 +12,6 @@ from ..session.uploads import EXAMPLE_ENDINGS
 from .details import NOTHING, TRY, UNDO
 from .hub import HubPart
 from .map import Map
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 SHOW = ["everything", "samples", "yours", "with notes"]
 ORDER = ["name", "largest rank", "largest file", "newest"]
@@ -31,7 +30,7 @@ TYPED = "Example inputs, one a line; with empty lines between them, each may hav
 class Dropping:
     """The drop zone for adapters, with its verdicts."""
 
-    def __init__(self, ramole: "Ramole") -> None:
+    def __init__(self, ramole: Ramole) -> None:
         limit, stays = ramole.settings.max_upload_mb, ramole.settings.shared_uploads
         fate = "Only this browser tab sees it, after a reload too; it goes when the tab is closed."
         fate = "Everyone can use it." if stays else fate
@@ -126,7 +125,7 @@ class Details:
 class PoolLayout:
     """The tab's components, built inside the Blocks that is open."""
 
-    def __init__(self, ramole: "Ramole") -> None:
+    def __init__(self, ramole: Ramole) -> None:
         self.dropping = Dropping(ramole)
         self.hub, self.map, self.filters = HubPart(ramole), Map(), Filters()
         with gr.Row(equal_height=False):

@@ -4,13 +4,13 @@ a prompt.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 import numpy as np
 import plotly.graph_objects as go
 
-from ramole_core import RamoleError, update_likeness
+from ramole_core import AdapterCard, Ramole, RamoleError, update_likeness
 
 from ..charts.pool_map import (
     KINDS,
@@ -26,9 +26,6 @@ from ..parts.events import PLAIN
 from ..parts.fields import k_field
 from ..parts.markup import escaped
 from ..session.quota import Quota
-
-if TYPE_CHECKING:
-    from ramole_core import AdapterCard, Ramole
 
 MAX_POINTS, MAX_PAIRS, MAX_UPDATES = 120, 50, 24
 """Adapters that are drawn on the map, and in the pictures of pairs; updates are read from files."""
@@ -64,7 +61,7 @@ class Drawn:
 
 
 def draw(
-    ramole: "Ramole",
+    ramole: Ramole,
     quota: Quota,
     prompt: str,
     k: float,
@@ -109,7 +106,7 @@ def draw(
 
 
 def likeness(
-    ramole: "Ramole", cards: "Sequence[AdapterCard]", vectors: np.ndarray, by: str
+    ramole: Ramole, cards: Sequence[AdapterCard], vectors: np.ndarray, by: str
 ) -> np.ndarray:
     """[n, n]: the similarity of each two, of their vectors or their updates."""
     if by == CHANGE:
@@ -118,14 +115,14 @@ def likeness(
 
 
 def _shown(
-    cards: "Sequence[AdapterCard]", found: Sequence[tuple[str | None, str]]
-) -> "tuple[list[AdapterCard], int]":
+    cards: Sequence[AdapterCard], found: Sequence[tuple[str | None, str]]
+) -> tuple[list[AdapterCard], int]:
     """The drawn adapters, found ones included, and the number left out."""
     first = sorted(cards, key=lambda card: (card.owner, card.name) not in found)[:MAX_POINTS]
     return sorted(first, key=lambda card: (card.name, card.key)), len(cards) - len(first)
 
 
-def _kind(card: "AdapterCard", quota: Quota, owner: str | None) -> str:
+def _kind(card: AdapterCard, quota: Quota, owner: str | None) -> str:
     if card.sample:
         return "sample"
     return "yours" if quota.owns(card, owner) else "shared"
@@ -232,7 +229,7 @@ class Map:
         return [self.plot, self.told, self.pairs, self.pairs_told]
 
 
-def connect_map(ui: Map, ramole: "Ramole", quota: Quota, call: Callable) -> None:
+def connect_map(ui: Map, ramole: Ramole, quota: Quota, call: Callable) -> None:
 
     def on_draw(prompt: str, k: float, by: str, request: gr.Request):
         by = by if by in OF else FOUND_BY

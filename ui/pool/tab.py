@@ -1,10 +1,8 @@
 """The tab Pool: the adapters, one in detail, and uploads."""
 
-from typing import TYPE_CHECKING
-
 import gradio as gr
 
-from ramole_core import AdapterRefused
+from ramole_core import AdapterRefused, Ramole
 
 from ..parts import downloads
 from ..parts.errors import one_sentence
@@ -28,9 +26,6 @@ from .intake import judge, near
 from .layout import PoolLayout
 from .map import connect_map
 
-if TYPE_CHECKING:
-    from ramole_core import Ramole
-
 SHOW_DETAIL = """
 () => { setTimeout(() => {
   const title = document.querySelector('#pool-detail .rm-detail-title');
@@ -49,7 +44,7 @@ UNUSED = (
 )
 
 
-def tab(ramole: "Ramole") -> None:
+def tab(ramole: Ramole) -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Pool", id="pool", elem_id="pool-tab") as pool_tab:
         ui = PoolLayout(ramole)
@@ -59,7 +54,7 @@ def tab(ramole: "Ramole") -> None:
 class PoolHandlers:
     """What happens on each event of the tab; a failure is one sentence."""
 
-    def __init__(self, ramole: "Ramole"):
+    def __init__(self, ramole: Ramole):
         self.ramole = ramole
         self.quota = quota_of(ramole)
         self.call = self.quota.presence.call

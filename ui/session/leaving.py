@@ -6,20 +6,18 @@ and nothing was heard of it for a while, however often a page of it was closed m
 """
 
 import logging
-from typing import TYPE_CHECKING
+
+from ramole_core import Ramole
 
 from .owner import PREFIX, page_owner
 from .quota import quota_of
-
-if TYPE_CHECKING:
-    from ramole_core import Ramole
 
 log = logging.getLogger(__name__)
 GRACE_SECONDS = 90.0
 """An open page gives a sign of life more often; a reload takes less."""
 
 
-def leave(ramole: "Ramole", session: str) -> None:
+def leave(ramole: Ramole, session: str) -> None:
     """Handle a closed page: its uploads go, at once or in a while."""
     owner = quota_of(ramole).presence.gone(session)
     mine = page_owner(session)
@@ -27,7 +25,7 @@ def leave(ramole: "Ramole", session: str) -> None:
         _forget(ramole, mine)
 
 
-def sweep_sessions(ramole: "Ramole") -> None:
+def sweep_sessions(ramole: Ramole) -> None:
     """Look once for pages that were closed and did not come back, and for old sessions."""
     quota = quota_of(ramole)
     presence = quota.presence
@@ -37,14 +35,14 @@ def sweep_sessions(ramole: "Ramole") -> None:
         _forget(ramole, owner)
 
 
-def _forget(ramole: "Ramole", owner: str) -> None:
+def _forget(ramole: Ramole, owner: str) -> None:
     try:
         quota_of(ramole).leave(owner)
     except Exception:
         log.exception("Uploads of a page that was closed could not be removed.")
 
 
-def sweep(ramole: "Ramole") -> int:
+def sweep(ramole: Ramole) -> int:
     """Remove what sessions of an earlier process left behind; returns how many."""
     whose = {card.owner or "" for card in ramole.pool.all_cards()}
     owners = {owner for owner in whose if owner.startswith(PREFIX)}

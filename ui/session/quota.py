@@ -8,17 +8,13 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from ramole_core import AdapterRefused, RamoleError
+from ramole_core import AdapterCard, AdapterRefused, Ramole, RamoleError
 
 from .owner import PREFIX
 from .presence import GONE_SECONDS, IDLE_SECONDS, Presence, Use, leavers
 from .removed import Removed
-
-if TYPE_CHECKING:
-    from ramole_core import AdapterCard, Ramole
 
 log = logging.getLogger(__name__)
 MIB = 2**20
@@ -38,7 +34,7 @@ class Quota:
 
     def __init__(
         self,
-        ramole: "Ramole",
+        ramole: Ramole,
         *,
         adapters: int = 10,
         mb: int | None = None,
@@ -85,19 +81,19 @@ class Quota:
                 if not self._coming[owner]:
                     del self._coming[owner]
 
-    def added(self, card: "AdapterCard", owner: str | None) -> None:
+    def added(self, card: AdapterCard, owner: str | None) -> None:
         """Remember the upload's session: the pool of a server that shares uploads does not."""
         if owner is not None:
             with self._lock:
                 self._uploaders[card.key] = owner
 
-    def owns(self, card: "AdapterCard", owner: str | None) -> bool:
+    def owns(self, card: AdapterCard, owner: str | None) -> bool:
         """Whether this session uploaded the adapter, and so may change and remove it."""
         if owner is None or card.sample:
             return False
         return card.owner == owner or self._uploaders.get(card.key) == owner
 
-    def owned(self, name: str, owner: str | None) -> "AdapterCard":
+    def owned(self, name: str, owner: str | None) -> AdapterCard:
         """The session's own adapter of that name; AdapterRefused for any other."""
         card = self.pool.card(name, owner)
         if not self.owns(card, owner):
@@ -121,7 +117,7 @@ class Quota:
             self.pool.remove(name, owner=None)
             self._uploaders.pop(f"pool/{name}", None)  # as `AdapterCard.key` says it
 
-    def undo(self, token: str, owner: str | None) -> "AdapterCard":
+    def undo(self, token: str, owner: str | None) -> AdapterCard:
         """Bring back what this session removed; AdapterRefused where it cannot be."""
         removal = self.removed.take(token, owner)
         try:
@@ -288,11 +284,11 @@ class Quota:
         return silent if silent >= IDLE_SECONDS else None
 
 
-_quotas: "WeakKeyDictionary[Ramole, Quota]" = WeakKeyDictionary()
+_quotas: WeakKeyDictionary[Ramole, Quota] = WeakKeyDictionary()
 _guard = threading.Lock()
 
 
-def quota_of(ramole: "Ramole") -> Quota:
+def quota_of(ramole: Ramole) -> Quota:
     """The one Quota of this system: page and endpoints count together."""
     with _guard:
         return _quotas.setdefault(ramole, Quota(ramole))
