@@ -61,7 +61,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "measured": lambda: markdown(answers.blocks(results(), brief=True)),
         "words": lambda: " ".join(own_words(results())),
         "retrieved": lambda: markdown(retrieval.blocks(results())),
-        "adapters": lambda: markdown(adapters.blocks(results())),
+        "adapters": lambda: markdown(adapters.ADAPTERS.blocks(results())),
         "pieces": lambda: markdown(router.blocks(results(), router.PIECES)),
         "router": lambda: markdown(router.blocks(results(), router.VARIANTS)),
         "gates": lambda: markdown(router.blocks(results(), router.GATE)),

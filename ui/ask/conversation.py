@@ -5,7 +5,7 @@ beside an answer reads the same turns, the mixture's answers included, all by it
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any
@@ -96,15 +96,6 @@ def turns_of(
         adapters = tuple(name for name in had if there is None or name in there)
         turns.append(Turn(f"{kind}-{place}", str(user), str(said), adapters))
     return tuple(turns)
-
-
-def recorded_talk(run: Run, earlier: Mapping[int, Run]) -> tuple[tuple[Turn, ...], dict[str, Any]]:
-    """The earlier turns of a recorded run and how they look; `earlier` has those, by place, that
-    were recorded themselves."""
-    turns = turns_of(run.request.history, "recorded")
-    runs = {f"recorded-{place}": one for place, one in earlier.items()}
-    view = view_of_conversation(turns, runs.get, asked=run.request.prompt)
-    return turns, {**view, "who": "Example"}
 
 
 def _turn(turn: Turn, run: Run | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ..parts.events import AT_ONCE, QUIET, number_in, script_beside, session_of,
 from ..session.quota import quota_of
 from ..session.store import Drawer
 from .answer import Live
-from .conversation import Turn, recorded_talk, shortened, turn_of, view_of_conversation
+from .conversation import Turn, shortened, turn_of, turns_of, view_of_conversation
 from .examples import earlier_runs
 from .layout import AskLayout
 from .token_panel import PICKS
@@ -108,11 +108,12 @@ class Talk:
     def recorded(self, session: str, run: Run, files: Sequence[Path]) -> tuple[Turns, dict]:
         """The earlier turns of a recorded run, and how they look; those that are recorded
         themselves can be looked into."""
-        earlier = earlier_runs(run, files)
-        turns, view = recorded_talk(run, earlier)
-        for place, one in earlier.items():
-            self.keep(session, turns[place].name, shortened(one))
-        return turns, view
+        turns, earlier = turns_of(run.request.history, "recorded"), earlier_runs(run, files)
+        runs = {turns[place].name: one for place, one in earlier.items()}
+        for name, one in runs.items():
+            self.keep(session, name, shortened(one))
+        view = view_of_conversation(turns, runs.get, asked=run.request.prompt)
+        return turns, {**view, "who": "Example"}
 
     def on_new(self, request: gr.Request):
         """End the conversation."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from ..charts.palette import INKS
-from ..parts.markup import escaped
+from ..parts.markup import escaped, table_html
 
 ABOVE, BELOW = INKS[4].colour, INKS[5].colour
 """Blue above zero, vermillion below."""
@@ -17,14 +17,7 @@ def figure(picture: str, caption: str, *, twin: str = "") -> str:
 
 def table(label: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Cells of HTML under their heads; the first of each row names it."""
-    head = "".join(f'<th scope="col">{words}</th>' for words in heads)
-    body = "".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
-        for first, *rest in rows
-    )
-    return box(
-        label, f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>", kind="rows"
-    )
+    return box(label, table_html(heads, rows), kind="rows")
 
 
 def box(label: str, content: str, *, kind: str = "") -> str:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, sqrt
 
+from ..parts.markup import table_html
 from .frames import box
 
 Vector = tuple[float, ...]
@@ -163,20 +164,18 @@ def gate_html(found: Toy) -> str:
         keys += [matrix(turned, "B<sub>r</sub><sup>T</sup>"), TIMES]
         keys += [column(found.updates[j], sub("v", j + 1)), EQUALS, column(key, sub("k", j + 1))]
     total = said(sum(gate.powers))
-    rows = "".join(
-        f'<tr><th scope="row">Adapter {NAMES[j]}</th>'
-        f"<td>{products(gate.query, gate.keys[j])} = <b>{said(gate.products[j])}</b></td>"
-        f"<td>{said(gate.products[j])} / √2 = <b>{said(gate.scores[j])}</b></td>"
-        f"<td>e<sup>{said(gate.scores[j])}</sup> = <b>{said(gate.powers[j])}</b></td>"
-        f"<td>{said(gate.powers[j])} / {total} = <b>{said(found.weights[j])}</b></td></tr>"
+    rows = [
+        (
+            f"Adapter {NAMES[j]}",
+            f"{products(gate.query, gate.keys[j])} = <b>{said(gate.products[j])}</b>",
+            f"{said(gate.products[j])} / √2 = <b>{said(gate.scores[j])}</b>",
+            f"e<sup>{said(gate.scores[j])}</sup> = <b>{said(gate.powers[j])}</b>",
+            f"{said(gate.powers[j])} / {total} = <b>{said(found.weights[j])}</b>",
+        )
         for j in range(len(gate.keys))
-    )
+    ]
     heads = ("adapter", "&lt;q, k&gt;", "divided by √s, s = 2", "e to that power", "weight w")
-    head = "".join(f'<th scope="col">{words}</th>' for words in heads)
-    table = box(
-        "The gate, step by step",
-        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>",
-    )
+    table = box("The gate, step by step", table_html(heads, rows))
     return (
         line("The gate asks: q", query)
         + line("Each adapter answers: k", keys)

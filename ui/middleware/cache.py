@@ -79,7 +79,11 @@ class UploadCache:
                 return
         self._look(0)
         with self._lock:
-            gone = self._of_address(address, size) if known else []
+            before, gone = self._clock() - GRACE, []
+            if known:
+                own = sorted((one for one in self._shelf if one.address == address), key=BY_AGE)
+                coming = self._coming[address] + size
+                gone = self._going(own, self._address_bytes, coming, before=before)
             if gone is None:
                 raise Refused(
                     429,
@@ -88,7 +92,9 @@ class UploadCache:
                     retry=GRACE,
                     reason="uploads_full",
                 )
-            more = self._in_all(gone, address, size)
+            left = sorted(without(self._shelf, gone), key=BY_AGE)
+            coming, asker = sum(self._coming.values()) + size, self._coming[address] + size
+            more = self._going(left, self._all_bytes, coming, before=before, asker=(address, asker))
             if more is None:
                 raise Refused(
                     503,
@@ -180,19 +186,6 @@ class UploadCache:
                 )
             )
         )
-
-    def _of_address(self, address: str, size: int) -> list[Held] | None:
-        """Files of this address to delete to keep its share; None where that does not suffice."""
-        own = sorted((one for one in self._shelf if one.address == address), key=BY_AGE)
-        coming = self._coming[address] + size
-        return self._going(own, self._address_bytes, coming, before=self._clock() - GRACE)
-
-    def _in_all(self, going: list[Held], address: str, size: int) -> list[Held] | None:
-        """Further files to delete so that all fits; None where that does not suffice."""
-        left = sorted(without(self._shelf, going), key=BY_AGE)
-        coming, own = sum(self._coming.values()) + size, self._coming[address] + size
-        before = self._clock() - GRACE
-        return self._going(left, self._all_bytes, coming, before=before, asker=(address, own))
 
     def _going(
         self,

@@ -4,6 +4,7 @@ Gradio's HTML component reads `${...}` and `{{...}}` as templates; `escaped` lea
 """
 
 import html
+from collections.abc import Iterable
 
 from ramole_core import AdapterCard
 
@@ -28,6 +29,16 @@ def description_of(card: AdapterCard, *, most: int, sentence: bool = False) -> s
     if sentence:
         words = words.partition(". ")[0].removesuffix(".")
     return words if len(words) <= most else words[:most].rsplit(" ", 1)[0] + " …"
+
+
+def table_html(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Cells of HTML under their heads; the first of each row names it."""
+    head = "".join(f'<th scope="col">{words}</th>' for words in heads)
+    body = "".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
+        for first, *rest in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def notice_html(text: str, *, kind: str = "quiet", share: float | None = None) -> str:

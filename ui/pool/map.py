@@ -3,8 +3,7 @@ a prompt.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import numpy as np
@@ -24,7 +23,7 @@ from ..charts.pool_map import (
 from ..parts.errors import one_sentence
 from ..parts.events import PLAIN
 from ..parts.fields import k_field
-from ..parts.markup import escaped
+from ..parts.markup import escaped, table_html
 from ..session.quota import Quota
 
 MAX_POINTS, MAX_PAIRS, MAX_UPDATES = 120, 50, 24
@@ -50,8 +49,7 @@ OF = {
 """What is compared, and what to look for."""
 
 
-@dataclass(frozen=True)
-class Drawn:
+class Drawn(NamedTuple):
     """The two pictures with their words and tables."""
 
     map: go.Figure
@@ -180,16 +178,10 @@ def _pairs_table(names: Sequence[str], matrix: np.ndarray) -> str:
 
 
 def _twin(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escaped(word)}</th>' for word in heads)
-    body = "".join(
-        f'<tr><th scope="row">{escaped(name)}</th>'
-        f"{''.join(f'<td>{escaped(value)}</td>' for value in values)}</tr>"
-        for name, *values in rows
-    )
+    table = table_html(map(escaped, heads), (map(escaped, row) for row in rows))
     return (
         f'<details class="rm-twin"><summary>{title}</summary><div class="rm-twin-box" tabindex="0" '
-        f'role="region" aria-label="{title}"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div></details>"
+        f'role="region" aria-label="{title}">{table}</div></details>'
     )
 
 
@@ -234,8 +226,7 @@ def connect_map(ui: Map, ramole: Ramole, quota: Quota, call: Callable) -> None:
     def on_draw(prompt: str, k: float, by: str, request: gr.Request):
         by = by if by in OF else FOUND_BY
         with one_sentence(), call(request) as visitor:
-            drawn = draw(ramole, quota, prompt, k, owner=visitor.owner, by=by)
-            return drawn.map, drawn.told, drawn.pairs, drawn.pairs_told
+            return draw(ramole, quota, prompt, k, owner=visitor.owner, by=by)
 
     gr.on(
         [ui.fold.expand, ui.prompt.submit, ui.show.click, ui.by.input],

@@ -1,9 +1,7 @@
 """Each adapter's score against the base, chance and the commonest answer."""
 
-from pathlib import Path
-
-from .files import blocks_of, made_of, read
-from .tables import Block, Column, Section, Table, tables
+from .files import blocks_of, made_of
+from .tables import Column, Made, Section, Table, tables
 from .values import Raw, at, span_of, text
 
 FILE = "adapters_dev.json"
@@ -35,16 +33,12 @@ def _table(raw: Raw) -> list[Table]:
     return tables(caption, "adapter", COLUMNS, {"": _measured(raw)}, NOTE)
 
 
-def blocks(folder: Path) -> list[Block]:
-    *found, made = blocks_of(folder, FILE, _table)
-    if found:  # the file has a command for each; without their names they are mostly one
-        raw, rows = read(folder, FILE), _measured(read(folder, FILE))
-        said = {text(at(row).get("command")).removesuffix(f" {name}") for name, row in rows.items()}
-        sums = {
-            f"{name}, SHA-256": text(at(row).get("adapter_sha256")) for name, row in rows.items()
-        }
-        made = made_of({**raw, "command": "\n".join(sorted(said - {""}))}, FILE, sums)
-    return [*found, made]
+def _made(raw: Raw, name: str) -> Made:
+    """The file has a command for each adapter; without their names they are mostly one."""
+    rows = _measured(raw)
+    said = {text(at(row).get("command")).removesuffix(f" {one}") for one, row in rows.items()}
+    sums = {f"{one}, SHA-256": text(at(row).get("adapter_sha256")) for one, row in rows.items()}
+    return made_of({**raw, "command": "\n".join(sorted(said - {""}))}, name, sums)
 
 
 ADAPTERS = Section(
@@ -52,5 +46,5 @@ ADAPTERS = Section(
     "Do the adapters themselves help?",
     "Each adapter of the sample pool on dev rows of its own task, that it was not trained on, "
     "against the base, a fair guess and always giving the commonest answer.",
-    blocks,
+    lambda folder: blocks_of(folder, FILE, _table, _made),
 )

@@ -82,13 +82,19 @@ def unreadable(name: str) -> Unmeasured:
     return Unmeasured(f"{broken} This command writes it anew:", COMMANDS[name])
 
 
-def blocks_of(folder: Path, name: str, make: Callable[[Raw], Sequence[Block]]) -> list[Block]:
-    """A file's tables and how they were made, or the sentence that stands in their place."""
+def blocks_of(
+    folder: Path,
+    name: str,
+    make: Callable[[Raw], Sequence[Block]],
+    made: "Callable[[Raw, str], Made] | None" = None,
+) -> list[Block]:
+    """A file's tables and how they were made (unset: `made_of`), or the sentence that stands in
+    their place."""
     raw = load(folder, name)
     if isinstance(raw, Unmeasured):
         return [raw]
     blocks = make(raw)
-    return [*blocks, made_of(raw, name)] if blocks else [unreadable(name)]
+    return [*blocks, (made or made_of)(raw, name)] if blocks else [unreadable(name)]
 
 
 def made_of(raw: Raw, name: str, more: Mapping[str, str] | None = None) -> Made:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .files import blocks_of, made_of, read
-from .tables import Block, Column, Section, Table, tables
+from .tables import Block, Column, Made, Section, Table, tables
 from .values import Raw, Span, at, items, number, range_of, span_of, text
 
 DECODE, PREFILL = "decode_tokens_per_second", "prefill_tokens_per_second"
@@ -142,14 +142,16 @@ def _cores(raw: Raw) -> str:
 
 def blocks(folder: Path) -> list[Block]:
     """The engine's speed, and many users."""
-    *found, made = blocks_of(folder, "speed.json", _speed)
-    if found:
-        raw = read(folder, "speed.json")
-        one = next((at(part, "machine") for part in at(raw, "parts").values()), {})
-        where = {f"parts {', '.join(parts)}": told for told, parts in machines_of(raw).items()}
-        made = made_of({**one, "command": raw.get("command")}, "speed.json", where)
+    found = blocks_of(folder, CPUS[0], _speed, _made)
     others = [block for name in CPUS[1:] for block in blocks_of(folder, name, _on_another)]
-    return [*found, made, *others, *blocks_of(folder, "many_users.json", users)]
+    return [*found, *others, *blocks_of(folder, "many_users.json", users)]
+
+
+def _made(raw: Raw, name: str) -> Made:
+    """How the parts were made, each with its machine."""
+    one = next((at(part, "machine") for part in at(raw, "parts").values()), {})
+    where = {f"parts {', '.join(parts)}": told for told, parts in machines_of(raw).items()}
+    return made_of({**one, "command": raw.get("command")}, name, where)
 
 
 def _on_another(raw: Raw) -> list[Table]:

@@ -109,9 +109,8 @@ class KeyFile:
     def __init__(self, path: Path | None):
         """Raises RamoleError where it cannot be read."""
         self._path, self._looked, self._stamp = path, -math.inf, self._state(path)
-        self._keys: dict[str, ApiKey] = {}
-        if path is not None:
-            self._keys = {key.sha256: key for key in read_keys(path)}
+        keys = () if path is None else read_keys(path)
+        self._keys: dict[str, ApiKey] = {key.sha256: key for key in keys}
 
     def find(self, key: str) -> ApiKey | None:
         """This key's line; None for an unknown or expired one."""
