@@ -13,6 +13,7 @@ import numpy as np
 
 from ramole_core import CHANGED, MAX_SHAPLEY
 
+from ..parts.asked import signed
 from .palette import BASE, chip_html, ink_of, letter_of
 
 MARGIN = 0.08
@@ -106,11 +107,11 @@ def did_html(did: Did, notes: Sequence[str] = ()) -> str:
     """The bar, its ends in percent, and each adapter in words; `notes` stand behind these."""
     items = []
     for e, ((name, place), effect) in enumerate(zip(did.experts, did.effects, strict=True)):
-        note = notes[e] if notes else ""
+        note = f"{'' if e else NATS}{notes[e] if notes else ''}"
         items.append(
             f'<li>{chip_html(place)}<span class="name">{escape(name)}</span>'
             f'<span class="share">{factor(effect)}</span> '
-            f'<span class="quiet">({signed(effect)} nats{"" if e else NATS}{note})</span></li>'
+            f'<span class="quiet">({signed(effect, "+.2f")} nats{note})</span></li>'
         )
     ends = (
         f'<p class="ends"><span>base alone: {chance(did.base)}</span>'
@@ -139,7 +140,7 @@ def subsets_html(did: Did) -> str:
         v = did.subsets[column]
         rows.append(
             f"<tr><th scope='row'>{''.join(there) or 'nobody: the base'}</th>"
-            f'<td class="number">{_plain(v, 2)}</td><td class="number">{chance(v)}</td></tr>'
+            f'<td class="number">{signed(v, ".2f")}</td><td class="number">{chance(v)}</td></tr>'
         )
     return (
         "<details><summary>With each choice of adapters</summary>"
@@ -153,20 +154,16 @@ def subsets_html(did: Did) -> str:
 def whole_html(did: Did, tokens: int) -> str:
     """The log probability of a whole answer: the base's and what each adapter added, as one bar and
     as a sum in words."""
-    each = f"{_plain(did.mixture / max(tokens, 1), 2)} a token"
+    each = f"{signed(did.mixture / max(tokens, 1), '.2f')} a token"
     if not did.experts:
-        said = f"{LOG} by the base: {_plain(did.mixture)} nats, {each}."
+        said = f"{LOG} by the base: {signed(did.mixture, '.1f')} nats, {each}."
         return f'<p class="quiet">{said}</p>'
     terms = "".join(
         f" {'−' if effect < 0 else '+'} {abs(effect):.1f} {chip_html(place)}"
         for (_, place), effect in zip(did.experts, did.effects, strict=True)
     )
-    said = f"base {_plain(did.base)}{terms} = {_plain(did.mixture)} nats, {each}"
+    said = f"base {signed(did.base, '.1f')}{terms} = {signed(did.mixture, '.1f')} nats, {each}"
     return f'<div class="whole">{bar_html(did)}<p class="quiet">{LOG}: {said}.</p></div>'
-
-
-def _plain(nats: float, digits: int = 1) -> str:
-    return f"{nats:.{digits}f}".replace("-", "−")
 
 
 def bar_html(did: Did) -> str:
@@ -196,8 +193,3 @@ def bar_html(did: Did) -> str:
 def _piece(start: float, end: float, style: str, label: str, kind: str) -> str:
     place = f"left:{start:.2f}%;width:{end - start:.2f}%"
     return f'<i class="{kind}" style="{place};{style}">{label}</i>'
-
-
-def signed(nats: float) -> str:
-    """With two digits and a true minus."""
-    return f"{nats:+.2f}".replace("-", "−")

@@ -3,8 +3,8 @@
 Pure functions from arrays to plotly figures and tables. Blank: the adapter has nothing there.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -19,6 +19,7 @@ LOWEST = 270
 """Pixels of a map without its labels."""
 GAPS = 80
 """Columns up to which squares stand apart."""
+BAR = {"thickness": 10, "len": 1.0, "y": 0.5, "tickfont": {"size": 10}, "outlinewidth": 0}
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,17 @@ def one_module(grid: Grid, module: str) -> Map:
 
 def map_figure(grid: Grid, part: Map, expert: int) -> go.Figure:
     """One expert's values, or with `WINNER` the leading experts."""
+    who = ""
     if expert == WINNER:
-        figure, said = _winners(grid, part), f"largest {grid.what}"
+        cells, said = _winners(grid, part), f"largest {grid.what}"
         adapters = zip(map(letter_of, grid.places), grid.experts, strict=True)
         who = ": " + ", ".join(map(" ".join, adapters))
     else:
-        figure, said, who = (
-            _values(grid, part, expert),
-            f"{grid.what} of {grid.experts[expert]}",
-            "",
-        )
+        cells, said = _values(grid, part, expert), f"{grid.what} of {grid.experts[expert]}"
+    names = [row if isinstance(row, int) else inert(SHORT.get(row, row)) for row in part.rows]
     gap = 1 if len(part.cells) <= GAPS else 0
-    figure.update_traces(xgap=gap, ygap=1)
+    figure = go.Figure()
+    figure.add_heatmap(x=labels_of(grid.spans.texts), y=names, xgap=gap, ygap=1, **cells)
     figure.update_yaxes(title=part.upwards, tickfont_size=10)
     height = 110 + max(9 * len(part.rows), LOWEST)
     dress(figure, height=height, grid=False, margin=(48, 8, 8, 30))
@@ -87,56 +87,37 @@ def map_table(grid: Grid, part: Map, expert: int) -> Table:
     return headers, [[n, text, *cells] for n, (text, cells) in rows]
 
 
-def _values(grid: Grid, part: Map, expert: int) -> go.Figure:
+def _values(grid: Grid, part: Map, expert: int) -> dict[str, Any]:
     cells, place = part.cells[..., expert].T, grid.places[expert]
     low, high = bounds_of(cells[np.isfinite(cells)])
-    figure = go.Figure()
-    figure.add_heatmap(
-        z=cells_of(cells, np.isfinite(cells), absent=None),
-        x=labels_of(grid.spans.texts),
-        y=_names(part.rows),
-        zmin=low,
-        zmax=high,
-        colorscale=scale_of(place, low=low, high=high),
-        colorbar=_bar(low, high),
-        meta=inert(f"{letter_of(place)} {grid.experts[expert]}"),
-        hovertemplate=f"%{{meta}}<br>{part.upwards} %{{y}}, {grid.per} %{{x}}<br>"
+    ticks = sorted({low, 0.0, high / 2, high})
+    return {
+        "z": cells_of(cells, np.isfinite(cells), absent=None),
+        "zmin": low,
+        "zmax": high,
+        "colorscale": scale_of(place, low=low, high=high),
+        "colorbar": {**BAR, "tickvals": ticks, "ticktext": [f"{tick:.3g}" for tick in ticks]},
+        "meta": inert(f"{letter_of(place)} {grid.experts[expert]}"),
+        "hovertemplate": f"%{{meta}}<br>{part.upwards} %{{y}}, {grid.per} %{{x}}<br>"
         f"{grid.what} %{{z:.4f}}<extra></extra>",
-    )
-    return figure
+    }
 
 
-def _winners(grid: Grid, part: Map) -> go.Figure:
+def _winners(grid: Grid, part: Map) -> dict[str, Any]:
     """Colours of the experts, a step for each; grey where none leads."""
     led, k = leaders(part.cells).T, len(grid.experts)
     inks = [NOBODY, *(ink_of(place) for place in grid.places)]
     letters = ["none", *map(letter_of, grid.places)]
-    steps = [[(n + up) / (k + 1), ink.colour] for n, ink in enumerate(inks) for up in (0, 1)]
-    z, there = led + 1, led != NOBODY_THERE
-    shown = cells_of(z, there, absent=None)
-    figure = go.Figure()
-    figure.add_heatmap(
-        z=[[None if cell is None else int(cell) for cell in row] for row in shown],
-        text=[["" if cell is None else letters[int(cell)] for cell in row] for row in shown],
-        x=labels_of(grid.spans.texts),
-        y=_names(part.rows),
-        zmin=-0.5,
-        zmax=k + 0.5,
-        colorscale=steps,
-        colorbar={**_BAR, "tickvals": list(range(k + 1)), "ticktext": letters},
-        hovertemplate=f"{part.upwards} %{{y}}, {grid.per} %{{x}}<br>leads: %{{text}}"
+    shown = cells_of(led + 1, led != NOBODY_THERE, absent=None)
+    return {
+        "z": [[None if cell is None else int(cell) for cell in row] for row in shown],
+        "text": [["" if cell is None else letters[int(cell)] for cell in row] for row in shown],
+        "zmin": -0.5,
+        "zmax": k + 0.5,
+        "colorscale": [
+            [(n + up) / (k + 1), ink.colour] for n, ink in enumerate(inks) for up in (0, 1)
+        ],
+        "colorbar": {**BAR, "tickvals": list(range(k + 1)), "ticktext": letters},
+        "hovertemplate": f"{part.upwards} %{{y}}, {grid.per} %{{x}}<br>leads: %{{text}}"
         "<extra></extra>",
-    )
-    return figure
-
-
-_BAR = {"thickness": 10, "len": 1.0, "y": 0.5, "tickfont": {"size": 10}, "outlinewidth": 0}
-
-
-def _bar(low: float, high: float) -> dict[str, object]:
-    ticks = sorted({low, 0.0, high / 2, high})
-    return {**_BAR, "tickvals": ticks, "ticktext": [f"{tick:.3g}" for tick in ticks]}
-
-
-def _names(rows: Sequence[int] | Sequence[str]) -> list[int | str]:
-    return [row if isinstance(row, int) else inert(SHORT.get(row, row)) for row in rows]
+    }

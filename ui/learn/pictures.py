@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ramole_core import AdapterCard
 
 from ..charts.palette import NOBODY, chip_html, ink_of, letter_of, places_of
+from ..parts.asked import signed
 from ..parts.markup import description_of, escaped
 from .facts import legible, word
 from .frames import ABOVE, BELOW, bar, box, figure, table
@@ -46,14 +47,17 @@ def vectors_html() -> str:
     rows += [(f"<code>{escaped(name)}</code>", one) for name, one in kept.adapters.items()]
     strips = "".join(
         f'<div class="vector"><h3>{name}</h3>{strip(one[:MEANING])}'
-        f'<p class="quiet">Begins {", ".join(number(n) for n in one[:4])}, …</p></div>'
+        f'<p class="quiet">Begins {", ".join(signed(n, ".4f") for n in one[:4])}, …</p></div>'
         for name, one in rows
     )
     lists = zip(*(one[:MEANING] for _, one in rows), strict=True)
     twin = table(
         "The numbers that are drawn",
         ("place", *(name for name, _ in rows)),
-        ([str(n), *(number(value) for value in each)] for n, each in enumerate(lists, start=1)),
+        (
+            [str(n), *(signed(value, ".4f") for value in each)]
+            for n, each in enumerate(lists, start=1)
+        ),
     )
     prompt = f'<p class="asked">{escaped(kept.prompt)}</p>'
     return figure(
@@ -88,10 +92,6 @@ def strip(values: Sequence[float]) -> str:
     )
     down = -(-len(values) // ACROSS)
     return f'<svg viewBox="0 0 {ACROSS * CELL} {down * CELL}" aria-hidden="true">{cells}</svg>'
-
-
-def number(value: float) -> str:
-    return f"{value:.4f}".replace("-", "−")
 
 
 def nearest_html() -> str:

@@ -6,8 +6,9 @@ The run was recorded with the log probabilities; nothing here needs the model.
 from collections.abc import Sequence
 from itertools import permutations
 
-from ..charts.did import Did, chance, factor, signed, subsets_html
+from ..charts.did import Did, chance, factor, subsets_html
 from ..charts.palette import chip_html, letter_of
+from ..parts.asked import signed
 from ..parts.markup import escaped
 from .frames import table
 from .kept import gated
@@ -33,12 +34,12 @@ def _sums(did: Did) -> str:
         f"{'−' if effect < 0 else '+'} {abs(effect):.2f} {chip_html(place)}"
         for (_, place), effect in zip(did.experts, did.effects, strict=True)
     )
-    base, whole = (f"{one:.2f}".replace("-", "−") for one in (did.base, did.mixture))
+    base, whole = signed(did.base, ".2f"), signed(did.mixture, ".2f")
     orders = [
-        (", then ".join(map(letter_of, order)), *map(signed, added(did, order)))
+        (", then ".join(map(letter_of, order)), *(signed(one, "+.2f") for one in added(did, order)))
         for order in permutations(range(len(did.experts)))
     ]
-    mean = ("mean: the effect", *map(signed, did.effects))
+    mean = ("mean: the effect", *(signed(one, "+.2f") for one in did.effects))
     heads = ("order", *(escaped(name) for name, _ in did.experts))
     told = table("What each adds, in every order", heads, [*orders, mean])
     return (
