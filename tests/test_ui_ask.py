@@ -53,7 +53,7 @@ from ui.charts.explained import PICK, explanation_html, spell, token_html
 from ui.charts.grid import grid_of
 from ui.charts.heat import map_figure, whole
 from ui.charts.palette import INKS, letter_of
-from ui.charts.plots import Axes, inert, token_figure, token_table
+from ui.charts.plots import inert, token_figure, token_table
 from ui.charts.recorded import read_run, recorded_files, write_files, write_run
 from ui.charts.run import NAMED, UNCOMPARED, Found, Run, entropy, led_by, strongest
 from ui.charts.tokens import (
@@ -353,12 +353,10 @@ def test_an_adapter_did_nothing_where_it_lacks_the_module():
     few = 0.3 / len(LAYERS)
     assert strongest(run.shares[0]) == 0
     np.testing.assert_allclose(run.shares[0], np.array([0.2, 0.1, few]) / (0.3 + few), atol=1e-3)
-    axes = Axes(run.experts, LAYERS, MODULES, range(3))
-    parts = {"contribution": run.contribution[0], "weight": run.gates[0]}
-    _, rows = token_table(parts, run.present[0], axes)
+    _, rows = token_table(run, 0)
     assert rows[0][4] == pytest.approx(0.3, abs=1e-3) and rows[-1][4] == rows[-1][7] == "absent"
     assert rows[-1][2:4] == pytest.approx([0.2, 0.1], abs=1e-3)
-    figure = token_figure(parts["contribution"], run.present[0], axes)
+    figure = token_figure(run, 0)
     assert figure.data[2].z[-1][0] is None and figure.data[0].z[-1][0] is not None
 
 
@@ -523,11 +521,9 @@ def test_similarities_stand_in_bars_and_in_numbers():
 
 def test_plots_hold_the_numbers_of_their_tables():
     run, _, _ = ask(Request("boats?", k=3))
-    gates, contribution, present = run.gates, run.contribution, run.present
-    axes = Axes(run.experts, LAYERS, MODULES, range(3))
-    parts = {"contribution": contribution[2], "weight": gates[2]}
-    figures = [token_figure(values, present[2], axes) for values in parts.values()]
-    headers, rows = token_table(parts, present[2], axes)
+    contribution = run.contribution
+    figures = [token_figure(run, 2, what=what) for what in ("contribution", "weight")]
+    headers, rows = token_table(run, 2)
     assert headers == [
         *("layer", "module", "A contribution", "B contribution", "C contribution"),
         *("A weight", "B weight", "C weight"),
@@ -556,15 +552,12 @@ def test_plots_hold_the_numbers_of_their_tables():
 def test_what_strangers_wrote_is_no_markup_in_plots_and_long_names_do_not_overlap():
     evil = "<b>%{z}</b>"
     run, _, _ = ask(Request("boats?"))
-    gates, there = run.gates, run.present
-    named = replace(run.answer, adapters=[evil, *run.experts[1:]])
+    named = replace(run.answer, adapters=[evil, "long-" * 12, "c"])
     run = replace(run, answer=named, pieces=(evil,) * len(run.pieces))
     line, grid = evenness_figure(run), grid_of(run)
     heat = map_figure(grid, whole(grid), 0).data[0]
     assert line.data[0].x[0] == heat.x[0] == f"1 {inert(evil)}"
-    token = token_figure(
-        gates[0], there[0], Axes([evil, "long-" * 12, "c"], LAYERS, MODULES, range(3))
-    )
+    token = token_figure(run, 0)
     assert heat.meta == f"A {inert(evil)}" and token.data[0].meta == inert(evil)
     assert all(evil not in one.hovertemplate for one in (heat, token.data[0]))
     titles = [one.text for one in token.layout.annotations]
@@ -1049,16 +1042,22 @@ def test_recorded_examples_are_small_and_complete():
 
 
 def test_weights_beyond_0_and_1_are_drawn_as_such():
-    gate = np.array([[[-0.5, 2.0]], [[0.25, 0.5]]], np.float32)
-    axes, there = Axes(["ant", "bee"], [0, 1], ["q_proj"], [0, 1]), np.ones(gate.shape, bool)
-    figure = token_figure(gate, there, axes, what="weight")
-    for heat in figure.data:
+    run, _, _ = ask(Request("boats?", k=2))
+    weights = np.full_like(run.answer.trace.weights, 0.25)
+    weights[:, 0, 0] = -0.5, 2.0
+
+    def drawn(weights):
+        trace = replace(run.answer.trace, weights=weights)
+        weighed = replace(run, answer=replace(run.answer, trace=trace))
+        return token_figure(weighed, 0, what="weight").data
+
+    for heat in drawn(weights):
         assert (heat.zmin, heat.zmax) == (-0.5, 2.0)
         assert [place for place, _ in heat.colorscale] == [0.0, 0.2, 1.0], "nothing is drawn at 0"
-    assert list(figure.data[0].z[0]) == [-0.5]
-    plain = token_figure(np.abs(gate) / 2, there, axes)
-    assert (plain.data[0].zmin, plain.data[0].zmax) == (0.0, 1.0)
-    assert len(plain.data[0].colorscale) == 2
+    assert drawn(weights)[0].z[0][0] == -0.5
+    plain = drawn(np.abs(weights) / 2)[0]
+    assert (plain.zmin, plain.zmax) == (0.0, 1.0)
+    assert len(plain.colorscale) == 2
 
 
 def test_a_negative_weight_has_its_sign():

@@ -10,7 +10,7 @@ from gradio.components import Component
 from ramole_core import Explanation, Ramole, Request
 
 from ..charts.explained import PICK, explanation_html, token_html, waiting_html
-from ..charts.plots import Axes, token_figure, token_table
+from ..charts.plots import token_figure, token_table
 from ..charts.run import Run
 from ..parts.errors import html_or_sentence
 from ..parts.events import EACH, PLAIN, QUIET, number_in, session_of
@@ -166,19 +166,15 @@ class TokenPanel:
 
     def opened(self, run: Run, index: int, *, turn: int = 0) -> dict[Any, Any]:
         """Everything about one token that the trace holds."""
-        trace, gates = run.answer.trace, run.gates
         token = {self.token: token_html(run, index, turn=turn), **self.what.opened(run, index)}
         if turn:  # an earlier turn is over
             token[self.what.picked] = None
-        if trace is None or not run.experts or index >= len(gates):
+        if not run.experts or index >= len(run.gates):
             return {**token, self.plot: None, self.table: gr.Dataframe(value=[])}
-        axes = Axes(run.experts, trace.layers, trace.modules, run.places)
-        present = run.present[index]
-        parts = {"contribution": run.contribution[index], "weight": gates[index]}
-        headers, rows = token_table(parts, present, axes)
+        headers, rows = token_table(run, index)
         return {
             **token,
-            self.plot: token_figure(parts["contribution"], present, axes),
+            self.plot: token_figure(run, index),
             self.table: gr.Dataframe(value=rows, headers=headers),
         }
 

@@ -4,8 +4,7 @@ Plotly reads some HTML in labels, so text from a model or a visitor is escaped. 
 out itself where there is no room; each begins with its number, so that none is like another.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -14,6 +13,7 @@ from plotly.subplots import make_subplots
 
 from ..parts.markup import clipped
 from .palette import letter_of, scale_of
+from .run import CONTRIBUTION, WEIGHT, Run
 
 GREY = "#808080"
 FAINT = "rgba(128,128,128,0.25)"
@@ -37,42 +37,33 @@ Table = tuple[list[str], list[list[str | float]]]
 """Headers and rows."""
 
 
-@dataclass(frozen=True)
-class Axes:
-    """The axes of one trace."""
-
-    experts: Sequence[str]
-    layers: Sequence[int]
-    modules: Sequence[str]
-    places: Sequence[int]
-    """The experts' numbers for letter and colour."""
-
-
-def token_figure(
-    values: np.ndarray, present: np.ndarray, axes: Axes, *, what: str = "contribution"
-) -> go.Figure:
-    """One token's contributions (or weights), [layer, module, k]: a heat map layer x module for
-    each expert, blank where it lacks the module; one colour scale for all."""
-    k, (low, high) = len(axes.experts), bounds_of(np.where(present, values, 0))
+def token_figure(run: Run, index: int, *, what: str = CONTRIBUTION) -> go.Figure:
+    """One token's contributions (or weights): a heat map layer x module for each expert, blank
+    where it lacks the module; one colour scale for all."""
+    trace, present = run.answer.trace, run.present[index]
+    assert trace is not None
+    values = (run.contribution if what == CONTRIBUTION else run.gates)[index]
+    k, (low, high) = len(run.experts), bounds_of(np.where(present, values, 0))
+    experts = list(enumerate(zip(run.experts, run.places, strict=True)))
     figure = make_subplots(
         rows=1,
         cols=k,
         shared_yaxes=True,
         horizontal_spacing=0.02 if k > 3 else 0.04,
         subplot_titles=[
-            f"<b>{letter_of(axes.places[e])}</b> {inert(clipped(name, max(TITLES // k, 4)))}"
-            for e, name in enumerate(axes.experts)
+            f"<b>{letter_of(place)}</b> {inert(clipped(name, max(TITLES // k, 4)))}"
+            for _, (name, place) in experts
         ],
     )
-    names = [SHORT.get(module, module) for module in axes.modules]
-    for e, name in enumerate(axes.experts):
+    names = [SHORT.get(module, module) for module in trace.modules]
+    for e, (name, place) in experts:
         figure.add_heatmap(
             z=cells_of(values[..., e], present[..., e], absent=None),
             x=names,
-            y=list(axes.layers),
+            y=list(trace.layers),
             zmin=low,
             zmax=high,
-            colorscale=scale_of(axes.places[e], low=low, high=high),
+            colorscale=scale_of(place, low=low, high=high),
             showscale=False,
             xgap=1,
             ygap=1,
@@ -102,17 +93,19 @@ def cells_of(values: np.ndarray, present: np.ndarray, *, absent: str | None) -> 
     return cells.tolist()
 
 
-def token_table(parts: Mapping[str, np.ndarray], present: np.ndarray, axes: Axes) -> Table:
-    """The twin of `token_figure`: one row for each layer and module, with each of `parts`
-    (contribution, weight: [layer, module, k]) of each expert, or `absent`."""
-    letters = list(map(letter_of, axes.places))
+def token_table(run: Run, index: int) -> Table:
+    """The twin of `token_figure`: one row for each layer and module, with the contribution and the
+    weight of each expert, or `absent`."""
+    trace, present = run.answer.trace, run.present[index]
+    assert trace is not None
+    parts = {CONTRIBUTION: run.contribution[index], WEIGHT: run.gates[index]}
     headers = ["layer", "module"]
-    headers += [f"{letter} {what}" for what in parts for letter in letters]
+    headers += [f"{letter_of(place)} {what}" for what in parts for place in run.places]
     told = [cells_of(values, present, absent="absent") for values in parts.values()]
     rows: list[list[str | float]] = [
         [layer, module, *(cell for cells in told for cell in cells[i][j])]
-        for i, layer in enumerate(axes.layers)
-        for j, module in enumerate(axes.modules)
+        for i, layer in enumerate(trace.layers)
+        for j, module in enumerate(trace.modules)
     ]
     return headers, rows
 

@@ -12,7 +12,8 @@ from ramole_core import AdapterCard, Ramole
 
 from ..charts.explained import explanation_html, token_html
 from ..charts.path import path_html
-from ..charts.plots import Axes, token_figure, token_table
+from ..charts.plots import token_figure, token_table
+from ..charts.run import CONTRIBUTION, WEIGHT
 from ..charts.tokens import view_of_run
 from ..parts.errors import one_sentence
 from ..parts.events import AT_ONCE, EACH, LATEST, number_in
@@ -137,21 +138,16 @@ class LearnHandlers:
                     ui.plot: gr.Plot(visible=False),
                     ui.below: figure(shown, LIKELIEST),
                 }
-            trace, present = run.answer.trace, run.present[index]
-            assert trace is not None  # it was recorded with one
-            axes = Axes(run.experts, trace.layers, trace.modules, run.places)
-            parts = {"weight": run.gates[index], "contribution": run.contribution[index]}
-            named = "contribution" if what == "contributions" else "weight"
-            heads, rows = token_table(parts, present, axes)
+            named = CONTRIBUTION if what == "contributions" else WEIGHT
+            heads, rows = token_table(run, index)
             twin = table("Every number", heads, ([str(cell) for cell in row] for row in rows))
-            drawn = token_figure(parts[named], present, axes, what=named)
             off = list(off or ())
             return {
                 ui.what: gr.Radio(visible=True),
                 ui.off: gr.CheckboxGroup(choices=run.experts, value=off, visible=True),
                 ui.switched: switched_html(index, off),
                 ui.token: token_html(run, index, closable=False),
-                ui.plot: gr.Plot(value=drawn, visible=True),
+                ui.plot: gr.Plot(value=token_figure(run, index, what=named), visible=True),
                 ui.below: figure("", FIELDS.format(named), twin=twin),
             }
 
