@@ -23,7 +23,7 @@ from stat import S_ISREG
 from threading import Lock
 
 from .refusal import Refused, too_long
-from .room import Held, Shelf, heaviest, oldest, without
+from .room import Held, Shelf, going, without
 
 GRACE = 60.0
 """Seconds that a file is left to whoever sent it."""
@@ -200,18 +200,15 @@ class UploadCache:
         bytes fit into `most`, and files into their number; None where that does not suffice. With
         an `asker`, an address and its own bytes to come, those of who holds more go after them."""
         gone: list[Held] = []
-        address, own = asker or ("", 0)
+        address, own = asker or (None, 0)
         for of, bound, size, asked in (
             (lambda one: one.bytes, most, coming, own),
             (lambda one: 1, most // SMALLEST, 0, 0),
         ):
-            more, fits = oldest(held, size, bound, of=of, before=before)
-            held, gone = without(held, more), gone + more
-            if not fits and asker is not None:
-                more, fits = heaviest(held, size, bound, of=of, asker=address, asked=asked)
-                held, gone = without(held, more), gone + more
-            if not fits:
+            more = going(held, size, bound, of=of, before=before, asker=address, asked=asked)
+            if more is None:
                 return None
+            held, gone = without(held, more), gone + more
         return gone
 
 

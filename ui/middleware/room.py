@@ -61,43 +61,45 @@ class Shelf:
             del self.files[one.address], self.bytes[one.address]
 
 
-def oldest(
-    held: Sequence[Held], size: int, most: int, *, of: Callable[[Held], int], before: float
-) -> tuple[list[Held], bool]:
-    """The first files, until one that came after `before`, that go so that `size` more fits into
-    `most`; and whether it does then."""
+def going(
+    held: Sequence[Held],
+    size: int,
+    most: int,
+    *,
+    of: Callable[[Held], int],
+    before: float,
+    asker: str | None = None,
+    asked: int = 0,
+) -> list[Held] | None:
+    """The files to delete so that `size` more fits into `most`; None where that does not suffice.
+
+    The first ones go, until one that came after `before`. With an `asker`, an address, then those
+    of whoever holds most, the first ones first, as long as that is more than the asker would have:
+    `asked`, and what it holds.
+    """
     total, gone = sum(map(of, held)) + size, []
     for one in held:
         if total <= most or one.since > before:
             break
         gone.append(one)
         total -= of(one)
-    return gone, total <= most
-
-
-def heaviest(
-    held: Sequence[Held], size: int, most: int, *, of: Callable[[Held], int], asker: str, asked: int
-) -> tuple[list[Held], bool]:
-    """The same of whoever holds most, the first ones first, as long as that is more than `asked`,
-    which is what the `asker` would have besides what is held."""
     files: defaultdict[str, deque[Held]] = defaultdict(deque)
-    uses, gone = Counter[str](), []
-    for one in held:
+    uses = Counter[str]()
+    for one in held[len(gone) :]:
         files[one.address].append(one)
         uses[one.address] += of(one)
-    total, asked = sum(uses.values()) + size, asked + uses[asker]
-    heap = [(-used, address) for address, used in uses.items()]
+    heap = [] if asker is None else [(-used, address) for address, used in uses.items()]
     heapq.heapify(heap)
     while total > most and heap:
         used, address = heapq.heappop(heap)
-        if address == asker or -used <= asked:
+        if address == asker or -used <= asked + uses[asker or ""]:
             break
         one = files[address].popleft()
         gone.append(one)
         total -= of(one)
         if files[address]:
             heapq.heappush(heap, (used + of(one), address))
-    return gone, total <= most
+    return gone if total <= most else None
 
 
 def without(held: Iterable[Held], gone: Iterable[Held]) -> list[Held]:
