@@ -112,7 +112,12 @@ class Engine(Collector):
         yield about
         loading = loading_of(self._ramole)
         yield GaugeMetricFamily("ramole_ready", "1: the model answers", value=int(loading.ready))
-        yield self._pool()
+        adapters = GaugeMetricFamily("ramole_adapters", "Adapters in the pool", labels=["kind"])
+        cards = self._ramole.pool.all_cards()
+        samples = sum(card.sample for card in cards)
+        adapters.add_metric(["sample"], samples)
+        adapters.add_metric(["upload"], len(cards) - samples)
+        yield adapters
         stats = self._ramole.stats()
         for key, (name, words) in GAUGES.items():
             if key in stats:
@@ -120,11 +125,3 @@ class Engine(Collector):
         for key, (name, words) in COUNTERS.items():
             if key in stats:
                 yield CounterMetricFamily(f"ramole_{name}", words, value=stats[key])
-
-    def _pool(self) -> Metric:
-        adapters = GaugeMetricFamily("ramole_adapters", "Adapters in the pool", labels=["kind"])
-        cards = self._ramole.pool.all_cards()
-        samples = sum(card.sample for card in cards)
-        adapters.add_metric(["sample"], samples)
-        adapters.add_metric(["upload"], len(cards) - samples)
-        return adapters

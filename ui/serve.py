@@ -157,13 +157,9 @@ def tidy_on(page: gr.Blocks, ramole: Ramole) -> None:
         give_back()  # 10 ms, and up to 150 MB after long prompts
         if time.monotonic() - tidied >= TIDY_SECONDS:
             logins.sweep(page.app.tokens)
-            tidy(ramole)
+            drop_old(Path(get_upload_folder()), HOUR)
+            drop_gone(ramole)
             tidied = time.monotonic()
-
-
-def tidy(ramole: Ramole) -> None:
-    drop_old(Path(get_upload_folder()), HOUR)
-    drop_gone(ramole)
 
 
 def drop_old(cache: Path, age: float) -> None:

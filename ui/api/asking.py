@@ -55,7 +55,13 @@ def ask_endpoint(answer: Answer, ramole: Ramole) -> Callable[..., Iterator[Any]]
     parameters.append(_positional("request", None, gr.Request | None))
     vars(ask)["__signature__"] = inspect.Signature(parameters, return_annotation=tuple[str, dict])
     ask.__annotations__ = {one.name: one.annotation for one in parameters}
-    more = {"method": _methods(ramole), "options": _options(ramole), "examples": _fitting(ramole)}
+    rows = ramole.methods()
+    options = (f"{row.name}: {', '.join(map(str, row.options))}" for row in rows if row.options)
+    more = {
+        "method": f" One of {', '.join(row.name for row in rows)}.",
+        "options": f" {'; '.join(options)}",
+        "examples": f" For {', '.join(row.name for row in rows if row.fits)}.",
+    }
     said = [f"    {name}: {fields[name][0].help}{more.get(name, '')}" for name in names]
     ask.__doc__ = "\n".join([ABOUT, "Args:", *said, RETURNS])
     return ask
@@ -77,18 +83,3 @@ def _parameter(name: str, takes: Any, default: object) -> inspect.Parameter:
 def _positional(name: str, default: object, kind: Any) -> inspect.Parameter:
     where = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Parameter(name, where, default=default, annotation=kind)
-
-
-def _methods(ramole: Ramole) -> str:
-    return " One of " + ", ".join(row.name for row in ramole.methods()) + "."
-
-
-def _options(ramole: Ramole) -> str:
-    each = (
-        f"{row.name}: {', '.join(map(str, row.options))}" for row in ramole.methods() if row.options
-    )
-    return " " + "; ".join(each)
-
-
-def _fitting(ramole: Ramole) -> str:
-    return " For " + ", ".join(row.name for row in ramole.methods() if row.fits) + "."

@@ -6,7 +6,7 @@ from ramole_core import AdapterCard
 
 from ..charts.palette import NOBODY, chip_html, ink_of, letter_of, places_of
 from ..parts.asked import signed
-from ..parts.markup import description_of, escaped
+from ..parts.markup import description_of, escaped, shortened
 from .facts import legible, word
 from .frames import ABOVE, BELOW, bar, box, figure, table
 from .kept import MEANING, K, Vectors, alone, judged, margin, vectors
@@ -124,7 +124,7 @@ def judged_html() -> str:
     most = max(max(one.similarity, one.threshold) for _, one in shown)
     rows = [
         (
-            f'<span class="said">{escaped(short(prompt))}</span>',
+            f'<span class="said">{escaped(shortened(prompt, LONG))}</span>',
             f"<code>{escaped(one.nearest or '')}</code>",
             f"{one.similarity:.3f}",
             bar(one.similarity / most, ABOVE, mark=one.threshold / most),
@@ -141,12 +141,6 @@ def judged_html() -> str:
         "of the base's vector and a little more. The first lines are recorded runs. No adapter "
         "fits the last three, nor “Who are you?” and “Count the words…”.",
     )
-
-
-def short(prompt: str) -> str:
-    """The beginning of a prompt, in one line."""
-    line = " ".join(prompt.split())
-    return line if len(line) <= LONG else line[:LONG].rstrip() + " …"
 
 
 STEPS = 24

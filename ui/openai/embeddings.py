@@ -9,7 +9,7 @@ from ramole_core import Ramole
 
 from ..api.fields import MAX_PROMPT
 from .errors import Refused
-from .models import EMBEDDER
+from .models import EMBEDDER, unknown_model
 from .parameters import has_half, read_body, short
 
 MAX_TEXTS = 256
@@ -30,12 +30,8 @@ def read_texts(body: object) -> Texts:
     """The call of this JSON; raises Refused."""
     said, _ = read_body(body, USED)
     if said["model"] != EMBEDDER:
-        raise Refused(
-            f"There is no model {said['model'][:80]!r} that embeds; name {EMBEDDER}.",
-            status=404,
-            param="model",
-            code="model_not_found",
-        )
+        named = f"{said['model'][:80]!r}"
+        raise unknown_model(f"There is no model {named} that embeds; name {EMBEDDER}.")
     given = said.get("input")
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):

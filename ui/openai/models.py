@@ -40,7 +40,7 @@ def read_model(name: str, ramole: Ramole, owner: str | None) -> Model:
         try:
             ramole.pool.card(one, owner)
         except RamoleError as error:
-            raise Refused(str(error), status=404, param="model", code="model_not_found") from None
+            raise unknown_model(str(error)) from None
     return Model(ONE if len(names) == 1 else SEVERAL, names)
 
 
@@ -74,10 +74,12 @@ def _seconds(added: str) -> int:
 
 
 def _unknown(what: str) -> Refused:
-    return Refused(
+    return unknown_model(
         f"{what}; name a method, or adapter:NAME, or several as adapter:A+adapter:B, as "
-        "/v1/models lists them.",
-        status=404,
-        param="model",
-        code="model_not_found",
+        "/v1/models lists them."
     )
+
+
+def unknown_model(sentence: str) -> Refused:
+    """The refusal of a model that is not there."""
+    return Refused(sentence, status=404, param="model", code="model_not_found")

@@ -20,6 +20,12 @@ def clipped(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def shortened(text: str, most: int) -> str:
+    """The text on one line; the first words of it and `…`, where it has over `most` characters."""
+    words = " ".join(text.split())
+    return words if len(words) <= most else words[:most].rsplit(" ", 1)[0] + " …"
+
+
 def description_of(card: AdapterCard, *, most: int, sentence: bool = False) -> str:
     """What an adapter's card says, on one line of at most `most` characters, without its heading
     and what every sample's card begins with; `sentence`: the first sentence alone."""
@@ -28,7 +34,7 @@ def description_of(card: AdapterCard, *, most: int, sentence: bool = False) -> s
     words = words[:1].upper() + words[1:]
     if sentence:
         words = words.partition(". ")[0].removesuffix(".")
-    return words if len(words) <= most else words[:most].rsplit(" ", 1)[0] + " …"
+    return shortened(words, most)
 
 
 def table_html(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ramole_core import AdapterCard, Hit
 
 from ..parts.downloads import fresh_folder
-from ..parts.markup import escaped
+from ..parts.markup import escaped, shortened
 from ..session.removed import SECONDS, Removal
 from .cards import badges_html, in_words, ranks_in_words
 
@@ -171,11 +171,9 @@ def try_html(card: AdapterCard) -> str:
     if not card.examples:
         return ""
     prompt = card.examples[0]
-    words = " ".join(prompt.split())
-    short = words if len(words) <= SHOWN else words[:SHOWN].rsplit(" ", 1)[0] + " …"
     return (
         '<p class="rm-offer">A prompt to try: <button type="button" class="rm-try" '
-        f'data-prompt="{escaped(prompt)}">{escaped(short)}</button></p>'
+        f'data-prompt="{escaped(prompt)}">{escaped(shortened(prompt, SHOWN))}</button></p>'
     )
 
 
