@@ -44,7 +44,7 @@ document.addEventListener('keydown', (event) => {  // Tab leaves the text, as ev
 class BatchInputs:
     def __init__(self, ramole: Ramole) -> None:
         self.examples = choices(
-            [(example.badge, example.title) for example in EXAMPLES],
+            {n: (example.badge, example.title) for n, example in enumerate(EXAMPLES)},
             "Rows to try",
             elem_id="batch-examples",
             kind="live",

@@ -1,6 +1,6 @@
 """A row of buttons to choose a text from; a press is a `select` event with the button's index."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
 
 import gradio as gr
@@ -16,27 +16,23 @@ element.addEventListener('click', (event) => {
 
 
 def choices(
-    titles: Iterable[tuple[str, str]] | Mapping[int, tuple[str, str]],
+    titles: Mapping[int, tuple[str, str]],
     label: str,
     *,
     elem_id: str,
     kind: str,
     script: str = "",
 ) -> gr.HTML:
-    """A button for each (badge, title), by the index that a press sends, in order where none is
-    given; not seen where there is none. `kind` colours the badges; one that all share stands once,
-    before the buttons.
+    """A button for each (badge, title), by the index that a press sends; not seen where there is
+    none. `kind` colours the badges; one that all share stands once, before the buttons.
 
     `script` runs beside the buttons' own when the component is mounted.
     """
-    named: Mapping[int, tuple[str, str]] = (
-        titles if isinstance(titles, Mapping) else dict(enumerate(titles))
-    )  # pyright: ignore[reportAssignmentType]  a mapping is iterable too
     return gr.HTML(
-        choices_html(named, label, kind=kind),
+        choices_html(titles, label, kind=kind),
         js_on_load=CHOOSE + script,
         elem_id=elem_id,
-        visible=bool(named),
+        visible=bool(titles),
         **PLAIN,
     )
 

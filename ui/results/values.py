@@ -27,16 +27,13 @@ class Span:
             return self.mean, self.mean
         return self.low, self.high
 
-    @property
-    def sure(self) -> bool:
-        """Whether the interval is there and leaves zero out."""
-        low, high = self.ends
-        return self.low is not None and low * high > 0
-
     def judged(self, above: str, below: str, level: str = "no clear difference") -> str:
         """The interval's verdict on a difference: `above` zero, `below` it, or nothing sure."""
-        if not self.sure:
-            return level if self.low is not None else "interval not measured"
+        low, high = self.ends
+        if self.low is None:
+            return "interval not measured"
+        if low * high <= 0:
+            return level
         return above if self.mean > 0 else below
 
 
