@@ -89,7 +89,6 @@ def fresh(ui: AskLayout) -> dict[Any, Any]:
     return {
         **begun(ui, beside=False),
         **ended(ui, "", talking=False),
-        **_beside(ui, None),
         out.view: empty_view(),
         out.talk: EMPTY,
     }

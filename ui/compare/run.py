@@ -30,15 +30,10 @@ class Comparison:
     runs: list[Run | None] = field(default_factory=list)
     """The finished answers, by column."""
 
-    @property
-    def result(self) -> "Compared":
-        """The result without its events, which other processes cannot share (as on ZeroGPU)."""
-        return Compared(self.name, tuple(self.runs), self.link)
-
 
 @dataclass(frozen=True)
 class Compared:
-    """A finished comparison."""
+    """A finished comparison, without events, which other processes cannot share (as on ZeroGPU)."""
 
     name: str
     runs: tuple[Run | None, ...]

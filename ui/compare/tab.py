@@ -27,6 +27,7 @@ from ..parts.events import (
     on_failure,
     open_page,
     session_of,
+    text_in,
 )
 from ..parts.fields import allowed_length, run_and_stop
 from ..parts.link import absent_words, check_method, copies
@@ -110,7 +111,8 @@ class CompareHandlers:
                 with closing(looks):
                     for look in looks:
                         yield self.drawn(look)
-            yield *self.drawn(look)[:-1], asked.result
+            kept = Compared(asked.name, tuple(asked.runs), asked.link)
+            yield *self.drawn(look)[:-1], kept
         except Exception as error:
             yield self.wrong(sentence_of(error))
         finally:
@@ -164,8 +166,7 @@ class CompareHandlers:
 
     def on_pick(self, asked: Compared | None, event: gr.EventData):
         """Explain one token."""
-        said = event._data if isinstance(event._data, dict) else {}
-        name, _, column = str(said.get("run", "")).rpartition("-")
+        name, _, column = text_in(event, "run").rpartition("-")
         index = number_in(event, "index")
         if asked is None or name != asked.name or not column.isdigit() or index is None:
             return notice_html(NOT_YET)
