@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval.metric import METRIC, Metric
@@ -38,10 +38,9 @@ def spans_of(
 class Window:
     """The tokens of a text that are read; the instruction comes before them."""
 
-    head: int
-    """Tokens kept at the start."""
-    tail: int
-    """Tokens kept at the end, where many prompts put the question."""
+    head: Annotated[int, "Tokens read at a text's start."]
+    tail: Annotated[int, "Tokens read at its end."]
+    """Where many prompts put the question."""
 
     def __post_init__(self) -> None:
         if min(self.head, self.tail) < 0 or self.head + self.tail < 1:

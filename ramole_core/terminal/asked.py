@@ -1,7 +1,7 @@
 """A request's fields as options of a command, derived from what `Request` says of each."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -31,23 +31,35 @@ def asks(*left: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         names = [n for n, takes in FIELDS.items() if takes.option != "" and n not in left]
-        signature = inspect.signature(command)
         parameters: list[inspect.Parameter] = []
-        for one in signature.parameters.values():
-            mine = [_option(name) for name in names] if one.name == "asked" else [one]
-            parameters += [part.replace(kind=inspect.Parameter.KEYWORD_ONLY) for part in mine]
+        for one in inspect.signature(command).parameters.values():
+            parameters += [_option(name) for name in names] if one.name == "asked" else [one]
 
-        @wraps(command)
-        def run(**given: object) -> None:
+        def gather(given: dict[str, object]) -> dict[str, object]:
             asked = {name: _value(name, given.pop(name)) for name in names}
-            command(asked={k: v for k, v in asked.items() if v is not None}, **given)
+            return {**given, "asked": {k: v for k, v in asked.items() if v is not None}}
 
-        vars(run).pop("__wrapped__")
-        vars(run)["__signature__"] = signature.replace(parameters=parameters)
-        run.__annotations__ = {one.name: one.annotation for one in parameters}
-        return run
+        return with_options(command, parameters, gather)
 
     return decorate
+
+
+def with_options(
+    command: Callable[..., None],
+    parameters: Sequence[inspect.Parameter],
+    gather: Callable[[dict[str, object]], dict[str, object]],
+) -> Callable[..., None]:
+    """The command with other parameters for typer; `gather` makes its own arguments of theirs."""
+    flat = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+
+    @wraps(command)
+    def run(**given: object) -> None:
+        command(**gather(given))
+
+    vars(run).pop("__wrapped__")
+    vars(run)["__signature__"] = inspect.Signature(flat)
+    run.__annotations__ = {one.name: one.annotation for one in flat}
+    return run
 
 
 def _option(name: str) -> inspect.Parameter:

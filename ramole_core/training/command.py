@@ -14,7 +14,7 @@ import typer
 from ramole_core.training.method_command import method, router
 from ramole_core.training.options import (
     Overwrite,
-    RowPace,
+    Pace,
     output_folder,
     read_layers,
     read_modules,
@@ -81,14 +81,15 @@ class CardOptions:
 
 
 @train_app.command()
-@spread
+@spread()
 def adapter(
     data: Annotated[
         Path, typer.Option(help='A .jsonl file of {"inputs", "targets"} rows, or a task folder.')
     ],
     out: Annotated[Path, typer.Option(help="The adapter's folder, made when it is missing.")],
     lora: LoraOptions,
-    pace: RowPace,
+    schedule: Schedule,
+    pace: Pace,
     card: CardOptions,
     name: Annotated[str | None, typer.Option(help="Its name; by default the data's.")] = None,
     start: Annotated[
@@ -118,7 +119,7 @@ def adapter(
     )
     from ramole_core.training.progress import shown_run
 
-    recipe = lora.recipe(name or data.stem, pace.schedule(Schedule()))
+    recipe = lora.recipe(name or data.stem, pace.of(schedule))
     if (out / WEIGHTS).is_file():  # examples of its own may lie there already
         output_folder(out, overwrite=overwrite)
     text = read_description(card.description) if card.description else ""
@@ -142,14 +143,14 @@ def adapter(
 
         def finish(folder, task, counts, progress) -> None:
             write_record(folder, recipe, task, progress, counts=counts, origin=origin)
-            write_examples(folder, examples or draw_examples(task, seed=pace.seed))
+            write_examples(folder, examples or draw_examples(task, seed=schedule.seed))
             write_card(folder)
             write_manifest(folder, name=recipe.name, shapes=read_shapes(base.folder))
 
         progress = train_adapter(recipe, data=data, base=base, run=run, start=start, finish=finish)
     if pace.as_json:
         answer = {"name": recipe.name, "folder": str(out), "dev_losses": progress.dev_losses}
-        print(json.dumps({**answer, "seed": pace.seed, "base_checksum": base.checksum}))
+        print(json.dumps({**answer, "seed": schedule.seed, "base_checksum": base.checksum}))
 
 
 for _command in (method, router, retriever):

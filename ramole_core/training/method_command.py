@@ -1,7 +1,7 @@
 """`python -m ramole_core train method NAME`, and `train router`, which trains `ramole`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,16 +9,10 @@ import typer
 
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Value, find_row, read_values
-from ramole_core.training.options import (
-    Overwrite,
-    RowPace,
-    output_folder,
-    read_names,
-    spread,
-)
+from ramole_core.training.options import Overwrite, Pace, output_folder, read_names, spread
 from ramole_core.training.recipe import MethodRecipe, Schedule
 
-PACE = RowPace(steps=100, batch_rows=12, learning_rate=3e-3, max_tokens=160)
+SCHEDULE = replace(MethodRecipe.schedule, max_tokens=160)
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ def trainable() -> str:
     )
 
 
-@spread
+@spread()
 def method(
     name: Annotated[str, typer.Argument(help="The method.")],
     place: Place,
@@ -79,24 +73,28 @@ def method(
         list[str] | None,
         typer.Option("--set", help=f"NAME=VALUE of the method's own. {trainable()}."),
     ] = None,
-    pace: RowPace = PACE,
+    schedule: Schedule = SCHEDULE,
+    *,
+    pace: Pace,
 ) -> None:
     """Train a method's own weights over adapters of the pool, which stay as they are; or measure
     the table that it reads."""
-    _train(name, read_values(setting or []), place, mixing, pace)
+    _train(name, read_values(setting or []), place, mixing, pace.of(schedule), pace=pace)
 
 
-@spread
+@spread()
 def router(
     place: Place,
     mixing: Mixing,
     rank: Annotated[int, typer.Option(help="s of the router.")] = 6,
     alpha: Annotated[float, typer.Option(help="alpha of the router.")] = 12.0,
-    pace: RowPace = PACE,
+    schedule: Schedule = SCHEDULE,
+    *,
+    pace: Pace,
 ) -> None:
     """Train the router of `ramole` over adapters of the pool, which stay as they are."""
     values: dict[str, Value] = {"rank": rank, "alpha": alpha}
-    _train("ramole", values, place, mixing, pace)
+    _train("ramole", values, place, mixing, pace.of(schedule), pace=pace)
 
 
 def read_adapters(words: str) -> list[str]:
@@ -116,7 +114,9 @@ def _train(
     values: dict[str, Value],
     place: Place,
     mixing: Mixing,
-    pace: RowPace,
+    schedule: Schedule,
+    *,
+    pace: Pace,
 ) -> None:
     from ramole_core.base.shapes import read_shapes
     from ramole_core.composition import find_method
@@ -138,7 +138,6 @@ def _train(
     takes_all = kind.fixed or kind.experts(2) < 2 or found_for_each < 2
     retrieved = 0 if takes_all else min(mixing.retrieved, found_for_each)
     dropout = (0.0 if kind.fixed else 0.5) if mixing.dropout is None else mixing.dropout
-    schedule = pace.schedule(Schedule(checkpoint_every=10))
     recipe = MethodRecipe(name, values, dropout, retrieved, mixing.masked, schedule)
     settings, row = load_settings(), find_row(name)
     folder = output_folder(
@@ -166,7 +165,7 @@ def _train(
             "folder": str(folder),
             "adapters": names,
             "dev_losses": progress.dev_losses,
-            "seed": pace.seed,
+            "seed": schedule.seed,
             "base_checksum": base.checksum,
             "weights_checksum": checksum,
         }

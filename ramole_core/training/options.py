@@ -4,17 +4,17 @@ import inspect
 import shlex
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
-from functools import wraps
+from collections.abc import Callable, Collection
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from ramole_core.errors import RamoleError
 from ramole_core.settings import holds_weights
+from ramole_core.terminal.asked import with_options
 from ramole_core.terminal.recorded_command import as_typed
 from ramole_core.training.recipe import ATTENTION, MLP, Schedule
 
@@ -26,8 +26,6 @@ PLACES = {
     "--minutes": None,
     "--description": None,
 }
-COUNTS = ("steps", "batch_rows", "measure_every", "max_tokens", "dev_rows")
-"""Options that are at least 1, where a command has them."""
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the trained weights that are there.")
 ]
@@ -35,24 +33,12 @@ Overwrite = Annotated[
 
 @dataclass(frozen=True)
 class Pace:
-    """Length, learning rate and output of a run; each field is an option."""
+    """End and output of a run; each field is an option."""
 
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 80
-    batch_rows: Annotated[int, typer.Option(help="Rows a step.")] = 16
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3
-    seed: Annotated[int, typer.Option(help="Seed of weights, order and every draw.")] = 0
     until: Annotated[
         str | None,
         typer.Option(help="The end at the latest, in place of --steps: `400`, or `3 epochs`."),
     ] = None
-    patience: Annotated[
-        int,
-        typer.Option(
-            help="End after so many measurements without a lower dev loss, and keep the best "
-            "measured weights; 0: do all steps, and keep the last."
-        ),
-    ] = 0
-    measure_every: Annotated[int, typer.Option(help="Steps between two dev losses.")] = 20
     minutes: Annotated[
         float | None,
         typer.Option(help="Pause after so many minutes; the same command goes on from there."),
@@ -64,10 +50,6 @@ class Pace:
     """When the command began, of `time.monotonic`."""
 
     def __post_init__(self) -> None:
-        for name in COUNTS:
-            if (given := getattr(self, name, 1)) < 1:
-                option = f"--{name.replace('_', '-')}"
-                raise RamoleError(f"{option} is {given}; it must be at least 1: raise it.")
         if self.minutes is not None and not self.minutes > 0:
             raise RamoleError(f"--minutes {self.minutes:g} leaves no time; give more than 0.")
 
@@ -76,32 +58,10 @@ class Pace:
         """The deadline of a run, by `time.monotonic`."""
         return inf if self.minutes is None else self.started + 60 * self.minutes
 
-    def schedule(self, default: Schedule) -> Schedule:
-        """The default's, changed by these options."""
-        steps, epochs = read_until(self.until) if self.until else (self.steps, 0.0)
-        return replace(
-            default,
-            steps=steps or self.steps,
-            epochs=epochs,
-            batch_rows=self.batch_rows,
-            learning_rate=self.learning_rate,
-            seed=self.seed,
-            patience=self.patience,
-            evaluate_every=self.measure_every,
-        )
-
-
-@dataclass(frozen=True)
-class RowPace(Pace):
-    """The same options over rows of a task, each a prompt and an answer."""
-
-    max_tokens: Annotated[int, typer.Option(help="Longer rows are left out.")] = 224
-    dev_rows: Annotated[int, typer.Option(help="Rows that the dev loss is measured on.")] = 50
-
-    def schedule(self, default: Schedule) -> Schedule:
-        """The default's, changed by these options."""
-        made = super().schedule(default)
-        return replace(made, max_tokens=self.max_tokens, dev_rows=self.dev_rows)
+    def of(self, schedule: Schedule) -> Schedule:
+        """The schedule with this end."""
+        steps, epochs = read_until(self.until) if self.until else (0, 0.0)
+        return replace(schedule, steps=steps or schedule.steps, epochs=epochs)
 
 
 def output_folder(folder: Path, *, overwrite: bool) -> Path:
@@ -114,41 +74,54 @@ def output_folder(folder: Path, *, overwrite: bool) -> Path:
     return folder
 
 
-def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """A command for typer: a parameter that is a dataclass becomes the options of its fields, with
-    the values of its default as theirs."""
-    signature = inspect.signature(command)
-    groups = {n: p for n, p in signature.parameters.items() if is_dataclass(p.annotation)}
-    flat: dict[str, inspect.Parameter] = {}
-    for name, one in signature.parameters.items():
-        if name not in groups:
-            flat[name] = one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            continue
-        for part in _option_fields(one.annotation):
-            default = part.default if one.default is one.empty else getattr(one.default, part.name)
-            flat[part.name] = inspect.Parameter(
-                part.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=one.empty if default is MISSING else default,
-                annotation=part.type,
-            )
+def spread(*left: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command for typer: a parameter that is a dataclass becomes the options of its fields, those
+    of dataclasses in it too, but for the fields in `left`; its default has theirs."""
 
-    @wraps(command)
-    def run(**given: object) -> None:
-        for name, one in groups.items():
-            values = {part.name: given.pop(part.name) for part in _option_fields(one.annotation)}
-            given[name] = one.annotation(**values)
-        command(**given)
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command)
+        groups = {n: p for n, p in signature.parameters.items() if is_dataclass(p.annotation)}
+        flat: list[inspect.Parameter] = []
+        for name, one in signature.parameters.items():
+            flat += _options(one.annotation, one.default, left) if name in groups else [one]
 
-    vars(run).pop("__wrapped__")
-    vars(run)["__signature__"] = signature.replace(parameters=list(flat.values()))
-    run.__annotations__ = {name: one.annotation for name, one in flat.items()}
-    return run
+        def gather(given: dict[str, object]) -> dict[str, object]:
+            made = {n: _gathered(p.annotation, p.default, given) for n, p in groups.items()}
+            return given | made
+
+        return with_options(command, flat, gather)
+
+    return decorate
 
 
-def _option_fields(group: type) -> list[Field]:
-    """The fields that are options."""
-    return [part for part in fields(group) if part.init]
+def _options(group: type, default: object, left: Collection[str]) -> list[inspect.Parameter]:
+    """The options of a dataclass; where `default` is none of its instances, its own defaults."""
+    found = []
+    for part in fields(group):
+        value = getattr(default, part.name, part.default)
+        said = getattr(part.type, "__metadata__", ())
+        if isinstance(part.type, type) and is_dataclass(part.type):
+            found += _options(part.type, value, left)
+        elif said and part.name not in left:
+            kind = part.type
+            if isinstance(said[0], str):
+                kind = Annotated[get_args(kind)[0], typer.Option(*said[1:], help=said[0])]
+            value = inspect.Parameter.empty if value is MISSING else value
+            keyword = inspect.Parameter.KEYWORD_ONLY
+            found.append(inspect.Parameter(part.name, keyword, default=value, annotation=kind))
+    return found
+
+
+def _gathered(group: type, default: object, given: dict[str, object]) -> object:
+    """The dataclass of its options' values, which are taken out of `given`."""
+    values = {}
+    for part in filter(lambda part: part.init, fields(group)):
+        value = values[part.name] = getattr(default, part.name, part.default)
+        if isinstance(part.type, type) and is_dataclass(part.type):
+            values[part.name] = _gathered(part.type, value, given)
+        elif hasattr(part.type, "__metadata__"):
+            values[part.name] = given.pop(part.name, value)
+    return group(**values)
 
 
 def read_until(words: str) -> tuple[int, float]:

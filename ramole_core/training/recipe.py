@@ -1,8 +1,13 @@
-"""Recipes: all settings of a training run, frozen and checked at construction."""
+"""Recipes: all settings of a training run, frozen and checked at construction.
+
+A field whose type is `Annotated` with its help is an option of the training commands
+(`options.py`), of its own name or of the one behind the help.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil, cos, inf, pi
+from typing import Annotated
 
 from ramole_core.errors import RamoleError
 from ramole_core.methods import Value, find_row
@@ -10,46 +15,48 @@ from ramole_core.retrieval.tuning import Window
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
-COUNTS = ("steps", "batch_rows", "max_tokens", "evaluate_every", "checkpoint_every", "dev_rows")
-"""Fields of a schedule that are at least 1."""
+COUNTS = {
+    "steps": "--steps",
+    "batch_rows": "--batch-rows",
+    "max_tokens": "--max-tokens",
+    "evaluate_every": "--measure-every",
+    "checkpoint_every": "checkpoint_every",
+    "dev_rows": "--dev-rows",
+}
+"""Fields of a schedule that are at least 1, as users know them."""
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Length and learning rate of a run, for every kind of training."""
 
-    steps: int = 80
-    """Optimiser steps, at most."""
-    batch_rows: int = 16
-    """Rows of data in one step."""
-    learning_rate: float = 1.5e-3
-    """Peak of AdamW's learning rate: linear warm-up, then a cosine down to a tenth."""
+    steps: Annotated[int, "Optimiser steps."] = 80
+    batch_rows: Annotated[int, "Rows a step."] = 16
+    learning_rate: Annotated[float, "Peak learning rate."] = 1.5e-3
+    """Of AdamW: linear warm-up, then a cosine down to a tenth."""
     warmup: int = 6
     """Steps of linear warm-up."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
-    seed: int = 0
-    """Seed of the initial weights, the order of the rows and every random choice on the way."""
-    max_tokens: int = 224
-    """Rows whose prompt and answer are longer than this many tokens are left out."""
-    evaluate_every: int = 20
-    """Steps between two measurements of the dev loss."""
+    seed: Annotated[int, "Seed of weights, order and every draw."] = 0
+    max_tokens: Annotated[int, "Longer rows are left out."] = 224
+    """Of prompt and answer together."""
+    evaluate_every: Annotated[int, "Steps between two dev losses.", "--measure-every"] = 20
     checkpoint_every: int = 20
     """Steps between two checkpoints."""
-    dev_rows: int = 50
-    """Dev rows that the dev loss is measured on."""
+    dev_rows: Annotated[int, "Rows that the dev loss is measured on."] = 50
     epochs: float = 0.0
     """Readings of all rows, at most; above 0 it takes the place of `steps`."""
-    patience: int = 0
-    """Measurements without a lower dev loss after which a run ends; the best measured weights are
-    kept. 0: a run does all of its steps, and the last weights are kept."""
+    patience: Annotated[
+        int,
+        "End after so many measurements without a lower dev loss, and keep the best measured "
+        "weights; 0: do all steps, and keep the last.",
+    ] = 0
 
     def __post_init__(self) -> None:
-        for name in COUNTS:
-            if getattr(self, name) < 1:
-                raise RamoleError(
-                    f"{name} is {getattr(self, name)}; it must be at least 1: raise it."
-                )
+        for name, said in COUNTS.items():
+            if (given := getattr(self, name)) < 1:
+                raise RamoleError(f"{said} is {given}; it must be at least 1: raise it.")
         if not 0 < self.learning_rate < 1:
             raise RamoleError(
                 f"The learning rate is {self.learning_rate}; expected a number between 0 and 1, "
@@ -149,13 +156,10 @@ class MetricRecipe:
     """A metric's settings, chosen on the LoraRetriever pool's inputs, each left out of its own
     mean."""
 
-    shrink: float = 0.7
-    """l: 1 leaves the encoder as it is."""
-    share: float = 0.6
-    """s of `Metric`."""
+    shrink: Annotated[float, "Of the metric; 1 leaves the encoder's vectors alone."] = 0.7
+    share: Annotated[float, "Of the hashed words in a vector; 0 is none."] = 0.6
     words: int = 1024
     """Dimensions of the words, a power of two; they are those of the whole text."""
-
     rows: int = 20
     """Inputs of each task that it is fitted to, the first ones."""
 
@@ -175,18 +179,16 @@ class MetricRecipe:
 class RetrieverRecipe:
     """A LoRA on the sentence encoder, and the metric after it."""
 
-    rank: int = 8
-    """r of the LoRA."""
-    alpha: float = 16.0
-    """alpha of the LoRA; its scale is alpha / r."""
+    rank: Annotated[int, "r of the LoRA."] = 8
+    alpha: Annotated[float, "alpha of the LoRA."] = 16.0
+    """Its scale is alpha / r."""
     modules: tuple[str, ...] = ("query", "key", "value", "dense")
     """Linear modules of the encoder that get a LoRA."""
     window: Window = Window(40, 40)
     """Tokens that are read of each text."""
-    temperature: float = 0.05
-    """tau of the loss."""
-    tasks: int = 24
-    """Tasks in one step; the rows of a step are shared out evenly among them."""
+    temperature: Annotated[float, "tau of the loss."] = 0.05
+    tasks: Annotated[int, "Tasks in one step.", "--tasks-a-step"] = 24
+    """The rows of a step are shared out evenly among them."""
     schedule: Schedule = Schedule(
         steps=40, batch_rows=96, learning_rate=5e-4, warmup=8, evaluate_every=20
     )
