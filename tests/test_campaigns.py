@@ -17,8 +17,8 @@ from tests.campaigns.figures import Figures, write_section
 from tests.campaigns.judge import wrong_with
 from tests.campaigns.small_disk import way_to_mount
 from tests.pool_fakes import SHAPES
+from tests.workers import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[1]
 SECONDS = {"health_above_1_s", "hangs_over_5_s", "first_token_twice_as_late", "hangs"}
 """What the campaigns time, on a machine that has nothing else to do."""
 CAMPAIGN = [sys.executable, "-m", "tests.campaigns"]

@@ -24,8 +24,8 @@ from ramole_core.request import Fitting, Generation, Request, Step, Trace
 from tests.adapter_files import write_adapter
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.tiny_bases import BASES, save_tiny_base
+from tests.workers import REPOSITORY, python
 
-REPOSITORY = Path(__file__).parents[1]
 WORDS = ("Blue ", "[bold]boats", " ☂")
 
 
@@ -441,18 +441,6 @@ def lora_folder(folder: Path, *, seed: int) -> Path:
     return write_adapter(folder, arrays=arrays)
 
 
-def run(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "ramole_core", *words],
-        cwd=REPOSITORY,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-
-
 def answer_of(*words: str, capsys) -> dict:
     assert main([*words, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -502,7 +490,8 @@ def test_a_process_of_its_own_answers_and_writes_the_trace(home: Path, capsys):
     assert main(["add", str(lora_folder(home / "one", seed=1)), "--name", "red"]) == 0
     trace = home / "out.npz"
     words = ("generate", "-", "--adapter", "red", "--method", "mixture", "--max-new-tokens", "5")
-    spoken = run(*words, "--trace", str(trace), stdin="paint it\n")
+    words = ("-m", "ramole_core", *words, "--trace", str(trace))
+    spoken = python(*words, stdin="paint it\n")
     assert spoken.returncode == 0 and "Traceback" not in spoken.stderr, spoken.stderr
     assert spoken.stderr.splitlines()[-1].startswith("red; ")
     with np.load(trace) as file:
@@ -527,7 +516,7 @@ def test_errors_of_the_real_thing_are_one_line(home: Path, capsys):
         out, err = capsys.readouterr()
         said = [line for line in err.splitlines() if not line.startswith(("Getting", "Adding"))]
         assert out == "" and len(said) == 1 and named in said[0]
-    done = run("remove", "nobody")
+    done = python("-m", "ramole_core", "remove", "nobody")
     assert done.returncode == 2 and done.stdout == ""
     assert len(done.stderr.splitlines()) == 1 and "nobody" in done.stderr
 
@@ -605,8 +594,7 @@ def test_doctor_notes_that_another_process_writes(home: Path, capsys):
 
 
 def test_help_is_there_before_anything_heavy():
-    command = [sys.executable, "-X", "importtime", "-m", "ramole_core", "--help"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    done = python("-X", "importtime", "-m", "ramole_core", "--help")
     assert done.returncode == 0 and "generate" in done.stdout
     modules = re.findall(r"^import time:.*\| +(\S+)$", done.stderr, re.MULTILINE)
     heavy = {"torch", "transformers", "numba", "gradio", "chromadb", "ray", "pandas", "scipy"}
@@ -614,31 +602,23 @@ def test_help_is_there_before_anything_heavy():
     assert len(modules) < 1100, "there are 700"
 
 
-@pytest.mark.parametrize("command", ["evaluate", "benchmark"])
-def test_a_command_of_the_laboratory_without_its_folder_is_a_sentence(command: str):
-    code = "import sys; sys.modules['lab'] = None; from ramole_core.cli import main; exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", code, command, "--quick", "data"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2, done
-    assert f"The command {command} needs the folder lab/" in done.stderr
-
-
-def test_a_command_of_the_laboratory_without_its_libraries_is_a_sentence():
-    code = "import sys; sys.modules['rouge_score'] = None; "
-    code += "from ramole_core.cli import main; exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "evaluate", "--data", "data"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2, done
-    assert "evaluate needs rouge_score, which is not installed; run `pip" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("missing", "words", "sentence"),
+    [
+        ("lab", ["evaluate", "--quick", "data"], "The command evaluate needs the folder lab/"),
+        ("lab", ["benchmark", "--quick", "data"], "The command benchmark needs the folder lab/"),
+        (
+            "rouge_score",
+            ["evaluate", "--data", "data"],
+            "evaluate needs rouge_score, which is not installed; run `pip",
+        ),
+    ],
+)
+def test_a_command_of_the_laboratory_without_what_it_needs_is_a_sentence(missing, words, sentence):
+    code = f"import sys; sys.modules['{missing}'] = None; "
+    done = python("-c", code + "from ramole_core.cli import main; exit(main())", *words)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done
+    assert sentence in done.stderr
 
 
 def test_methods_are_listed_with_what_they_need(monkeypatch, tmp_path, capsys):

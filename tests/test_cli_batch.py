@@ -17,8 +17,8 @@ from ramole_core.cli import main
 from tests.batch_door import Door
 from tests.fake_ramole import WORDS
 from tests.test_cli import nobody_s_page  # noqa: F401  a fixture
+from tests.workers import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[1]
 ROWS = '{"prompt": "a", "id": "x", "label": 1}\n{"prompt": "b", "k": 2}\n{"prompt": "c"}\n'
 KEYS = {
     *("index", "line", "id", "digest", "prompt", "text", "method", "adapters", "similarities"),

@@ -1,8 +1,6 @@
 """Odd files, folders and numbers end in one sentence, and give nothing away."""
 
 import struct
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from ramole_core.engine.decoding import choose_token, make_generator, skip_draws
 from ramole_core.pool import Pool
 from tests.adapter_files import open_pool
 from tests.pool_fakes import SHAPES, write_adapter, write_sample
-from tests.serving import REPOSITORY
+from tests.test_api import done_by
 from ui.parts.downloads import inert_cell
 
 
@@ -95,15 +93,7 @@ def test_a_data_folder_that_cannot_be_is_a_sentence(tmp_path, place, read_only):
 
 def test_the_page_says_so_in_one_line(tmp_path):
     place = "/dev/null"
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "RAMOLE_DATA_DIR": place}
-    done = subprocess.run(
-        [sys.executable, "app.py"],
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = done_by("app.py", HOME=str(tmp_path), RAMOLE_DATA_DIR=place)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert f"The data folder {place} cannot be used" in done.stderr
     assert "set RAMOLE_DATA_DIR" in done.stderr

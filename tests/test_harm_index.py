@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +13,8 @@ from ramole_core.retrieval import examination, store
 from ramole_core.retrieval.collection import IndexBroken
 from ramole_core.retrieval.index import AdapterIndex
 from tests.retrieval_fakes import D
-from tests.serving import REPOSITORY
 from tests.test_retrieval_index import STORED as N, entry, stored as whole  # noqa: F401  a fixture
+from tests.workers import python
 
 START = """
 import sys
@@ -81,8 +79,7 @@ def test_no_damage_ends_the_process_that_has_the_index(whole, tmp_path):  # noqa
     cases.append("spoil_graph-open")
     for said in cases:
         shutil.copytree(whole / "chroma", tmp_path / said / "chroma")
-    words = [sys.executable, "-c", START, str(tmp_path), *cases]
-    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=200)
+    done = python("-c", START, str(tmp_path), *cases)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     lines = done.stdout.strip().splitlines()
     assert lines[1::2] == ["0"] * len(cases)

@@ -5,8 +5,6 @@ import json
 import logging
 import re
 import socket
-import subprocess
-import sys
 import threading
 import warnings
 
@@ -14,7 +12,8 @@ import httpx
 import pytest
 
 from tests.pool_fakes import write_adapter, zipped
-from tests.serving import REPOSITORY, squad_page
+from tests.serving import squad_page
+from tests.workers import python
 from ui.api.mcp import TOOLS
 from ui.watch.quiet import PATTERN, Quiet, one_line
 
@@ -145,13 +144,7 @@ launch(gr.Blocks(), FakeRamole(Path(sys.argv[1])))
 
 
 def test_the_first_call_that_comes_while_the_server_begins_is_in_no_line_either(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", FIRST, str(tmp_path)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    done = python("-c", FIRST, str(tmp_path))
     assert done.returncode == 0, done.stderr[-2000:]
     assert SECRET not in done.stderr and done.stderr.count("ValueError") == 2, done.stderr
 

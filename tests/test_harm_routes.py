@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-import threading
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from tests import asgi
 from tests.pool_fakes import write_sample
 from tests.serving import fake, squad_page
+from tests.workers import at_once
 from ui.middleware import crowds, refusal
 from ui.middleware.bodies import (
     MAX_DEPTH,
@@ -162,11 +162,7 @@ def test_too_many_events_are_refused_and_another_address_is_served(server):
                 url = f"{server.url}/gradio_api/call/list_adapters"
                 told.append(client.post(url, content=body, headers=said).status_code)
 
-    threads = [threading.Thread(target=flood) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[flood for _ in range(6)])
     most = EVENTS_AT_ONCE + EVENTS_PER_SECOND * (time.monotonic() - began) + 1
     assert set(told) == {200, 429} and 20 < told.count(200) <= most
     assert post(server, "call/list_adapters", body, HOME).status_code == 200

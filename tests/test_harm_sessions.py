@@ -2,13 +2,10 @@
 remembered; and every route of Gradio is known."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.serving import REPOSITORY
+from tests.workers import python
 from ui.middleware.routes import RULES, Table, unused
 
 SCRIPT = '''
@@ -86,14 +83,7 @@ PICKS = (".on_pick", ".on_open", ".on_row")
 @pytest.fixture(scope="module")
 def told() -> dict:
     """Of the whole page, launched, and sessions as requests make them."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    done = python("-c", SCRIPT, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -1,11 +1,12 @@
 """The one store of sessions: who goes first, and that all of a session goes with it."""
 
-import threading
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 from tests.clocks import Steps
+from tests.workers import at_once
 from ui.session.store import AGE_SECONDS, SessionStore
 
 HOME, EVIL = "198.51.100.1", "203.0.113.9"
@@ -105,11 +106,7 @@ def test_many_threads_leave_sums_that_are_right():
             if n % 5 == 0:
                 place.runs.drop(f"{number}-{n % 3}")
 
-    threads = [threading.Thread(target=visit, args=[number]) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[partial(visit, number) for number in range(6)])
     records = place.store._records.values()
     assert place.store.bytes == sum(sum(one.weights.values()) for one in records) <= 200
     assert len(place.store) == len(place.store._order[""]) <= 20

@@ -5,10 +5,8 @@ import importlib.util
 import os
 import re
 import subprocess
-import sys
 import tomllib
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 import yaml
@@ -16,8 +14,8 @@ from packaging.requirements import Requirement
 
 from ramole_core import Settings
 from ramole_core.methods import Method, Option
+from tests.workers import REPOSITORY, python
 
-REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 PAGES = {
@@ -213,7 +211,7 @@ def test_the_healthcheck_fails_where_nothing_listens():
     health = re.search(r'"-c", "(import urllib.*?)"\]', DOCKERFILE)
     assert health
     code = health[1].replace("7860", "9")  # the discard port
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    done = python("-c", code)
     assert done.returncode == 1
 
 
@@ -311,8 +309,8 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 import ramole_core.kernels.all
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()[-1000:]
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr[-1000:]
 
 
 def test_the_console_script_says_its_version_and_completes(capsys):
@@ -322,13 +320,7 @@ def test_the_console_script_says_its_version_and_completes(capsys):
     assert main(["--version"]) == 0 and capsys.readouterr().out == f"{__version__}\n"
     code = "import sys; sys.argv[0] = 'ramole'; from ramole_core.cli import main; sys.exit(main())"
     asked = {"_RAMOLE_COMPLETE": "complete_bash", "COMP_WORDS": "ramole generate --method lora"}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=REPOSITORY,
-        env=os.environ | asked | {"COMP_CWORD": "3"},
-        capture_output=True,
-        text=True,
-    )
+    done = python("-c", code, **asked, COMP_CWORD="3")
     assert done.stdout.split() == ["lorahub", "lora_flow", "lorauter"], done.stderr
 
 

@@ -18,6 +18,7 @@ from ramole_core.retrieval import Hit
 from tests.adapter_files import WEIGHTS, tree_of, write_adapter
 from tests.hub_server import HOURS, Repository, adapter, broken
 from tests.serving import wait_until
+from tests.workers import at_once
 
 
 class Clock:
@@ -154,14 +155,7 @@ def test_many_who_want_the_same_fetch_it_once(listed, hub_server):
     hub = listed("sums")
     ((one, _),) = hub.near("all about sums", 1)
     cards = []
-    threads = [
-        threading.Thread(target=lambda: cards.append(hub._arrivals.bring(one, Wait(math.inf))))
-        for _ in range(6)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[lambda: cards.append(hub._arrivals.bring(one, Wait(math.inf))) for _ in range(6)])
     assert {card.name for card in cards} == {"ada--sums"} and len(cards) == 6
     assert len(hub_server.weights_asked()) == 1
 

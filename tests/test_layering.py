@@ -1,8 +1,6 @@
 """Imports run one way: each part may use only the parts named before it."""
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -10,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[1]
+from tests.workers import REPOSITORY, python
+
 CORE = REPOSITORY / "ramole_core"
 UI = REPOSITORY / "ui"
 LAB = REPOSITORY / "lab"
@@ -121,11 +120,9 @@ def parts_of(names: Iterator[str]) -> set[str]:
     return parts - {"__version__"}
 
 
-def python(code: str) -> None:
+def runs(code: str) -> None:
     """Run code in a fresh interpreter; its last lines are the failure's message."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
-    )
+    done = python("-c", code)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -278,7 +275,7 @@ def test_circles_are_seen(way):
 
 
 def test_the_core_does_not_need_a_page():
-    python(
+    runs(
         """
 import importlib, pkgutil, sys
 sys.modules.update(dict.fromkeys(["gradio", "gradio_client", "plotly", "ui", "app"]))  # None: fails
@@ -314,7 +311,7 @@ LIGHT = (
 
 def test_the_door_opens_before_torch_is_imported():
     """One after the other, those that import less first."""
-    python(
+    runs(
         f"""
 import importlib, sys
 for name in {LIGHT}:
@@ -327,7 +324,7 @@ for name in {LIGHT}:
 
 def test_gradio_is_imported_without_its_stubs_for_editors():
     """A Gradio that writes them elsewhere fails here, or a start would take two seconds more."""
-    python(
+    runs(
         """
 import ast, runpy
 class Read(Exception): pass

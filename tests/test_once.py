@@ -1,6 +1,6 @@
 """A prompt is tokenised once and embedded once: in a batch together, on the page, with its base."""
 
-import threading
+from functools import partial
 
 import pytest
 
@@ -8,6 +8,7 @@ from ramole_core import Request
 from ramole_core.retrieval.encoder import KEPT, RecentVectors
 from ramole_core.selection.selector import AT_ONCE
 from tests.test_ramole import ramole  # noqa: F401  the fixture
+from tests.workers import at_once
 
 ASK = {"max_new_tokens": 3, "ignore_eos": True}
 
@@ -90,11 +91,7 @@ def test_many_threads_get_their_own_vectors(ramole):  # noqa: F811
         if abs(mine - ramole.retriever.embed([text])[0]).max() > 1e-5:
             wrong.append(text)
 
-    threads = [threading.Thread(target=ask, args=(f"text {n % 4}",)) for n in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[partial(ask, f"text {n % 4}") for n in range(12)])
     assert not wrong
 
 

@@ -2,10 +2,8 @@
 
 import json
 import shutil
-import subprocess
-import sys
-import threading
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,6 @@ from ramole_core.errors import AdapterRefused, Busy, RamoleError
 from ramole_core.pool import Limits, write_manifest
 from ramole_core.pool.pool import NameTaken
 from ramole_core.pool.tensors import AdapterTensors, fold
-from ramole_core.settings import REPOSITORY
 from tests.adapter_files import (
     CONFIG,
     PREFIX,
@@ -28,6 +25,7 @@ from tests.adapter_files import (
     tree_of,
     write_adapter,
 )
+from tests.workers import at_once, python
 
 Q0 = "model.layers.0.self_attn.q_proj"
 DOWN = "model.layers.0.mlp.down_proj"
@@ -534,12 +532,8 @@ def test_many_threads_add_and_remove(pool, tmp_path):
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
     before = tree_of(tmp_path / "data")
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[partial(work, n) for n in range(6)])
     assert failures == [] and pool.all_cards() == []
     assert tree_of(tmp_path / "data") == before
 
@@ -554,8 +548,7 @@ def test_one_writer_and_any_reader(pool, tmp_path):
         "print([c.name for c in Pool(**a, read_only=True).cards()], 'torch' in sys.modules);"
         "Pool(**a)"
     )
-    command = [sys.executable, "-c", script, str(tmp_path / "samples"), str(tmp_path / "data")]
-    other = subprocess.run(command, capture_output=True, text=True)
+    other = python("-c", script, tmp_path / "samples", tmp_path / "data")
     assert other.stdout == "['a'] False\n"
     assert other.returncode != 0 and "Busy: The data folder" in other.stderr
     with open_pool(tmp_path, read_only=True) as reader:
@@ -609,8 +602,7 @@ def test_of_many_adapters_two_small_files_each_are_opened(tmp_path):
     def lines(count: int) -> int:
         for n in range(count, 400):
             shutil.rmtree(tmp_path / "samples" / f"n{n}", ignore_errors=True)
-        command = [sys.executable, "-c", OPENED, tmp_path / "samples", tmp_path / f"{count}"]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        done = python("-c", OPENED, tmp_path / "samples", tmp_path / f"{count}")
         there, steps, *opened = done.stdout.split(" ", 2)
         assert there == f"{count}", done.stderr
         assert opened == [f"('examples.jsonl', {count}) ('manifest.json', {count})\n"]

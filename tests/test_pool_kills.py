@@ -1,12 +1,9 @@
 """A kill -9 at every step on disk leaves the old state or the new one, and no orphan."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from tests.adapter_files import write_adapter
+from tests.workers import python
 
 SCRIPT = '''
 import os, signal, sys
@@ -100,12 +97,7 @@ def test_killed_at_every_step_on_disk(tmp_path, change):
     (tmp_path / "samples").mkdir()
     write_adapter(tmp_path / "old", seed=1)
     write_adapter(tmp_path / "new", seed=2)
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path), change],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[1],
-    )
+    done = python("-c", SCRIPT, str(tmp_path), change)
     assert done.returncode == 0, done.stderr[-2000:]
     killed, old, new = map(int, done.stdout.split())
     fewest = 6 if change == "remove" else 8  # removing makes no folder, which a full disk may lack

@@ -1,14 +1,13 @@
 """Threads that take turns do not hold the most that each of them ever held."""
 
 import gc
-import os
-import subprocess
 import sys
 
 import pytest
 
 from ramole_core import keep_few_heaps, postponed_collection
 from ramole_core.process_memory import VARIABLE
+from tests.workers import python
 
 CODE = """
 import ctypes, sys, threading
@@ -42,13 +41,7 @@ print(next(l.split()[1] for l in open("/proc/self/status") if l.startswith("VmRS
 
 def resident(how: str, **said: str) -> int:
     """KiB after 24 threads have each held 12 MB, one after another."""
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, how],
-        env={**os.environ, **said},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    done = python("-c", CODE, how, **said)
     assert done.returncode == 0, done.stderr[-2000:]
     return int(done.stdout)
 

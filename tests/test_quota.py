@@ -1,12 +1,13 @@
 """Limits by session, by address and in all; who goes when there is no room, and who never does."""
 
-import threading
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from ramole_core import AdapterRefused, RamoleError
+from tests.workers import at_once
 from ui.session.leaving import sweep
 from ui.session.owner import Visitor, owner_of, visitor_of
 from ui.session.presence import GONE_SECONDS, IDLE_SECONDS, Presence
@@ -383,11 +384,7 @@ def test_many_at_once_never_come_to_more_than_there_is():
             except AdapterRefused:
                 pass
 
-    threads = [threading.Thread(target=work, args=[number]) for number in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[partial(work, number) for number in range(12)])
     assert len(done) == sum(place.held().values()) <= 20
 
 

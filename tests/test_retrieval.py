@@ -1,9 +1,7 @@
 """The retriever: true to the pool, to owners and to brute force."""
 
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -17,6 +15,7 @@ from ramole_core.retrieval import AdapterIndex, Hit, Retriever
 from ramole_core.retrieval.collection import IndexBroken
 from ramole_core.retrieval.examination import SUM
 from tests.retrieval_fakes import D, FakeCard, FakeEncoder, FakePool
+from tests.workers import at_once, python
 
 CARDS = [
     FakeCard("sql", None, ("count the rows", "join two tables", "drop a column")),
@@ -287,12 +286,7 @@ def test_many_threads_get_what_one_gets(retriever: Retriever, pool: FakePool) ->
         for i in range(6):
             pool.take(pool.put(FakeCard(f"passing{i}", "adam", (f"p{i}",))))
 
-    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(texts))]
-    threads.append(threading.Thread(target=change))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(change, *[partial(ask, i) for i in range(len(texts))])
     assert [found[i] for i in range(len(texts))] == alone
 
 
@@ -308,4 +302,5 @@ def test_importing_and_building_load_nothing_heavy(tmp_path: Path) -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "assert not list(data.iterdir())\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    done = python("-c", code, tmp_path)
+    assert done.returncode == 0, done.stderr

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from ramole_core.retrieval.bert import CONFIG, POOLING, PROMPTS, SENTENCE, Bert,
 from ramole_core.retrieval.encoder import unit
 from ramole_core.retrieval.model_files import find_model
 from ramole_core.settings import REPOSITORY
+from tests.workers import python
 
 MODEL = "model.safetensors"
 TEXTS = ["Is this review glad?\nfine film", "Write SQL: how many singers?", "x " * 700, ""]
@@ -184,11 +183,7 @@ def test_no_network_and_not_a_word(tmp_path: Path) -> None:
         "assert Encoder(data_dir=Path(sys.argv[1])).embed(['a', 'b']).shape == (2, 384)\n"
         "assert not {'transformers', 'sentence_transformers'} & {*sys.modules}, 'they take 6 s'\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "default", "-c", code, str(tmp_path)],
-        capture_output=True,
-        text=True,
-    )
+    done = python("-W", "default", "-c", code, str(tmp_path))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not list(tmp_path.iterdir())
 

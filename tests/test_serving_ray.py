@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -24,6 +25,7 @@ from ramole_core.serving.running import IDLE_SECONDS
 from tests.campaigns.tiny_system import PROMPTS, write_system
 from tests.served_cluster import SETTINGS, Cluster, chat, served
 from tests.serving import client_of
+from tests.workers import at_once
 
 TOKENS = 300
 LONG = 3000
@@ -110,11 +112,7 @@ def crowd(
         except Exception as error:
             found[seed] = error
 
-    threads = [threading.Thread(target=one, args=[seed]) for seed in seeds]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[partial(one, seed) for seed in seeds])
     return found
 
 

@@ -11,6 +11,7 @@ from ramole_core.pool import Limits, Pool
 from ramole_core.serving.publishing import Publishing
 from ramole_core.serving.store import AdapterStore, Mirror
 from tests.adapter_files import SHAPES, write_adapter
+from tests.workers import at_once
 
 
 @pytest.fixture
@@ -135,13 +136,7 @@ def test_two_that_read_at_once_have_one_whole_copy(pool, tmp_path, monkeypatch):
     store.put(card.content, card.folder)
     mirrors = [mirror_of(store, tmp_path) for _ in range(4)]
     found = []
-    threads = [
-        threading.Thread(target=lambda m=m: found.append(m.loras(card.content))) for m in mirrors
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[lambda m=m: found.append(m.loras(card.content)) for m in mirrors])
     assert len(found) == 4
     assert [f.name for f in (tmp_path / "mirror").iterdir()] == [card.content]
 

@@ -2,9 +2,6 @@
 here, and left for PyTorch's way where it fails."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,20 +11,13 @@ from ramole_core.layers import BatchMix, install_serving
 from ramole_core.layers.fused import MAX_FUSED, Fused, fused_of
 from tests.test_layers import LLAMA
 from tests.test_served_layers import World, served
-
-REPOSITORY = Path(__file__).parents[1]
+from tests.workers import python
 
 
 def run(program: str, cache: Path) -> dict:
     """What a program of `tests` prints last; Triton is asked how to run when it is imported."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", f"tests.{program}"],
-        cwd=REPOSITORY,
-        env=os.environ | {"TRITON_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    variables = {"TRITON_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
+    done = python("-W", "ignore", "-m", f"tests.{program}", **variables)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -1,20 +1,18 @@
 """The first minute without a browser: what the empty prompt names, the one button, how much of the
 work before a first token is done, and that a first prompt has none of its own."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 
 from ramole_core import Ramole, Request, Selection, Settings
 from tests.fake_ramole import FakeRamole
-from tests.serving import REPOSITORY, sample_index, second_start
+from tests.serving import sample_index, second_start
 from tests.test_ui_ask import ask, asking
 from tests.test_ui_conversation import Visit
+from tests.workers import python
 from ui.ask.updates import Drawing
 from ui.model.reading import Reading, progress_of
 from ui.parts.markup import notice_html
@@ -195,10 +193,8 @@ for said in sys.argv[1:]:
 def test_after_ready_a_first_prompt_compiles_imports_and_packs_nothing(tmp_path):
     """As a process of its own: what another test has done already would not be seen."""
     said = {"RAMOLE_DATA_DIR": str(second_start(tmp_path / "data"))}
-    command = [sys.executable, "-c", FIRST_PROMPTS, *SHORT.values()]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=os.environ | said, capture_output=True, text=True, check=True
-    )
+    done = python("-c", FIRST_PROMPTS, *SHORT.values(), **said)
+    assert done.returncode == 0, done.stderr
     *lines, one, two, three, four, five = done.stdout.splitlines()
     *_, collected, found, ready = lines
     assert collected == "0 True", "no garbage is looked for while it loads"

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import json
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
@@ -14,6 +13,7 @@ from safetensors import safe_open
 
 from tests.blocks import built
 from tests.learn_page import EVIL, learn_ramole
+from tests.workers import REPOSITORY
 from ui import build
 from ui.learn import measured, toy as numbers
 from ui.learn.facts import facts, filled
@@ -41,7 +41,6 @@ from ui.learn.toy import START, WEIGHTS, said, shares, toy, toy_html
 from ui.parts.markup import escaped
 from ui.tabs import TABS
 
-REPOSITORY = Path(__file__).parents[1]
 GRID = [n / 2 for n in range(-4, 5)]
 """Where a slider of x can stand."""
 

@@ -12,6 +12,7 @@ from ramole_core.engine import store as store_module
 from ramole_core.engine.store import UnitStore
 from ramole_core.layers import find_layout
 from tests.test_layers import LLAMA, linears, make_model
+from tests.workers import at_once
 
 WEIGHTS, OTHERS = "1f" * 8 + "-" + "2a" * 4, "1f" * 8 + "-" + "3b" * 4
 """Checksums as the pool gives them: of the tensors, and of what scales them."""
@@ -97,11 +98,7 @@ def test_two_threads_pack_an_adapter_once(world, tmp_path):
         both.wait()
         store.get(WEIGHTS, load)
 
-    threads = [threading.Thread(target=get) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[get for _ in range(2)])
     assert store.packs == 1
 
 

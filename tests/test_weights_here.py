@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,8 +16,8 @@ from ramole_core.ramole import Ramole
 from ramole_core.request import Request
 from ramole_core.settings import Settings
 from ramole_core.weights_here import WeightsHere
+from tests.workers import REPOSITORY, python
 
-REPOSITORY = Path(__file__).parents[1]
 SHIPPED = REPOSITORY / "adapters"
 TRAINED = {row.name for row in METHOD_LIST if row.training and row.is_trained_in(SHIPPED)}
 
@@ -139,5 +136,5 @@ def test_a_page_lists_them_before_torch(tiny_llama, tmp_path):
         f"data_dir=Path({str(tmp_path)!r}))\n"
         "assert len(here.methods()) > 5 and 'torch' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True)
+    done = python("-c", code)
     assert done.returncode == 0, done.stderr

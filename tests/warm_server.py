@@ -20,7 +20,8 @@ from pathlib import Path
 
 import psutil
 
-REPOSITORY = Path(__file__).parents[1]
+from tests.workers import REPOSITORY
+
 IMPORTED = (
     *("ui", "ui.serve", "ui.api.endpoints", "tests.ask_page", "tests.pool_fakes"),
     *("ui.inspect.tab", "ui.results.tab", "ui.learn.tab"),
