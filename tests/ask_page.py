@@ -4,8 +4,8 @@ With GATE the model is not there before that file is; STEP_SECONDS is the time o
 only so many questions are answered at the same time, and one more than MOST may not even wait. With
 ENDLESS an answer has LENGTH tokens, however few were asked for. With OPTIONS some methods have
 options of their own; explanations wait for the file EXPLAIN_GATE, and an answer after each token
-for the file ANSWER_GATE. With BATCH the tab Batch is there too. With ELSEWHERE answers run as in a
-process of their own: Stop cuts their stream.
+for the file ANSWER_GATE. TABS are the tabs beside Ask; Results shows the files of FOLDER. With
+ELSEWHERE answers run as in a process of their own: Stop cuts their stream.
 """
 
 import os
@@ -27,8 +27,10 @@ from ui.batch import tab as batch
 from ui.charts import recorded
 from ui.charts.recorded import write_run
 from ui.compare import tab as compare
+from ui.inspect import tab as inspect
 from ui.parts.link import addressed
 from ui.parts.prompts import Example
+from ui.results import tab as results
 from ui.serve import serve
 
 REPLACED = Example("A made-up run", "Which boats?")
@@ -63,12 +65,9 @@ class CrowdedRamole(FakeRamole):
         requests,
         *,
         cancelled=lambda: False,
-        session="",
-        address="",
         waiting=lambda index, place: None,
-        reading=lambda index, done, of: None,
-        fitting=lambda index, how: None,
         selected=lambda index, selection: None,
+        **how,
     ):
         if requests[0].prompt == OPTIONS_PROMPT:
             raise RamoleError(f"The options are {getattr(requests[0], 'options', None)}.")
@@ -96,9 +95,8 @@ class CrowdedRamole(FakeRamole):
                     waiting(0, place)
                 time.sleep(0.02)
             gate = Path(os.environ.get("ANSWER_GATE", "/"))
-            stream = super().stream_batch(
-                requests, cancelled=cancelled, session=session, address=address, waiting=waiting
-            )
+            how |= {"cancelled": cancelled, "waiting": waiting, "selected": selected}
+            stream = super().stream_batch(requests, **how)
             with closing(stream):
                 for item in stream:
                     yield item
@@ -158,9 +156,14 @@ def main() -> None:
         run = gr.State(None)
         with gr.Tabs(selected="ask", elem_id="tabs"):
             ask.tab(ramole, run)
-            compare.tab(ramole)
-            if "BATCH" in os.environ:
-                batch.tab(ramole)
+            others = {
+                "compare": lambda: compare.tab(ramole),
+                "batch": lambda: batch.tab(ramole),
+                "inspect": lambda: inspect.tab(ramole, run),
+                "results": lambda: results.tab(Path(os.environ["FOLDER"])),
+            }
+            for name in os.environ.get("TABS", "compare").split():
+                others[name]()
         addressed()
     serve(page, ramole)
 

@@ -10,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import (
     Browser,
     BrowserContext,
+    Download,
     Locator,
     Page,
     Route,
@@ -140,14 +141,16 @@ def _kept(browser: Browser, url: str) -> BrowserContext:
 def fresh_page(
     context: BrowserContext, url: str, *, width: int = 1280, theme: str = "light"
 ) -> Page:
-    """The page in a tab of its own; `requested` and `wrong` keep its requests and errors."""
+    """The page in a tab of its own; `requested`, `wrong` and `said` keep its requests, its errors
+    and those on its console."""
     page = context.new_page()
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=theme)
     page.set_default_timeout(PATIENCE)
-    page.requested, page.wrong = [], []
+    page.requested, page.wrong, page.said = [], [], []
     page.on("request", lambda request: page.requested.append(request.url))
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.on("console", lambda one: page.said.append(one.text) if one.type == "error" else None)
     page.goto(f"{url}/?__theme={theme}")
     return page
 
@@ -174,6 +177,38 @@ def stopped_within(page: Page, button: str, notice: str, *, patience: float = PA
     page.locator(button).click()
     expect(page.locator(notice)).to_contain_text("Stopped.", timeout=patience)
     expect(page.locator(button)).to_be_hidden()
+
+
+def enter(page: Page, prompt: str) -> None:
+    """Type a prompt and press Enter."""
+    page.locator("#prompt textarea").fill(prompt)
+    page.locator("#prompt textarea").press("Enter")
+
+
+def streams(page: Page) -> None:
+    """Wait until tokens come."""
+    expect(page.locator("#answer .token ~ .token ~ .caret").first).to_be_visible()
+
+
+def copied(page: Page, button: str, within: Locator | None = None) -> str:
+    """What a button puts on the clipboard."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    pressed = (within or page).locator(button)
+    pressed.click()
+    expect(pressed).to_have_text("Copied")
+    return page.evaluate("navigator.clipboard.readText()")
+
+
+def taken(page: Page, button: str) -> Download:
+    """The file that a button gives away."""
+    with page.expect_download() as waiting:
+        page.locator(button).click()
+    return waiting.value
+
+
+def elsewhere(page: Page, url: str) -> list[str]:
+    """What the page asked of others than its server."""
+    return [one for one in page.requested if not one.startswith((url, "data:", "blob:"))]
 
 
 def open_tab(page: Page, name: str) -> None:

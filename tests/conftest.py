@@ -169,6 +169,15 @@ def chromium():
 
 
 @pytest.fixture
+def visit(chromium):
+    """Open a page in a fresh context; every request and page error is kept."""
+    from tests.browser import visits
+
+    with visits(chromium) as open_page:
+        yield open_page
+
+
+@pytest.fixture
 def hub_server(monkeypatch):
     """A Hub on this machine, and the one that HF_ENDPOINT names."""
     from tests.hub_server import HubServer, serving

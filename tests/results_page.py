@@ -1,22 +1,9 @@
-"""`python -m tests.results_page`: a server with the tab Results over the files of FOLDER.
-
-`write_results` writes one small file of each kind; their numbers are invented.
-"""
+"""One small file of results of each kind, for the tab Results; their numbers are invented."""
 
 import json
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import gradio as gr
-
-from tests.fake_ramole import FakeRamole
-from ui import header
-from ui.ask import tab as ask
-from ui.parts.link import addressed
-from ui.results import tab as results_tab
-from ui.serve import serve
 
 EVIL = "<img src=x onerror=window.hacked=1>${alert(1)}"
 VERSIONS = {"torch": "9.1", "peft": "0.77"}
@@ -370,19 +357,3 @@ def write_results(folder: Path) -> Path:
     for name, make in FILES.items():
         (folder / name).write_text(json.dumps(make()))
     return folder
-
-
-def main() -> None:
-    ramole = FakeRamole()
-    with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
-        header.header(ramole)
-        run = gr.State(None)  # before the tabs, or it would be counted as one
-        with gr.Tabs(selected="ask"):
-            ask.tab(ramole, run)
-            results_tab.tab(Path(os.environ["FOLDER"]))
-        addressed()
-    serve(page, ramole)
-
-
-if __name__ == "__main__":
-    main()

@@ -17,20 +17,22 @@ from tests.browser import (
     LONG,
     PATIENCE,
     ask_page,
+    copied,
+    elsewhere,
+    enter,
     fill_number,
     fresh_page,
     lost_focus,
     refused,
     serious,
     stopped_within,
-    visits,
+    streams,
+    taken,
 )
 from tests.fake_ramole import LAYERS, MODULES, WORDS
 from tests.serving import wait_until
 from ui.charts.explained import spell
 from ui.parts.events import FAILED
-
-expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +54,6 @@ def slow(tmp_path_factory):
         yield SimpleNamespace(url=server.url, gate=gate)
 
 
-@pytest.fixture
-def visit(chromium):
-    """Open a page in a fresh context; every request and page error is kept."""
-    with visits(chromium) as open_page:
-        yield open_page
-
-
 @contextmanager
 def answered(page: Page) -> Iterator[None]:
     """Wait until what is asked inside the block has its answer in the place of an older one."""
@@ -71,9 +66,8 @@ def answered(page: Page) -> Iterator[None]:
 
 def ask(page: Page, prompt: str = "Which boats?") -> None:
     """Type, press Enter, and wait for the end of the answer."""
-    page.locator("#prompt textarea").fill(prompt)
     with answered(page):
-        page.locator("#prompt textarea").press("Enter")
+        enter(page, prompt)
     expect(page.locator("#ask-button")).to_be_enabled()
 
 
@@ -131,10 +125,7 @@ def test_an_answer_arrives_with_colour_letter_and_words(quick, visit):
     expect(page.locator("#found .others li")).to_have_text(re.compile("dog.*0.300"))
 
     # what is copied is the answer without the signs for breaks and the end
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.locator("#answer .copy").click()
-    expect(page.locator("#answer .copy")).to_have_text("Copied")
-    assert page.evaluate("navigator.clipboard.readText()") == "".join(WORDS)
+    assert copied(page, "#answer .copy") == "".join(WORDS)
     page.evaluate("getSelection().selectAllChildren(document.querySelector('#answer .text'))")
     page.keyboard.press("Control+C")
     assert page.evaluate("navigator.clipboard.readText()") == "".join(WORDS)
@@ -143,9 +134,7 @@ def test_an_answer_arrives_with_colour_letter_and_words(quick, visit):
     expect(page.locator("#token-plot .js-plotly-plot")).to_be_visible()
     expect(page.locator("#likely table")).to_have_count(2)
     assert serious(page, "#ask-tab") == []
-    allowed = (quick.url, "data:", "blob:")
-    assert [url for url in page.requested if not url.startswith(allowed)] == []
-    assert page.wrong == []
+    assert elsewhere(page, quick.url) == page.wrong == []
 
 
 def test_a_picked_token_opens_its_weights_and_what_else_was_likely(quick, visit):
@@ -217,8 +206,7 @@ def test_weights_are_found_on_examples_and_kept_under_a_name(quick, visit):
     page.locator("#method input").click()
     page.get_by_role("option", name="lorahub").click()
     page.locator("#pairs-text textarea").fill('say => red\n{"inputs": 4}')
-    page.locator("#prompt textarea").fill("Which boats?")
-    page.locator("#prompt textarea").press("Enter")
+    enter(page, "Which boats?")
     expect(page.locator("#notice")).to_contain_text("Line 2 of the examples")
     expect(page.locator("#ask-button")).to_be_enabled()
     page.locator("#pairs-text textarea").fill("say => red")
@@ -266,14 +254,11 @@ def test_the_whole_answer_in_plots_with_a_table_beside_them(quick, visit):
 
     # and the trace can be taken away
     page.locator("#timing summary").click()
-    with page.expect_download() as taken:
-        page.locator("#trace-npz").click()
-    with np.load(taken.value.path(), allow_pickle=False) as trace:
+    with np.load(taken(page, "#trace-npz").path(), allow_pickle=False) as trace:
         assert trace["weights"].shape == (2 + len(WORDS), len(LAYERS), len(MODULES), 3)
-    with page.expect_download() as taken:
-        page.locator("#trace-json").click()
-    told = json.loads(Path(taken.value.path()).read_text("utf-8"))
-    assert told["answer"] == "".join(WORDS) and taken.value.suggested_filename.endswith(".json")
+    file = taken(page, "#trace-json")
+    told = json.loads(Path(file.path()).read_text("utf-8"))
+    assert told["answer"] == "".join(WORDS) and file.suggested_filename.endswith(".json")
 
     # on paper stands what was asked and answered, and nothing to press
     page.emulate_media(media="print")
@@ -348,9 +333,8 @@ def test_a_question_that_is_sent_while_the_stream_of_events_ends_is_answered(qui
         expect(page.locator("#answer .token").first).to_be_visible()
         for prompt in ("Which boats?", "And where?"):
             held = page.evaluate("window.held")
-            page.locator("#prompt textarea").fill(prompt)
             with answered(page):
-                page.locator("#prompt textarea").press("Enter")
+                enter(page, prompt)
             page.wait_for_function("held => window.held > held", arg=held)
         assert page.evaluate("window.caught") > 0
         assert page.wrong == []
@@ -475,8 +459,7 @@ def test_a_conversation_of_two_turns(quick, visit):
     expect(page.locator("#token")).to_contain_text("Turn 1, token 4 of 8")
     expect(page.locator("#ask-tab .token[aria-pressed]")).to_have_count(1)
     assert serious(page, "#ask-tab") == []
-    page.locator("#prompt textarea").fill("And when?")
-    page.locator("#prompt textarea").press("Enter")
+    enter(page, "And when?")
     expect(page.locator("#talk .turn")).to_have_count(3)
     expect(page.locator("#new-button")).to_be_enabled()
     page.set_viewport_size({"width": 390, "height": 900})
@@ -503,10 +486,7 @@ def test_after_a_reload_an_earlier_answer_is_text_that_opens_nothing(quick, visi
     expect(first.get_by_role("group", name="Answer", exact=True)).to_have_text("".join(WORDS))
     expect(first.locator(".token, .text [role], .text [tabindex]")).to_have_count(0)
     assert "base model" not in first.inner_html()
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    first.locator(".copy").click()
-    expect(first.locator(".copy")).to_have_text("Copied")
-    assert page.evaluate("navigator.clipboard.readText()") == "".join(WORDS)
+    assert copied(page, ".copy", first) == "".join(WORDS)
     assert serious(page, "#ask-tab") == [] and page.wrong == []
 
 
@@ -604,8 +584,7 @@ def test_a_recorded_run_is_there_before_the_model_and_a_question_waits_for_it(sl
     page.locator("#answer .token").nth(2).click()
     expect(page.locator("#likely table")).to_have_count(2)
     assert page.locator("#status .ready").count() == 0
-    page.locator("#prompt textarea").fill("And now?")
-    page.locator("#prompt textarea").press("Enter")
+    enter(page, "And now?")
     expect(page.locator("#notice")).to_contain_text("your question is answered as soon as")
     slow.gate.touch()
     expect(page.locator("#status .ready")).to_be_visible()
@@ -618,9 +597,8 @@ def test_stop_works_at_once_and_what_came_can_be_looked_into(slow, visit):
     slow.gate.touch()
     page = visit(slow.url)
     expect(page.locator("#status .ready")).to_be_visible()
-    page.locator("#prompt textarea").fill("Which boats?")
-    page.locator("#prompt textarea").press("Enter")
-    expect(page.locator("#answer .token ~ .token ~ .caret").first).to_be_visible()
+    enter(page, "Which boats?")
+    streams(page)
     for button in ("#watch", "#inspect-run"):  # no run is there yet, and the earlier one is gone
         expect(page.locator(button)).to_be_hidden()
     page.locator("#prompt textarea").press("Enter")  # asks nothing while an answer is on its way
@@ -654,7 +632,8 @@ def test_what_if_ends_where_another_token_is_opened_or_a_question_asked(slow, vi
     slow.gate.touch()
     page = visit(slow.url)
     expect(page.locator("#status .ready")).to_be_visible()
-    streams(page, "Which boats?")
+    enter(page, "Which boats?")
+    streams(page)
     stopped_within(page, "#stop-button", "#notice")
     page.locator("#answer .token").nth(1).click()
     page.locator("#what-if > button").click()
@@ -663,20 +642,14 @@ def test_what_if_ends_where_another_token_is_opened_or_a_question_asked(slow, vi
     expect(page.locator("#token")).to_contain_text("Token 1 of")
     nothing_branches(page)
     go_on_without(page, "cat")
-    streams(page, "And where?")
+    enter(page, "And where?")
+    expect(page.locator("#talk .now .asked")).to_contain_text("And where?")
+    streams(page)
     stopped_within(page, "#stop-button", "#notice")
     page.locator("#answer .token").nth(0).click()
     expect(page.locator("#token")).to_contain_text("Token 1 of")
     nothing_branches(page)
     assert page.wrong == []
-
-
-def streams(page: Page, prompt: str) -> None:
-    """Ask, and wait for the first tokens."""
-    page.locator("#prompt textarea").fill(prompt)
-    page.locator("#prompt textarea").press("Enter")
-    expect(page.locator("#talk .now .asked")).to_contain_text(prompt)
-    expect(page.locator("#answer .token ~ .token ~ .caret").first).to_be_visible()
 
 
 def go_on_without(page: Page, adapter: str) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import json
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,17 @@ from tests.browser import (
     LONG,
     PATIENCE,
     ask_page,
+    elsewhere,
     lost_focus,
     refused,
     serious,
     stopped_within,
+    taken,
     visits,
 )
 from tests.fake_ramole import WORDS
-from tests.serving import Server, fake_page
 from ui.parts.events import FAILED
 
-expect.set_options(timeout=PATIENCE)
 ROWS = [
     {"prompt": "Which boats?", "id": "b1", "harbour": "Bergen"},
     {"prompt": "Whose boats?", "method": "selection"},
@@ -33,15 +32,10 @@ ROWS = [
 ]
 
 
-def batch_page(root: Path, **environment: object) -> AbstractContextManager[Server]:
-    """The page of `tests.batch_page` in a process of its own, with its variables."""
-    return fake_page("tests.batch_page", root, variables=environment)
-
-
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     """A page whose model answers eight tokens at once."""
-    with batch_page(tmp_path_factory.mktemp("quick")) as server:
+    with ask_page(tmp_path_factory.mktemp("quick"), tabs="batch") as server:
         yield server
 
 
@@ -49,7 +43,7 @@ def quick(tmp_path_factory):
 def slow(tmp_path_factory):
     """A page whose answers are `LONG`."""
     root = tmp_path_factory.mktemp("slow")
-    with ask_page(root, batch=1, **LONG) as server:
+    with ask_page(root, tabs="batch", **LONG) as server:
         yield server
 
 
@@ -144,17 +138,14 @@ def test_a_file_is_dropped_run_watched_picked_and_taken_away(quick, visit, file)
     expect(page.locator("#batch-row")).to_contain_text("The boats <b>lie</b>")
     expect(page.locator("#batch-table")).to_contain_text("refused: k='some'")
     assert serious(page, "#batch-tab") == []
-    with page.expect_download() as taken:
-        page.locator("#batch-jsonl").click()
-    told = [json.loads(line) for line in Path(taken.value.path()).read_text().splitlines()]
+    file = taken(page, "#batch-jsonl")
+    told = [json.loads(line) for line in Path(file.path()).read_text().splitlines()]
     assert [record["prompt"] for record in told if "prompt" in record] == [
         row["prompt"] for i, row in enumerate(ROWS) if i != 2
     ]
     assert told[0]["text"] == "".join(WORDS) and told[0]["extra"] == {"harbour": "Bergen"}
-    assert taken.value.suggested_filename == "ramole-batch.jsonl"
-    with page.expect_download() as taken:
-        page.locator("#batch-csv").click()
-    with Path(taken.value.path()).open(encoding="utf-8-sig", newline="") as table:
+    assert file.suggested_filename == "ramole-batch.jsonl"
+    with Path(taken(page, "#batch-csv").path()).open(encoding="utf-8-sig", newline="") as table:
         assert [row["id"] for row in csv.DictReader(table)] == ["b1", "", "", "", ""]
     # lines can be grouped by adapter and made compact
     numbers = page.locator("#batch-picture .lines .line b")
@@ -166,8 +157,7 @@ def test_a_file_is_dropped_run_watched_picked_and_taken_away(quick, visit, file)
     page.get_by_role("button", name="compact").click()
     assert line.bounding_box()["height"] < tall / 2
     assert page.wrong == [] and page.evaluate("window.hacked") is None
-    allowed = (quick.url, "data:", "blob:")
-    assert [url for url in page.requested if not url.startswith(allowed)] == []
+    assert elsewhere(page, quick.url) == []
 
 
 def test_two_run_at_once_stop_keeps_what_came_and_leaves_the_other_alone(slow, visit, file):
@@ -186,9 +176,8 @@ def test_two_run_at_once_stop_keeps_what_came_and_leaves_the_other_alone(slow, v
     expect(ann.locator("#batch-bar button:visible")).to_have_text(["Run the rows"])
     expect(ann.locator("#batch-picture .line.stopped")).to_have_count(4)
     expect(ann.locator("#batch-table")).to_contain_text("stopped by you")
-    with ann.expect_download() as taken:
-        ann.locator("#batch-jsonl").click()
-    told = [json.loads(line) for line in Path(taken.value.path()).read_text().splitlines()]
+    file = taken(ann, "#batch-jsonl")
+    told = [json.loads(line) for line in Path(file.path()).read_text().splitlines()]
     assert told[0]["finish_reason"] == "cancelled" and told[0]["text"].startswith("The boats")
     before = int(tile(ben, "tokens"))
     expect(ben.locator("#batch-notice")).to_contain_text("Answering…")
@@ -245,9 +234,9 @@ def test_with_the_keyboard_alone(quick, visit):
     expect(page.locator("#batch-row")).to_contain_text("Request 1")
     assert page.evaluate("document.activeElement.getAttribute('aria-selected')") == "true"
     tab_to(page, "#batch-jsonl")
-    with page.expect_download() as taken:
+    with page.expect_download() as waiting:
         page.keyboard.press("Enter")
-    assert len(Path(taken.value.path()).read_text().splitlines()) == 2
+    assert len(Path(waiting.value.path()).read_text().splitlines()) == 2
     assert page.wrong == []
     assert lost_focus(page) == []
 
@@ -296,7 +285,5 @@ def test_mistakes_are_one_sentence_and_then_two_thousand_rows_run(quick, visit, 
     assert tile(page, "answered") == "2,000 of 2,000"
     expect(page.locator("#batch-picture .lines .line")).to_have_count(2000)
     expect(page.get_by_role("button", name="compact")).to_have_attribute("aria-pressed", "true")
-    with page.expect_download() as taken:
-        page.locator("#batch-csv").click()
-    assert len(Path(taken.value.path()).read_text("utf-8-sig").splitlines()) >= 2001
+    assert len(Path(taken(page, "#batch-csv").path()).read_text("utf-8-sig").splitlines()) >= 2001
     assert page.wrong == []

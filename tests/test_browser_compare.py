@@ -3,12 +3,12 @@
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.browser import (
     LONG,
-    PATIENCE,
     ask_page,
+    copied,
     fresh_page,
     lost_focus,
     refused,
@@ -20,8 +20,6 @@ from tests.fake_ramole import WORDS
 from tests.test_browser_ask import ask
 from ui.parts.events import FAILED
 
-expect.set_options(timeout=PATIENCE)
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
@@ -30,20 +28,13 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture
-def visit(chromium):
+def at_compare(chromium):
     with visits(chromium, tab="Compare", until=["#compare-prompt textarea"]) as open_page:
         yield open_page
 
 
-@pytest.fixture
-def at_ask(chromium):
-    """Opens the page where a visitor finds it."""
-    with visits(chromium) as open_page:
-        yield open_page
-
-
-def test_one_prompt_two_ways_then_three(server, visit):
-    page = visit(server.url)
+def test_one_prompt_two_ways_then_three(server, at_compare):
+    page = at_compare(server.url)
     page.locator("#compare-prompt textarea").fill("Which boats?")
     page.locator("#compare-prompt textarea").press("Enter")
     tokens = page.locator("#compare-answer-0 .token")
@@ -76,8 +67,8 @@ def test_one_prompt_two_ways_then_three(server, visit):
     assert lost_focus(page) == []
 
 
-def test_a_phone_shows_the_columns_below_each_other(server, visit):
-    page = visit(server.url, width=390, theme="dark")
+def test_a_phone_shows_the_columns_below_each_other(server, at_compare):
+    page = at_compare(server.url, width=390, theme="dark")
     page.locator("#compare-prompt textarea").fill("Which boats?")
     page.locator("#compare-button").click()
     expect(page.locator("#compare-answer-1 .token")).to_have_count(len(WORDS))
@@ -89,9 +80,9 @@ def test_a_phone_shows_the_columns_below_each_other(server, visit):
     assert lost_focus(page) == []
 
 
-def test_stop_ends_every_column(tmp_path, visit):
+def test_stop_ends_every_column(tmp_path, at_compare):
     with ask_page(tmp_path, **LONG) as slow:
-        page = visit(slow.url)
+        page = at_compare(slow.url)
         page.locator("#compare-prompt textarea").fill("Which boats?")
         page.locator("#compare-button").click()
         expect(page.locator("#compare-answer-1 .token").first).to_be_visible()
@@ -103,8 +94,8 @@ def test_stop_ends_every_column(tmp_path, visit):
         expect(page.locator("#compare-bar > button:visible")).to_have_text(["Compare"])
 
 
-def test_a_refused_comparison_can_be_asked_again(server, visit):
-    page = visit(server.url)
+def test_a_refused_comparison_can_be_asked_again(server, at_compare):
+    page = at_compare(server.url)
     page.locator("#compare-prompt textarea").fill("Which boats?")
     page.locator("#compare-button").click()
     expect(page.locator("#compare-head-1")).to_contain_text("base")
@@ -122,17 +113,14 @@ def test_a_refused_comparison_can_be_asked_again(server, visit):
     assert page.wrong == []
 
 
-def test_a_link_and_a_reload_compare_the_same_again(server, visit):
-    page = visit(server.url)
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+def test_a_link_and_a_reload_compare_the_same_again(server, at_compare):
+    page = at_compare(server.url)
     expect(page.locator("#compare-copy button")).to_be_hidden()
     page.locator("#compare-prompt textarea").fill("Which <b>boats</b>?")
     page.locator("#compare-count").get_by_text("3", exact=True).click()
     page.locator("#compare-button").click()
     expect(page.locator("#compare-head-2")).to_contain_text("mixture")
-    page.locator("#compare-copy button").click()
-    expect(page.locator("#compare-copy button")).to_have_text("Copied")
-    link = page.evaluate("navigator.clipboard.readText()")
+    link = copied(page, "#compare-copy button")
     assert "#compare?q=" in link and "boats" not in link
     friend = page.context.new_page()
     friend.goto(link)
@@ -153,18 +141,17 @@ for (const name of ['sessionStorage', 'localStorage']) {
 """A browser that keeps no site data."""
 
 
-def test_in_a_browser_that_keeps_no_site_data_the_page_and_its_links_work(server, visit, chromium):
-    page = visit(server.url)
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+def test_in_a_browser_that_keeps_no_site_data_the_page_and_its_links_work(
+    server, at_compare, chromium
+):
+    page = at_compare(server.url)
     page.locator("#compare-prompt textarea").fill("Which boats?")
     page.locator("#compare-button").click()
     expect(page.locator("#compare-head-1")).to_contain_text("base")
-    page.locator("#compare-copy button").click()
-    expect(page.locator("#compare-copy button")).to_have_text("Copied")
-    comparison = page.evaluate("navigator.clipboard.readText()")
+    comparison = copied(page, "#compare-copy button")
     page.get_by_role("tab", name="Ask").click()
     ask(page)
-    question = copied(page, "link")
+    question = copied(page, "#takeaway .link")
     with chromium.new_context() as context:
         context.add_init_script(NOTHING_KEPT)
         bare = fresh_page(context, server.url)
@@ -209,25 +196,17 @@ def test_what_was_typed_before_the_page_had_loaded_is_not_asked_by_itself(server
 # --- links, the browser's history and a reload ----------------------------------------------------
 
 
-def copied(page: Page, kind: str) -> str:
-    """What a button of the answer puts on the clipboard."""
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.locator(f"#takeaway .{kind}").click()
-    expect(page.locator(f"#takeaway .{kind}")).to_have_text("Copied")
-    return page.evaluate("navigator.clipboard.readText()")
-
-
-def test_a_link_asks_a_friend_the_same_and_opens_its_token(server, at_ask):
-    page = at_ask(server.url)
+def test_a_link_asks_a_friend_the_same_and_opens_its_token(server, visit):
+    page = visit(server.url)
     ask(page, "Which <b>boats</b>?\n${1}")
     page.locator("#answer .token").nth(2).click()
     expect(page.locator("#token h2")).to_contain_text("lie")
-    link = copied(page, "link")
+    link = copied(page, "#takeaway .link")
     assert "boats" not in link  # packed, and behind the #, so that no server sees it
     assert page.url.endswith(link.partition("#")[2])
-    assert "prompt='Which <b>boats</b>?\\n${1}'" in copied(page, "python")
+    assert "prompt='Which <b>boats</b>?\\n${1}'" in copied(page, "#takeaway .python")
 
-    friend = at_ask(server.url)
+    friend = visit(server.url)
     friend.goto("about:blank")
     friend.goto(link)
     expect(friend.locator("#prompt textarea")).to_have_value("Which <b>boats</b>?\n${1}")
@@ -236,8 +215,8 @@ def test_a_link_asks_a_friend_the_same_and_opens_its_token(server, at_ask):
     assert not friend.wrong and not any("boats" in asked for asked in friend.requested)
 
 
-def test_a_reload_and_the_history_work_and_a_broken_link_is_a_sentence(server, at_ask):
-    page = at_ask(server.url)
+def test_a_reload_and_the_history_work_and_a_broken_link_is_a_sentence(server, visit):
+    page = visit(server.url)
     ask(page)
     page.locator("#prompt textarea").fill("typed, not asked")
     page.reload()
@@ -266,8 +245,8 @@ def test_a_reload_and_the_history_work_and_a_broken_link_is_a_sentence(server, a
     assert not page.wrong
 
 
-def test_an_answer_takes_the_place_of_what_the_address_asked_for(server, at_ask):
-    page = at_ask(server.url)
+def test_an_answer_takes_the_place_of_what_the_address_asked_for(server, visit):
+    page = visit(server.url)
     page.goto("about:blank")
     page.goto(f"{server.url}/#ask?run=01-a-made-up-run")
     expect(page.locator("#answer .token")).to_have_count(len(WORDS))

@@ -11,11 +11,10 @@ from playwright.sync_api import Page, expect
 
 from ramole_core import Request
 from tests.ask_page import OPTIONS_PROMPT
-from tests.browser import LONG, PATIENCE, ask_page, refused, serious, visits
+from tests.browser import LONG, ask_page, enter, refused, serious
 from ui.parts.events import FAILED
 from ui.parts.link import link_to
 
-expect.set_options(timeout=PATIENCE)
 ASKING = "#ask-bar button:visible"
 FROM_THE_RIGHT = "\u0647\u0630\u0627 \u0642\u0627\u0631\u0628."
 """`This is a boat.` in Arabic."""
@@ -51,19 +50,6 @@ def held(server: SimpleNamespace) -> Iterator[None]:
         yield
     finally:
         server.gate.touch()
-
-
-@pytest.fixture
-def visit(chromium):
-    """Open a page in a fresh context; every request and page error is kept."""
-    with visits(chromium) as open_page:
-        yield open_page
-
-
-def enter(page: Page, prompt: str) -> None:
-    """Type a prompt and press Enter."""
-    page.locator("#prompt textarea").fill(prompt)
-    page.locator("#prompt textarea").press("Enter")
 
 
 def ended(page: Page, prompt: str) -> None:

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, serious, visits
+from tests.browser import serious, visits
 from tests.hub_server import BASE, EVIL, HubServer, Repository, serving
 from tests.pool_fakes import write_adapter, write_sample
 from tests.serving import fake
@@ -51,22 +51,22 @@ def test_adapters_are_found_by_keyboard_on_a_phone_and_stay_found(visit):
     expect(find).not_to_be_visible()
     page.locator("#pool-hub > button.label-wrap").focus()
     page.keyboard.press("Enter")
-    expect(find).to_be_visible(timeout=PATIENCE)
+    expect(find).to_be_visible()
     find.focus()
     page.keyboard.press("Enter")
     notice = page.locator("#pool-hub-notice")
-    expect(notice).to_contain_text(f"4 adapters of {BASE} are listed, 1 of", timeout=PATIENCE)
+    expect(notice).to_contain_text(f"4 adapters of {BASE} are listed, 1 of")
     expect(notice.locator("[role=status]")).to_have_count(1)
-    expect(table.locator("tbody tr")).to_have_count(4, timeout=PATIENCE)
+    expect(table.locator("tbody tr")).to_have_count(4)
     expect(table).to_contain_text("bob/gated is given to those alone")
     page.get_by_label("Search the list").fill("knots")
-    expect(table.locator("tbody tr")).to_have_count(1, timeout=PATIENCE)
+    expect(table.locator("tbody tr")).to_have_count(1)
     check(page, 390)
 
     other = visit(width=1280, theme="light")
     other.locator("#pool-hub > button.label-wrap").click()
-    expect(other.locator("#pool-hub-table tbody tr")).to_have_count(4, timeout=PATIENCE)
+    expect(other.locator("#pool-hub-table tbody tr")).to_have_count(4)
     other.locator("#pool-hub-find").click()
     refused = other.locator("#pool-hub-notice [role=alert]")
-    expect(refused).to_contain_text("ask again in 10 minutes", timeout=PATIENCE)
+    expect(refused).to_contain_text("ask again in 10 minutes")
     check(other, 1280)

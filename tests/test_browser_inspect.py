@@ -6,11 +6,9 @@ import zipfile
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser import PATIENCE, lost_focus, serious, visits
+from tests.browser import ask_page, copied, lost_focus, serious, taken
 from tests.fake_ramole import WORDS
-from tests.serving import fake_page
 
-expect.set_options(timeout=PATIENCE)
 PICKED = """(name) => {
   const shown = document.querySelector(`#inspect-plot-${name} .js-plotly-plot`);
   return (shown.layout.shapes || []).filter((one) => one.name === 'picked').map((one) => one.x0);
@@ -30,23 +28,8 @@ DRAWN = "#inspect-plot-entropy .js-plotly-plot .main-svg"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    root = tmp_path_factory.mktemp("inspect")
-    said = {"recorded": root / "recorded"}
-    with fake_page("tests.inspect_page", root, variables=said) as one:
+    with ask_page(tmp_path_factory.mktemp("inspect"), tabs="inspect") as one:
         yield one
-
-
-@pytest.fixture
-def visit(chromium):
-    with visits(chromium) as open_page:
-
-        def opened(url, **how):
-            page = open_page(url, **how)
-            page.said = []
-            page.on("console", lambda m: page.said.append(m.text) if m.type == "error" else None)
-            return page
-
-        yield opened
 
 
 def inspect(page):
@@ -94,12 +77,9 @@ def test_a_recorded_run_is_open_and_a_token_is_told_everywhere(server, visit):
     expect(pressed).to_have_attribute("data-index", "5")
 
     # a link opens the run and the token here
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.locator("#inspect-answer .token").nth(2).click()
     expect(page.locator("#inspect-token h2")).to_contain_text("Token 3")
-    page.locator("#inspect-copy button").click()
-    expect(page.locator("#inspect-copy button")).to_have_text("Copied")
-    link = page.evaluate("navigator.clipboard.readText()")
+    link = copied(page, "#inspect-copy button")
     assert "#inspect?run=" in link and link.endswith("&t=2")
     friend = page.context.new_page()
     friend.goto(link)
@@ -156,20 +136,19 @@ def test_playback_stops_where_it_is_told_and_pictures_tables_and_traces_are_file
     assert page.locator("#inspect-player .growth .ahead").count() == 6
     marked(page, "layers", [0.5])
 
-    def taken(button):
-        with page.expect_download() as waiting:
-            page.locator(button).click()
-        waiting.value.save_as(path := tmp_path / waiting.value.suggested_filename)
+    def kept(button):
+        file = taken(page, button)
+        file.save_as(path := tmp_path / file.suggested_filename)
         return path
 
-    png, svg = taken("#inspect-png-layers"), taken("#inspect-svg-loads")
+    png, svg = kept("#inspect-png-layers"), kept("#inspect-svg-loads")
     assert png.name == "ramole-layers.png" and png.read_bytes()[:4] == b"\x89PNG"
     drawn = svg.read_text("utf-8")
     assert drawn.startswith("<svg") and "Load of each adapter" in drawn and "A ant" in drawn
-    rows = list(csv.reader(taken("#inspect-csv-entropy").read_text("utf-8-sig").splitlines()))
+    rows = list(csv.reader(kept("#inspect-csv-entropy").read_text("utf-8-sig").splitlines()))
     assert rows[0] == ["#", "token", "entropy (nats)"] and len(rows) == 1 + len(WORDS)
-    assert zipfile.is_zipfile(taken("#inspect-npz"))
-    whole = taken("#inspect-html")
+    assert zipfile.is_zipfile(kept("#inspect-npz"))
+    whole = kept("#inspect-html")
     alone = page.context.new_page()
     asked, wrong = [], []
     alone.on("request", lambda request: asked.append(request.url))
@@ -217,10 +196,7 @@ def test_a_link_to_an_answer_asks_it_and_shows_it_here(server, visit):
     expect(page.locator("#inspect-answer .token")).to_have_count(len(WORDS))
     expect(page.locator("#inspect-head")).to_contain_text("Which boats?")
     # it was asked meanwhile, and is shown while the tab is in sight
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.locator("#inspect-copy button").click()
-    expect(page.locator("#inspect-copy button")).to_have_text("Copied")
-    link = page.evaluate("navigator.clipboard.readText()")
+    link = copied(page, "#inspect-copy button")
     friend = page.context.new_page()
     friend.goto(link + "&t=1")
     expect(friend.locator("#inspect-token h2")).to_contain_text("Token 2")

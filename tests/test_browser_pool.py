@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Request, expect
 
-from tests.browser import PATIENCE, lost_focus, serious, visits
+from tests.browser import PATIENCE, elsewhere, lost_focus, serious, visits
 from tests.pool_fakes import write_adapter, write_sample, zipped
 from tests.serving import fake
 from ui.pool.layout import TYPED
@@ -88,13 +88,13 @@ def test_cards_search_and_details(visit):
     page = visit()
     assert card_names(page) == ["dart", "squad"]
     page.get_by_label("Search").fill("down_proj")
-    expect(page.locator(".rm-count")).to_have_text("1 of 2 adapters", timeout=PATIENCE)
+    expect(page.locator(".rm-count")).to_have_text("1 of 2 adapters")
     assert card_names(page) == ["dart"]
     page.get_by_label("Search").fill("")
-    expect(page.locator(".rm-card")).to_have_count(2, timeout=PATIENCE)
+    expect(page.locator(".rm-card")).to_have_count(2)
     page.get_by_role("button", name="Details of squad").click()
-    expect(page.locator(".rm-detail-title")).to_have_text("squad", timeout=PATIENCE)
-    expect(page.locator(".rm-detail-title")).to_be_focused(timeout=PATIENCE)
+    expect(page.locator(".rm-detail-title")).to_have_text("squad")
+    expect(page.locator(".rm-detail-title")).to_be_focused()
     expect(page.locator("#pool-command textarea")).to_have_value(re.compile("train adapter squad"))
     expect(page.locator(".rm-near")).to_contain_text("dart")
     expect(page.get_by_role("button", name="Remove", exact=True)).to_be_hidden()
@@ -102,7 +102,7 @@ def test_cards_search_and_details(visit):
     assert EVIL in page.locator(".rm-detail > p").inner_text()
 
     # a sample can be taken away as a zip
-    with page.expect_download(timeout=PATIENCE) as told:
+    with page.expect_download() as told:
         page.get_by_role("button", name="Download as zip").click()
     assert told.value.suggested_filename == "squad.zip"
     with zipfile.ZipFile(told.value.path()) as bundle:
@@ -110,10 +110,7 @@ def test_cards_search_and_details(visit):
         assert "squad/adapter_model.safetensors" in bundle.namelist()
     assert said["command"] == "python -m ramole_core train adapter squad --rank 5"
     assert not page.wrong
-    outside = [
-        url for url in page.requested if not re.match(r"(http://127\.0\.0\.1|data:|blob:)", url)
-    ]
-    assert not outside
+    assert elsewhere(page, "http://127.0.0.1") == []
 
 
 def test_a_list_that_comes_late_leaves_what_was_chosen_meanwhile(visit, made):
@@ -134,9 +131,9 @@ def test_a_list_that_comes_late_leaves_what_was_chosen_meanwhile(visit, made):
     expect(page.locator("#pool-name input")).to_have_value("squad")
     (late,) = held
     late.continue_()
-    expect(page.locator(".rm-card")).to_have_count(3, timeout=PATIENCE)
+    expect(page.locator(".rm-card")).to_have_count(3)
     expect(page.locator("#pool-name input")).to_have_value("squad")
-    expect(page.locator(".rm-detail-title")).to_have_text("squad", timeout=PATIENCE)
+    expect(page.locator(".rm-detail-title")).to_have_text("squad")
     assert not page.wrong
 
 
@@ -146,18 +143,18 @@ def test_good_and_bad_uploads_get_their_verdict_at_once_and_stay_with_their_sess
     page, other = visit(), visit()
     drop(page, made["good"], made["bad"])
     verdicts = page.locator(".rm-verdict")
-    expect(verdicts).to_have_count(2, timeout=PATIENCE)
+    expect(verdicts).to_have_count(2)
     expect(verdicts.nth(0)).to_contain_text("new.zip: usable.")
     expect(verdicts.nth(0)).to_contain_text("attention, 2 layers; rank 4; scale 2")
     expect(verdicts.nth(0).locator(".rm-near li").first).to_contain_text("squad")
     expect(verdicts.nth(1)).to_contain_text("adapter_model.bin: refused.")
-    expect(page.locator(".rm-card")).to_have_count(3, timeout=PATIENCE)
+    expect(page.locator(".rm-card")).to_have_count(3)
     expect(page.locator(".rm-card", has_text="new")).to_contain_text("yours")
     for card in page.locator(".rm-card").all():
         assert card.bounding_box()["height"] < 50, "one line a card, an upload's too"
     expect(page.locator("#pool-room")).to_contain_text("1 of 10 adapters")
     other.reload()
-    expect(other.locator(".rm-card")).to_have_count(2, timeout=PATIENCE)
+    expect(other.locator(".rm-card")).to_have_count(2)
 
     held = server.log.parent / "data" / "uploads"
     assert len(list(held.glob("*/new"))) == 1
@@ -206,30 +203,30 @@ def test_two_files_with_a_name_and_examples_then_other_examples_then_removal(vis
     unfold(page)
     page.get_by_label("Name (optional)").fill("kept")
     drop(page, made["bad"])
-    expect(page.locator(".rm-verdict")).to_contain_text("refused", timeout=PATIENCE)
+    expect(page.locator(".rm-verdict")).to_contain_text("refused")
     expect(page.get_by_label("Name (optional)")).to_have_value("kept")
     page.get_by_label("Name (optional)").fill("pairs")
     page.locator("#pool-words textarea").last.fill("one\ntwo\nthree")
     drop(page, *sorted(made["pair"].iterdir()))
-    expect(page.locator(".rm-verdict")).to_contain_text("in the pool as pairs", timeout=PATIENCE)
-    expect(page.get_by_label("Name (optional)")).to_have_value("", timeout=PATIENCE)
+    expect(page.locator(".rm-verdict")).to_contain_text("in the pool as pairs")
+    expect(page.get_by_label("Name (optional)")).to_have_value("")
     mine = page.locator(".rm-card", has_text="pairs")
-    expect(mine).to_contain_text("3 examples", timeout=PATIENCE)
+    expect(mine).to_contain_text("3 examples")
 
     mine.get_by_role("button").click()
-    expect(page.locator(".rm-detail-title")).to_have_text("pairs", timeout=PATIENCE)
+    expect(page.locator(".rm-detail-title")).to_have_text("pairs")
     page.get_by_role("button", name="Give it other examples").click()
     page.get_by_label(TYPED, exact=True).fill("four")
     page.get_by_role("button", name="Replace its examples").click()
-    expect(mine).to_contain_text("1 example", timeout=PATIENCE)
+    expect(mine).to_contain_text("1 example")
     expect(page.locator(".rm-numbers")).to_contain_text("the mean of 1 example inputs")
     page.get_by_role("button", name="Remove", exact=True).click()
-    expect(page.locator(".rm-card")).to_have_count(2, timeout=PATIENCE)
+    expect(page.locator(".rm-card")).to_have_count(2)
 
     expect(page.locator("#pool-undo")).to_contain_text("pairs was removed. Undo")
-    expect(page.locator(".rm-undo")).to_be_focused(timeout=PATIENCE)
+    expect(page.locator(".rm-undo")).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.locator(".rm-card")).to_have_count(3, timeout=PATIENCE)
+    expect(page.locator(".rm-card")).to_have_count(3)
     expect(mine).to_contain_text("1 example")
     expect(page.locator(".rm-removed")).to_have_count(0)
     assert not page.wrong
@@ -250,29 +247,27 @@ def test_cards_stand_first_and_the_line_opens_for_a_file_that_is_dragged(visit):
             new DragEvent('dragenter', { dataTransfer: data, bubbles: true }));
         }"""
     )
-    expect(zone).to_be_visible(timeout=PATIENCE)
+    expect(zone).to_be_visible()
     page.locator("#pool-drop > button.label-wrap").focus()
     page.keyboard.press("Enter")
-    expect(zone).not_to_be_visible(timeout=PATIENCE)
+    expect(zone).not_to_be_visible()
 
     # the map is drawn when it is opened, and for a prompt
     plot = page.locator("#pool-map-plot .js-plotly-plot")
     expect(plot).to_have_count(0)
     page.locator("#pool-map > button.label-wrap").focus()
     page.keyboard.press("Enter")
-    expect(plot).to_be_visible(timeout=PATIENCE)
+    expect(plot).to_be_visible()
     expect(page.locator("#pool-map-told")).to_contain_text("Look for")
-    expect(page.locator("#pool-pairs-plot .js-plotly-plot")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#pool-pairs-plot .js-plotly-plot")).to_be_visible()
     page.locator("#pool-map-prompt textarea").fill(f"how many {EVIL}")
     page.locator("#pool-map-show").click()
-    expect(page.locator("#pool-map-told")).to_contain_text(
-        "Found for your prompt", timeout=PATIENCE
-    )
-    expect(plot).to_contain_text("your prompt", timeout=PATIENCE)
+    expect(page.locator("#pool-map-told")).to_contain_text("Found for your prompt")
+    expect(plot).to_contain_text("your prompt")
     page.locator("#pool-map-told summary").click()
     assert page.locator("#pool-map-told tbody tr").count() == 2
     page.locator("#pool-pairs-by").get_by_text("what they change").click()
-    expect(page.locator("#pool-pairs-told")).to_contain_text("the updates B A", timeout=PATIENCE)
+    expect(page.locator("#pool-pairs-told")).to_contain_text("the updates B A")
     assert page.title() == "RAMoLE" and not page.wrong
 
 
@@ -280,10 +275,10 @@ def test_a_folder_that_is_dropped_or_chosen_keeps_its_name(visit, made):
     page = visit()
     unfold(page)
     page.locator("#pool-folder input[type=file]").set_input_files(str(made["pair"]))
-    expect(page.locator(".rm-verdict")).to_contain_text("pool as pair:", timeout=PATIENCE)
+    expect(page.locator(".rm-verdict")).to_contain_text("pool as pair:")
     expect(page.locator(".rm-verdict")).to_contain_text("usable")
-    expect(page.locator(".rm-card")).to_have_count(3, timeout=PATIENCE)  # it is one adapter
-    expect(page.get_by_label("Name (optional)")).to_have_value("", timeout=PATIENCE)
+    expect(page.locator(".rm-card")).to_have_count(3)  # it is one adapter
+    expect(page.get_by_label("Name (optional)")).to_have_value("")
     files = {file.name: list(file.read_bytes()) for file in made["other"].iterdir()}
     page.evaluate(
         """(files) => {
@@ -298,7 +293,7 @@ def test_a_folder_that_is_dropped_or_chosen_keeps_its_name(visit, made):
         }""",
         files,
     )
-    expect(page.locator(".rm-verdict")).to_contain_text("pool as dropped-one", timeout=PATIENCE)
+    expect(page.locator(".rm-verdict")).to_contain_text("pool as dropped-one")
 
     # several at once keep theirs
     folders = {
@@ -324,8 +319,8 @@ def test_a_folder_that_is_dropped_or_chosen_keeps_its_name(visit, made):
         folders,
     )
     for n, name in enumerate(folders):
-        expect(page.locator(".rm-verdict").nth(n)).to_contain_text(f"{name}.zip", timeout=PATIENCE)
-        expect(page.locator(".rm-verdict").nth(n)).to_contain_text("usable", timeout=PATIENCE)
+        expect(page.locator(".rm-verdict").nth(n)).to_contain_text(f"{name}.zip")
+        expect(page.locator(".rm-verdict").nth(n)).to_contain_text("usable")
     assert not page.wrong
 
 
@@ -338,15 +333,15 @@ def test_by_keyboard_alone(visit, made):
     assert focused == "dart", "the cards come right behind the filters"
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(page.locator(".rm-detail-title")).to_have_text("squad", timeout=PATIENCE)
-    expect(page.locator(".rm-detail-title")).to_be_focused(timeout=PATIENCE)
+    expect(page.locator(".rm-detail-title")).to_have_text("squad")
+    expect(page.locator(".rm-detail-title")).to_be_focused()
     page.locator("#pool-drop > button.label-wrap").focus()
     page.keyboard.press("Enter")
     page.locator("#pool-files button").first.focus()
-    with page.expect_file_chooser(timeout=PATIENCE) as chooser:
+    with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(str(made["good"]))
-    expect(page.locator(".rm-verdict")).to_contain_text("usable", timeout=PATIENCE)
+    expect(page.locator(".rm-verdict")).to_contain_text("usable")
     assert lost_focus(page) == []
 
 
@@ -354,9 +349,9 @@ def test_by_keyboard_alone(visit, made):
 def test_it_fits_and_axe_finds_nothing_serious(visit, made, width, theme):
     page = visit(width=width, theme=theme)
     page.get_by_role("button", name="Details of squad").click()
-    expect(page.locator(".rm-detail-title")).to_have_text("squad", timeout=PATIENCE)
+    expect(page.locator(".rm-detail-title")).to_have_text("squad")
     drop(page, made["good"], made["bad"])
-    expect(page.locator(".rm-verdict")).to_have_count(2, timeout=PATIENCE)
+    expect(page.locator(".rm-verdict")).to_have_count(2)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert serious(page) == []
 

@@ -3,12 +3,10 @@
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
-from tests.browser import PATIENCE, fill_number, open_tab, visits
+from tests.browser import PATIENCE, open_tab
 from tests.serving import app, second_start
-
-expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +16,6 @@ def server(tmp_path_factory, real_base_folder):
     said = {"encoder": "all-MiniLM-L6-v2", "max_batch": 2, "max_new_tokens": 6000}
     with app(root, data_dir=second_start(root / "data"), **said) as one:
         yield one
-
-
-@pytest.fixture
-def visit(chromium):
-    with visits(chromium) as open_page:
-        yield open_page
 
 
 def test_a_recorded_run_is_there_at_once_and_an_example_is_asked(server, visit):
@@ -81,48 +73,3 @@ def test_one_prompt_is_answered_seven_ways(server, visit):
     expect(page.locator("#batch-row")).to_contain_text("Request 5")
     expect(page.locator("#batch-row")).to_contain_text(re.compile("AddToPlaylist", re.I))
     assert page.wrong == []
-
-
-ENDLESS = "Write 'la la la' again and again for a thousand lines."
-"""The base never ends its answer to this."""
-
-
-def fill_form(page: Page, prompt: str) -> None:
-    """For the base alone, up to 6,000 tokens: 2,000 are over in fifteen seconds."""
-    expect(page.locator("#status .ready")).to_be_visible(timeout=4 * PATIENCE)
-    page.locator("#beside-box input").uncheck()
-    page.locator("#more button").first.click()
-    page.locator("#method input").click()
-    page.get_by_role("option", name="base: ").click()
-    fill_number(page.get_by_label("Most new tokens").first, "6000")
-    page.locator("#prompt textarea").fill(prompt)
-
-
-def enter(page: Page) -> None:
-    page.locator("#prompt textarea").press("Enter")
-
-
-def stop(page: Page) -> None:
-    page.locator("#stop-button").click()
-    expect(page.locator("#notice")).to_contain_text("Stopped.")
-
-
-def test_one_too_many_waits_until_another_stops(server, visit):
-    streams = "#answer .token ~ .token ~ .caret"
-    ann, ben, dot = [visit(server.url) for _ in range(3)]
-    for page in (ann, ben, dot):
-        fill_form(page, ENDLESS)
-    for page in (ann, ben):
-        enter(page)
-        expect(page.locator(streams).first).to_be_visible()
-    enter(dot)
-    expect(dot.locator("#notice")).to_contain_text("Place 1 in the queue")
-    before = ann.locator("#answer .token").count()
-    expect(ann.locator("#answer .token").nth(before + 5)).to_be_visible()
-    stop(ann)
-    expect(dot.locator(streams).first).to_be_visible()
-    expect(ann.locator("#timing")).to_contain_text("stopped by you")
-    stop(ben)
-    stop(dot)
-    assert re.search(r"\w", dot.locator("#answer .text").inner_text())
-    assert ann.wrong == ben.wrong == dot.wrong == []

@@ -2,31 +2,22 @@
 
 import json
 import re
-from contextlib import AbstractContextManager
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, lost_focus, serious, visits
+from tests.browser import ask_page, elsewhere, lost_focus, serious, visits
 from tests.results_page import FILES, METHODS, write_results
-from tests.serving import Server, fake_page
 from ui.results import router
 
-expect.set_options(timeout=PATIENCE)
 KEYS = ("answers", "methods", "stresses", "retrieval", "adapters", "speed")
-
-
-def results_page(root: Path, folder: Path) -> AbstractContextManager[Server]:
-    """The page of `tests.results_page` in a process of its own, over the files of `folder`."""
-    return fake_page("tests.results_page", root, variables={"folder": folder})
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """A page over one small file of each kind."""
     root = tmp_path_factory.mktemp("measured")
-    with results_page(root, write_results(root / "results")) as server:
+    with ask_page(root, tabs="results", folder=write_results(root / "results")) as server:
         yield server
 
 
@@ -35,7 +26,7 @@ def changing(tmp_path_factory):
     """(a page, the folder of its files, which a test may spoil)."""
     root = tmp_path_factory.mktemp("changing")
     folder = write_results(root / "results")
-    with results_page(root, folder) as server:
+    with ask_page(root, tabs="results", folder=folder) as server:
         yield server, folder
 
 
@@ -83,8 +74,7 @@ def test_the_tab_shows_every_table_and_the_picture_of_each_setting(measured, vis
     assert len(titles) == len(set(titles)) == 7
     assert page.evaluate("window.hacked") is None
     assert serious(page, "#results-tab") == []
-    allowed = (measured.url, "data:", "blob:")
-    assert [url for url in page.requested if not url.startswith(allowed)] == []
+    assert elsewhere(page, measured.url) == []
 
     # another setting changes picture, differences and tasks
     page.locator("#results-setting").get_by_text("its adapter is hidden").click()

@@ -4,9 +4,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.ask_page import BUSY
-from tests.browser import LONG, PATIENCE, ask_page, visits
-
-expect.set_options(timeout=PATIENCE)
+from tests.browser import LONG, ask_page, enter, streams
 
 
 @pytest.fixture(scope="module")
@@ -14,22 +12,6 @@ def roomy(tmp_path_factory):
     """A page with a row for everyone."""
     with ask_page(tmp_path_factory.mktemp("roomy"), **LONG) as server:
         yield server
-
-
-@pytest.fixture
-def visit(chromium):
-    with visits(chromium) as open_page:
-        yield open_page
-
-
-def ask(page: Page, prompt: str) -> None:
-    page.locator("#prompt textarea").fill(prompt)
-    page.locator("#prompt textarea").press("Enter")
-
-
-def streams(page: Page) -> None:
-    """Wait until tokens come."""
-    expect(page.locator("#answer .token ~ .token ~ .caret").first).to_be_visible()
 
 
 def count(page: Page) -> int:
@@ -44,8 +26,8 @@ def stop(page: Page) -> None:
 
 def test_two_stream_at_once_and_stopping_one_leaves_the_other_alone(roomy, visit):
     ann, ben = visit(roomy.url), visit(roomy.url)
-    ask(ann, "Which boats?")
-    ask(ben, "And where?")
+    enter(ann, "Which boats?")
+    enter(ben, "And where?")
     streams(ann)
     streams(ben)
     stop(ann)
@@ -53,7 +35,7 @@ def test_two_stream_at_once_and_stopping_one_leaves_the_other_alone(roomy, visit
     expect(ben.locator("#answer .token").nth(before + 3)).to_be_visible()
     assert count(ann) == stopped_at
     expect(ben.locator("#notice")).to_contain_text("Answering…")
-    ask(ann, "Once more?")
+    enter(ann, "Once more?")
     streams(ann)
     stop(ben)
     stop(ann)
@@ -64,12 +46,12 @@ def test_who_waits_sees_the_place_and_one_too_many_is_told_in_one_sentence(tmp_p
     """With one row, where two may wait."""
     with ask_page(tmp_path, rows=1, most=2, **LONG) as narrow:
         ann, ben, cid, dot = (visit(narrow.url) for _ in range(4))
-        ask(ann, "Which boats?")
+        enter(ann, "Which boats?")
         streams(ann)
         for other, place in ((ben, 1), (cid, 2)):
-            ask(other, "Me too?")
+            enter(other, "Me too?")
             expect(other.locator("#notice")).to_contain_text(f"Place {place} in the queue")
-        ask(dot, "And me?")
+        enter(dot, "And me?")
         expect(dot.locator("#notice [role=alert]")).to_have_text(BUSY)
         expect(dot.locator("#ask-button")).to_be_enabled()
         expect(dot.locator("#prompt textarea")).to_have_value("And me?")
@@ -88,7 +70,7 @@ def test_who_waits_sees_the_place_and_one_too_many_is_told_in_one_sentence(tmp_p
         assert count(ben) > 1
 
         # a closed tab frees its place, and its row
-        ask(ann, "Once more?")
+        enter(ann, "Once more?")
         expect(ann.locator("#notice")).to_contain_text("Place 2 in the queue")
         dot.close()
         expect(ann.locator("#notice")).to_contain_text("Place 1 in the queue")
