@@ -14,6 +14,7 @@ from ramole_core.batch.prompt_file import read_batch
 from ramole_core.cli import app
 from ramole_core.request import DEFAULTS, FIELDS
 from tests.fake_ramole import FakeRamole
+from tests.test_request_parts import refusal_of
 from ui.api.asking import FIRST, ask_endpoint
 
 TEXTS = {
@@ -114,6 +115,11 @@ def test_every_door_has_every_field(name: str):
         ({"top_p": 0}, "top_p=0; give a number above 0 and at most 1."),
         ({"exclude": 3}, "exclude=3; give a list."),
         ({"stop": ["a", ""]}, "stop.1='' is empty; leave it out."),
+        ({"stop": [{"a": 1}]}, "stop.0="),
+        ({"prompt": 3}, "prompt=3; give a text."),
+        ({"raw": "perhaps"}, "raw='perhaps'; give true or false."),
+        ({"drop_turns": 1}, "drop_turns=1; give true or false."),
+        ({"adapters": {"squad": 1}}, "adapters={'squad': 1}; give a list."),
         ({"options": {"a": "b"}}, 'give an object, such as {"top": 2}.'),
         ({"options": {"a": 10**400}}, 'give an object, such as {"top": 2}.'),
         ({"temprature": 1}, "a request has no such field. Did you mean 'temperature'?"),
@@ -135,10 +141,10 @@ def test_every_door_has_every_field(name: str):
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(said: dict, sentence: str):
-    with pytest.raises(WrongField) as told:
-        read_request({"prompt": "x", **said})
-    assert sentence in str(told.value) and str(told.value).encode(), "a page can say it"
-    assert told.value.field.partition(".")[0] in said or "no such field" in sentence
+    told = refusal_of(said)
+    assert sentence in str(told) and str(told).encode(), "a page can say it"
+    assert isinstance(told, WrongField)
+    assert told.field.partition(".")[0] in said or "no such field" in sentence
 
 
 def test_numpy_s_numbers_are_numbers_and_silence_is_the_default():

@@ -1,10 +1,16 @@
 """What a request says of earlier turns, of tokens that are given, and of what is switched off."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 
-from ramole_core import RamoleError, Request
+from ramole_core import RamoleError, Request, read_request
+from ramole_core.batch.prompt_file import read_batch
+from ramole_core.request import FIELDS
 from ramole_core.request_parts import Exchange, Off, read_example_lines, read_without
+from ui.api.fields import Ask, checked
 
 
 def test_lists_become_tuples_and_the_defaults_are_empty():
@@ -24,6 +30,25 @@ def test_lists_become_tuples_and_the_defaults_are_empty():
     bare = Request("hello")
     assert (bare.history, bare.prefix_ids, bare.without, bare.drop_turns) == ((), (), (), False)
     assert bare.turns == (bare,)
+
+
+def refusal_of(said: dict) -> RamoleError:
+    """The refusal of a request that says this: the page's endpoint has the same sentence, and so
+    has a row of a batch where JSON can say it."""
+    with pytest.raises(RamoleError) as told:
+        read_request({"prompt": "now", **said})
+    with pytest.raises(RamoleError) as asked:
+        checked(Ask, **{"prompt": "now", **said}).request(None)
+    assert str(asked.value) == str(told.value)
+    row = json.dumps({"prompt": "now", **said})
+    if said.keys() <= FIELDS.keys() and not re.search(r"\\ud|NaN|Infinity", row):
+        sentences = []
+        try:
+            read_request(json.loads(row))
+        except RamoleError as error:
+            sentences.append(str(error))
+        assert [bad.sentence for bad in read_batch(row).bad] == sentences
+    return told.value
 
 
 TURN = ("Hello", "Hi.")
@@ -75,6 +100,7 @@ def test_what_cannot_be_read_is_one_sentence(name, given, message):
     with pytest.raises(RamoleError, match=message) as refused:
         Request("now", **{name: given})
     assert str(refused.value).endswith(".") and "\n" not in str(refused.value)
+    assert str(refusal_of({name: given})) == str(refused.value)
 
 
 @pytest.mark.parametrize(
