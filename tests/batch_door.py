@@ -3,7 +3,6 @@
 A process that a test starts imports it in a second; PyTorch and transformers would take seven.
 """
 
-from ramole_core.errors import RamoleError
 from ramole_core.request import Generation
 from tests.fake_ramole import FakeRamole
 
@@ -11,27 +10,16 @@ from tests.fake_ramole import FakeRamole
 class Door(FakeRamole):
     """Rows of a call end in reverse order."""
 
-    router_checksum = "ab" * 32
-
-    def weights_checksums(self):
-        return {"ramole": self.router_checksum}
-
     def __init__(self, **options):
-        super().__init__(**options)
-        self.settings = self.settings.model_copy(update={"max_batch": 1})
+        super().__init__(max_batch=1, **options)
         self.asked: list[list[str]] = []
-        self.refuses, self.interrupts = "", 0
-
-    def __enter__(self) -> "Door":
-        return self
+        self.interrupts = 0
 
     def __exit__(self, *_: object) -> None:
         self.asked.append(["closed"])
 
     def stream_batch(self, requests, **options):
         self.asked.append([request.prompt for request in requests])
-        if any(request.prompt == self.refuses for request in requests):
-            raise RamoleError("The prompt is too long.")
         ends = []
         for index, item in super().stream_batch(requests, **options):
             if isinstance(item, Generation):

@@ -4,7 +4,7 @@ import atexit
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,7 +86,7 @@ class FakeRetriever:
 class FakeRamole:
     """Experts lead in turn: token i has its largest weight on expert i // 2 modulo k."""
 
-    router_checksum = "r" * 64
+    router_checksum = "ab" * 32
 
     def __init__(
         self,
@@ -97,8 +97,13 @@ class FakeRamole:
         gate: Path | None = None,
         options: Mapping[str, tuple[Option, ...]] | None = None,
         most_turns: int = 9,
+        refuses: Callable[[Request], str] = lambda request: "",
+        **settings: object,
     ):
-        self.settings = Settings(data_dir=Path("/nonexistent"), max_new_tokens=max(300, length))
+        said = {"data_dir": Path("/nonexistent"), "max_new_tokens": max(300, length), **settings}
+        self.settings = Settings(**said)
+        self.refuses = refuses
+        """The sentence that refuses a call with this request, or ''."""
         self.gate = gate
         """Loading ends once this file is there."""
         self.pool = FakePool()
@@ -118,6 +123,11 @@ class FakeRamole:
         folder = tempfile.mkdtemp(prefix="ramole-mixes-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         self._mixes = Mixes(Path(folder))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
 
     def methods(self):
         return [replace(row, options=self.options.get(row.name, ())) for row in METHOD_LIST]
@@ -172,9 +182,8 @@ class FakeRamole:
         session: str = "",
         address: str = "",
         waiting=lambda index, place: None,
-        reading=lambda index, done, of: None,
-        fitting=lambda index, how: None,
         selected=lambda index, selection: None,
+        **_: object,
     ) -> Iterator[tuple[int, Step | Generation]]:
         self.batches += 1
         self.sessions.append(session or requests[0].owner)
@@ -219,6 +228,8 @@ class FakeRamole:
         return Explanation(base=[("<i>base</i>", 0.5), *rest], mixture=[(chosen, 0.6), *rest])
 
     def _check(self, request: Request) -> None:
+        if sentence := self.refuses(request):
+            raise RamoleError(sentence)
         if request.method == "base" and any(turn[2] for turn in request.history):
             raise RamoleError("Method base mixes no adapters, but an earlier turn names some.")
         if len(request.history) > self.most_turns and not request.drop_turns:

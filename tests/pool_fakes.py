@@ -170,13 +170,10 @@ class FakeRamole:
         self,
         requests: Sequence[Request],
         *,
-        cancelled=lambda: False,
-        session: str = "",
-        address: str = "",
         waiting=lambda index, place: None,
-        reading=lambda index, done, of: None,
         fitting=lambda index, how: None,
         selected=lambda index, selection: None,
+        **_: object,
     ) -> Iterator[tuple[int, Step | Generation]]:
         """One after the other, a word at a time; weights are found in three steps."""
         for index, request in enumerate(requests):

@@ -626,18 +626,15 @@ def test_a_batch_says_the_answers_so_far_in_order():
     assert [row["text"] for row in last] == ["a", "b"]
 
 
-class Prepares(FakeRamole):
-    """Refuses a call for a prompt that is known to be bad only once it is prepared."""
-
-    def _check(self, request: Request) -> None:
-        if "long" in request.prompt:
-            raise RamoleError(f"The prompt {request.prompt!r} is too long.")
+def too_long(request: Request) -> str:
+    """Of a prompt that is known to be bad only once it is prepared."""
+    return f"The prompt {request.prompt!r} is too long." * ("long" in request.prompt)
 
 
 @pytest.mark.parametrize("bad", [(), (0,), (3,), (1, 4), (2, 3), range(5)])
 def test_a_prompt_that_is_refused_once_it_is_prepared_has_its_sentence_in_its_place(bad):
     rows = [f"long {n}" if n in bad else f"short {n}" for n in range(5)]
-    *_, told = batched(Prepares(length=2), [*rows, 7], {}, owner=None)
+    *_, told = batched(FakeRamole(length=2, refuses=too_long), [*rows, 7], {}, owner=None)
     for n, one in enumerate(told[:5]):
         refused = {"error": f"The prompt 'long {n}' is too long."}
         assert one == refused if n in bad else one["text"] == "The boats "
@@ -663,7 +660,7 @@ def test_what_was_answered_before_a_call_broke_is_not_asked_again():
     assert [request.prompt for request in system.requests] == ["a", "b", "c", "b", "c"]
 
 
-class Fills(Prepares):
+class Fills(FakeRamole):
     """Is busy from its `free`th call on."""
 
     free = 0
@@ -677,7 +674,7 @@ class Fills(Prepares):
 def test_a_batch_that_finds_no_place_is_told_so_and_keeps_what_it_has():
     with pytest.raises(Busy, match="128 requests wait"):
         list(batched(Fills(), ["a", "b"], {}, owner=None))
-    system = Fills(length=2)
+    system = Fills(length=2, refuses=too_long)
     system.free = 2
     *_, (one, two) = batched(system, ["a", "long"], {}, owner=None)
     assert one["text"] == "The boats " and two == {"error": "128 requests wait already."}

@@ -278,9 +278,11 @@ def told(events) -> dict[int, str]:
 class Choosy(FakeRamole):
     """Refuses a call for one bad prompt, before anything runs; MAX_BATCH is 1."""
 
-    def __init__(self, busy: int = 0, **options):
-        super().__init__(**options)
-        self.settings = self.settings.model_copy(update={"max_batch": 1})
+    def __init__(self, busy: int = 0):
+        super().__init__(
+            max_batch=1,
+            refuses=lambda one: f"{one.prompt} is too long." * ("bad" in one.prompt),
+        )
         self.busy, self.calls = busy, []
 
     def stream_batch(self, requests, **options):
@@ -288,9 +290,6 @@ class Choosy(FakeRamole):
         if self.busy:
             self.busy -= 1
             raise Busy("Too many wait.")
-        for request in requests:
-            if "bad" in request.prompt:
-                raise RamoleError(f"{request.prompt} is too long.")
         yield from super().stream_batch(requests, **options)
 
 

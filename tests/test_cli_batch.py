@@ -132,7 +132,7 @@ def test_json_is_all_of_stdout(door, file, tmp_path, capsys):
 def test_bad_rows_are_told_and_the_others_run(door, file, tmp_path, capsys):
     file.write_text(ROWS + '{"prompt": "d", "k": "x"}\n{"prompt": "e", "adapters": ["bea"]}\nno\n')
     out = tmp_path / "out.jsonl"
-    door.refuses = "c"
+    door.refuses = lambda one: "The prompt is too long." * (one.prompt == "c")
     assert main(["batch", str(file), "--out", str(out)]) == 2
     told, err = lines(out), capsys.readouterr().err
     assert [(line["line"], line["error"][:20]) for line in told if "error" in line] == [

@@ -66,8 +66,7 @@ def test_more_than_may_be_on_their_way_are_told_to_come_again():
             wait_until(lambda: len(came) >= 2, seconds=60)  # those that are refused
             yield from super().stream_batch(requests, **how)
 
-    ramole = Held()
-    ramole.settings = ramole.settings.model_copy(update={"max_batch": 1, "max_queue": 1})
+    ramole = Held(max_batch=1, max_queue=1)
     codes = sorted(told.status_code for told in ask(ramole, count=4, came=came))
     assert codes == [200, 200, 429, 429] and ramole.batches == 2
 
@@ -98,8 +97,7 @@ def test_places_are_given_back_where_nothing_runs(monkeypatch):
 
 
 def test_more_answers_than_all_places_are_refused_for_good():
-    ramole = FakeRamole()
-    ramole.settings = ramole.settings.model_copy(update={"max_batch": 2, "max_queue": 1})
+    ramole = FakeRamole(max_batch=2, max_queue=1)
     (told,) = ask(ramole, n=4)
     assert told.status_code == 400 and "retry-after" not in told.headers
     assert told.json()["error"]["message"] == (
@@ -108,26 +106,22 @@ def test_more_answers_than_all_places_are_refused_for_good():
     assert ask(ramole, n=3)[0].status_code == 200
 
 
-class Ended(FakeRamole):
-    """Ends its one answer after a token, as a server does that was told to end."""
+class Half(FakeRamole):
+    """Says one token, and then, once it may `go`, breaks or ends for a reason."""
 
-    def stream_batch(self, requests, **how):
-        yield 0, Step(1, "half", None)
-        yield 0, Generation("half", [], [], None, "cancelled", 7, 1, 0.5, 0.25)
-
-
-class Late(FakeRamole):
-    """Says one token soon, and the end only when it is let."""
-
-    def __init__(self, go: threading.Event):
+    def __init__(self, end: str | Exception, *, waits: bool = False):
         super().__init__()
-        self.go, self.let = go, False
+        self.end, self.go, self.let = end, threading.Event(), False
+        if not waits:
+            self.go.set()
 
     def stream_batch(self, requests, **how):
         time.sleep(0.05)
         yield 0, Step(1, "half", None)
         self.let = self.go.wait(60)
-        yield 0, Generation("half", [], [], None, "eos", 7, 1, 0.5, 0.25)
+        if isinstance(self.end, Exception):
+            raise self.end
+        yield 0, Generation("half", [], [], None, self.end, 7, 1, 0.5, 0.25)
 
 
 def test_the_first_token_waits_for_no_picture(monkeypatch):
@@ -135,11 +129,11 @@ def test_the_first_token_waits_for_no_picture(monkeypatch):
     monkeypatch.setattr(running.PACE, "pause", lambda: 600.0)
 
     async def look() -> int:
-        late, seen = Late(go := threading.Event()), 0
+        late, seen = Half("eos", waits=True), 0
         one = running.Running(late, [Request("hi")], address="", places=Places(1))
         async for _ in one.looks(contextlib.nullcontext()):
             seen = seen or len(one.steps[0])
-            go.set()
+            late.go.set()
         assert one.answers[0].text == "half"
         assert late.let, "the first picture came before the end"
         return seen
@@ -147,21 +141,16 @@ def test_the_first_token_waits_for_no_picture(monkeypatch):
     assert asyncio.run(look()) == 1
 
 
-class Broken(FakeRamole):
-    """Breaks in the middle."""
-
-    def stream_batch(self, requests, **how):
-        yield 0, Step(1, "half", None)
-        raise ZeroDivisionError("secret")
-
-
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
-    ("system", "status", "sentence"),
-    [(Ended, 503, "was told to end"), (Broken, 500, "Something went wrong on the server")],
+    ("end", "status", "sentence"),
+    [
+        ("cancelled", 503, "was told to end"),
+        (ZeroDivisionError("secret"), 500, "Something went wrong on the server"),
+    ],
 )
-def test_half_an_answer_is_never_told_as_a_whole_one(system, status, sentence, stream):
-    (told,) = ask(system(), stream=stream)
+def test_half_an_answer_is_never_told_as_a_whole_one(end, status, sentence, stream):
+    (told,) = ask(Half(end), stream=stream)
     assert sentence in told.text and "[DONE]" not in told.text and "secret" not in told.text
     assert '"finish_reason": "' not in told.text and told.status_code in (status, 200)
     assert told.status_code == status or stream
@@ -186,25 +175,10 @@ def test_a_model_that_could_not_be_loaded_says_why():
     assert told.status_code == 503
 
 
-class Let(FakeRamole):
-    """Says one token, and ends as it is told once it is let."""
-
-    def __init__(self, error: Exception | None):
-        super().__init__()
-        self.error, self.go = error, threading.Event()
-
-    def stream_batch(self, requests, **how):
-        yield 0, Step(1, "half", None)
-        assert self.go.wait(60)
-        if self.error is not None:
-            raise self.error
-        yield 0, Generation("half", [], [], None, "eos", 7, 1, 0.5, 0.25)
-
-
-@pytest.mark.parametrize("error", [None, Busy("full")])
-def test_what_ends_while_somebody_looks_is_looked_at_once_more(error):
+@pytest.mark.parametrize("end", ["eos", Busy("full")])
+def test_what_ends_while_somebody_looks_is_looked_at_once_more(end):
     async def looks() -> int:
-        system, seen = Let(error), 0
+        system, seen = Half(end, waits=True), 0
         one = running.Running(system, [Request("hi")], address="", places=Places(1))
         async for _ in one.looks(contextlib.nullcontext()):
             seen += 1
@@ -213,7 +187,7 @@ def test_what_ends_while_somebody_looks_is_looked_at_once_more(error):
                 await asyncio.to_thread(one.ended.wait, 60)
         return seen
 
-    if error is None:
+    if end == "eos":
         assert asyncio.run(looks()) == 2, "one look after the end"
     else:
         with pytest.raises(Busy, match="full"):

@@ -42,21 +42,12 @@ DEFAULTS = {"method": "ramole", "k": 3, "max_new_tokens": 8}
 EVIL = "<img src=x onerror=alert(1)> ${alert(2)} {{value}}"
 
 
-class Rowwise(FakeRamole):
-    """The fake, one row a batch: a call of the engine gets eight rows, one after the other."""
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.settings = self.settings.model_copy(update={"max_batch": 1})
-        self.asked: list[Request] = []
-        self.refuses, self.breaks = "", ""
+class Breaks(FakeRamole):
+    """Breaks at the end of a call with the prompt p9."""
 
     def stream_batch(self, requests, **options):
-        if any(request.prompt == self.refuses for request in requests):
-            raise RamoleError(f"The prompt has 9,000 tokens {EVIL}.")
-        self.asked += requests
         yield from super().stream_batch(requests, **options)
-        if any(request.prompt == self.breaks for request in requests):
+        if any(request.prompt == "p9" for request in requests):
             raise ValueError("of the machine")
 
 
@@ -270,13 +261,13 @@ def test_a_row_that_runs_shows_its_adapters_weights_and_text_so_far():
 
 
 def test_stop_keeps_what_is_finished_and_says_what_is_not():
-    ramole = Rowwise(pause=0.005)
+    ramole = FakeRamole(pause=0.005, max_batch=1)  # a call of the engine gets eight rows
     text = "".join(f"p{i}\n" for i in range(1000))  # they would take a minute
     run = ran(ramole, text, stop=lambda run: run.count()["answered"] >= 8)
     count = run.count()
     assert ramole.running == 0 and 8 <= count["answered"]
     assert count["answered"] + count["stopped"] == 1000 and count["stopped"] >= 4
-    assert len(ramole.asked) < 1000  # the rest was not asked
+    assert len(ramole.requests) < 1000  # the rest was not asked
     assert all(item.text == "".join(WORDS) for item in run.items[:8])
     assert "Stopped. What was answered is below" in standing_html(run)
     assert table_of(run)[-1][-1] == "stopped by you"
@@ -320,9 +311,9 @@ def test_a_model_that_cannot_load_is_one_sentence():
 
 
 def test_a_row_that_the_engine_refuses_stands_alone():
-    ramole = Rowwise()
-    ramole.refuses = "p5"
-    run = ran(ramole, "".join(f"p{i}\n" for i in range(12)))
+    sentence = f"The prompt has 9,000 tokens {EVIL}."
+    refuses = FakeRamole(max_batch=1, refuses=lambda one: sentence * (one.prompt == "p5"))
+    run = ran(refuses, "".join(f"p{i}\n" for i in range(12)))
     assert run.count() == {"answered": 11, "refused": 1} and not run.error
     assert run.items[5].sentence.startswith("The prompt has 9,000 tokens")
     assert "<img" not in row_html(run, 6) and "9,000 tokens" in row_html(run, 6)
@@ -337,9 +328,7 @@ def test_rows_beside_others_that_fail_later_have_each_token_once():
 
 
 def test_a_fault_of_ours_is_one_sentence_and_what_came_before_it_is_kept(caplog):
-    ramole = Rowwise()
-    ramole.breaks = "p9"
-    run = ran(ramole, "".join(f"p{i}\n" for i in range(20)))
+    run = ran(Breaks(max_batch=1), "".join(f"p{i}\n" for i in range(20)))
     assert run.error == UNEXPECTED and "of the machine" not in standing_html(run)
     assert run.count() == {"answered": 16, "stopped": 4}
     assert "of the machine" in caplog.text

@@ -229,27 +229,12 @@ def found_weights() -> Generation:
     return Generation("", ["first0"], [1.0], None, "eos", 1, 1, 1.0, 1.0, fitted=fitted)
 
 
-class Opened(FakeRamole):
-    """The fake system as the command line opens it, one row at a time."""
-
-    router_checksum = "ab" * 32
-
-    def __init__(self, *, length: int):
-        super().__init__(length=length)
-        self.settings = self.settings.model_copy(update={"max_batch": 1})
-
-    def __enter__(self) -> "Opened":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-
 def batch_on(root: Path, disk: SmallDisk, dice: random.Random) -> dict[str, object]:
     """A batch whose answers find no room, and which goes on with --resume."""
     import ramole_core.ramole
 
     told = Told()
-    ramole_core.ramole.Ramole = lambda settings=None: Opened(length=3)  # pyright: ignore
+    ramole_core.ramole.Ramole = lambda settings=None: FakeRamole(length=3, max_batch=1)  # pyright: ignore
     shutil.rmtree(root / "rows", ignore_errors=True)
     (root / "rows").mkdir()
     file, out = root / "rows" / "rows.csv", disk.folder / "out.jsonl"
