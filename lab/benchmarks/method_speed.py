@@ -67,15 +67,14 @@ class Runner:
             self.used = math.ceil(counts[counts > 0].mean()) if counts.any() else 0
 
     def measure(self, ramole: Ramole, prompts: Sequence[str], *, new: int) -> None:
-        """One pass over all cases."""
+        """One pass over all cases, each after a few tokens by which its steps are recorded."""
         text = " ".join([PROMPT] * LONG)
-        found = {
-            "1": measure_rates(ramole, self.ask(ramole, prompts[:1], new=new))[0],
-            "8": measure_rates(ramole, self.ask(ramole, prompts, new=new))[0],
-            "prompt": measure_rates(ramole, self.ask(ramole, [text], new=2))[1],
-        }
-        for case, rate in found.items():
-            self.rates.setdefault(case, []).append(rate)
+        for case, texts in {"1": prompts[:1], "8": prompts}.items():
+            measure_rates(ramole, self.ask(ramole, texts, new=4))
+            decoded, _ = measure_rates(ramole, self.ask(ramole, texts, new=new))
+            self.rates.setdefault(case, []).append(decoded)
+        _, read = measure_rates(ramole, self.ask(ramole, [text], new=2))
+        self.rates.setdefault("prompt", []).append(read)
 
 
 def measure(

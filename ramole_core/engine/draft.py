@@ -37,8 +37,6 @@ KEEP = 0.97
 """Of what a habit knows, a token later."""
 BEGIN = 8.0
 """Tokens without a gain that a new habit begins with."""
-MIN_TOKENS = 3
-"""Of an answer by an adapter whose answers gained nothing so far, before its drafts are made."""
 MAX_READ = 2048
 """Tokens at the end of a prompt that are read."""
 MAX_HABITS = 512
@@ -66,11 +64,6 @@ class Habit:
         """Tokens a second with so many drafts a step, over those without."""
         return self.tokens / self.steps[count] / self.costs[count] if count else 1.0
 
-    @property
-    def gains(self) -> bool:
-        """Whether drafts are worth a begin."""
-        return max(map(self.gain, self.costs)) > START
-
 
 class Habits:
     """The habits by the adapter that leads, the newest MAX_HABITS."""
@@ -79,10 +72,6 @@ class Habits:
         """`way`: of the base's products."""
         self.of = lru_cache(MAX_HABITS)(lambda name, source: Habit(COSTS[way]))
         """The habit of a source in an adapter's answers; empty: the base's."""
-
-    def gains(self, name: str) -> bool:
-        """Whether some source's drafts of an adapter's answers are worth a begin."""
-        return any(self.of(name, source).gains for source in (Copies, Words))
 
 
 class Draft:

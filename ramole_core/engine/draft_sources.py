@@ -45,8 +45,9 @@ class Copies:
         self._words = [self._word(token) for token in self._ids]
         self._last: dict[tuple[str, ...], int] = {}
         """The place behind the newest of each one, two and three words."""
-        for at in range(1, len(self._ids)):
-            self._index(at)
+        for n in (1, 2, 3):
+            rows = zip(*(self._words[i:] for i in range(n)), strict=False)
+            self._last.update(zip(rows, range(n, len(self._ids)), strict=False))
         self._at: int | None = None
         """The place whose token comes next, where the answer copies."""
         self._changed = 0

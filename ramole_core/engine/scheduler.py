@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from ramole_core.engine.draft import FEW_DRAFTS, MIN_TOKENS, Drafts, Habits
+from ramole_core.engine.draft import FEW_DRAFTS, Drafts, Habits
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Piece
 from ramole_core.engine.placement import Placer
@@ -228,8 +228,6 @@ class Scheduler:
             return []
         if state.draft is None:
             leads = next(iter(state.segments.open.names), "")
-            if not self._habits.gains(leads) and len(state.tokens) < MIN_TOKENS:
-                return []
             state.draft = Drafts.begin(state.prompt_ids, state.tokenizer, self._habits, leads)
             for token in state.tokens:
                 state.draft.read(token)
