@@ -1,8 +1,7 @@
 """Publish the pool's adapters to the store, and sweep removed ones.
 
-An adapter is in the store before an engine is asked for it. One that was removed gets a tombstone
-at once, so that a page that dies forgets nothing, and its files go when no request that runs names
-them.
+An adapter is in the store before an engine is asked for it. The files of one that was removed go
+when no request that runs names them; those that a page that died left there go at the next start.
 """
 
 import logging
@@ -28,17 +27,16 @@ class Publishing:
         self._writing = threading.RLock()
         """No adapter is swept while it is published again."""
         self._there: set[str] = set()
+        self._removed: set[str] = set()
         self._asked: Counter[str] = Counter()
 
     def begin(self) -> None:
         """Publish missing adapters, and finish what an earlier page left; raises OSError."""
         there, cards = self._store.contents(), self._pool.all_cards()
         kept = {card.content for card in cards}
-        self._there = (there & kept) - self._store.buried()
+        self._there, self._removed = there & kept, there - kept
         for card in cards:
             self._publish(card.content, card.folder)
-        for content in there - kept:
-            self._store.bury(content)
         self.sweep()
 
     def added(self, card: AdapterCard) -> None:
@@ -46,10 +44,9 @@ class Publishing:
 
     def removed(self, card: AdapterCard) -> None:
         if all(other.content != card.content for other in self._pool.all_cards()):
-            with self._writing:
-                self._store.bury(card.content)
-                with self._lock:
-                    self._there.discard(card.content)
+            with self._writing, self._lock:
+                self._there.discard(card.content)
+                self._removed.add(card.content)
             self.sweep()
 
     @contextmanager
@@ -67,23 +64,25 @@ class Publishing:
                 ended = [name for name in names if self._asked[name] <= 0]
                 for name in ended:
                     del self._asked[name]
-                late = any(name not in self._there for name in ended)
+                late = not self._removed.isdisjoint(ended)
             if late:
                 self.sweep()
 
     def sweep(self) -> None:
-        """Delete removed adapters that are not held."""
-
-        def needed(content: str) -> bool:
+        """Delete removed adapters that are not held; what cannot be deleted goes with a later
+        sweep."""
+        gone = []
+        with self._writing:
             with self._lock:
-                return content in self._asked or content in self._there
-
-        try:
-            with self._writing:
-                gone = self._store.sweep(needed)
-        except OSError as error:
-            log.warning("Removed adapters stay in the store: %s", type(error).__name__)
-            return
+                free = sorted(self._removed - self._asked.keys())
+            for content in free:
+                try:
+                    self._store.delete(content)
+                except OSError as error:
+                    log.warning("A removed adapter stays in the store: %s", type(error).__name__)
+                    continue
+                self._removed.discard(content)
+                gone.append(content)
         if gone:
             self._gone(gone)
 
@@ -100,5 +99,6 @@ class Publishing:
                 known = content in self._there
             if not known:
                 self._store.put(content, folder)
-                with self._lock:
-                    self._there.add(content)
+            with self._lock:
+                self._there.add(content)
+                self._removed.discard(content)

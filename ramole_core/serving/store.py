@@ -1,7 +1,6 @@
 """The store: every adapter's two files under its checksum, in a folder or behind any fsspec URL.
 
     adapters/<first two letters>/<checksum>/adapter_config.json, adapter_model.safetensors
-    gone/<checksum>     the adapter is removed; its files go once they are not read
 
 Only the page writes. The weights are written last, each file under a name of its own
 and then renamed, so that what has weights is whole; readers check it by its checksum. No
@@ -15,7 +14,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -85,14 +84,12 @@ class AdapterStore:
         return {path.parent.name for path in found if path.name == WEIGHTS}
 
     def put(self, content: str, folder: Path) -> None:
-        """Publish the adapter in `folder`, undoing `bury`. Raises OSError."""
+        """Publish the adapter in `folder`. Raises OSError."""
         if not self.holds(content):
             place = self.place(content)
             self._fs.makedirs(place, exist_ok=True)
             for file in FILES:
                 self._write(folder / file, f"{place}/{file}")
-        with suppress(FileNotFoundError):
-            self._fs.rm_file(self._tomb(content))
 
     def fetch(self, content: str, folder: Path) -> None:
         """Copy the adapter's files into an empty local folder; raises RamoleError where it is not
@@ -103,36 +100,11 @@ class AdapterStore:
         except FileNotFoundError:
             raise not_there(content) from None
 
-    def bury(self, content: str) -> None:
-        """Mark the adapter as removed, to be deleted by `sweep` once unused."""
-        tomb = self._tomb(content)
-        self._fs.makedirs(tomb.rpartition("/")[0], exist_ok=True)
-        self._fs.pipe_file(tomb, b"")
-
-    def buried(self) -> set[str]:
-        """Checksums of removed adapters that are still stored."""
-        graves = self._tomb("").rstrip("/")
+    def delete(self, content: str) -> None:
+        """Delete the adapter's files, if they are there. Raises OSError."""
         self._fs.invalidate_cache()
-        if not self._fs.exists(graves):
-            return set()
-        return {Path(path).name for path in self._fs.find(graves)}
-
-    def sweep(self, needed: Callable[[str], bool]) -> list[str]:
-        """Delete buried adapters that are not needed; returns which are gone. What cannot be
-        deleted stays buried, and goes with a later sweep."""
-        gone = []
-        for content in sorted(self.buried()):
-            if needed(content):
-                continue
-            with suppress(OSError):
-                if self._fs.exists(place := self.place(content)):
-                    self._fs.rm(place, recursive=True)
-                self._fs.rm_file(self._tomb(content))
-                gone.append(content)
-        return gone
-
-    def _tomb(self, content: str) -> str:
-        return f"{self._where[1].rstrip('/')}/gone/{content}"
+        if self._fs.exists(place := self.place(content)):
+            self._fs.rm(place, recursive=True)
 
     def _write(self, source: Path, target: str) -> None:
         """Write atomically: by a rename on a disk; an object appears when complete."""
