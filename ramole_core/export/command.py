@@ -1,6 +1,7 @@
 """`python -m ramole_core merge`: several adapters of the pool, or of folders, written as one."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -117,12 +118,7 @@ def record_of(merged: "Merged", out: Path | None, gguf: Path | None) -> dict[str
         "rank": merged.rank,
         "modules": len(merged.loras),
         "exact": merged.exact,
-        "error": {
-            "overall": merged.error.overall,
-            "worst": merged.error.worst,
-            "worst_module": merged.error.worst_module,
-            "by_adapter": merged.error.by_adapter,
-        },
+        "error": asdict(merged.error),
         "out": out and str(out),
         "gguf": gguf and str(gguf),
     }

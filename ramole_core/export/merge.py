@@ -23,8 +23,9 @@ from ramole_core.composition import (
 from ramole_core.composition.trained import WeightsFolder
 from ramole_core.errors import RamoleError
 from ramole_core.export.low_rank import concatenate, cut, ratio, square, square_between
-from ramole_core.export.sources import Shapes, Source
+from ramole_core.export.sources import Source
 from ramole_core.methods import Value, complete_options
+from ramole_core.pool.pairs import Shapes
 
 Progress = Callable[[str, float], None]
 

@@ -16,11 +16,10 @@ from safetensors.torch import save
 
 from ramole_core.composition import Lora
 from ramole_core.export.merge import Merged
-from ramole_core.export.sources import Shapes
+from ramole_core.pool.card import VECTOR_EXAMPLES
+from ramole_core.pool.examples_and_readme import write_examples
+from ramole_core.pool.pairs import Shapes
 from ramole_core.whole_file import creating
-
-EXAMPLES = 20
-"""As many as an adapter's vector is made of."""
 
 
 def write_peft(merged: Merged, folder: Path, *, shapes: Shapes, base_name: str) -> None:
@@ -35,9 +34,7 @@ def write_peft(merged: Merged, folder: Path, *, shapes: Shapes, base_name: str) 
         config = config_of(merged.loras, shapes=shapes, base_name=base_name)
         (part / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         (part / "README.md").write_text(card_of(merged, base_name), encoding="utf-8")
-        if lines := examples_of(merged):
-            text = "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in lines)
-            (part / "examples.jsonl").write_text(text, encoding="utf-8")
+        write_examples(part, examples_of(merged))
 
 
 def config_of(loras: Mapping[str, Lora], *, shapes: Shapes, base_name: str) -> dict[str, object]:
@@ -90,7 +87,7 @@ def card_of(merged: Merged, base_name: str) -> str:
 def examples_of(merged: Merged) -> list[str]:
     """Example inputs of all, one of each in turn."""
     turns = zip_longest(*(source.card.examples for source in merged.sources))
-    return [text for turn in turns for text in turn if text is not None][:EXAMPLES]
+    return [text for turn in turns for text in turn if text is not None][:VECTOR_EXAMPLES]
 
 
 _EXPERT = re.compile(r"(?P<module>.+)\.(?P<expert>\d+)\.(?P<name>gate_up_proj|down_proj)")

@@ -1,16 +1,15 @@
 """The adapters that a merge is made of: by name from the pool, or from folders and archives."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ramole_core.composition import Adapter, Lora, Sites
 from ramole_core.errors import RamoleError
 from ramole_core.pool import AdapterCard, Limits, Pool
+from ramole_core.pool.pairs import Shapes
 from ramole_core.settings import Settings
-
-Shapes = Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
