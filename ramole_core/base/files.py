@@ -85,7 +85,7 @@ def read_head(file: Path) -> dict[str, tuple[int, ...]]:
 def read_json(file: Path) -> Mapping[str, object]:
     """The object in a JSON file; empty where there is none that can be read."""
     try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError):
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

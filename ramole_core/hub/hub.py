@@ -163,9 +163,8 @@ class Hub:
             if ahead >= places:
                 break
             try:
-                self._arrivals.bring(one, wait)
+                said.append(self._brought(one, wait))
                 places -= 1
-                said.append(f"{one.repo} was fetched from the Hub for this answer{_size(one)}.")
             except NotHere as why:
                 said.append(
                     f"{one.repo} on the Hub is nearer, and the next best answers in its place: "
@@ -185,11 +184,17 @@ class Hub:
             if one is None:
                 continue
             try:
-                self._arrivals.bring(one, wait)
+                said.append(self._brought(one, wait))
             except NotHere as why:
                 raise RamoleError(f"{one.repo} cannot be used: {why}") from None
-            said.append(f"{one.repo} was fetched from the Hub for this answer{_size(one)}.")
         return tuple(said)
+
+    def _brought(self, one: Listed, wait: Wait) -> str:
+        """Fetch the adapter; returns a sentence that says so. Raises NotHere."""
+        self._arrivals.bring(one, wait)
+        licence = f", licence {one.licence}" if one.licence else ""
+        size = f"({one.bytes / 2**20:.1f} MiB{licence})"
+        return f"{one.repo} was fetched from the Hub for this answer {size}."
 
     def name_in_pool(self, name: str) -> str:
         """The pool's name of a listed adapter, such as `hf:owner/name`; any other name as it is."""
@@ -211,8 +216,3 @@ def _beside(url: str) -> str:
     """The Chroma server's collection beside that of the pool."""
     name = urlsplit(url).path.strip("/")
     return f"{url.rstrip('/')}-hub" if name else f"{url.rstrip('/')}/{COLLECTION}-hub"
-
-
-def _size(one: Listed) -> str:
-    licence = f", licence {one.licence}" if one.licence else ""
-    return f" ({one.bytes / 2**20:.1f} MiB{licence})"

@@ -7,7 +7,6 @@ The truth on what can be served stays the pool's folders: a name without a folde
 where a file is broken or gone what was fetched is everyone's like any other adapter.
 """
 
-import json
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import Literal, TypeVar
 
 from pydantic import TypeAdapter
 
+from ramole_core.base.files import read_json
 from ramole_core.pool.card import AdapterCard, texts_of
 from ramole_core.pool.manifest import write_json
 
@@ -188,13 +188,13 @@ class Register:
     def _read(self) -> dict[str, Listed]:
         with self._lock:
             if self._listed is None:
-                said = _object(self._folder / "listed.json")
+                said = read_json(self._folder / "listed.json")
                 mine = said.get("base") == self._base and said.get("schema") == SCHEMA
                 rows = said.get("adapters") if mine else None
                 self._listed = {one.repo: one for one in _sound(Listed, rows)}
                 when = said.get("when")
                 self.when = float(when) if mine and isinstance(when, int | float) else None
-                came = _object(self._folder / "fetched.json").get("fetched")
+                came = read_json(self._folder / "fetched.json").get("fetched")
                 self._fetched = {one.name: one for one in _sound(Fetched, came)}
             return self._listed
 
@@ -207,15 +207,6 @@ class Register:
         write_json(
             self._folder / "fetched.json", {"fetched": [*map(asdict, self._fetched.values())]}
         )
-
-
-def _object(file: Path) -> dict[str, object]:
-    """The JSON object of a file; empty where there is none."""
-    try:
-        said = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 def _sound(kind: type[T], rows: object) -> list[T]:
