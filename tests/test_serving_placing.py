@@ -37,7 +37,7 @@ def test_an_engine_that_goes_moves_its_own_adapters_alone():
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=60))
 @settings(deadline=None)
 def test_no_engine_has_more_than_the_bound(steps):
-    placing, open_ = Placing(bound=1.25), []
+    placing, open_ = Placing(), []
     for adapter, ends in steps:
         if ends and open_:
             placing.end(open_.pop(0))

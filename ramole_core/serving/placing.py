@@ -13,7 +13,7 @@ import hashlib
 import math
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 BOUND = 1.25
@@ -23,15 +23,18 @@ How = Literal["adapter", "load"]
 class Placing:
     """Counts of this page's open requests by engine; thread-safe."""
 
-    def __init__(self, how: How = "adapter", *, bound: float = BOUND):
-        self.how, self._bound = how, bound
+    def __init__(self, how: How = "adapter"):
+        self.how = how
         self._lock = threading.Lock()
         self._load: Counter[str] = Counter()
         self._turn = 0
 
-    def begin(self, adapter: str | None, engines: Sequence[str]) -> str:
+    def begin(
+        self, adapter: str | None, engines: Sequence[str], *, lost: Collection[str] = ()
+    ) -> str:
         """Choose one of the live `engines` (at least one) for a request of this adapter (None: it
-        has none), and count it."""
+        has none), and count it. One that is `lost` is chosen where no other is there."""
+        engines = [engine for engine in engines if engine not in lost] or engines
         with self._lock:
             self._turn += 1
             load = [self._load[engine] for engine in engines]
@@ -39,7 +42,7 @@ class Placing:
                 order = _order(str(self._turn), engines)  # among equals in turn
                 place = min(order, key=lambda n: load[n])
             else:
-                most = math.ceil(self._bound * (sum(load) + 1) / len(engines))
+                most = math.ceil(BOUND * (sum(load) + 1) / len(engines))
                 order = _order(adapter, engines)
                 place = next(n for n in order if load[n] < most)
             self._load[engines[place]] += 1

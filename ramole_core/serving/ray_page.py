@@ -45,17 +45,12 @@ class ServedPage:
         self._ramole.close()
 
 
-class NobodysResult(logging.Filter):
-    """Drop Ray's report of a result whose future was cancelled at the same moment: Ray looks
-    whether it is awaited, and sets its result, in two steps."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], InvalidStateError))
-
-
 def ignore_nobodys_results() -> None:
-    """Install `NobodysResult` in this process."""
-    logging.getLogger("ray._raylet").addFilter(NobodysResult())
+    """Drop Ray's reports of a result whose future was cancelled at the same moment: Ray looks
+    whether it is awaited, and sets its result, in two steps."""
+    logging.getLogger("ray._raylet").addFilter(
+        lambda record: not (record.exc_info and isinstance(record.exc_info[1], InvalidStateError))
+    )
 
 
 def with_leaving(app: App) -> App:

@@ -56,16 +56,12 @@ class RemoteBackend:
         weights: Weights,
         hold: Callable[[Sequence[str]], AbstractContextManager[None]],
         rows: int,
-        patience: float = MAX_WAIT_SECONDS,
-        starting: float = STARTING,
     ):
-        """Waits for the first engine, `starting` seconds at most. `hold` keeps adapters in the
+        """Waits for the first engine, STARTING seconds at most. `hold` keeps adapters in the
         store while they are asked for; `rows`: requests that one engine runs at the same time.
         Raises NoEngine."""
         self._fleet, self._placing, self._hold, self._rows = fleet, placing, hold, rows
-        self._patience = starting
-        self._facts = self._call(None, "model_facts", kind=ModelFacts)
-        self._patience = patience
+        self._facts = self._call(None, "model_facts", kind=ModelFacts, patience=STARTING)
         self._reader = RequestReader(tokenizer, self._facts, weights=weights)
         self._lock = threading.Lock()
         self._open = self._moves = 0
@@ -118,28 +114,24 @@ class RemoteBackend:
     def stream(
         self, asked: Sequence[Prepared], **caller: Unpack[Caller]
     ) -> Iterator[tuple[int, Step | Generation]]:
-        known = [self._with_fit(seeded(prepared)) for prepared in asked]
         stream = RemoteStream(
             self._fleet,
             self._placing,
-            [prepared for prepared, _ in known],
+            [self._with_fit(seeded(prepared)) for prepared in asked],
             hold=self._hold,
             found=self._found,
             most=self._rows * max(1, len(self._fleet.keys())),
-            moved=self._count_move,
             page=self._page,
             **caller,
         )
         with self._lock:
             self._open += 1
         try:
-            for index, item in stream:
-                if isinstance(item, Generation) and (report := known[index][1]) is not None:
-                    item = replace(item, fitted=report)
-                yield index, item
+            yield from stream
         finally:
             with self._lock:
                 self._open -= 1
+                self._moves += stream.moves
 
     def fit(self, prepared: Prepared) -> Fit | None:
         return self._reader.fit(prepared)
@@ -157,10 +149,6 @@ class RemoteBackend:
             for one in self._stats.values():
                 found.update(one)
             return {**found, "engines": len(self._fleet.keys()), "moves": self._moves}
-
-    def _count_move(self) -> None:
-        with self._lock:
-            self._moves += 1
 
     @property
     def idle(self) -> bool:
@@ -205,25 +193,28 @@ class RemoteBackend:
         with self._hold(sorted(set(contents))):
             return self._call(next(iter(contents), None), name, *args, kind=list)
 
-    def _call(self, near: str | None, name: str, *args: object, kind: type[T]) -> T:
+    def _call(
+        self,
+        near: str | None,
+        name: str,
+        *args: object,
+        kind: type[T],
+        patience: float = MAX_WAIT_SECONDS,
+    ) -> T:
         """Call a method of the adapter's engine, or of another where that one is lost."""
         began = time.monotonic()
         lost: set[str] = set()
         while True:
-            keys = list(self._fleet.keys())
-            keys = [key for key in keys if key not in lost] or keys
-            if not keys:
-                if time.monotonic() - began > self._patience:
-                    raise NoEngine(self._patience)
+            if time.monotonic() - began > patience:
+                raise NoEngine(patience)
+            if not (keys := self._fleet.keys()):
                 time.sleep(RETRY_SECONDS)
                 continue
-            key = self._placing.begin(near, keys)
+            key = self._placing.begin(near, keys, lost=lost)
             try:
                 return cast(T, self._fleet.call(key, name, *args))
             except EngineLost:
                 lost.add(key)
-                if time.monotonic() - began > self._patience:
-                    raise NoEngine(self._patience) from None
             finally:
                 self._placing.end(key)
 

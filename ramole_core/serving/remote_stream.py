@@ -69,6 +69,7 @@ class RemoteRequest:
             new_tokens=len(self.streamed_ids),
             seconds=now - self.began,
             first_token_seconds=self._first_by(now) - self.began,
+            fitted=self.fitted,
         )
 
     def whole(self, answer: Generation) -> Generation:
@@ -107,24 +108,25 @@ class RemoteStream:
         self,
         fleet: Fleet,
         placing: Placing,
-        asked: Sequence[Prepared],
+        asked: Sequence[tuple[Prepared, Fitting | None]],
         *,
         hold: Callable[[Sequence[str]], AbstractContextManager[None]],
         found: Callable[[Prepared, Fitting], Prepared],
         most: int,
-        moved: Callable[[], None] = lambda: None,
-        page: str = "",
+        page: str,
         **caller: Unpack[Caller],
     ):
-        """`hold` keeps adapters in the store; `found` remembers what a search came to, and gives
-        the request with those weights; `most` requests are sent at once; `moved` is called when
-        one goes on at another engine; `page` is the caller's id."""
+        """`asked`: each request, with the search that its weights are known from; `hold` keeps
+        adapters in the store; `found` remembers what a search came to, and gives the request with
+        those weights; `most` requests are sent at once; `page` is the caller's id."""
         self._fleet, self._placing, self._asked = fleet, placing, list(asked)
         self._hold, self._found, self._most = hold, found, most
         self._session, self._address = caller.get("session", ""), caller.get("address", "")
         self._cancelled, self._waiting = caller["cancelled"], caller["waiting"]
         self._fitting = caller.get("fitting", lambda index, how: None)
-        self._moved, self._page = moved, page
+        self._page = page
+        self.moves = 0
+        """How often a request went on at another engine."""
         self._news = queue.SimpleQueue[tuple[RemoteRequest, int, Sequence[Item]]]()
         self._open: list[RemoteRequest] = []
         self._next = 0
@@ -153,8 +155,8 @@ class RemoteStream:
 
     def _feed(self) -> None:
         while self._next < len(self._asked) and len(self._open) < self._most:
-            prepared = self._asked[self._next]
-            one = RemoteRequest(self._next, prepared, ExitStack())
+            prepared, fitted = self._asked[self._next]
+            one = RemoteRequest(self._next, prepared, ExitStack(), fitted=fitted)
             self._next += 1
             self._open.append(one)
             if self._stopped:
@@ -167,8 +169,7 @@ class RemoteStream:
                 self._send(one)
 
     def _send(self, one: RemoteRequest) -> None:
-        keys = list(self._fleet.keys())
-        keys = [key for key in keys if key not in one.lost] or keys
+        keys = self._fleet.keys()
         now = time.monotonic()
         one.retry_at = None
         if not keys:
@@ -179,7 +180,8 @@ class RemoteStream:
             return
         one.waits = None
         candidates = one.prepared.candidates
-        one.engine = self._placing.begin(candidates[0].checksum if candidates else None, keys)
+        near = candidates[0].checksum if candidates else None
+        one.engine = self._placing.begin(near, keys, lost=one.lost)
         one.attempt += 1
         one.drop = bool(one.streamed_ids)
         attempt = one.attempt
@@ -260,7 +262,7 @@ class RemoteStream:
         one.lost.add(one.engine)
         self._free(one)
         one.moves += 1
-        self._moved()
+        self.moves += 1
         one.fruitless += 1
         if one.fruitless > MAX_LOST:
             told = (

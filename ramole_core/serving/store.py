@@ -11,7 +11,6 @@ adapters that were used last on its own disk, within a number of bytes (`Mirror`
 """
 
 import os
-import secrets
 import shutil
 import threading
 from collections.abc import Iterable, Mapping
@@ -172,19 +171,18 @@ class Mirror:
     def _read_through(self, content: str, place: Path) -> LoraSet:
         """Copy it under another name, read it there, then rename it over a damaged copy; another
         process's whole copy stays."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self._folder / f".{secrets.token_hex(8)}"
-        unfinished.mkdir()
+        found = None
         try:
-            self._store.fetch(content, unfinished)
-            found = self._checked(content, unfinished)
-            if place.exists() and self._load(content, place) is None:
-                shutil.rmtree(place, ignore_errors=True)
-            with suppress(OSError):
-                unfinished.rename(place)
-            self.reads += 1
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            with replacing(place) as part:
+                part.mkdir()
+                self._store.fetch(content, part)
+                found = self._checked(content, part)
+                if place.exists() and self._load(content, place) is None:
+                    shutil.rmtree(place, ignore_errors=True)
+        except OSError:
+            if found is None:
+                raise
+        self.reads += 1
         self._make_room(content)
         return found
 
