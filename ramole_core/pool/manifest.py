@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
+from ramole_core.base.files import sha256
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import AdapterCard, Limits
 from ramole_core.pool.config import CONFIG
@@ -74,7 +75,7 @@ def renew(folder: Path, earlier: Path, *, example_notes: Sequence[str]) -> Adapt
 def _write(folder: Path, manifest: Mapping[str, object]) -> AdapterCard:
     """Write a manifest, its `files` being those that the folder has now."""
     files = {
-        file: {"sha256": file_sha256(folder / file), "bytes": (folder / file).stat().st_size}
+        file: {"sha256": sha256(folder / file), "bytes": (folder / file).stat().st_size}
         for file in _FILES
         if (folder / file).exists()
     }
@@ -86,11 +87,6 @@ def write_json(path: Path, value: object, *, indent: int | None = 1) -> None:
     """Write JSON atomically."""
     with replacing(path, synced=True) as part:
         part.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def recorded_sha256(folder: Path, file: str, *, sample: bool) -> str:

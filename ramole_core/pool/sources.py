@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from ramole_core.base.files import sha256
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Limits
 from ramole_core.pool.config import CONFIG
@@ -20,7 +21,6 @@ from ramole_core.pool.examples_and_readme import (
 from ramole_core.pool.files import PICKLES, USED, Found, copy_chosen, copy_zip, pickled
 from ramole_core.pool.hub import PREFIX, copy_hub
 from ramole_core.pool.inspection import WEIGHTS
-from ramole_core.pool.manifest import file_sha256
 from ramole_core.pool.names import clean_name
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -62,7 +62,7 @@ def _name(suggested: str | None, folder: Path) -> str:
     try:
         return clean_name((suggested or "").lstrip("_"))
     except AdapterRefused:
-        return f"adapter-{file_sha256(folder / WEIGHTS)[:8]}"
+        return f"adapter-{sha256(folder / WEIGHTS)[:8]}"
 
 
 def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
