@@ -21,12 +21,11 @@ from ramole_core.methods import complete_options
 from ramole_core.training.loop import Run
 from ramole_core.training.material import Material
 from ramole_core.training.method import train_method
-from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.recovery import Recovery, distance
 from ramole_core.training.rows import encode_rows
 from tests.test_ramole import ASK, ramole as ramole  # noqa: F401  the fixture
 from tests.tiny_methods import adapter_of
-from tests.tiny_training import SHAPES, build_base, make_loras, make_task
+from tests.tiny_training import SHAPES, build_base, make_loras, make_task, method_recipe
 
 SITES = Sites(tuple(SHAPES), SHAPES)
 
@@ -37,11 +36,9 @@ def two_loras():
 
 
 def recipe(steps=6, **settings):
-    schedule = Schedule(
-        steps=steps, batch_rows=5, learning_rate=2e-2, warmup=1, evaluate_every=3,
-        checkpoint_every=2, dev_rows=6,
-    )  # fmt: skip
-    return MethodRecipe("ca_lora", {"rank": 4, "alpha": 10.0, **settings}, schedule=schedule)
+    settings = {"rank": 4, "alpha": 10.0, **settings}
+    schedule = {"steps": steps, "evaluate_every": 3, "checkpoint_every": 2, "dev_rows": 6}
+    return method_recipe("ca_lora", settings, **schedule)
 
 
 @pytest.fixture

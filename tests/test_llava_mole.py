@@ -26,22 +26,17 @@ from ramole_core.training.loop import Run
 from ramole_core.training.material import Material
 from ramole_core.training.method import train_method
 from ramole_core.training.mole import MoleModel
-from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.rows import encode_rows
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.tiny_engine import TinyEngine
 from tests.tiny_methods import adapter_of, make_mole
-from tests.tiny_training import build_base, make_task
+from tests.tiny_training import build_base, make_task, method_recipe
 
 TASKS = [make_task(name) for name in ("red", "blue", "loud")]
 
 
 def recipe(steps=8, **settings):
-    schedule = Schedule(
-        steps=steps, batch_rows=5, learning_rate=2e-2, warmup=1, evaluate_every=4,
-        checkpoint_every=3, dev_rows=9,
-    )  # fmt: skip
-    return MethodRecipe("llava_mole", {"rank": 2, "alpha": 6.0, **settings}, schedule=schedule)
+    return method_recipe("llava_mole", {"rank": 2, "alpha": 6.0, **settings}, steps=steps)
 
 
 @pytest.fixture

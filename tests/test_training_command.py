@@ -37,11 +37,8 @@ def data(tmp_path):
     folder = tmp_path / "data" / "colours"
     folder.mkdir(parents=True)
     for part, count in (("train", 29), ("dev", 4)):
-        lines = [
-            json.dumps({"inputs": f"say {part} red {n}", "targets": f"red {n % 5}"})
-            for n in range(count)
-        ]
-        (folder / f"{part}.jsonl").write_text("\n".join(lines))
+        rows = [{"inputs": f"say {part} red {n}", "targets": f"red {n % 5}"} for n in range(count)]
+        (folder / f"{part}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder
 
 
@@ -50,24 +47,37 @@ def example_texts(folder):
     return [json.loads(line)["text"] for line in lines]
 
 
-def call(*words, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["ramole_core", "train", *words])
-    return CliRunner().invoke(command.train_app, list(words))
+@pytest.fixture
+def train(monkeypatch):
+    """Run the command with these words."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["ramole_core", "train", *words])
+        return CliRunner().invoke(command.train_app, list(words))
+
+    return run
 
 
-def test_weights_that_are_there_are_replaced_where_that_is_said_alone(
-    base, data, tmp_path, monkeypatch
-):
+@pytest.fixture
+def adapter(train, data):
+    """Train an adapter on the data into the folder `out`."""
+    first = ("adapter", "--data", str(data), *WORDS)
+    return lambda out, *words: train(*first, "--out", str(out), *words)
+
+
+def is_refused(result, sentence):
+    return isinstance(result.exception, RamoleError) and sentence in str(result.exception)
+
+
+def test_weights_that_are_there_are_replaced_where_that_is_said_alone(base, adapter, tmp_path):
     out = tmp_path / "colours"
     out.mkdir()
     (out / "examples.jsonl").write_text('{"text": "say red"}\n')
-    words = ("adapter", "--data", str(data), "--out", str(out), *WORDS, "--licence", "mit")
-    assert call(*words, monkeypatch=monkeypatch).exit_code == 0
+    assert adapter(out).exit_code == 0
     before = (out / "adapter_model.safetensors").read_bytes()
-    again = call(*words, "--seed", "5", monkeypatch=monkeypatch)
-    assert isinstance(again.exception, RamoleError) and "--overwrite" in str(again.exception)
+    assert is_refused(adapter(out, "--seed", "5"), "--overwrite")
     assert (out / "adapter_model.safetensors").read_bytes() == before
-    assert call(*words, "--seed", "5", "--overwrite", monkeypatch=monkeypatch).exit_code == 0
+    assert adapter(out, "--seed", "5", "--overwrite").exit_code == 0
     assert (out / "adapter_model.safetensors").read_bytes() != before
 
 
@@ -78,15 +88,10 @@ def test_weights_that_are_there_are_replaced_where_that_is_said_alone(
         (["--rslora"], "the one to be trained alpha 4, rslora"),
     ],
 )
-def test_weights_to_begin_with_have_the_same_scale(
-    base, data, tmp_path, monkeypatch, words, sentence
-):
-    first = ("adapter", "--data", str(data), *WORDS, "--licence", "mit")
+def test_weights_to_begin_with_have_the_same_scale(base, adapter, tmp_path, words, sentence):
     out = tmp_path / "a"
-    assert call(*first, "--out", str(out), monkeypatch=monkeypatch).exit_code == 0
-    more = ("--out", str(tmp_path / "b"), "--start", str(out), *words)
-    again = call(*first, *more, monkeypatch=monkeypatch)
-    assert isinstance(again.exception, RamoleError) and sentence in str(again.exception)
+    assert adapter(out).exit_code == 0
+    assert is_refused(adapter(tmp_path / "b", "--start", str(out), *words), sentence)
 
 
 @pytest.mark.parametrize(
@@ -104,20 +109,13 @@ def test_weights_to_begin_with_have_the_same_scale(
         (["--alpha", "nan"], "must both be positive numbers"),
     ],
 )
-def test_what_cannot_be_trained_is_said_before_it_is(
-    base, data, tmp_path, monkeypatch, words, sentence
-):
-    first = ("adapter", "--data", str(data), *WORDS, "--licence", "mit")
-    asked = call(*first, "--out", str(tmp_path / "a"), *words, monkeypatch=monkeypatch)
-    assert isinstance(asked.exception, RamoleError) and sentence in str(asked.exception)
+def test_what_cannot_be_trained_is_said_before_it_is(base, adapter, tmp_path, words, sentence):
+    assert is_refused(adapter(tmp_path / "a", *words), sentence)
 
 
-def test_an_adapter_is_trained_with_its_card_examples_and_manifest(
-    base, data, tmp_path, monkeypatch
-):
+def test_an_adapter_is_trained_with_its_card_examples_and_manifest(base, data, adapter, tmp_path):
     out = tmp_path / "pool" / "colours"
-    words = ("adapter", "--data", str(data), "--out", str(out), *WORDS, "--licence", "mit")
-    result = call(*words, "--json", monkeypatch=monkeypatch)
+    result = adapter(out, "--licence", "mit", "--json")
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout.strip().splitlines()[-1])
     assert (answer["name"], answer["base_checksum"]) == ("colours", base.checksum)
@@ -141,14 +139,13 @@ def test_an_adapter_is_trained_with_its_card_examples_and_manifest(
     assert record["command"] in (out / "README.md").read_text()
 
 
-def test_a_card_counts_the_rows_that_were_read(base, data, tmp_path, monkeypatch):
+def test_a_card_counts_the_rows_that_were_read(base, data, adapter, tmp_path):
     for part, count in (("train", 3), ("dev", 1)):
         long = [json.dumps({"inputs": "say red " * 40, "targets": "red"}) for _ in range(count)]
         file = data / f"{part}.jsonl"
         file.write_text("\n".join([*long, *file.read_text().splitlines()]))
     out = tmp_path / "a"
-    words = ("adapter", "--data", str(data), "--out", str(out), *WORDS, "--max-tokens", "60")
-    assert call(*words, monkeypatch=monkeypatch).exit_code == 0
+    assert adapter(out, "--max-tokens", "60").exit_code == 0
     assert json.loads((out / "train.json").read_text())["data"] == {
         "name": "colours",
         "train_rows": 29,
@@ -161,18 +158,13 @@ def test_a_card_counts_the_rows_that_were_read(base, data, tmp_path, monkeypatch
     assert "quantised before training" not in card
 
 
-def test_own_examples_and_a_description_take_the_place_of_the_datas(
-    base, data, tmp_path, monkeypatch
-):
+def test_own_examples_and_a_description_take_the_place_of_the_datas(base, adapter, tmp_path):
     own, about = tmp_path / "own.jsonl", tmp_path / "about.txt"
     own.write_text("\n".join(json.dumps({"text": f"paint it {n}"}) for n in range(25)))
     about.write_text("Names colours.")
     out = tmp_path / "a"
-    words = ("adapter", "--data", str(data), "--out", str(out), *WORDS)
-    given = ("--examples", str(own), "--description", str(about), "--licence", "mit")
-    call(*words, *given, monkeypatch=monkeypatch)
-    further = ("adapter", "--data", str(data), "--out", str(tmp_path / "b"), *WORDS)
-    result = call(*further, "--start", str(out), monkeypatch=monkeypatch)
+    adapter(out, "--examples", str(own), "--description", str(about), "--licence", "mit")
+    result = adapter(tmp_path / "b", "--start", str(out))
     assert result.exit_code == 0, result.output
     for folder in (out, tmp_path / "b"):  # a training that goes on from it keeps its card
         assert example_texts(folder) == [f"paint it {n}" for n in range(20)]
@@ -180,17 +172,16 @@ def test_own_examples_and_a_description_take_the_place_of_the_datas(
         assert licence == "mit" and "Names colours." in description
 
 
-def test_a_run_pauses_resumes_and_ends_by_patience(base, data, tmp_path, monkeypatch):
+def test_a_run_pauses_resumes_and_ends_by_patience(base, adapter, tmp_path):
     out = tmp_path / "a"
-    words = ["adapter", "--data", str(data), "--out", str(out), *WORDS, "--until", "3 epochs"]
-    words += ["--patience", "2", "--measure-every", "1", "--learning-rate", "0.9"]
-    words += ["--minutes", "0.000001", "--json"]
-    results = [call(*words, monkeypatch=monkeypatch) for _ in range(2)]
+    words = ["--until", "3 epochs", "--patience", "2", "--measure-every", "1"]
+    words += ["--learning-rate", "0.9"]
+    results = [adapter(out, *words, "--minutes", "0.000001", "--json") for _ in range(2)]
     for step, result in enumerate(results, 1):
         assert result.exit_code == 0, result.output
         assert f"Paused after step {step} of 24; resume with the same command." in result.stderr
         assert json.loads(result.stdout) == {"paused": True, "step": step, "steps": 24}
-    result = call(*words[:-3], monkeypatch=monkeypatch)
+    result = adapter(out, *words)
     assert result.exit_code == 0 and "step 2  dev loss: adapter" in result.output
     record = json.loads((out / "train.json").read_text())
     losses = [one["adapter"] for one in record["dev_losses"]]
@@ -205,14 +196,12 @@ def test_a_run_pauses_resumes_and_ends_by_patience(base, data, tmp_path, monkeyp
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("moved", [1, 4])
 def test_a_run_that_is_killed_while_its_files_are_put_in_place_is_taken_up(
-    moved, before, base, data, tmp_path, monkeypatch
+    moved, before, base, adapter, tmp_path, monkeypatch
 ):
     out, whole = tmp_path / "a", tmp_path / "whole"
-    words = ("adapter", "--data", str(data), *WORDS)
     if before:
-        assert call(*words, "--out", str(out), monkeypatch=monkeypatch).exit_code == 0
-    words = (*words, "--seed", "5", "--out")
-    assert call(*words, str(whole), monkeypatch=monkeypatch).exit_code == 0
+        assert adapter(out).exit_code == 0
+    assert adapter(whole, "--seed", "5").exit_code == 0
     replace_file, files = os.replace, []
 
     def killed(file, place):
@@ -225,9 +214,9 @@ def test_a_run_that_is_killed_while_its_files_are_put_in_place_is_taken_up(
     with monkeypatch.context() as patch:
         patch.setattr(weights_folder.os, "replace", killed)
         overwrite = ["--overwrite"] if before else []
-        assert call(*words, str(out), *overwrite, monkeypatch=monkeypatch).exit_code != 0
+        assert adapter(out, "--seed", "5", *overwrite).exit_code != 0
     assert len(files) == moved and not holds_weights(out)
-    result = call(*words, str(out), monkeypatch=monkeypatch)
+    result = adapter(out, "--seed", "5")
     assert result.exit_code == 0, result.output
     assert holds_weights(out)
     assert sorted(one.name for one in out.iterdir()) == sorted(one.name for one in whole.iterdir())
@@ -235,7 +224,7 @@ def test_a_run_that_is_killed_while_its_files_are_put_in_place_is_taken_up(
     assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_the_base_may_be_quantised_otherwise_than_it_is_served(data, tmp_path, monkeypatch):
+def test_the_base_may_be_quantised_otherwise_than_it_is_served(adapter, tmp_path, monkeypatch):
     tiny = build_base(torch.float32, tmp_path)
     monkeypatch.setattr(
         sources,
@@ -245,12 +234,11 @@ def test_the_base_may_be_quantised_otherwise_than_it_is_served(data, tmp_path, m
     monkeypatch.setenv("RAMOLE_QUANTIZATION", "int4")
     for given, kind in (((), "int4"), (("--quantization", "none"), "none")):
         out = tmp_path / kind
-        words = ("adapter", "--data", str(data), "--out", str(out), *WORDS, *given)
-        result = call(*words, monkeypatch=monkeypatch)
+        result = adapter(out, *given)
         assert result.exit_code == 0, result.output
         assert json.loads((out / "train.json").read_text())["quantization"] == kind
         assert json.loads((out / "train.json").read_text())["dtype"] == "float32"
-    wrong = call(*words, "--quantization", "fp3", monkeypatch=monkeypatch)
+    wrong = adapter(out, "--quantization", "fp3")
     assert wrong.exit_code == 2 and "nf4" in wrong.output
 
 
@@ -287,27 +275,21 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(base, data, tmp_path, capsys
         assert said in error and len(error.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("names", "sentence"),
-    [("red,blue,red", "--adapters names red twice or more"), (" , ", "--adapters names none")],
-)
-@pytest.mark.parametrize("method", ["lorauter", "ca_lora", "moe", "llava_mole"])
-def test_adapters_are_named_once_each_before_the_base_is_loaded(
-    method, names, sentence, tmp_path, monkeypatch
-):
+@pytest.fixture
+def unloaded(monkeypatch):
     monkeypatch.setattr(sources, "load_configured_base", lambda *_: pytest.fail("it was loaded"))
-    for name in ("red", "blue"):
-        (tmp_path / name).mkdir()
-        for part in ("train", "dev"):
-            (tmp_path / name / f"{part}.jsonl").write_text('{"inputs": "a", "targets": "b"}')
-    words = ("method", method, "--data", str(tmp_path), "--out", str(tmp_path / "out"))
-    asked = call(*words, "--adapters", names, monkeypatch=monkeypatch)
-    assert isinstance(asked.exception, RamoleError) and sentence in str(asked.exception)
+
+
+SEVERAL = ("lorauter", "ca_lora", "moe", "llava_mole")
+"""Methods that are trained over several adapters."""
+TWICE, NONE = ("--adapters", "red,blue,red"), ("--adapters", " , ")
 
 
 @pytest.mark.parametrize(
     ("method", "words", "sentence"),
     [
+        *((method, TWICE, "--adapters names red twice or more") for method in SEVERAL),
+        *((method, NONE, "--adapters names none") for method in SEVERAL),
         ("ramole", ["--retrieved", "1"], "retrieved is 1; a gate chooses between two"),
         ("ramole", ["--retrieved", "-2"], "retrieved is -2; a gate chooses between two"),
         ("lorauter", ["--start", "weights"], "lorauter cannot begin with trained weights"),
@@ -315,16 +297,14 @@ def test_adapters_are_named_once_each_before_the_base_is_loaded(
     ],
 )
 def test_what_a_method_does_not_take_is_said_before_the_base_is_loaded(
-    method, words, sentence, tmp_path, monkeypatch
+    method, words, sentence, unloaded, train, tmp_path
 ):
-    monkeypatch.setattr(sources, "load_configured_base", lambda *_: pytest.fail("it was loaded"))
     for name in ("red", "blue", "loud"):
         (tmp_path / name).mkdir()
         for part in ("train", "dev"):
             (tmp_path / name / f"{part}.jsonl").write_text('{"inputs": "a", "targets": "b"}')
     first = ("method", method, "--data", str(tmp_path), "--out", str(tmp_path / "out"))
-    asked = call(*first, "--adapters", "red,blue,loud", *words, monkeypatch=monkeypatch)
-    assert isinstance(asked.exception, RamoleError) and sentence in str(asked.exception)
+    assert is_refused(train(*first, "--adapters", "red,blue,loud", *words), sentence)
 
 
 @pytest.mark.parametrize(
@@ -339,15 +319,12 @@ def test_what_a_method_does_not_take_is_said_before_the_base_is_loaded(
     ],
 )
 def test_a_card_that_cannot_be_written_is_said_before_the_base_is_loaded(
-    option, written, sentence, data, tmp_path, monkeypatch
+    option, written, sentence, unloaded, adapter, tmp_path
 ):
-    monkeypatch.setattr(sources, "load_configured_base", lambda *_: pytest.fail("it was loaded"))
     file = tmp_path / "card.txt"
     if written is not None:
         file.write_bytes(written)
-    words = ("adapter", "--data", str(data), "--out", str(tmp_path / "a"), *WORDS)
-    asked = call(*words, option, str(file), monkeypatch=monkeypatch)
-    assert isinstance(asked.exception, RamoleError) and sentence in str(asked.exception)
+    assert is_refused(adapter(tmp_path / "a", option, str(file)), sentence)
 
 
 def test_examples_with_any_line_separator_are_read_as_they_were_written(tmp_path):
@@ -360,7 +337,7 @@ def test_examples_with_any_line_separator_are_read_as_they_were_written(tmp_path
         assert examples_from_file(file) == texts
 
 
-def test_a_router_is_trained_over_adapters_of_the_pool(base, data, tmp_path, monkeypatch):
+def test_a_router_is_trained_over_adapters_of_the_pool(base, data, train, tmp_path, monkeypatch):
     pool = tmp_path / "pool"
     monkeypatch.setenv("RAMOLE_ADAPTERS_DIR", str(pool))
     monkeypatch.setenv("RAMOLE_DATA_DIR", str(tmp_path / "kept"))
@@ -368,9 +345,9 @@ def test_a_router_is_trained_over_adapters_of_the_pool(base, data, tmp_path, mon
     (tasks / "tints").symlink_to(data)
     for name, seed in (("colours", "1"), ("tints", "2")):
         words = ("adapter", "--data", str(tasks / name), "--out", str(pool / name), *WORDS)
-        assert call(*words, "--seed", seed, monkeypatch=monkeypatch).exit_code == 0
+        assert train(*words, "--seed", seed).exit_code == 0
     words = ("router", "--data", str(tasks), "--adapters", "colours,tints", "--steps", "2")
-    result = call(*words, "--json", monkeypatch=monkeypatch)
+    result = train(*words, "--json")
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout.strip().splitlines()[-1])
     assert answer["adapters"] == ["colours", "tints"]

@@ -29,7 +29,7 @@ from ramole_core.training.retriever import measure_tasks, train_retriever
 from ramole_core.training.rows import Task
 from ramole_core.training.sampled_adapters import Near
 from tests.tiny_encoder import COLOURS, SONGS, write_encoder
-from tests.tiny_training import build_base, make_loras, make_task
+from tests.tiny_training import build_base, make_loras, make_task, write_rows
 
 SCHEDULE = Schedule(
     steps=5, batch_rows=4, learning_rate=2e-2, warmup=2, evaluate_every=2, checkpoint_every=2,
@@ -114,15 +114,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     ranks = {"red": 2, "blue": 3, "loud": 5}
     loras = make_loras(SHAPES, ranks, lacks="blue", size=0.3)
     tasks = [make_task(name) for name in NAMES]
-    data = folder / "colours.jsonl"
-    write_rows(data, "red")
+    data = write_rows(folder / "colours.jsonl", "red")
     (folder / "encoder").mkdir()
     return World(base, loras, tasks, write_encoder(folder / "encoder"), data)
-
-
-def write_rows(file: Path, word: str) -> None:
-    rows = [{"inputs": f"say {word} {n % 7}", "targets": f"{word} {n % 5}"} for n in range(41)]
-    file.write_text("\n".join(map(json.dumps, rows)))
 
 
 def tensors_in(folder: Path) -> dict[str, bytes]:
@@ -207,8 +201,7 @@ def test_it_stops_when_the_dev_loss_has_stopped_falling(kind, world, tmp_path):
 
 @pytest.mark.parametrize("change", ["recipe", "quantization", "rows", "template"])
 def test_a_run_goes_on_with_what_it_began_with_alone(change, world, tmp_path):
-    data = tmp_path / "colours.jsonl"
-    write_rows(data, "red")
+    data = write_rows(tmp_path / "colours.jsonl", "red")
     own = replace(world, data=data)
     with pytest.raises(Paused):
         own.adapter(SCHEDULE, Run(tmp_path / "a", deadline=0.0))

@@ -21,7 +21,7 @@ from ramole_core.training.mixed_model import MixedModel
 from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.rows import Encoded, Row, Task, collate, encode_rows
 from ramole_core.training.sampled_adapters import Near, SampledAdapters, keep_some
-from tests.tiny_training import SHAPES, build_base, make_loras, make_task
+from tests.tiny_training import SHAPES, build_base, make_loras, make_task, method_recipe
 
 
 @pytest.fixture
@@ -38,17 +38,8 @@ TASKS = [make_task(name) for name in ("red", "blue", "loud")]
 
 
 def recipe(steps=8, **changes):
-    schedule = Schedule(
-        steps=steps,
-        batch_rows=5,
-        learning_rate=3e-2,
-        warmup=1,
-        evaluate_every=4,
-        checkpoint_every=3,
-        dev_rows=9,
-    )
-    settings = {"rank": 4, "alpha": 10.0}
-    return MethodRecipe("ramole", settings, schedule=schedule, **changes)
+    made = method_recipe("ramole", {"rank": 4, "alpha": 10.0}, steps=steps, learning_rate=3e-2)
+    return replace(made, **changes)
 
 
 def run(base, loras, out, command="", report=lambda progress, steps: None, **changes):

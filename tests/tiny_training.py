@@ -1,5 +1,6 @@
 """A 2-layer Llama with a tokenizer of whole words, as a BaseModel: trains in seconds."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from ramole_core.base.chat_template import complete_template
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Lora
+from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.rows import Row, Task
 
 WORDS = ["<end>", "<unk>", *"say please red blue sing loud 0 1 2 3 4 5 6 OPTIONS: - yes no".split()]
@@ -27,6 +29,20 @@ def make_task(name: str) -> Task:
     """17 rows to train on and 6 to measure: "say red 3" has the answer "red 3"."""
     rows = tuple(Row(f"say {name} {n % 7}", f"{name} {n % 5}") for n in range(23))
     return Task(name, rows[:17], rows[17:], "em")
+
+
+def write_rows(file: Path, word: str, *, count: int = 41) -> Path:
+    """A file of rows: "say red 3" has the answer "red 3"."""
+    rows = [{"inputs": f"say {word} {n % 7}", "targets": f"{word} {n % 5}"} for n in range(count)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+def method_recipe(name: str, settings: Mapping[str, object], **schedule: float) -> MethodRecipe:
+    """Of few steps, measured and kept every few."""
+    said = {"batch_rows": 5, "learning_rate": 2e-2, "warmup": 1, "dev_rows": 9}
+    said |= {"evaluate_every": 4, "checkpoint_every": 3, **schedule}
+    return MethodRecipe(name, settings, schedule=Schedule(**said))
 
 
 def make_loras(
