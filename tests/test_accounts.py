@@ -11,6 +11,7 @@ import pytest
 from ramole_core import RamoleError
 from ramole_core.api_keys import add_key, read_keys, remove_keys, today
 from ramole_core.cli import main
+from tests.clocks import Clock
 from ui.middleware.logins import TOKEN_SECONDS, OldTokens
 from ui.session import accounts as accounts_module
 from ui.session.accounts import (
@@ -25,13 +26,6 @@ from ui.session.accounts import (
     TooManyTries,
     Tries,
 )
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def waits(tries: Tries, address: str, *, user: str = "ann") -> float | None:

@@ -10,20 +10,11 @@ from tests.test_cli import lora_folder
 
 
 @pytest.fixture
-def hub(tmp_path, tiny_llama, monkeypatch, hub_server):
+def hub(home, monkeypatch, hub_server):
     """A Hub with two adapters that fit, and one that does not; nothing else anywhere."""
-    (tmp_path / "adapters").mkdir()
-    for name, value in {
-        "BASE_MODEL": tiny_llama,
-        "HUB_BASE": BASE,
-        "QUANTIZATION": "none",
-        "DTYPE": "float32",
-        "ADAPTERS_DIR": tmp_path / "adapters",
-        "DATA_DIR": tmp_path / "data",
-    }.items():
-        monkeypatch.setenv(f"RAMOLE_{name}", str(value))
+    monkeypatch.setenv("RAMOLE_HUB_BASE", BASE)
     for seed, task in enumerate(("sums", "poems")):
-        folder = lora_folder(tmp_path / task, seed=seed)
+        folder = lora_folder(home / task, seed=seed)
         files = {file.name: file.read_bytes() for file in folder.iterdir()}
         files["README.md"] = f"Writes {task} of all kinds.".encode()
         hub_server.repositories[f"ada/{task}"] = Repository(

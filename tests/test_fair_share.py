@@ -14,19 +14,12 @@ from ramole_core.engine.waiting import (
     FairShare,
 )
 from ramole_core.errors import Cancelled
+from tests.clocks import Clock
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import ask
 from tests.tiny_engine import TinyEngine
 
 EVIL, ANN, BEN, SCRIPT = ("evil", ""), ("ann", ""), ("ben", ""), ("", "")
-
-
-class Clock:
-    def __init__(self):
-        self.now = 5.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -277,14 +277,3 @@ def test_broken_files_of_the_list_cost_the_list_and_nothing_else(hub_server, ope
 def test_a_base_without_a_name_on_the_hub_says_what_to_set(open_hub):
     with pytest.raises(RamoleError, match="RAMOLE_HUB_BASE"):
         open_hub(hub_base="/some/folder").search()
-
-
-def test_a_mirror_that_gives_whole_files_alone_is_read_to_the_end_of_the_header(
-    hub_server, open_hub, monkeypatch
-):
-    monkeypatch.setattr("ramole_core.hub.repository.FIRST", 16)
-    hub_server.repositories = {"a/b": Repository(adapter(1))}
-    hub_server.parts = False
-    (one,) = open_hub().search().rows
-    assert one.verdict == "fits", one.reason
-    assert one.bytes == len(hub_server.repositories["a/b"].files[WEIGHTS])

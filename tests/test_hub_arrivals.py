@@ -16,22 +16,15 @@ from ramole_core.errors import RamoleError
 from ramole_core.hub.arrivals import HELD_SECONDS, LATER, SILENCE, Wait
 from ramole_core.retrieval import Hit
 from tests.adapter_files import WEIGHTS, tree_of, write_adapter
+from tests.clocks import Clock
 from tests.hub_server import HOURS, Repository, adapter, broken
 from tests.serving import wait_until
 from tests.workers import at_once
 
 
-class Clock:
-    def __init__(self):
-        self.now = 1e9
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(1e9)
 
 
 def repositories(*names: str) -> dict[str, Repository]:
@@ -121,11 +114,9 @@ def test_one_that_does_not_fit_is_told_and_the_next_best_answers(hub_server, ope
     assert next(one for one in hub.rows() if one.repo == "ada/nan").verdict == "refused"
 
 
-def test_a_hub_that_is_gone_costs_one_try_and_comes_back(hub_server, open_hub, clock):
-    hub_server.repositories = repositories("sums", "poems")
-    hub = open_hub()
+def test_a_hub_that_is_gone_costs_one_try_and_comes_back(listed, hub_server, clock):
+    hub = listed("sums", "poems")
     hub._arrivals._steady = clock
-    hub.search()
     hub_server.status = 503
     said = ask(hub, "all about sums", k=2)
     assert len(said) == 2 and "could not be fetched" in said[0] and "a moment ago" in said[1]
@@ -160,11 +151,9 @@ def test_many_who_want_the_same_fetch_it_once(listed, hub_server):
     assert len(hub_server.weights_asked()) == 1
 
 
-def test_no_prompt_and_no_crowd_makes_a_long_queue(hub_server, open_hub, monkeypatch):
-    hub_server.repositories = repositories(*(f"thing{n}" for n in range(20)))
+def test_no_prompt_and_no_crowd_makes_a_long_queue(listed, hub_server, monkeypatch):
     monkeypatch.setattr("ramole_core.hub.hub.MAX_WAIT_SECONDS", 0.0)
-    hub = open_hub()
-    hub.search()
+    hub = listed(*(f"thing{n}" for n in range(20)))
     hub_server.slow = threading.Event()
     said = ask(hub, "all about thing0", k=20)
     assert len(said) == 8 and all("still on its way" in note for note in said)
@@ -201,12 +190,9 @@ def test_a_clock_that_is_set_back_stops_no_eviction(listed, clock):
     assert hub.fetched() == {"ada/two", "ada/three"}
 
 
-def test_a_clock_that_is_set_back_makes_no_pause_longer(hub_server, open_hub, clock):
-    hub_server.repositories = repositories("one")
-    steady = Clock()
-    hub = open_hub(clock=clock)
+def test_a_clock_that_is_set_back_makes_no_pause_longer(listed, hub_server, clock):
+    hub, steady = listed("one", clock=clock), Clock()
     hub._arrivals._steady = steady
-    hub.search()
     hub_server.status = 503
     assert "could not be fetched" in ask(hub, "about one")[0]
     hub_server.status = None
@@ -235,12 +221,10 @@ def test_one_that_the_disk_does_not_let_go_is_passed_over(listed, clock, monkeyp
     assert hub.fetched() == {"ada/one", "ada/three"}
 
 
-def test_what_a_full_disk_does_not_register_does_not_stay(hub_server, open_hub, clock, monkeypatch):
-    hub_server.repositories = repositories("one", "two")
-    hub = open_hub()
+def test_what_a_full_disk_does_not_register_does_not_stay(listed, clock, monkeypatch):
+    hub = listed("one", "two")
     hub._arrivals._steady = clock
     hub._pool.add("hf:ada/two", name="mine")
-    hub.search()
     with monkeypatch.context() as patched:
         patched.setattr(hub._register, "_write_fetched", full_disk)
         for name in ("one", "two"):
@@ -306,11 +290,9 @@ def test_nobody_is_waited_for_who_wants_no_answer_any_more(listed, hub_server, m
     assert len(hub._arrivals._coming) == 1, "and nothing more is asked for"
 
 
-def test_what_somebody_added_by_hand_is_not_ours_to_remove(hub_server, open_hub, clock):
-    hub_server.repositories = repositories("one", "two")
-    hub = open_hub(clock=clock)
+def test_what_somebody_added_by_hand_is_not_ours_to_remove(listed, clock):
+    hub = listed("one", "two", clock=clock)
     hub._pool.add("hf:ada/one", name="mine")
-    hub.search()
     ask(hub, "about one")
     assert hub.fetched() == {"ada/one"} and [c.name for c in hub._pool.cards()] == ["mine"]
     hub._arrivals._limit = hub.rows()[-1].bytes
@@ -369,15 +351,11 @@ def test_what_somebody_added_while_it_was_fetched_is_not_ours_to_remove(listed, 
     assert [(came.name, came.ours) for came in hub._register.fetched()] == [("mine", False)]
 
 
-def test_private_uploads_are_untouched_and_a_taken_name_is_gone_round(
-    hub_server, open_hub, tmp_path
-):
-    hub_server.repositories = repositories("one")
-    hub = open_hub()
+def test_private_uploads_are_untouched_and_a_taken_name_is_gone_round(listed, tmp_path):
+    hub = listed("one")
     hub._pool.add(write_adapter(tmp_path / "a", seed=91), name="ada--one", owner="ann")
     hub._pool.add(write_adapter(tmp_path / "b", seed=92), name="ada--one")
     before = [card.content for card in hub._pool.cards("ann")]
-    hub.search()
     ask(hub, "about one")
     assert [card.content for card in hub._pool.cards("ann")][:1] == before
     assert hub._pool.card("ada--one-2").description == "All about one."
@@ -420,13 +398,11 @@ def put_files(repository: Repository, folder: Path) -> Path:
 
 
 def test_what_somebody_added_keeps_its_examples_when_the_same_comes_from_the_hub(
-    hub_server, open_hub, tmp_path
+    listed, hub_server, tmp_path
 ):
-    hub_server.repositories = repositories("sums")
-    hub = open_hub()
+    hub = listed("sums")
     mine = put_files(hub_server.repositories["ada/sums"], tmp_path / "mine")
     added = hub._pool.add(mine, "mine", ["one of my own", "and another"])
-    hub.search()
     ask(hub, "all about sums")
     assert hub._pool.cards() == [added], "neither examples nor description of the Hub's"
 
