@@ -11,17 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
-import typer
 
 from ramole_core.cli import app, main
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST
 from ramole_core.mixes import Mix
 from ramole_core.request import Fitting, Generation, Request, Step, Trace
-from tests.adapter_files import write_adapter
+from tests.adapter_files import arrays_of, write_adapter
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.tiny_bases import BASES, save_tiny_base
 from tests.workers import REPOSITORY, python
@@ -291,26 +291,6 @@ def test_only_what_works_is_there():
     assert [info.name for info in app.registered_groups] == ["train"]
 
 
-def commands_of(group: typer.main.TyperGroup, *, before: str = "") -> Iterator[tuple[str, object]]:
-    """Every command by its words, those of groups inside included."""
-    for name, command in group.commands.items():
-        if isinstance(command, typer.main.TyperGroup):
-            yield from commands_of(command, before=f"{before}{name} ")
-        else:
-            yield f"{before}{name}", command
-
-
-def test_every_command_can_end_in_json():
-    group = typer.main.get_command(app)
-    assert isinstance(group, typer.main.TyperGroup)
-    options = {
-        name: {word for parameter in command.params for word in parameter.opts}
-        for name, command in commands_of(group)
-    }
-    assert {"list", "evaluate", "train router"} <= set(options)
-    assert [name for name, words in options.items() if "--json" not in words] == []
-
-
 def test_several_engines_without_ray_say_what_to_install(capsys, monkeypatch):
     monkeypatch.setattr("ramole_core.serving.running.find_spec", lambda name: None)
     assert main(["serve"]) == 2
@@ -318,34 +298,18 @@ def test_several_engines_without_ray_say_what_to_install(capsys, monkeypatch):
 
 
 def test_several_engines_are_started_anew_on_a_signal_and_ended_on_another(capsys, monkeypatch):
-    told = []
-
-    class Running:
-        url = "http://127.0.0.1:7860/"
-
-        def __init__(self, settings, **said):
-            told.append(said)
-
-        def wait(self, ending):
-            assert not ending()
-
-        def start(self):
-            told.append("start")
-
-        def restart(self):
-            told.append("restart")
-
-        def stop(self):
-            told.append("stop")
-
+    running, waits = Mock(url="http://127.0.0.1:7860/"), []
+    running.wait.side_effect = lambda ending: waits.append(ending())
+    made = Mock(return_value=running)
     signals = [signal.SIGHUP, signal.SIGTERM]
     monkeypatch.setattr("ramole_core.serving.running.find_spec", lambda name: name)
-    monkeypatch.setattr("ramole_core.serving.running.Running", Running)
+    monkeypatch.setattr("ramole_core.serving.running.Running", made)
     monkeypatch.setattr("ramole_core.serving.running.signal.signal", lambda number, handler: None)
     monkeypatch.setattr("ramole_core.serving.running._next", lambda told: signals.pop(0))
     assert main(["serve", "--engines", "3", "--cpus-per-engine", "1.5", "--json"]) == 0
-    assert told[0]["engines"] == 3 and told[0]["cpus"] == 1.5
-    assert told[1:] == ["start", "restart", "stop"]
+    assert made.call_args.kwargs["engines"] == 3 and made.call_args.kwargs["cpus"] == 1.5
+    done = [name for name, *_ in running.method_calls if name != "wait"]
+    assert done == ["start", "restart", "stop"] and not any(waits)
     listens = json.loads(capsys.readouterr().out)
     assert listens == {"url": "http://127.0.0.1:7860/", "engines": 3}
 
@@ -432,12 +396,9 @@ def test_doctor_reports_a_bad_setting_and_exits_2(capsys, monkeypatch):
 
 def lora_folder(folder: Path, *, seed: int) -> Path:
     """A LoRA of rank 3 on two modules of the tiny Llama (i = 32 and 56, o = 24 and 32)."""
-    generator = np.random.default_rng(seed)
-    arrays = {}
-    for path, (i, o) in {"self_attn.v_proj": (32, 24), "mlp.down_proj": (56, 32)}.items():
-        key = f"base_model.model.model.layers.1.{path}"
-        arrays[f"{key}.lora_A.weight"] = generator.normal(size=(3, i)).astype("f4")
-        arrays[f"{key}.lora_B.weight"] = generator.normal(size=(o, 3)).astype("f4")
+    sizes = {"self_attn.v_proj": (32, 24), "mlp.down_proj": (56, 32)}
+    shapes = {f"model.layers.1.{path}": size for path, size in sizes.items()}
+    arrays = {name: 3 * array for name, array in arrays_of(seed=seed, shapes=shapes).items()}
     return write_adapter(folder, arrays=arrays)
 
 

@@ -1,9 +1,9 @@
 """A question as the end of an address, and as Python."""
 
 import base64
-import json
 import zlib
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import gradio as gr
 import pytest
@@ -13,14 +13,16 @@ from ramole_core import RamoleError, Request
 from tests.fake_ramole import FakeRamole
 from tests.test_ui_ask import asking
 from ui.ask.takeaway import python_words, takeaway_of
-from ui.parts.link import MAX_CHARACTERS, link_to, link_to_recorded, missing, read_link
+from ui.parts.link import (
+    MAX_CHARACTERS,
+    link_to,
+    link_to_recorded,
+    missing,
+    packed,
+    read_link,
+)
 
 HOSTILE = "<img src=x onerror=alert(1)> ${1} {{x}} \u202eabc\u200b \U0001f41d &t=9#?r=%00\n"
-
-
-def packed(fields: object) -> str:
-    raw = zlib.compress(json.dumps(fields).encode())
-    return "#ask?r=" + base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 WHOLE = Request(
@@ -76,12 +78,12 @@ def test_a_page_without_a_question_asks_nothing():
         "#ask?r=####",
         "#ask?r=abc",
         link_to(WHOLE, beside=True)[:-9],
-        packed([1]),
-        packed({"prompt": "Hi", "owner": "session-x"}),
-        packed({"prompt": "Hi", "colour": "red"}),
-        packed({"prompt": "Hi", "history": {"a": 1}}),
-        packed({"k": 3}),
-        packed({"prompt": "x" * MAX_CHARACTERS}),
+        "#ask?r=" + packed([1]),
+        "#ask?r=" + packed({"prompt": "Hi", "owner": "session-x"}),
+        "#ask?r=" + packed({"prompt": "Hi", "colour": "red"}),
+        "#ask?r=" + packed({"prompt": "Hi", "history": {"a": 1}}),
+        "#ask?r=" + packed({"k": 3}),
+        "#ask?r=" + packed({"prompt": "x" * MAX_CHARACTERS}),
     ],
 )
 def test_a_broken_link_is_one_sentence(fragment):
@@ -98,26 +100,13 @@ def test_adapters_that_are_not_here_are_named():
 
 @pytest.mark.parametrize("request_", [WHOLE, Request("Hi")], ids=["whole", "bare"])
 def test_python_asks_the_same_again(request_):
-    asked = []
-    door = SimpleNamespace(Ramole=lambda settings: _Door(asked), Settings=lambda: None)
+    ramole = MagicMock()
+    generate = ramole.__enter__.return_value.generate
+    generate.return_value = [SimpleNamespace(text="", adapters=())]
+    known = {"Ramole": lambda settings: ramole, "Settings": lambda: None, "Request": Request}
     body = python_words(request_).partition("\n")[2]
-    exec(body, vars(door) | {"Request": Request, "print": lambda *said: None})
-    assert asked == [request_]
-
-
-class _Door:
-    def __init__(self, asked):
-        self.asked = asked
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
-
-    def generate(self, requests):
-        self.asked += requests
-        return [SimpleNamespace(text="", adapters=())]
+    exec(body, known | {"print": lambda *said: None})
+    generate.assert_called_once_with([request_])
 
 
 def visitor(name: str = "one") -> gr.Request:
