@@ -219,11 +219,6 @@ def test_the_index_follows_the_pool(
     assert retriever.check().removed == ()
 
 
-def test_an_adapter_added_before_first_use_is_found(retriever: Retriever, pool: FakePool) -> None:
-    pool.put(FakeCard("wine", None, ("w",)))
-    assert retriever.retrieve("w", k=1)[0].name == "wine"
-
-
 def test_neighbours_leave_the_adapter_itself_out(retriever: Retriever, pool: FakePool) -> None:
     twin = pool.put(FakeCard("twin", "zoe", pool.held["pool/mood"].texts))
     hits = retriever.neighbours(twin, k=9, owner="zoe")

@@ -129,10 +129,6 @@ def test_what_is_served_is_the_mixture_of_two_cosines(
     assert record["trained_on"] == {name: len(texts) for name, texts in TEXTS.items()}
 
 
-def test_another_encoder_takes_no_notice(tuned: Path, tmp_path: Path) -> None:
-    assert not Encoder(data_dir=tmp_path, adapter=tuned).tuned  # MiniLM
-
-
 @pytest.mark.parametrize("damage", ["record", "bytes", "missing"])
 def test_a_broken_metric_gets_a_sentence(
     damage: str, source: Path, tuned: Path, tmp_path: Path

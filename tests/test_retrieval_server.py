@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,13 +14,8 @@ from ramole_core.errors import RamoleError
 from ramole_core.retrieval import AdapterIndex, Retriever
 from ramole_core.retrieval.collection import hang_up
 from tests.retrieval_fakes import FakeCard, FakeEncoder, FakePool
+from tests.serving import free_port, wait_until
 from tests.test_retrieval_index import brute, draw, entry, names
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def answers(port: int) -> bool:
@@ -41,12 +35,8 @@ class Server:
             stderr=subprocess.DEVNULL,
             cwd=folder,
         )
-        for _ in range(600):
-            if answers(port):
-                return
-            assert self.process.poll() is None, "chroma run ended at once"
-            time.sleep(0.1)
-        raise AssertionError("chroma run did not answer in a minute")
+        wait_until(lambda: answers(port) or self.process.poll() is not None, seconds=60)
+        assert self.process.poll() is None, "chroma run ended at once"
 
     def stop(self) -> None:
         self.process.terminate()
