@@ -3,12 +3,15 @@
 import hashlib
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ramole_core.pool import Pool
 
+Shapes = Mapping[str, tuple[int, int]]
+"""(i, o) of a base's linear layers."""
 SHAPES = {
     "model.layers.0.self_attn.q_proj": (12, 20),
     "model.layers.0.mlp.down_proj": (28, 12),
@@ -19,9 +22,11 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
 
 
-def pair_arrays(path: str, *, rank: int = 3, seed: int = 0) -> dict[str, np.ndarray]:
+def pair_arrays(
+    path: str, *, rank: int = 3, seed: int = 0, shapes: Shapes = SHAPES
+) -> dict[str, np.ndarray]:
     """One LoRA pair under PEFT's names."""
-    i, o = SHAPES[path]
+    i, o = shapes[path]
     generator = np.random.default_rng([seed, *path.encode()])
     return {
         f"{PREFIX}{path}.lora_A.weight": generator.normal(size=(rank, i)).astype("f4") * 0.3,
@@ -29,12 +34,14 @@ def pair_arrays(path: str, *, rank: int = 3, seed: int = 0) -> dict[str, np.ndar
     }
 
 
-def arrays_of(*paths: str, rank: int = 3, seed: int = 0) -> dict[str, np.ndarray]:
+def arrays_of(
+    *paths: str, rank: int = 3, seed: int = 0, shapes: Shapes = SHAPES
+) -> dict[str, np.ndarray]:
     """Pairs of the modules named, or of all."""
     return {
         name: array
-        for path in paths or SHAPES
-        for name, array in pair_arrays(path, rank=rank, seed=seed).items()
+        for path in paths or shapes
+        for name, array in pair_arrays(path, rank=rank, seed=seed, shapes=shapes).items()
     }
 
 

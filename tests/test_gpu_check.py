@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,7 +14,7 @@ from ramole_core.cli.gpu_side import Sizes, divergence, measure_side
 from ramole_core.cli.timed_engine import Mix
 from ramole_core.ramole import Ramole
 from ramole_core.settings import Settings, load_settings
-from tests.adapter_files import write_adapter
+from tests.adapter_files import arrays_of, write_adapter
 
 SIZES = Sizes(
     mix=Mix("mixture", 3),
@@ -33,14 +32,10 @@ SIZES = Sizes(
 def settings(tmp_path_factory, tiny_nf4: Path) -> Settings:
     """A tiny base in NF4, and a pool of four adapters."""
     folder = tmp_path_factory.mktemp("gpu")
+    sizes = {"self_attn.q_proj": (64, 128), "mlp.down_proj": (128, 64)}
+    shapes = {f"model.layers.1.{path}": size for path, size in sizes.items()}
     for n, name in enumerate(("ant", "bee", "cat", "dog")):
-        generator = np.random.default_rng(n)
-        arrays = {}
-        for path, (i, o) in {"self_attn.q_proj": (64, 128), "mlp.down_proj": (128, 64)}.items():
-            key = f"base_model.model.model.layers.1.{path}"
-            arrays[f"{key}.lora_A.weight"] = generator.normal(size=(3, i)).astype("f4")
-            arrays[f"{key}.lora_B.weight"] = generator.normal(size=(o, 3)).astype("f4")
-        write_adapter(folder / "made" / name, arrays=arrays)
+        write_adapter(folder / "made" / name, arrays=arrays_of(seed=n, shapes=shapes))
     settings = load_settings(
         base_model=str(tiny_nf4),
         adapters_dir=folder / "none",

@@ -1,17 +1,15 @@
 """Answers with the Hub's adapters, on real parts: a request finds one, it comes, and answers."""
 
-import json
 import threading
 from dataclasses import replace
 
 import pytest
-import torch
-from safetensors.torch import save
 
 from ramole_core import Ramole, RamoleError, Request
 from ramole_core.base.shapes import read_shapes
+from tests.adapter_files import arrays_of, pack
 from tests.conftest import tiny_settings
-from tests.hub_server import BASE, HOURS, HubServer, Repository, serving
+from tests.hub_server import BASE, HOURS, HubServer, Repository, adapter, serving
 from tests.serving import wait_until
 
 TASKS = {
@@ -23,20 +21,11 @@ ASK = {"max_new_tokens": 3, "ignore_eos": True, "k": 2}
 
 
 def files(shapes, *, seed, examples, broken=False):
-    torch.manual_seed(seed)
-    tensors = {}
-    for path, (i, o) in shapes.items():
-        tensors[f"base_model.model.{path}.lora_A.weight"] = torch.randn(2, i) * i**-0.5
-        tensors[f"base_model.model.{path}.lora_B.weight"] = torch.randn(o, 2)
+    arrays = arrays_of(rank=2, seed=seed, shapes=shapes)
     if broken:
-        next(iter(tensors.values()))[0, 0] = float("nan")
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2}
-    lines = "".join(json.dumps({"text": text}) + "\n" for text in examples)
-    return {
-        "adapter_model.safetensors": save(tensors),
-        "adapter_config.json": json.dumps(config).encode(),
-        "examples.jsonl": lines.encode(),
-    }
+        next(iter(arrays.values()))[0, 0] = float("nan")
+    config = {"r": 2, "lora_alpha": 2}
+    return adapter(seed, card=None, examples=examples, weights=pack(arrays), config=config)
 
 
 @pytest.fixture(scope="module")

@@ -580,11 +580,7 @@ with Steps() as steps, Pool(adapters_dir=samples, data_dir=data, shapes=dict) as
 
 def test_of_many_adapters_two_small_files_each_are_opened(tmp_path):
     shapes = {f"model.layers.{n}.mlp.up_proj": (4, 6) for n in range(120)}
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for path in shapes:
-        arrays[f"{PREFIX}{path}.lora_A.weight"] = rng.normal(size=(2, 4)).astype("f4")
-        arrays[f"{PREFIX}{path}.lora_B.weight"] = rng.normal(size=(6, 2)).astype("f4")
+    arrays = arrays_of(rank=2, shapes=shapes)
     examples = "".join(f'{{"text": "example {n}"}}\n' for n in range(20)).encode()
     first = write_adapter(
         tmp_path / "samples" / "n0", arrays=arrays, files={"examples.jsonl": examples}

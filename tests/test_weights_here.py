@@ -16,6 +16,7 @@ from ramole_core.ramole import Ramole
 from ramole_core.request import Request
 from ramole_core.settings import Settings
 from ramole_core.weights_here import WeightsHere
+from tests.test_ramole import write_lora
 from tests.workers import REPOSITORY, python
 
 SHIPPED = REPOSITORY / "adapters"
@@ -105,7 +106,8 @@ def test_asked_for_by_name_it_is_one_sentence(tiny_llama, tmp_path):
         data_dir=tmp_path / "data",
     )
     with Ramole(settings) as ramole:
-        ramole.pool.add(_lora(tmp_path / "one", tiny_llama), name="one", examples=["hello there"])
+        folder = write_lora(tmp_path / "one", read_shapes(tiny_llama), rank=2, seed=0)
+        ramole.pool.add(folder, name="one", examples=["hello there"])
         assert ramole.router_checksum is None and ramole.weights_checksums() == {}
         assert not TRAINED & {row.name for row in ramole.methods()}
         for name in sorted(TRAINED):
@@ -115,18 +117,6 @@ def test_asked_for_by_name_it_is_one_sentence(tiny_llama, tmp_path):
             assert str(told.value).startswith(wanted), name
             assert f"train method {name}`, or choose another method" in str(told.value)
         assert ramole.generate([Request("hello there", max_new_tokens=2)])[0].new_tokens
-
-
-def _lora(folder, base):
-    shapes, tensors = read_shapes(base), {}
-    for path, (i, o) in shapes.items():
-        tensors[f"base_model.model.{path}.lora_A.weight"] = torch.ones(2, i)
-        tensors[f"base_model.model.{path}.lora_B.weight"] = torch.ones(o, 2)
-    folder.mkdir()
-    save_file(tensors, folder / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    return folder
 
 
 def test_a_page_lists_them_before_torch(tiny_llama, tmp_path):

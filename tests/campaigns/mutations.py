@@ -10,13 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from tests.adapter_files import CONFIG, PREFIX, WEIGHTS, pack
+from tests.adapter_files import CONFIG, WEIGHTS, Shapes, arrays_of, pack
 from tests.test_pool_refusals import REFUSALS
 
-Shapes = Mapping[str, tuple[int, int]]
-"""(i, o) of the base's linear layers."""
 PIECES = (b"9", b"-", b'"', b"[", b"}", b"e99", b"null")
 
 
@@ -49,12 +45,9 @@ def made(number: int, *, seed: int, shapes: Shapes) -> tuple[str, Upload]:
 def sound_files(dice: random.Random, shapes: Shapes) -> dict[str, bytes]:
     """An adapter on one to three modules, which has to be taken."""
     rank = dice.randint(1, 4)
-    numbers = np.random.default_rng(dice.randrange(2**32))
-    arrays: dict[str, np.ndarray] = {}
-    for path in dice.sample(list(shapes), dice.randint(1, 3)):
-        i, o = shapes[path]
-        arrays[f"{PREFIX}{path}.lora_A.weight"] = numbers.normal(size=(rank, i)).astype("f4") * 0.3
-        arrays[f"{PREFIX}{path}.lora_B.weight"] = numbers.normal(size=(o, rank)).astype("f4") * 0.3
+    seed = dice.randrange(2**32)
+    paths = dice.sample(list(shapes), dice.randint(1, 3))
+    arrays = arrays_of(*paths, rank=rank, seed=seed, shapes=shapes)
     config = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank}
     return {
         WEIGHTS: pack(arrays),
