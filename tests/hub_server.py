@@ -146,12 +146,16 @@ class Handler(BaseHTTPRequestHandler):
         return self._send(200, json.dumps(rows).encode(), body, extra)
 
     def _info(self, path: str, body: bool):
+        path, tree, _ = path.partition("/tree/")
         repo, _, revision = path.partition("/revision/")
         one = self.hub.repositories.get(repo)
         if one is None or revision not in ("", "main", "v1", one.sha):
             return self._send(404, b"{}", body, {"X-Error-Code": "RepoNotFound"})
         files = [{"rfilename": name, "size": len(data)} for name, data in one.files.items()]
         said = {"id": repo, "modelId": repo, "sha": one.sha, "siblings": files}
+        if tree:
+            about = {"type": "file", "oid": one.sha}
+            said = [about | {"path": f["rfilename"], "size": f["size"]} for f in files]
         return self._send(200, json.dumps(said).encode(), body)
 
     def _send(self, status: int, data: bytes, body: bool, extra: Mapping[str, str] | None = None):

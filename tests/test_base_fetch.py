@@ -19,6 +19,7 @@ from ramole_core.base import fetch as base_fetch
 from ramole_core.base.fetch import PINNED, Pinned, fetch_base, find_base
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
+from tests.hub_server import HubServer, Repository, serving
 from tests.workers import python
 
 SMALL = {"vocab_size": 61, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0}
@@ -295,67 +296,23 @@ def test_a_wheel_must_carry_one_gguf(only_wheels, tmp_path):
 UNWANTED = ["pytorch_model.bin", "consolidated.safetensors", "modeling.py", "onnx-config.onnx"]
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """The two calls of the Hub that fetching a model takes, served from a folder."""
-
-    folder: Path
-    asked: list[str] = []
-
-    def log_message(self, *_):
-        pass
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        self.asked.append(self.path)
-        name, body = self.path.rpartition("/")[2], b""
-        if "/tree/" in self.path:
-            names = [*sorted(self.folder.iterdir()), *map(Path, UNWANTED)]
-            size = {p.name: p.stat().st_size if p.is_file() else 9 for p in names}
-            body = json.dumps(
-                [{"type": "file", "path": n, "size": size[n], "oid": "b" * 40} for n in size]
-            ).encode()
-        elif self.path.startswith("/api/models/"):
-            names = [{"rfilename": p.name} for p in sorted(self.folder.iterdir())]
-            names += [{"rfilename": name} for name in UNWANTED]
-            body = json.dumps({"id": "o/m", "sha": "a" * 40, "siblings": names}).encode()
-        elif (self.folder / name).is_file():
-            body = (self.folder / name).read_bytes()
-        else:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
-        self.send_header("X-Repo-Commit", "a" * 40)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-
 def test_a_hub_id_is_fetched_without_pickles(tiny_llama, tmp_path):
     """In a process of its own: the Hub's address is read when huggingface_hub is imported."""
-    Hub.folder, Hub.asked = tiny_llama, []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    files = {file.name: file.read_bytes() for file in tiny_llama.iterdir()}
+    hub = HubServer()
+    hub.repositories["owner/model"] = Repository(files | dict.fromkeys(UNWANTED, b"unwanted"))
     code = (
         "import pathlib; from ramole_core.base.fetch import fetch_base;"
         f"print(fetch_base('owner/model', data_dir=pathlib.Path({str(tmp_path)!r})))"
     )
-    address = f"http://127.0.0.1:{server.server_port}"
-    env = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf")}
-    env |= {"HF_HUB_DISABLE_XET": "1", "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "0"}
-    done = python("-c", code, **env)
-    server.shutdown()
-    server.server_close()
+    env = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    env |= {"PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "0"}
+    with serving(hub):
+        done = python("-c", code, HF_ENDPOINT=hub.url, **env)
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.strip().splitlines()[-1])
-    assert (folder / "model.safetensors").read_bytes() == (
-        tiny_llama / "model.safetensors"
-    ).read_bytes()
-    assert not [path for path in Hub.asked if path.endswith(tuple(UNWANTED))]
-    assert {p.name for p in folder.iterdir()} == {p.name for p in tiny_llama.iterdir()}
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
+    assert not [path for path in hub.asked if any(name in path for name in UNWANTED)]
     env["HF_ENDPOINT"] = "http://127.0.0.1:9"
     env["HF_HOME"] = str(tmp_path / "empty")
     done = python("-c", code, **env)
