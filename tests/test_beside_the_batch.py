@@ -18,6 +18,7 @@ from ramole_core.errors import Busy, Cancelled
 from ramole_core.turns import Places, TurnLock
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.schedules import ask
+from tests.serving import wait_until
 from tests.test_ramole import ramole  # noqa: F401  the fixture
 from tests.tiny_engine import TinyEngine
 from tests.workers import at_once
@@ -80,9 +81,7 @@ def test_a_crowd_that_examines_is_one_turn_between_two_steps(tiny, forwards, mon
     try:
         state = tiny.submit(ask(5, max_new_tokens=20), [("bee", 3)])
         thread.wake()
-        end = time.monotonic() + SOON
-        while tiny.heard[state].end is None and time.monotonic() < end:
-            time.sleep(0.01)
+        wait_until(lambda: tiny.heard[state].end is not None)
     finally:
         over.set()
         thread.close()
@@ -317,9 +316,7 @@ def test_what_is_prepared_counts_before_it_waits(ramole, monkeypatch):  # noqa: 
     threads = [threading.Thread(target=one, args=(n,)) for n in range(12)]
     for thread in threads:
         thread.start()
-    end = time.monotonic() + SOON
-    while len(going) + len(said) < 12 and time.monotonic() < end:
-        time.sleep(0.01)
+    wait_until(lambda: len(going) + len(said) >= 12)
     go_on.set()
     for thread in threads:
         thread.join(SOON)

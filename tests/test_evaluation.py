@@ -219,20 +219,21 @@ def test_drawn_sets_hold_or_leave_out_the_own_adapter():
     assert len(set(own)) > 3 and own == draw_sets("blue", names, groups=20, setting="own", seed=3)
 
 
+def sharp_gate():
+    torch.manual_seed(2)
+    modules = {
+        path: ModuleRouter(A=torch.randn(4, i), B=torch.randn(o, 4))
+        for path, (i, o) in SHAPES.items()
+    }
+    return Router(modules, 4, "none")
+
+
 def test_gates_are_compared_on_the_same_rows_and_adapters(tiny_base, pool):
     model = MixedModel(tiny_base, loras=pool, shapes=SHAPES)
     dev = {
         name: [Encoded((3 + n, 4, 5), (6 + k, 7)) for k in range(7)] for n, name in enumerate(pool)
     }
-    torch.manual_seed(2)
-    sharp = Router(
-        {
-            path: ModuleRouter(A=torch.randn(4, i), B=torch.randn(o, 4))
-            for path, (i, o) in SHAPES.items()
-        },
-        4,
-        "none",
-    )
+    sharp = sharp_gate()
     gates = {"trained": [sharp], "uniform": [None], "random": [None, None]}
     found = measure_gates(model, dev, gates=gates, setting="own", seed=1, group=3)
     assert found["uniform"] == found["random"]  # two zero routers on the same draws
@@ -250,15 +251,7 @@ def test_a_random_gate_is_made_as_sharp_as_a_trained_one(tiny_base, pool):
     model = MixedModel(tiny_base, loras=pool, shapes=SHAPES)
     rows = [Encoded((3, 4, 5), (6, 7)), Encoded((9, 8), (2, 11, 7))]
     names = ("red", "blue", "loud")
-    torch.manual_seed(2)
-    sharp = Router(
-        {
-            path: ModuleRouter(A=torch.randn(4, i), B=torch.randn(o, 4))
-            for path, (i, o) in SHAPES.items()
-        },
-        4,
-        "none",
-    )
+    sharp = sharp_gate()
     assert mean_entropy(model, rows, None, names=names) == pytest.approx(1)
     wanted = mean_entropy(model, rows, sharp, names=names)
     assert wanted < 0.9

@@ -121,14 +121,19 @@ def way(request, monkeypatch):
         monkeypatch.setattr("ramole_core.layers.mixing.way_of", lambda batch: "all")
 
 
+def both_kinds(base, folder):
+    """An adapter of every linear layer, and one of the experts' parameters."""
+    return {
+        name: write_by_peft(base, folder / name, seed=n, **KINDS[kind])
+        for n, (name, kind) in enumerate({"ant": "all-linear", "bee": "parameters"}.items())
+    }
+
+
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_adapters_of_experts_are_mixed_token_by_token(family, tmp_path):
     base = save_base(family, tmp_path / "base")
-    given = {
-        name: write_by_peft(base, tmp_path / name, seed=n, **KINDS[kind])
-        for n, (name, kind) in enumerate({"ant": "all-linear", "bee": "parameters"}.items())
-    }
+    given = both_kinds(base, tmp_path)
     served = ServedPool(base, given)
     bare = served.own_logits(LONG)
     found = served.logits([LONG, SHORT], "ramole", ["ant", "bee"])
@@ -218,10 +223,7 @@ EXPERTS = [f"model.layers.0.mlp.experts.{e}.gate_up_proj" for e in range(4)]
 def test_the_plain_form_says_the_same(method, tmp_path):
     """Two rows with adapters of their own; gates of a module, a block and a parent."""
     base = save_base("qwen2_moe" if method == "llava_mole" else "qwen3_moe", tmp_path / "base")
-    given = {
-        name: write_by_peft(base, tmp_path / name, seed=n, **KINDS[kind])
-        for n, (name, kind) in enumerate({"ant": "all-linear", "bee": "parameters"}.items())
-    }
+    given = both_kinds(base, tmp_path)
     served = ServedPool(base, given)
     sites = Sites(tuple(served.shapes), served.shapes)
     known = [(name, f"{name}_{RANKS[name]}") for name in given]

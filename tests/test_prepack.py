@@ -1,7 +1,6 @@
 """Adapters without examples are packed while nothing runs, and leave nothing behind."""
 
 import threading
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from ramole_core import Request, prepack
 from ramole_core.base.shapes import read_shapes
 from ramole_core.prepack import Prepack
 from tests.learn_page import card
+from tests.serving import wait_until
 from tests.test_ramole import ASK, ramole as ramole, write_lora  # noqa: F401  the fixture
 
 SOON = 120.0
@@ -82,9 +82,7 @@ def test_a_removal_waits_for_the_adapter_that_is_packed_now(packing, monkeypatch
     monkeypatch.setattr(prepack, "MAX_WAIT_SECONDS", 3600.0)
     engines = FakeEngines()
     packing.start(engines, [one("a"), one("b")])
-    end = time.monotonic() + SOON
-    while packing._now != one("a").content and time.monotonic() < end:
-        time.sleep(0.01)
+    wait_until(lambda: packing._now == one("a").content)
     packing.removed(one("b"))  # at once
     removal = threading.Thread(target=packing.removed, args=[one("a")])
     removal.start()
