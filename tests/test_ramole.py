@@ -123,12 +123,16 @@ def test_opening_loads_no_model_and_using_it_does(tiny_llama, tmp_path):
         assert [f for _, f in stages] == sorted(f for _, f in stages)
 
 
-def test_every_method_answers(ramole):
+def of_every_method():
     fit = {"examples": [("Is it warm?", "yes")], "options": {"steps": 3}}
-    requests = [
+    return [
         Request("Is it going to rain?", method=name, **ASK, **(fit if method.row.fits else {}))
         for name, method in METHODS.items()
     ]
+
+
+def test_every_method_answers(ramole):
+    requests = of_every_method()
     answers = ramole.generate(requests)
     for name, answer in zip(METHODS, answers, strict=True):
         if METHODS[name].brings:
@@ -334,11 +338,7 @@ def test_streaming_gives_the_same_answer(ramole):
 
 def test_every_method_says_who_answers_before_the_first_token(ramole):
     """The same as `select` says, as every token, and as the answer."""
-    fit = {"examples": [("Is it warm?", "yes")], "options": {"steps": 3}}
-    requests = [
-        Request("Is it going to rain?", method=name, **ASK, **(fit if method.row.fits else {}))
-        for name, method in METHODS.items()
-    ]
+    requests = of_every_method()
     events: list[tuple[int, object]] = []
     stream = ramole.stream_batch(requests, selected=lambda *event: events.append(event))
     events += [event for event in stream]
