@@ -1,7 +1,7 @@
 """Imports run one way: each part may use only the parts named before it."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -80,12 +80,12 @@ ROOMS = (
 """Of the page: each may use itself and the rooms of earlier lines, none beside it."""
 
 
-def rank(part: str) -> int:
-    """The place of a part in ORDER; fails for a part that has none."""
-    for place, names in enumerate(ORDER):
-        if part in names:
+def rank(name: str, order: Sequence[tuple[str, ...]] = ORDER) -> int:
+    """The place of a part in ORDER, or of a room in ROOMS; fails for one that has none."""
+    for place, names in enumerate(order):
+        if name in names:
             return place
-    raise AssertionError(f"ramole_core/{part} has no place in ORDER of {__file__}; give it one")
+    raise AssertionError(f"{name} has no place in ORDER or ROOMS of {__file__}; give it one")
 
 
 @cache
@@ -204,14 +204,6 @@ def test_the_page_uses_only_public_names():
                 )
 
 
-def place_of(room: str) -> int:
-    """The line of a room in ROOMS; fails for a room that has none."""
-    for place, names in enumerate(ROOMS):
-        if room in names:
-            return place
-    raise AssertionError(f"ui/{room} has no place in ROOMS of {__file__}; give it one")
-
-
 def rooms_of(names: Iterator[str]) -> set[str]:
     """The rooms of the page among dotted names."""
     return {name.split(".")[1] for name in names if name.startswith("ui.")}
@@ -221,7 +213,7 @@ def test_each_room_of_the_page_uses_only_earlier_rooms():
     for file in UI_FILES:
         here = file.relative_to(UI).parts[0].removesuffix(".py")
         for there in sorted(rooms_of(imported(file)) - {here}):
-            assert place_of(there) < place_of(here), (
+            assert rank(there, ROOMS) < rank(here, ROOMS), (
                 f"{file}: {here} may not import {there}; see ROOMS"
             )
 
@@ -359,10 +351,12 @@ def test_the_checks_see_what_they_should(tmp_path: Path, monkeypatch: pytest.Mon
     code = "from ..session.owner import owner_of\nfrom .form import Form\nfrom .. import serve\n"
     monkeypatch.setattr(Path, "read_text", lambda self, encoding: code)
     assert rooms_of(imported(UI / "ask" / "imagined.py")) == {"session", "ask", "serve"}
-    assert place_of("charts") < place_of("ask") < place_of("api") < place_of("serve")
-    with pytest.raises(AssertionError, match="no place in ROOMS"):
-        place_of("helpers")
-    assert rank("base") < rank("pool") < rank("engine") < rank("training") < rank("cli")
-    with pytest.raises(AssertionError, match="no place in ORDER"):
-        rank("helpers")
+    for order, names in (
+        (ROOMS, ("charts", "ask", "api", "serve")),
+        (ORDER, ("base", "pool", "engine", "training", "cli")),
+    ):
+        places = [rank(name, order) for name in names]
+        assert places == sorted(set(places))
+        with pytest.raises(AssertionError, match="helpers has no place in ORDER or ROOMS"):
+            rank("helpers", order)
     nodes.cache_clear()

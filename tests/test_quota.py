@@ -307,8 +307,9 @@ def test_a_session_that_vanished_is_cleaned_up_and_one_that_is_only_quiet_is_not
     assert place.presence._seen == {} and place.quota._addresses == {}
 
 
-def test_kept_mixes_go_with_their_session_and_no_other():
-    place = Place()
+@pytest.mark.parametrize("shared", [False, True])
+def test_kept_mixes_go_with_their_session_and_no_other(shared):
+    place = Place(shared=shared)
     place.mixes = {"session-a": 2, "session-b": 1, "ann": 3}
     for who in ("a", "b"):
         place.presence.watch(f"session-{who}")
@@ -323,13 +324,6 @@ def test_kept_mixes_go_with_their_session_and_no_other():
     place.quota.leave("session-b")
     place.quota.leave("ann")
     assert place.mixes == {"ann": 3}, "who is no session keeps what it kept"
-
-
-def test_mixes_go_with_their_session_also_where_uploads_are_shared():
-    place = Place(shared=True)
-    place.mixes = {"session-a": 1}
-    place.quota.leave("session-a")
-    assert place.mixes == {}
 
 
 def test_mixes_that_an_earlier_process_left_go_at_the_next_start():

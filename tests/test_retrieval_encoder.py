@@ -101,16 +101,12 @@ def test_another_encoder_is_left_to_sentence_transformers(
     encoder: Encoder, packaged: Path, tmp_path: Path, file: str, changed: dict
 ) -> None:
     assert can_read(packaged)
-    folder = tmp_path / "other"
-    shutil.copytree(packaged, folder)
-    write(folder / file, changed)
-    assert not can_read(folder)
+    assert not can_read(changed_copy(packaged, tmp_path, file, changed))
 
 
 def test_an_encoder_with_another_pooling_answers(packaged: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "first"
-    shutil.copytree(packaged, folder)
-    write(folder / POOLING, {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True})
+    first = {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
+    folder = changed_copy(packaged, tmp_path, POOLING, first)
     other = Encoder(str(folder), data_dir=tmp_path)
     rows = other.embed(TEXTS)
     assert isinstance(other._model, AnyEncoder) and rows.shape == (4, 384)
@@ -118,17 +114,19 @@ def test_an_encoder_with_another_pooling_answers(packaged: Path, tmp_path: Path)
     assert np.array_equal(rows, alone)
 
 
-def write(file: Path, changed: dict) -> None:
-    said = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    file.write_text(json.dumps(said | changed), "utf-8")
+def changed_copy(encoder: Path, root: Path, name: str, changed: dict) -> Path:
+    """A copy of the encoder's folder with other entries in one of its files."""
+    folder = shutil.copytree(encoder, root / "changed")
+    said = json.loads((folder / name).read_text("utf-8")) if (folder / name).is_file() else {}
+    (folder / name).write_text(json.dumps(said | changed), "utf-8")
+    return folder
 
 
 def test_a_prompt_of_the_encoders_own_comes_first(
     encoder: Encoder, packaged: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "asked"
-    shutil.copytree(packaged, folder)
-    write(folder / PROMPTS, {"prompts": {"query": "query: "}, "default_prompt_name": "query"})
+    asked = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
+    folder = changed_copy(packaged, tmp_path, PROMPTS, asked)
     rows = Encoder(str(folder), data_dir=tmp_path).embed(TEXTS[:2])
     [wanted] = np.stack(
         [AnyEncoder(folder, None, device="cpu").read([INSTRUCTION + t for t in TEXTS[:2]])]
@@ -138,12 +136,9 @@ def test_a_prompt_of_the_encoders_own_comes_first(
 
 
 def test_half_precision_is_widened_on_a_cpu(packaged: Path, encoder: Encoder, tmp_path) -> None:
-    folder = tmp_path / "half"
-    shutil.copytree(packaged, folder)
+    folder = changed_copy(packaged, tmp_path, CONFIG, {"dtype": "float16"})
     weights = {name: x.astype(np.float16) for name, x in load_file(folder / MODEL).items()}
     save_file(weights, folder / MODEL, {"format": "pt"})
-    config = json.loads((folder / "config.json").read_text()) | {"dtype": "float16"}
-    (folder / "config.json").write_text(json.dumps(config))
     half = Encoder(str(folder), data_dir=tmp_path)
     assert np.abs(half.embed(TEXTS) - encoder.embed(TEXTS)).max() < 5e-3
     other = AnyEncoder(folder, None, device="cpu")
