@@ -120,7 +120,9 @@ def test_the_base_beside_an_answer_reads_the_same_turns_without_adapters_and_opt
 
 
 def test_a_question_is_its_own_until_one_asks_on(visit):
+    assert not visit.ui.entry.on.visible
     visit.ask("one")
+    assert visit.on.value is False
     assert visit.turns == () and visit.talk == ALONE | {"asked": "one"} and visit.label == "Ask"
     assert "follow up on this answer" in visit.notice
     assert visit.on.visible and not visit.new.visible and not visit.drop.visible
@@ -131,6 +133,9 @@ def test_a_question_is_its_own_until_one_asks_on(visit):
 def test_asking_on_keeps_every_turn_with_what_it_had(visit):
     visit.ask("one", k=2)
     first = visit.run
+    on = visit.handlers.on_begin(visit.request, "two", True, visit.run, visit.turns, True)
+    assert [turn.user for turn in on[visit.ui.turns]] == ["one"]
+    assert not on[visit.ui.entry.on].visible, "from then on it is a conversation"
     visit.go_on()
     visit.ask("two", exclude=["ant", "bee"], k=1)
     assert visit.run.request.history == (("one", "".join(WORDS), ("ant", "bee")),)

@@ -58,20 +58,6 @@ def test_the_named_prompts_find_the_adapters_that_they_stand_for(tmp_path):
     assert found == {name: name for name in found} and len(found) >= 2
 
 
-def test_one_button_asks_and_a_box_beside_it_makes_the_next_question_a_follow_up():
-    visit = Visit(FakeRamole())
-    assert not visit.ui.entry.on.visible
-    visit.ask("one")
-    assert visit.on.visible and visit.on.value is False and "follow up" in visit.notice
-    on = visit.handlers.on_begin(visit.request, "two", True, visit.run, visit.turns, True)
-    assert [turn.user for turn in on[visit.ui.turns]] == ["one"]
-    assert not on[visit.ui.entry.on].visible, "from then on it is a conversation"
-    alone = Visit(FakeRamole())
-    alone.ask("one")
-    alone.ask("two")
-    assert alone.run.request.history == ()
-
-
 def test_nobody_follows_up_on_a_recorded_run():
     visit = Visit(FakeRamole())
     event = SimpleNamespace(_data={"index": 0})
