@@ -38,7 +38,7 @@ def write_rows(file: Path, word: str, *, count: int = 41) -> Path:
     return file
 
 
-def method_recipe(name: str, settings: Mapping[str, object], **schedule: float) -> MethodRecipe:
+def method_recipe(name: str, settings: Mapping[str, float], **schedule: float) -> MethodRecipe:
     """Of few steps, measured and kept every few."""
     said = {"batch_rows": 5, "learning_rate": 2e-2, "warmup": 1, "dev_rows": 9}
     said |= {"evaluate_every": 4, "checkpoint_every": 3, **schedule}
