@@ -60,7 +60,7 @@ def test_a_texts_bits_hang_on_nothing_else(encoder: Encoder, tmp_path: Path, tun
 def test_together_is_what_sentence_transformers_says_of_each(packaged: Path) -> None:
     """600 tokens are two forwards."""
     texts = [INSTRUCTION + text for text in (*TEXTS, "y " * 300, "  two\tspaces ", *TEXTS[::-1])]
-    together, other = Bert(packaged, None), AnyEncoder(packaged, None, device="cpu")
+    together, other = Bert(packaged, None), AnyEncoder(packaged, None)
     pairs = zip(together.read(texts), other.read(texts), strict=True)
     assert all(np.abs(ours - theirs).max() < 1e-6 for ours, theirs in pairs)
     assert together.spans(texts) == [[*map(tuple, each)] for each in other.spans(texts)]
@@ -128,9 +128,7 @@ def test_a_prompt_of_the_encoders_own_comes_first(
     asked = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
     folder = changed_copy(packaged, tmp_path, PROMPTS, asked)
     rows = Encoder(str(folder), data_dir=tmp_path).embed(TEXTS[:2])
-    [wanted] = np.stack(
-        [AnyEncoder(folder, None, device="cpu").read([INSTRUCTION + t for t in TEXTS[:2]])]
-    )
+    [wanted] = np.stack([AnyEncoder(folder, None).read([INSTRUCTION + t for t in TEXTS[:2]])])
     assert np.abs(rows - unit(wanted)).max() < 1e-5
     assert np.abs(rows - encoder.embed(TEXTS[:2])).max() > 1e-3
 
@@ -141,7 +139,7 @@ def test_half_precision_is_widened_on_a_cpu(packaged: Path, encoder: Encoder, tm
     save_file(weights, folder / MODEL, {"format": "pt"})
     half = Encoder(str(folder), data_dir=tmp_path)
     assert np.abs(half.embed(TEXTS) - encoder.embed(TEXTS)).max() < 5e-3
-    other = AnyEncoder(folder, None, device="cpu")
+    other = AnyEncoder(folder, None)
     assert (
         np.abs(unit(np.stack(other.read(TEXTS))) - unit(np.stack(half._rows(TEXTS)))).max() < 1e-6
     )

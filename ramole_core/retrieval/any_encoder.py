@@ -21,14 +21,14 @@ from ramole_core.retrieval.tuning import Span, Tuning, fold, spans_of
 class AnyEncoder:
     """A sentence-transformers model; its products are kernels' where every one has a kernel."""
 
-    def __init__(self, folder: Path, tuning: Tuning | None, *, device: str):
+    def __init__(self, folder: Path, tuning: Tuning | None):
         """Its tuning's LoRA is added to the weights. Raises what its loaders raise."""
         with _quiet():
             from sentence_transformers import SentenceTransformer
 
             self._model = model = SentenceTransformer(
                 str(folder),
-                device=device,
+                device="cpu",
                 local_files_only=True,
                 model_kwargs={"use_safetensors": True},
             ).eval()
@@ -36,8 +36,7 @@ class AnyEncoder:
             if model.transformers_model is None:
                 raise RamoleError("a LoRA needs an encoder with a transformer in it")
             fold(dict(model.transformers_model.named_parameters()), tuning)
-        if model.device.type == "cpu":
-            model.float()
+        model.float()
         every = [path for path, layer in model.named_modules() if isinstance(layer, nn.Linear)]
         ours = kernel_linears(model)
         for path, layer in ours.items():
@@ -56,14 +55,11 @@ class AnyEncoder:
 
     def read(self, texts: Sequence[str]) -> list[Float32[np.ndarray, "d"]]:
         """The vector of each, not yet of unit length."""
-        from sentence_transformers.util import batch_to_device
-
         rows = []
         with torch.inference_mode(), self._apart():
             for text in texts:
                 given = self._model.preprocess([text], prompt=self._prompt)
-                given = batch_to_device(given, self._model.device)
-                rows.append(self._model(given)["sentence_embedding"][0].float().cpu().numpy())
+                rows.append(self._model(given)["sentence_embedding"][0].float().numpy())
         return rows
 
 

@@ -32,14 +32,13 @@ KEPT = 512
 
 
 class Encoder:
-    """A sentence-transformers model, loaded on first use; thread-safe."""
+    """A sentence-transformers model on the CPU, loaded on first use; thread-safe."""
 
     def __init__(
         self,
         source: str = "all-MiniLM-L6-v2",
         *,
         data_dir: Path,
-        device: str = "cpu",
         adapter: Path | None = None,
     ):
         """`adapter` is a folder with a tuning of the encoder itself (`tuning.py`).
@@ -50,7 +49,6 @@ class Encoder:
         """
         self.source = source
         self._download_dir = Path(data_dir) / "encoders"
-        self._device = device
         self._adapter = adapter
         self._lock = threading.RLock()
         self._gathered = Gathered(self._rows)
@@ -130,7 +128,7 @@ class Encoder:
     def _model(self) -> "Bert | AnyEncoder":
         folder = self._folder
         try:
-            return load_model(folder, self._tuning, device=self._device)
+            return load_model(folder, self._tuning)
         except Exception as error:  # a stack of third-party loaders: any type may come
             reason = first_line(error)
             raise RamoleError(
@@ -139,15 +137,15 @@ class Encoder:
             ) from error
 
 
-def load_model(folder: Path, tuning: Tuning | None, *, device: str) -> "Bert | AnyEncoder":
+def load_model(folder: Path, tuning: Tuning | None) -> "Bert | AnyEncoder":
     """A folder's encoder: read by our kernels where they can, else by sentence-transformers."""
     from ramole_core.retrieval.bert import Bert, can_read
 
-    if device == "cpu" and can_read(folder):
+    if can_read(folder):
         return Bert(folder, tuning)
     from ramole_core.retrieval.any_encoder import AnyEncoder
 
-    return AnyEncoder(folder, tuning, device=device)
+    return AnyEncoder(folder, tuning)
 
 
 def unit(rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:

@@ -17,7 +17,6 @@ from ramole_core.serving.app import (
     ENGINES,
     LOGGED,
     PAGE,
-    REAL,
     EnginesAsked,
     PageAsked,
     build_engines,
@@ -44,13 +43,11 @@ class Running:
         *,
         engines: int,
         cpus: float,
+        page: str,
         gpus: float = 0,
         address: str | None = None,
-        page: str | None,
-        make: str | None = None,
     ):
-        """`page` names what makes the page, None: the engines alone; `make` what makes an engine,
-        where it is not the real one."""
+        """`page` names what makes the page, as `module:function`."""
         said = settings.model_dump(mode="json") | {"host": settings.listening}
         self._settings, self._address = settings, address
         self._engines = EnginesAsked(
@@ -58,9 +55,8 @@ class Running:
             cpus_per_engine=cpus,
             gpus_per_engine=gpus,
             settings=said,
-            make=make or REAL,
         )
-        self._page = None if page is None else PageAsked(page=page, settings=said)
+        self._page = PageAsked(page=page, settings=said)
 
     def start(self) -> None:
         """Start Ray, or join it, and deploy; returns before engines or page are ready. Raises
@@ -99,13 +95,10 @@ class Running:
         """Restart the engines in turn: each finishes its answers or hands them on."""
         self._deploy(None)
 
-    def wait(
-        self, ending: Callable[[], bool] = lambda: False, *, seconds: float = float("inf")
-    ) -> None:
+    def wait(self, ending: Callable[[], bool]) -> None:
         """Wait until the page is ready; raises RamoleError where it cannot start."""
         from ray import serve
 
-        end = time.monotonic() + seconds
         while not ending():
             found = serve.status().applications
             for name in (PAGE, ENGINES):
@@ -115,8 +108,6 @@ class Running:
                     )
             if PAGE in found and found[PAGE].status == "RUNNING":
                 return
-            if time.monotonic() > end:
-                raise RamoleError(f"The page has not started within {seconds:.0f} seconds.")
             time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
@@ -126,8 +117,7 @@ class Running:
 
         if not ray.is_initialized():
             return
-        if self._page is not None:
-            serve.delete(PAGE)
+        serve.delete(PAGE)
         serve.shutdown()
         ray.shutdown()
 
