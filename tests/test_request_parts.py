@@ -10,7 +10,8 @@ from ramole_core import RamoleError, Request, read_request
 from ramole_core.batch.prompt_file import read_batch
 from ramole_core.request import FIELDS
 from ramole_core.request_parts import Exchange, Off, read_example_lines, read_without
-from ui.api.fields import Ask, checked
+from tests.fake_ramole import FakeRamole
+from ui.api.fields import read_ask
 
 
 def test_lists_become_tuples_and_the_defaults_are_empty():
@@ -38,7 +39,7 @@ def refusal_of(said: dict) -> RamoleError:
     with pytest.raises(RamoleError) as told:
         read_request({"prompt": "now", **said})
     with pytest.raises(RamoleError) as asked:
-        checked(Ask, **{"prompt": "now", **said}).request(None)
+        read_ask(FakeRamole(), {"prompt": "now", **said}, owner=None)
     assert str(asked.value) == str(told.value)
     row = json.dumps({"prompt": "now", **said})
     if said.keys() <= FIELDS.keys() and not re.search(r"\\ud|NaN|Infinity", row):
