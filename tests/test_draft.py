@@ -99,6 +99,20 @@ def test_the_words_of_a_run_without_spaces_come_next(said, comes):
     assert said_with_spaces(said) == comes
 
 
+def test_a_place_of_a_run_is_cut_once(monkeypatch):
+    """Words longer than CHARACTERS has room for leave fewer tokens than a step may have."""
+    cuts, cut = [], Words._cut
+    monkeypatch.setattr(Words, "_cut", lambda self, at: cuts.append(at) or cut(self, at))
+    source = Words(
+        "abcdefghijkl" * 9, ["abcdefghijkl", "\n"].__getitem__, {"abcdefghijkl": (0, 1.0)}
+    )
+    for token in (0, 1, 1, 0, 1):
+        for _ in range(3):
+            assert source.ahead(7) == [0, 0, 0]
+        source.read(token)
+    assert cuts == [0, 12, 24]
+
+
 def test_a_run_without_spaces_is_longer_than_words_are():
     assert run_of("Put the spaces back: " + RUN + "ontheleft and go") == RUN + "ontheleft"
     assert run_of("An incomprehensible sentence, not a run. 这是一个没有空格的句子" * 3) == ""

@@ -101,17 +101,20 @@ class Copies:
 class Words:
     """The words of a run without spaces, one token after another."""
 
-    def __init__(self, run: str, spelled: Callable[[int], str], vocabulary: "Vocabulary"):
+    def __init__(self, run: str, spelled: Callable[[int], str], vocabulary: Vocabulary):
         """`run`: the text; `spelled` gives a token's text."""
         self._run, self._spelled, self._vocabulary = run, spelled, vocabulary
         self._at = self._end = 0
         """The place in the run that the answer has come to, and that behind `_next`."""
+        self._cut_at = -1
+        """The place from which `_next` was cut."""
         self._next: list[int] = []
         self.last = 0
 
     def ahead(self, most: int) -> list[int]:
         """At most so many tokens that may come next."""
-        if len(self._next) < most and self._end < len(self._run):
+        few = len(self._next) < most and self._end < len(self._run)
+        if few and self._cut_at != self._at:  # what follows of a place is the same at each look
             self._cut(self._at)
         return self._next[:most]
 
@@ -119,6 +122,8 @@ class Words:
         """Take the answer's next token; one that is not in the run there is looked for near it."""
         self.last = token
         text = "".join(self._spelled(token).split())
+        if not text:
+            return
         if self._next[:1] == [token]:
             self._at += len(text)
             self._next = self._next[1:]
@@ -132,7 +137,7 @@ class Words:
 
     def _cut(self, start: int) -> None:
         """Cut what follows of the run into tokens."""
-        part = self._run[start : start + CHARACTERS]
+        self._cut_at, part = start, self._run[start : start + CHARACTERS]
         best: list[tuple[float, int, int]] = [(0.0, 0, -1)]
         """By place: the least sum, where its last token begins, and that token; -1: there is
         none."""

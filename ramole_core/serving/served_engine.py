@@ -11,7 +11,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pkgutil import resolve_name
 from typing import Any
 
 from ramole_core.errors import RamoleError
@@ -162,8 +161,11 @@ class ServedEngine:
 
 def located(name: str) -> Any:
     """`module:function` -> the function; raises RamoleError."""
+    from importlib import import_module
+
+    module, _, function = name.partition(":")
     try:
-        return resolve_name(name)
+        return getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise RamoleError(
             f"{name!r} names nothing that can be served ({error}); give module:function."
