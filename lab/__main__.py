@@ -27,10 +27,11 @@ MEASUREMENTS = {
     "train_pool": "lab.train_pool",
     "reword": "lab.reword",
     "other_base": "lab.other_base",
+    "router_claim": "lab.router_claim",
 }
 """By name: the module whose `main` is the command."""
 
-ONCE = ("few_bits", "router_ablations")
+ONCE = ("few_bits",)
 """Measured once; the file in results/ stays, its code is in git's history."""
 
 

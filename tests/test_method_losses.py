@@ -80,6 +80,7 @@ def mole(seen: Watched, *, by_gate: bool = False, sign: float = -1.0) -> float:
 
 CASES = {
     "meteora": (meteora, [{"padding": True}, {"strangers": True}]),
+    "ramole": (meteora, [{"padding": True}, {"strangers": True}]),
     "moe": (moe, [{"soft": True}, {"every": True}]),
     "mole": (mole, [{"by_gate": True}, {"sign": 1.0}]),
 }
@@ -89,12 +90,12 @@ CASES = {
 def test_a_methods_own_loss_is_its_equation(name: str) -> None:
     oracle, wrong = CASES[name]
     seen = watched()
-    found = float(METHODS[name].loss(seen, {"balance": BALANCE}))
+    found = float(METHODS[name].loss(seen, {"balance": BALANCE, "own": BALANCE}))
     assert found == pytest.approx(oracle(seen), rel=1e-5)
     for how in wrong:
         assert abs(oracle(seen, **how) - found) > 1e-3, how
     assert abs(found) > 1e-2
-    assert float(METHODS[name].loss(seen, {"balance": 0.0})) == 0
+    assert float(METHODS[name].loss(seen, {"balance": 0.0, "own": 0.0})) == 0
 
 
 def test_no_row_whose_adapter_is_there_has_no_loss_of_its_own() -> None:

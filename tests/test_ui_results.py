@@ -155,9 +155,9 @@ For the prompts of the first section
 Sample adapters
   sst2 | em | 50 | 10.0 | 50.0 | 21.0 | 44.0 | +34.0 [+31.0, +37.0]
   copa | em | 50 | 10.0 | – | 21.0 | 44.0 | +1.0 [−2.0, +4.0]
-Ablations of the router
-  Leaving adapters out while training
-  dropout 0.5 | 1.200 [1.150, 1.250] | 1.200 [1.190, 1.210] | uniform | −0.050 [−0.070
+Gates of RouterLoRA
+  IID: the right adapter may be found, tasks it saw
+  one gate | 1.200 [1.150, 1.250] | 1.200 [1.190, 1.210] | uniform | −0.050 [−0.070
 What each piece of ramole_plus is worth
   OOD: the right adapter is hidden
   all pieces | 45.0 [44.0, 46.0] | selection | +2.0 [+1.5, +2.5] | better
@@ -555,8 +555,8 @@ def test_the_adapters_commands_are_one_without_their_names(folder):
 
 @pytest.mark.parametrize(("better", "words"), [("lower", 0), ("higher", 1)])
 def test_an_ablation_is_judged_by_its_interval(folder, better, words):
-    change(folder, "router_ablations.json", measure=f"a measure, {better} is better")
-    rows = Tables(everything(folder)).named("Ablations of the router")
+    change(folder, "router_claim.json", measure=f"a measure, {better} is better")
+    rows = Tables(everything(folder)).named("Gates of RouterLoRA")
     said = [row[5] for row in rows if len(row) == 6][1:]
     assert said == [*["better", "worse"][:: 1 - 2 * words], "no clear difference"]
 

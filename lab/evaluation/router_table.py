@@ -17,6 +17,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import mean
 from typing import Annotated, cast
 
 import torch
@@ -205,7 +206,9 @@ def verdict(summary: dict) -> str:
 def main(
     data: harness.Data = harness.DATA,
     unseen: Unseen = "",
-    router_dir: Annotated[Path | None, typer.Option(help="The router's folder.")] = None,
+    router_dir: Annotated[
+        list[Path] | None, typer.Option(help="A router's folder; of several, the mean is measured.")
+    ] = None,
     rows: harness.Rows = 40,
     skip: harness.Skip = 0,
     seed: harness.Seed = 0,
@@ -216,9 +219,10 @@ def main(
     settings = load_settings()
     base = load_configured_base()
     shapes = read_shapes(base.folder)
-    weights = load_trained(router_dir or settings.adapters_dir / "_router", find_row("ramole"))
-    trained = read_router(weights, shapes=shapes)
-    seen = cast("list[str]", weights.config.get("trained_on", []))
+    folders = router_dir or [settings.adapters_dir / "_router"]
+    weights = [load_trained(folder, find_row("ramole")) for folder in folders]
+    trained = [read_router(one, shapes=shapes) for one in weights]
+    seen = sorted({n for one in weights for n in cast("list[str]", one.config["trained_on"])})
     others = [name for _, name in read_samples(settings.adapters_dir)[0] if name not in seen]
     names = harness.words(unseen) or others
     dev = {
@@ -232,17 +236,20 @@ def main(
     def unevenness(router: Router) -> float:
         return mean_entropy(model, known, router, names=names[:K])
 
-    routers = [trained]
-    for turn in range(3):
-        routers.append(random_router(shapes, rank=trained.rank, seed=seed + turn, like=trained))
-    kept, *drawn = (one.to(device=base.device, dtype=base.dtype) for one in routers)
-    entropy = unevenness(kept)
+    first = trained[0]
+    drawn = [
+        random_router(shapes, rank=first.rank, seed=seed + turn, like=first) for turn in range(3)
+    ]
+    kept, drawn = (
+        [one.to(device=base.device, dtype=base.dtype) for one in each] for each in (trained, drawn)
+    )
+    entropy = mean(map(unevenness, kept))
     sharp = [as_sharp(model, known, one, entropy=entropy, names=names[:K]) for one in drawn]
-    gates = {"trained": [kept], "uniform": [None], "random": sharp}
+    gates = {"trained": kept, "uniform": [None], "random": sharp}
     results = harness.Results(
         out,
         base=base,
-        router_sha256=trained.checksum,
+        router_sha256=[one.checksum for one in trained],
         trained_on=seen,
         unseen=names,
         k=K,

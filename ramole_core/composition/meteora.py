@@ -23,8 +23,6 @@ LoRA alone ("equivalent performance"), and ten questions in one prompt are answe
 
 from collections.abc import Mapping, Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ramole_core.composition.decision import Ask, Decision, Gate, even
@@ -69,10 +67,4 @@ class MeteoRA(FixedPool):
         return {f"{path}.W": uniform(len(adapters), i) for path, (i, _) in sites.shapes.items()}
 
     def loss(self, watched: Watched, recipe: Mapping[str, Value]) -> Tensor | float:
-        rows = (watched.own >= 0).nonzero()[:, 0]
-        if not len(rows):
-            return 0.0
-        here = watched.tokens[rows]
-        target = watched.own[rows][:, None].expand_as(here)[here]
-        each = [F.cross_entropy(g[rows][here], target) for g in watched.scores.values()]
-        return recipe["balance"] * torch.stack(each).mean()
+        return recipe["balance"] * watched.own_cross_entropy()

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -112,6 +114,17 @@ class Watched:
     tokens: Bool[Tensor, "b l"]
     """True at every token of the row, False at padding."""
 
+    def own_cross_entropy(self) -> Tensor | float:
+        """Of each gate's scores with the row's own adapter, at each token of the rows that have it;
+        the mean over tokens and gates, 0.0 where no row has it."""
+        rows = (self.own >= 0).nonzero()[:, 0]
+        if not len(rows):
+            return 0.0
+        here = self.tokens[rows]
+        target = self.own[rows][:, None].expand_as(here)[here]
+        each = [F.cross_entropy(g[rows][here], target) for g in self.scores.values()]
+        return torch.stack(each).mean()
+
 
 class Composition:
     """A published way to compose k LoRAs."""
@@ -203,6 +216,10 @@ class Composition:
     def loss(self, watched: Watched, recipe: Mapping[str, Value]) -> Tensor | float:
         """A loss added to the language model's."""
         return 0.0
+
+    def has_loss(self, recipe: Mapping[str, Value]) -> bool:
+        """Whether `loss` can add anything under this recipe."""
+        return type(self).loss is not Composition.loss
 
     def finish(
         self, tensors: Mapping[str, Tensor], recipe: Mapping[str, Value]

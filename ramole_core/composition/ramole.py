@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ramole_core.composition.decision import Ask, Decision, Gate, even
 from ramole_core.composition.lora import uniform
-from ramole_core.composition.method import Composition, register
+from ramole_core.composition.method import Composition, Watched, register
 from ramole_core.composition.router import Router, read_router
 from ramole_core.composition.sites import Sites
 from ramole_core.composition.trained import Trained, scaled
@@ -44,6 +44,7 @@ class Ramole(Composition):
         training=(
             Option("rank", 6, 1, 64, "s, the rank of A_r and B_r"),
             Option("alpha", 12.0, 1e-3, 1e3, "alpha/s is folded into B_r when it is written"),
+            Option("own", 0.0, 0.0, 100.0, "beta, of the cross-entropy with the row's adapter"),
         ),
     )
 
@@ -70,6 +71,13 @@ class Ramole(Composition):
             tensors[f"{path}.A_r"] = uniform(rank, i)
             tensors[f"{path}.B_r"] = torch.zeros(o, rank)
         return tensors
+
+    def loss(self, watched: Watched, recipe: Mapping[str, Value]) -> Tensor | float:
+        """Not in the paper, which has the language model's loss alone (`own` = 0)."""
+        return recipe["own"] * watched.own_cross_entropy()
+
+    def has_loss(self, recipe: Mapping[str, Value]) -> bool:
+        return recipe["own"] > 0
 
     def finish(
         self, tensors: Mapping[str, Tensor], recipe: Mapping[str, Value]

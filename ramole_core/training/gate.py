@@ -60,7 +60,7 @@ def train_gate(recipe: MethodRecipe, given: Material, run: Run) -> Progress:
         companions = SampledAdapters(recipe, tuple(given.loras), given.near)
         rank = None if method.fixed else int(recipe.settings.get("rank", CONTROL_RANK))
         controls = measure_controls(model, dev, companions, rank=rank, seed=schedule.seed)
-        watches = type(method).loss is not Composition.loss
+        watches = method.has_loss(recipe.settings)
 
         def trained() -> Trained:
             return Trained(method.finish(weights, recipe.settings), config=given.config)

@@ -1,4 +1,4 @@
-"""The router's ablations, and the trained gate beside untrained ones."""
+"""Trainings of the router, the pieces of `ramole_plus`, and trained gates beside untrained ones."""
 
 from pathlib import Path
 
@@ -7,15 +7,12 @@ from .tables import Block, Column, Table, tables
 from .values import Raw, at, items, range_of, span_of, text
 
 GROUPS = {
-    "dropout": "Leaving adapters out while training",
-    "rank": "Rank of the router",
-    "share": "Share of the tasks that it is trained on",
-    "k": "How many adapters are mixed",
     "iid": "IID: the right adapter may be found",
     "ood": "OOD: the right adapter is hidden",
     "crowded": "Crowded: strangers are in the pool",
+    "composite": "Tokens of two tasks in one prompt whose own adapter weighs more",
 }
-VARIANTS, PIECES, GATE = "router_ablations.json", "ablations.json", "router_dev.json"
+VARIANTS, PIECES, GATE = "router_claim.json", "ablations.json", "router_dev.json"
 GATES = {
     "trained": "the trained gate",
     "uniform": "equal weights",
@@ -32,9 +29,10 @@ def ablations(caption: str, raw: Raw) -> list[Table]:
     lower = "higher is better" not in text(raw.get("measure"))
     digits, words, groups = (3, WORDS[::-1], {}) if lower else (1, WORDS, {})
     for one in map(at, items(raw.get("rows"))):
-        against, kind = at(one, "against"), text(one.get("group"))
+        against = at(one, "against")
+        kind, *part = text(one.get("group")).split(", ", 1)
         gap = span_of(against)
-        groups.setdefault(GROUPS.get(kind, kind), {})[text(one.get("name"))] = {
+        groups.setdefault(", ".join([GROUPS.get(kind, kind), *part]), {})[text(one.get("name"))] = {
             "measured": span_of(one),
             "seeds": range_of(one.get("seeds")),
             "rival": against.get("rival"),
@@ -64,7 +62,7 @@ def gates(raw: Raw) -> list[Table]:
 
 
 MADE = {
-    VARIANTS: lambda raw: ablations("Ablations of the router", raw),
+    VARIANTS: lambda raw: ablations("Gates of RouterLoRA", raw),
     PIECES: lambda raw: ablations("What each piece of ramole_plus is worth", raw),
     GATE: gates,
 }

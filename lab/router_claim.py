@@ -1,0 +1,207 @@
+"""RouterLoRA's own claim: gates of the paper's recipe and others, beside equal and random weights.
+
+    python -m lab router_claim --data DATA --work WORK
+
+Gates are trained on a share of the pool's tasks until their dev loss stops, one for each seed; then
+others of the first seed: with the row's own adapter as a target of every gate, on two tasks in one
+prompt, and on all tasks with no adapter hidden. Each answers dev rows freely, tasks that it saw
+apart from those that it never saw, and weighs two named adapters over a prompt of two tasks. What
+is finished stays in WORK: the same command goes on where it was stopped.
+"""
+
+import json
+import os
+import random
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from lab import harness
+from lab.evaluation.composite import BETWEEN
+from lab.evaluation.intervals import bootstrap_groups
+from lab.evaluation.papers import read_archive
+from lab.train_pool import Quantization
+from ramole_core.pool.uploads import read_samples
+from ramole_core.settings import load_settings
+from ramole_core.training.rows import read_lines
+
+GATE = (
+    "--until 400 --learning-rate 2e-3 --batch-rows 8 --max-tokens 160 --dev-rows 80 "
+    "--measure-every 20 --patience 4"
+)
+CONTROLS = ("base", "perfect", "selection", "similarity", "mixture", "random_router")
+RIVALS = {
+    "mixture": "equal weights",
+    "random_router": "a random gate",
+    "similarity": "similarity",
+    "selection": "the nearest alone",
+}
+OTHERS = {
+    "own": "the own adapter as a target",
+    "composed": "two tasks a prompt",
+    "all": "all tasks",
+}
+"""Trainings beside the paper's, with the first seed."""
+Cells = Mapping[str, Mapping[str, Sequence[float]]]
+"""By system, then task or pair: a value for each row."""
+
+
+def main(
+    data: harness.Data,
+    work: harness.Work,
+    share: Annotated[float, typer.Option(help="Of the tasks, that gates are trained on.")] = 0.4,
+    seeds: Annotated[str, typer.Option(help="Of the trainings, comma separated.")] = "0,1,2",
+    gate: Annotated[str, typer.Option(help="Options of each training.")] = GATE,
+    others: Annotated[str, typer.Option(help="Trainings beside them.")] = ",".join(OTHERS),
+    rows: harness.Rows = 12,
+    skip: harness.Skip = 60,
+    quantization: Quantization = "int4",
+    out: harness.Out = harness.RESULTS / "router_claim.json",
+) -> None:
+    """Train what is missing, ask what is missing, and write the table."""
+    names = sorted(name for _, name in read_samples(load_settings().adapters_dir)[0])
+    seen = sorted(random.Random(0).sample(names, round(share * len(names))))
+    first, *more = (f"seed {seed}" for seed in harness.words(seeds))
+    gates = [first, *more, *harness.words(others)]
+    for name in gates:
+        folder = work / name.replace(" ", "_")
+        here = os.environ | {"RAMOLE_DATA_DIR": str(folder), "RAMOLE_QUANTIZATION": quantization}
+        if not (folder / "trained" / "_router" / "router.safetensors").is_file():
+            _run(
+                ["train", "method", "ramole", *_training(name, names, seen, gate, data, work)], here
+            )
+        if not (folder / "table.json").is_file():
+            asked = ("ramole", *(CONTROLS if name == first else ()))
+            command = ["evaluate", "--data", str(data), "--systems", ",".join(asked)]
+            command += ["--quantization", quantization]
+            command += [
+                "--situations",
+                "iid,ood,composite",
+                "--rows",
+                str(rows),
+                "--skip",
+                str(skip),
+            ]
+            _run(
+                [*command, "--work", f"{folder / 'cells'}", "--out", f"{folder / 'table.json'}"],
+                here,
+            )
+    archives = {name: work / name.replace(" ", "_") / "table_cells.json.gz" for name in gates}
+    facts = read_archive(archives[first])["facts"]
+    results = harness.Results(out, facts, gate=gate, seen=seen, rows=rows, skip=skip)
+    results.write(measure="points of score, higher is better", rows=table(archives, seen))
+
+
+def _training(
+    name: str, names: Sequence[str], seen: Sequence[str], gate: str, data: Path, work: Path
+) -> list[str]:
+    """The options of one training."""
+    options = shlex.split(gate)
+    if name == "composed":
+        data = write_composed(data, seen, work / "composed_rows")
+    if name == "own":
+        options += ["--set", "own=1"]
+    if name == "all":
+        options += ["--masked", "0"]
+    seed = name.removeprefix("seed ") if name.startswith("seed ") else "0"
+    adapters = names if name == "all" else seen
+    return ["--data", str(data), "--adapters", ",".join(adapters), "--seed", seed, *options]
+
+
+def write_composed(data: Path, names: Sequence[str], folder: Path) -> Path:
+    """Each task's rows, every other one with a row of another task behind it; the folder."""
+    for split in ("train", "dev"):
+        tasks = {name: read_lines(data / name / f"{split}.jsonl") for name in names}
+        chance = random.Random(split)
+        for name, lines in tasks.items():
+            made = []
+            for number, row in enumerate(lines):
+                if number % 2:
+                    row = _joined(row, chance.choice(tasks[chance.choice([*{*names} - {name}])]))
+                made.append(json.dumps({field: row[field] for field in ("inputs", "targets")}))
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            (folder / name / f"{split}.jsonl").write_text("\n".join(made), "utf-8")
+    return folder
+
+
+def _joined(*rows: Mapping[str, str]) -> dict[str, str]:
+    return {field: BETWEEN.join(row[field] for row in rows) for field in ("inputs", "targets")}
+
+
+def _run(command: list[str], here: Mapping[str, str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "ramole_core", *command], env=here)
+    if done.returncode:
+        raise typer.Exit(1)
+
+
+def table(archives: Mapping[str, Path], seen: Sequence[str]) -> list[dict[str, object]]:
+    """Each gate in each situation, minus each rival; of several seeds the mean, row by row."""
+    found = []
+    for situation, measure in (("iid", "strict"), ("ood", "strict"), ("composite", "ahead")):
+        cells = {name: read_cells(file, situation, measure) for name, file in archives.items()}
+        seeds = [name for name in cells if name.startswith("seed ")]
+        controls = cells[seeds[0]]
+        if "ramole" not in controls:
+            continue  # nothing was asked there
+        gates = {"the paper's": [cells[name]["ramole"] for name in seeds]}
+        gates |= {OTHERS[name]: [cells[name]["ramole"]] for name in cells if name in OTHERS}
+        for part, units in parts_of(controls["ramole"], seen).items():
+            for gate, trained in gates.items():
+                if gate == OTHERS["all"] and part != "all":
+                    continue  # it saw every task
+                found += _rows(f"{situation}, {part}", gate, trained, controls, units)
+    return found
+
+
+def parts_of(
+    units: Sequence[str] | Mapping[str, object], seen: Sequence[str]
+) -> dict[str, list[str]]:
+    """Tasks, or pairs of tasks, all of whose tasks a gate saw, or none; and all."""
+    whole = {unit: {task in seen for task in unit.split(" and ")} for unit in units}
+    parts = {"tasks it saw": {True}, "tasks it never saw": {False}}
+    kept = {
+        part: [u for u, said in whole.items() if said == wanted] for part, wanted in parts.items()
+    }
+    return {**{part: each for part, each in kept.items() if each}, "all": [*whole]}
+
+
+def _rows(
+    group: str,
+    gate: str,
+    trained: Sequence[Mapping[str, Sequence[float]]],
+    controls: Cells,
+    units: Sequence[str],
+) -> list[dict[str, object]]:
+    def flat(cell: Mapping[str, Sequence[float]]) -> list[float]:
+        return [value for unit in units for value in cell[unit]]
+
+    owners = [unit for unit in units for _ in trained[0][unit]]
+    each = [flat(one) for one in trained]
+    ours = np.mean(each, axis=0)
+    row = {"group": group, "name": gate, **bootstrap_groups(ours.tolist(), owners).rounded(2)}
+    if len(each) > 1:
+        row["seeds"] = [round(float(np.mean(one)), 2) for one in each]
+    found = []
+    for rival, words in RIVALS.items():
+        if rival in controls:
+            gap = bootstrap_groups((ours - flat(controls[rival])).tolist(), owners).rounded(2)
+            against = {"rival": words, **gap}
+            found.append({**row, "name": f"{gate} and {words}", "against": against})
+    return found or [row]
+
+
+def read_cells(archive: Path, situation: str, measure: str) -> dict[str, dict[str, list[float]]]:
+    """The values of an evaluation by system, then task or pair; of systems that have them."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for key, cell in read_archive(archive)["cells"].items():
+        where, system, unit = key.split("/")
+        values = cell.get(measure) or cell["measures"].get(measure)
+        if where.partition("-")[0] in (situation, "alone") and values:
+            found.setdefault(system, {})[unit] = values
+    return found

@@ -1,0 +1,70 @@
+"""The table of RouterLoRA's own claim, and prompts of two tasks; `test_other_base.py` runs it."""
+
+import gzip
+import json
+
+import pytest
+
+from lab import router_claim
+
+SEEN = ("ant", "bee")
+
+
+@pytest.fixture
+def archives(tmp_path):
+    """Two seeds and one more, each with the gate's cells, and the controls in the first."""
+
+    def write(name, gate, **controls):
+        cells = {
+            f"iid/{system}/{task}": {"strict": values, "measures": {}}
+            for system, tasks in {"ramole": gate, **controls}.items()
+            for task, values in tasks.items()
+        }
+        ahead = {"ramole": 60.0, "similarity": 70.0}
+        cells |= {
+            f"composite/{system}/ant and {other}": {"strict": [], "measures": {"ahead": [share]}}
+            for system, share in ahead.items()
+            for other in ("bee", "cow")
+        }
+        file = tmp_path / f"{name}_cells.json.gz"
+        file.write_bytes(gzip.compress(json.dumps({"cells": cells}).encode()))
+        return file
+
+    rivals = {"ant": [10.0, 30.0], "bee": [20.0], "cow": [0.0]}
+    return {
+        "seed 0": write("one", {"ant": [20.0, 40.0], "bee": [30.0], "cow": [0.0]}, mixture=rivals),
+        "seed 1": write("two", {"ant": [40.0, 60.0], "bee": [50.0], "cow": [8.0]}),
+        "own": write("own", {"ant": [10.0, 30.0], "bee": [20.0], "cow": [50.0]}),
+    }
+
+
+def test_seeds_are_averaged_row_by_row_and_tasks_that_a_gate_saw_stand_apart(archives):
+    rows = router_claim.table(archives, SEEN)
+    found = {(row["group"], row["name"]): row for row in rows}
+    saw = found["iid, tasks it saw", "the paper's and equal weights"]
+    assert saw["mean"] == pytest.approx((30 + 50 + 40) / 3) and saw["seeds"] == [30.0, 50.0]
+    assert saw["against"]["mean"] == saw["against"]["low"] == saw["against"]["high"] == 20.0
+    new = found["iid, tasks it never saw", "the paper's and equal weights"]
+    assert new["mean"] == 4.0 and new["against"]["mean"] == 4.0
+    own = found["iid, tasks it never saw", f"{router_claim.OTHERS['own']} and equal weights"]
+    assert own["against"]["mean"] == 50.0 and "seeds" not in own
+    pairs = found["composite, all", "the paper's and similarity"]
+    assert pairs["mean"] == 60.0 and pairs["against"]["mean"] == -10.0
+    assert all(group != "composite, tasks it never saw" for group, _ in found)
+
+
+def test_composed_rows_hold_two_tasks_each_with_its_answer(tmp_path):
+    for name in SEEN:
+        (tmp_path / name).mkdir()
+        rows = [{"inputs": f"{name} {n}?", "targets": f"{name.upper()} {n}"} for n in range(4)]
+        for split in ("train", "dev"):
+            (tmp_path / name / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made = router_claim.write_composed(tmp_path, SEEN, tmp_path / "made")
+    rows = [json.loads(line) for line in (made / "ant" / "train.jsonl").read_text().splitlines()]
+    assert [row["inputs"] for row in rows[::2]] == ["ant 0?", "ant 2?"]
+    for row in rows[1::2]:
+        first, other = row["inputs"].split("\n\n")
+        assert first.startswith("ant") and other.startswith("bee")
+        assert row["targets"] == f"{first} {other}".upper().replace("?", "").replace(
+            " BEE", "\n\nBEE"
+        )
