@@ -3,13 +3,14 @@
     python -m lab draft_speed --data DATA
 
 Each prompt is asked alone, as the page asks it, in turns with drafts and without, and both give the
-same text or the measurement ends. Counted is from the first token to the last; what a habit of an
-adapter knows comes from the pass that is not counted. A run that was stopped goes on with the tasks
-that its file lacks.
+same text or the measurement ends. Counted is from the first token to the last; short answers are
+asked again until MIN_COUNTED tokens are. What a habit of an adapter knows comes from the pass that
+is not counted. A run that was stopped goes on with the tasks that its file lacks.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import cycle
 from statistics import mean, median
 from typing import Annotated
 
@@ -17,6 +18,9 @@ import typer
 
 from lab import harness
 from ramole_core import Ramole, Request
+
+MIN_COUNTED = 60
+"""Tokens of a pass, or one step that waits for a core decides the figure."""
 
 
 def seconds_a_token(
@@ -28,14 +32,16 @@ def seconds_a_token(
     scheduler.sizes = replace(usual, draft_rows=usual.draft_rows if drafts else 0)
     spent, made, texts = 0.0, 0, []
     try:
-        for prompt in prompts:
+        for prompt in cycle(prompts):
+            if len(texts) >= len(prompts) and (made >= MIN_COUNTED or not made):
+                break
             (one,) = ramole.generate([Request(prompt, max_new_tokens=new, trace=False)])
             spent += one.seconds - one.first_token_seconds
             made += one.new_tokens - 1
             texts.append(one.text)
     finally:
         scheduler.sizes = usual
-    return spent / max(made, 1), texts
+    return spent / max(made, 1), texts[: len(prompts)]
 
 
 def measure(ramole: Ramole, prompts: Sequence[str], *, new: int, passes: int) -> dict[str, object]:
