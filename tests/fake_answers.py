@@ -20,7 +20,7 @@ class Heard(Generation):
     evidence: Evidence | None = None
 
 
-class FakeRamole:
+class AnsweringRamole:
     """`retrieve` and `generate` over the names of a crowd; the prompt's first word is its task.
 
     `ramole_plus` leaves the prompts in `leaves` to the base, and keeps the adapter of the turn

@@ -96,7 +96,7 @@ def _vector(text: str) -> np.ndarray:
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-class FakeRamole:
+class PoolRamole:
     """The public methods that the page uses."""
 
     def __init__(self, root: Path, *, gate: Path | None = None, **settings: object):

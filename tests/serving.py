@@ -1,6 +1,6 @@
 """A server in a process of its own, as a visitor meets it: the fake system's page, or app.py.
 
-`python -m tests.serving ROOT` serves the tab Pool and the endpoints over `FakeRamole(ROOT)`; the
+`python -m tests.serving ROOT` serves the tab Pool and the endpoints over `PoolRamole(ROOT)`; the
 settings come from RAMOLE_* as always, and BEAT_SECONDS, IDLE_SECONDS, WAITING_SECONDS,
 READING_SECONDS and BODY_SECONDS make time short. The model is not there before the file GATE is;
 with CLOCK, a file, its bytes are the seconds of the clock by which sessions are silent;
@@ -218,7 +218,7 @@ def main() -> None:
     from gradio import http_server
 
     from ramole_core import keep_few_heaps
-    from tests.pool_fakes import FakeRamole
+    from tests.pool_fakes import PoolRamole
     from ui import serve as served
     from ui.api import endpoints as api
     from ui.middleware import connections, refusal
@@ -241,7 +241,7 @@ def main() -> None:
     if "CLOCK" in os.environ:
         clock = Path(os.environ["CLOCK"])
         quota.Presence = partial(presence.Presence, lambda: float(clock.stat().st_size))
-    ramole = FakeRamole(root, gate=Path(os.environ["GATE"]) if "GATE" in os.environ else None)
+    ramole = PoolRamole(root, gate=Path(os.environ["GATE"]) if "GATE" in os.environ else None)
     ramole.heard = Heard(Path(os.environ["HEARD"])) if "HEARD" in os.environ else None
     with gr.Blocks(title="RAMoLE") as page:
         with gr.Tabs():

@@ -511,7 +511,7 @@ LAUNCH = """
 import os, sys
 from pathlib import Path
 import gradio as gr, httpx
-from tests.pool_fakes import FakeRamole
+from tests.pool_fakes import PoolRamole
 from ui.serve import launch
 
 def late(*args, **options):
@@ -520,7 +520,7 @@ def late(*args, **options):
 httpx.head = late
 with gr.Blocks() as page:
     pass
-url = launch(page, FakeRamole(Path(sys.argv[1]), port=int(sys.argv[2]), host=sys.argv[3]))
+url = launch(page, PoolRamole(Path(sys.argv[1]), port=int(sys.argv[2]), host=sys.argv[3]))
 print(url, httpx.get(f"{url}livez", timeout=60, trust_env=False).status_code, flush=True)
 os._exit(0)
 """

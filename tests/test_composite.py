@@ -20,7 +20,7 @@ from lab.evaluation.situation_run import run_situations
 from lab.evaluation.situations import Crowd
 from ramole_core.request import Trace
 from ramole_core.training.rows import Row
-from tests.fake_answers import FakeRamole
+from tests.fake_answers import AnsweringRamole
 
 TASKS = [
     Rows(name, "", "em", tuple(Row(f"{name} {n}?", f"{name}{n}") for n in range(5)))
@@ -50,7 +50,7 @@ class Letters(PreTrainedTokenizer):
         return chr(index)
 
 
-class Traced(FakeRamole):
+class Traced(AnsweringRamole):
     """`ramole_plus` has its weight where `leads` says, by the answer's token: 0, 1 or neither."""
 
     def __init__(self, leads):

@@ -21,14 +21,14 @@ from lab.evaluation.situations import Crowd
 from ramole_core.errors import RamoleError
 from ramole_core.request import Trace
 from ramole_core.training.rows import Row
-from tests.fake_answers import FakeRamole
+from tests.fake_answers import AnsweringRamole
 
 NAMES = ("ant", "bee", "cat", "dog")
 TASKS = [Rows(n, "", "em", tuple(Row(f"{n} {i}?", f"{n}{i}") for i in range(5))) for n in NAMES]
 SYSTEMS = ("meteora", "mixture", "base")
 
 
-class Traced(FakeRamole):
+class Traced(AnsweringRamole):
     """Answers the first question rightly and the second wrongly; `meteora` lets the pool's first
     adapter lead the first five tokens of an answer, and then the right one the second part."""
 

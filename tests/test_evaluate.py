@@ -25,7 +25,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST
 from ramole_core.terminal.recorded_command import recorded_command
 from ramole_core.training.rows import Row
-from tests.fake_answers import FakeRamole
+from tests.fake_answers import AnsweringRamole
 
 TASKS = [
     Rows("ant", "insects", "em", tuple(Row(f"ant {n}?", "yes") for n in range(6))),
@@ -101,7 +101,7 @@ def test_a_claimed_cell_is_left_to_its_owner_until_that_process_has_ended(tmp_pa
 
 
 def test_a_stopped_run_goes_on_and_asks_nothing_twice(tmp_path):
-    ramole, cells = FakeRamole(CROWD), Cells(tmp_path, {})
+    ramole, cells = AnsweringRamole(CROWD), Cells(tmp_path, {})
     shared = {
         "systems": ("base", "perfect", "selection", "mixture"),
         "situations": tuple(SITUATIONS),
@@ -127,7 +127,7 @@ def test_a_stopped_run_goes_on_and_asks_nothing_twice(tmp_path):
 
 
 def test_a_method_of_its_own_pool_is_not_asked_again_in_a_crowd(tmp_path):
-    ramole, cells = FakeRamole(CROWD), Cells(tmp_path, {})
+    ramole, cells = AnsweringRamole(CROWD), Cells(tmp_path, {})
     shared = {"situations": ("iid", "crowded")}
     run_rows(ramole, cells, systems=("meteora", "llava_mole"), **shared)
     assert ramole.batches == 2 * len(TASKS)
@@ -172,7 +172,7 @@ def test_tables_add_up(tmp_path):
 
 
 def test_rows_that_are_left_to_the_base_are_counted(tmp_path):
-    cells, ramole = Cells(tmp_path, {}), FakeRamole(CROWD)
+    cells, ramole = Cells(tmp_path, {}), AnsweringRamole(CROWD)
     ramole.leaves = {"bee 1?", "bee 3?"}
     systems = ("base", "selection", "mixture", "similarity", "ramole_plus")
     run_rows(ramole, cells, systems=systems, situations=("iid",))
@@ -235,7 +235,7 @@ def test_rows_of_one_s_own_need_no_metric_and_a_bad_one_is_told(tmp_path):
 
 
 def test_a_method_that_fits_weights_gets_the_rows_before_as_examples(tmp_path):
-    ramole = FakeRamole(CROWD)
+    ramole = AnsweringRamole(CROWD)
     before = tuple(Row(f"ant {n}?", "yes") for n in range(2))
     shown = replace(TASKS[0], examples=before)
     cells = Cells(tmp_path, {})
@@ -270,7 +270,7 @@ def write_insects(folder, monkeypatch, *, split="dev"):
 
     @contextmanager
     def opened(data, *, seed, **how):
-        fake = FakeRamole(CROWD)
+        fake = AnsweringRamole(CROWD)
         cards = [SimpleNamespace(name=name) for name in CROWD.samples]
         fake.pool = SimpleNamespace(cards=lambda: cards)
         yield fake, CROWD

@@ -9,7 +9,7 @@ import httpx
 import psutil
 
 from tests import asgi
-from tests.pool_fakes import FakeRamole
+from tests.pool_fakes import PoolRamole
 from tests.serving import squad_page, wait_until
 from ui.middleware.connections import HEAD_SECONDS, READ_SECONDS, SPARE, Connections, raise_files
 from ui.middleware.crowds import Crowds
@@ -187,7 +187,7 @@ def test_a_fault_in_the_middle_of_nothing_is_one_sentence():
 
 def test_streams_of_many_addresses_leave_connections_for_all_else(tmp_path):
     """The reserve: of the connections that the process may have a quarter is no stream's."""
-    parts = doors(FakeRamole(tmp_path), cache=tmp_path, accounts=Accounts())
+    parts = doors(PoolRamole(tmp_path), cache=tmp_path, accounts=Accounts())
     made = next(one for one in parts if one.cls is Crowds)
     assert 0 < made.kwargs["streams"] <= max(64, raise_files() - SPARE) * 3 / 4
     told: list[int] = []

@@ -124,7 +124,7 @@ import logging, sys
 from pathlib import Path
 import gradio as gr
 import uvicorn
-from tests.pool_fakes import FakeRamole
+from tests.pool_fakes import PoolRamole
 from ui.serve import launch
 from ui.watch.quiet import quiet_logs
 
@@ -139,7 +139,7 @@ def listen(page, **options):
 
 gr.Blocks.launch = listen
 quiet_logs()
-launch(gr.Blocks(), FakeRamole(Path(sys.argv[1])))
+launch(gr.Blocks(), PoolRamole(Path(sys.argv[1])))
 """
 
 

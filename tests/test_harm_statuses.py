@@ -14,6 +14,7 @@ from tests.serving import main, squad_page
 from tests.test_openai_running import ask as openai
 from ui.middleware.crowds import Crowds
 from ui.middleware.routes import EVERYWHERE, MAX_OPEN, RULES, UNUSED, Most, Routes, rules
+from ui.middleware.watched import OTHER_VALUES
 from ui.model.loading import loading_of
 
 KEY = {"authorization": "Bearer ann:secret"}
@@ -171,3 +172,12 @@ def test_why_a_model_is_not_there_is_told_without_a_path_of_the_server(tmp_path)
 if __name__ == "__main__":  # a page on which each known address has too many requests in progress
     MAX_OPEN |= {kind: Most(0, 1024) for kind in MAX_OPEN}
     main()
+
+
+@pytest.mark.parametrize("way", ["call", "call/v2", "run", "api"])
+@pytest.mark.parametrize("body", [b"[]", b'"a"', b"3", b"{"])
+def test_a_body_that_is_no_call_is_told_so_in_a_sentence(server, way, body):
+    headers = {**KEY, "content-type": "application/json"}
+    path = f"{server.url}/gradio_api/{way}/list_adapters"
+    answer = httpx.post(path, content=body, headers=headers, timeout=60)
+    assert (answer.status_code, answer.json()) == (422, {"error": OTHER_VALUES})

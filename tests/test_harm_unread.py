@@ -62,6 +62,14 @@ def test_a_session_that_reads_nothing_ends_with_a_sentence():
     assert "Nobody read the answer" in last.output["error"]
 
 
+def test_one_answer_that_is_too_large_is_not_called_unread():
+    line = Line()
+    event, messages = line.event("listens"), line.pending_messages_per_session["listens"]
+    line.send(event, words(MAX_BYTES + 1))
+    error = messages.get_nowait().output["error"]
+    assert error == "The answer is larger than 8 MiB, the most for one; ask for less."
+
+
 def test_unread_calls_of_one_address_go_before_they_weigh_more_than_it_may():
     """As `/call` without a reader leaves them: each is a session of its own."""
     line = Line(bytes=(400 * KIB, 10_000 * KIB))

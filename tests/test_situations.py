@@ -55,7 +55,7 @@ from ramole_core.training.prompt_sets import (
     read_everyday,
 )
 from ramole_core.training.rows import Row
-from tests.fake_answers import FakeRamole
+from tests.fake_answers import AnsweringRamole
 
 CROWD = Crowd(samples=("ant", "bee", "cat"), distractors=("copy1-ant", "other-x"))
 HIDDEN = CROWD.distractors
@@ -68,7 +68,7 @@ TASKS = [
 
 @pytest.fixture
 def ramole():
-    return FakeRamole(CROWD)
+    return AnsweringRamole(CROWD)
 
 
 def table_of(tmp_path, situation, systems=None):

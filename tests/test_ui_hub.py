@@ -10,7 +10,7 @@ import pytest
 
 from ramole_core import Generation, Listed, RamoleError, Request
 from tests.hub_server import BASE, EVIL, Repository
-from tests.pool_fakes import FakeRamole, write_adapter
+from tests.pool_fakes import PoolRamole, write_adapter
 from ui.api.answers import how_of
 from ui.ask.found import found_html
 from ui.charts.recorded import _answer, _plain
@@ -32,7 +32,7 @@ def ramole(tmp_path, hub_server):
         folder = write_adapter(tmp_path / name, seed=n, readme=f"All about {name}. {EVIL}")
         files = {file.name: file.read_bytes() for file in folder.iterdir()}
         hub_server.repositories[f"ada/{name}"] = Repository(files)
-    system = FakeRamole(tmp_path, hub_adapters=True, hub_base=BASE)
+    system = PoolRamole(tmp_path, hub_adapters=True, hub_base=BASE)
     yield system
     system.close()
 
@@ -117,7 +117,7 @@ def test_a_hub_that_is_gone_is_one_sentence_and_may_be_asked_again_soon(ramole, 
 
 def test_where_the_operator_does_not_allow_it_nothing_is_asked(tmp_path, hub_server):
     (tmp_path / "adapters").mkdir()
-    system = FakeRamole(tmp_path)
+    system = PoolRamole(tmp_path)
     with pytest.raises(RamoleError, match="RAMOLE_HUB_ADAPTERS=true"):
         next(HubRun(system).looks("ann"))
     system.close()

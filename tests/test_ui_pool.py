@@ -17,7 +17,7 @@ from gradio.utils import get_upload_folder
 
 from ramole_core import AdapterRefused, RamoleError
 from ramole_core.pool.examples_and_readme import check_examples
-from tests.pool_fakes import FakeRamole, write_adapter, write_sample, zipped
+from tests.pool_fakes import PoolRamole, write_adapter, write_sample, zipped
 from ui.api.endpoints import Endpoints
 from ui.api.fields import Upload, WrongField, checked
 from ui.model import spaces
@@ -50,7 +50,7 @@ def ramole(tmp_path, monkeypatch):
         adapters, "squad", rank=5, seed=1, examples=["where", "who"], readme=readme, command=command
     )
     write_sample(adapters, "dart", rank=2, seed=2, modules=["down_proj"], examples=["list"])
-    system = FakeRamole(tmp_path)
+    system = PoolRamole(tmp_path)
     yield system
     system.close()
 
@@ -350,7 +350,7 @@ def test_only_its_own_session_removes_and_changes_an_upload(ramole, quota, archi
 def test_shared_uploads_are_everyones_to_use_and_their_uploaders_to_remove(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
     (tmp_path / "adapters").mkdir()
-    system = FakeRamole(tmp_path, shared_uploads=True)
+    system = PoolRamole(tmp_path, shared_uploads=True)
     quota = Quota(system)
     folder = write_adapter(tmp_path / "made", seed=51)
     system.pool.add(write_adapter(tmp_path / "theirs", seed=52), name="operators")
@@ -381,7 +381,7 @@ def test_what_the_operator_puts_in_the_place_of_a_shared_upload_is_no_sessions(
 ):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
     (tmp_path / "adapters").mkdir(exist_ok=True)
-    system = FakeRamole(tmp_path, shared_uploads=True)
+    system = PoolRamole(tmp_path, shared_uploads=True)
     quota = quota_of(system)
     list(judge(system, quota, [archive("made", seed=51)], owner=ANN))
     assert quota.owns(system.pool.card("made"), ANN)
@@ -559,7 +559,7 @@ def test_a_kill_leaves_nothing_of_what_was_removed(ramole, quota, archive):
     quota.remove("mine", ANN, keep=True)
     assert uploads(ramole)
     ramole.pool.close()
-    again = FakeRamole(ramole.settings.data_dir.parent)
+    again = PoolRamole(ramole.settings.data_dir.parent)
     assert not (ramole.settings.data_dir / "uploads").exists() and not again.pool.problems
     again.close()
 

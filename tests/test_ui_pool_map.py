@@ -9,7 +9,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from ramole_core import RamoleError
-from tests.pool_fakes import FakeRamole, write_adapter, write_sample
+from tests.pool_fakes import PoolRamole, write_adapter, write_sample
 from ui.charts.pool_map import (
     alike,
     label_of,
@@ -30,7 +30,7 @@ EVIL = "<img src=x onerror=alert(1)><b>${a}"
 def ramole(tmp_path):
     for seed, name in enumerate(("dart", "gsm8k", "squad", "true_case")):
         write_sample(tmp_path / "adapters", name, seed=seed, examples=[name])
-    system = FakeRamole(tmp_path)
+    system = PoolRamole(tmp_path)
     system.pool.add(write_adapter(tmp_path / "mine", seed=9), name="anns", owner=ANN)
     yield system
     system.close()

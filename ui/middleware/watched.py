@@ -47,6 +47,7 @@ class Watched(HttpMiddleware):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         started, held = False, False
         direct = any(path in scope["path"] for path in DIRECT)
+        unclear = {500, 422} if direct else {422} if CALLS in scope["path"] else set()
 
         async def counted(message: Message) -> None:
             nonlocal started
@@ -57,9 +58,10 @@ class Watched(HttpMiddleware):
             await send(message)
 
         async def judged(message: Message) -> None:
-            """Correct the status of a direct call, whose refusals Gradio sends as 500."""
+            """Correct the status of a direct call, whose refusals Gradio sends as 500, and give a
+            sentence for a body that is no call."""
             nonlocal held
-            if direct and message.get("status") == 500:
+            if message.get("status") in unclear:
                 held = True
             elif not held:
                 await counted(message)

@@ -43,14 +43,8 @@ def sentence_of(error: Exception) -> str:
 
 
 def html_or_sentence(make: Callable[[], str], refusal: Callable[[str], str]) -> str:
-    """The HTML that `make` gives, or `refusal` of the one sentence that it fails with.
-
-    Unexpected errors are logged.
-    """
+    """The HTML that `make` gives, or `refusal` of the one sentence of its error (`sentence_of`)."""
     try:
         return make()
-    except RamoleError as error:
-        return refusal(str(error))
-    except Exception:
-        log.exception("A part of the page could not be drawn.")
-        return refusal(UNEXPECTED)
+    except Exception as error:
+        return refusal(sentence_of(error))

@@ -25,6 +25,7 @@ MAX_BYTES = 8 * MIB
 NUMBER_BYTES = 32
 """About what Python takes for a number, and for the rest of a string or a list."""
 UNHEARD = "Nobody read the answer, so it was ended; ask again, and read what comes."
+TOO_LARGE = f"The answer is larger than {MAX_BYTES // MIB} MiB, the most for one; ask for less."
 
 
 def remember_little(page: gr.Blocks, sessions: SessionStore) -> None:
@@ -91,10 +92,11 @@ class Unread:
         while len(sizes) > messages.qsize():
             self._bytes[session] -= sizes.popleft()
         if self._bytes[session] > MAX_BYTES:
+            why = TOO_LARGE if sizes[-1] > MAX_BYTES else UNHEARD
             while not messages.empty():
                 messages.get_nowait()
             self._forget(session)
-            self._send(event, ProcessCompletedMessage(output={"error": UNHEARD}, success=False))
+            self._send(event, ProcessCompletedMessage(output={"error": why}, success=False))
             event.alive = False
         self._drawer.put(session, self._bytes[session])
 
