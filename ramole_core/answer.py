@@ -57,9 +57,9 @@ class Selection:
     scores: tuple[float, ...] = ()
     """Cosine similarity of each to the prompt; nan where it was named, or found in another way."""
     evidence: Evidence | None = None
-    """Where the method may leave adapters out, or keep those of the turn before; else None."""
+    """Set where the method may leave adapters out, or keep those of the turn before; else None."""
     notes: tuple[str, ...] = ()
-    """What came of adapters of the Hub, a sentence each."""
+    """Results of fetching adapters of the Hub, a sentence each."""
     text: str = ""
     """The part of the prompt that it is for; empty: all of it."""
     later: "tuple[Selection, ...]" = ()
@@ -76,7 +76,7 @@ class TokenLogprob(NamedTuple):
 
     token: int
     logprob: float | None
-    """None: nothing stands before it that could predict it."""
+    """None: no token before it predicts it."""
     top: tuple[tuple[int, float], ...] = ()
     """The likeliest tokens there with theirs, best first."""
 
@@ -91,20 +91,20 @@ class Step:
     weights: Float[np.ndarray, "layer module k"] | None
     """The gate that predicted this token; None without a trace."""
     adapters: tuple[str, ...] = ()
-    """Whose weights they are, in the order of k."""
+    """Adapters of these weights, in the order of k."""
     scores: tuple[float, ...] = ()
     """Cosine similarity of each adapter to the prompt; nan where it was named, or
     shows no examples and was found by its response."""
     contribution: Float[np.ndarray, "layer module k"] | None = None
-    """What came of the weights, relative to each layer's output (`Trace.contribution`)."""
+    """Contributions, relative to each layer's output (`Trace.contribution`)."""
     present: Bool[np.ndarray, "layer module k"] | None = None
     """Which adapters have the module (`Trace.present`)."""
     part: int = 0
-    """Which part of the prompt it answers, where that is answered part by part."""
+    """Index of the prompt's part that it answers, where that is answered part by part."""
     likelihood: TokenLogprob | None = None
-    """Where `logprobs` asks for it."""
+    """Its log probability, if requested by `logprobs`."""
     last: bool = False
-    """Whether the answer ends with it."""
+    """Whether it is the answer's last token."""
 
     @property
     def shares(self) -> Float[np.ndarray, "k"] | None:
@@ -129,17 +129,17 @@ class Fitting:
     method: str
     adapters: tuple[str, ...]
     checksums: tuple[str, ...]
-    """Of the adapters' contents."""
+    """Checksums of the adapters' contents."""
     step: int
-    """Weights that were tried."""
+    """Number of weights tried so far."""
     steps: int
-    """Those that are tried in all."""
+    """Number of weights that are tried in all."""
     weights: tuple[float, ...]
     """The best so far, one an adapter."""
     loss: float
-    """Of the examples under them, nats a token."""
+    """Loss of the examples under these weights, nats a token."""
     start: float
-    """Under the first that were tried (`lorahub`: all 0, the base alone)."""
+    """Loss under the first weights (`lorahub`: all 0, the base alone)."""
     seconds: float
     """Since the search began; 0 where the weights were known from an equal search."""
 
@@ -168,24 +168,23 @@ class Generation:
     fitted: Fitting | None = None
     """The weights that a search found for this request; None where nothing was searched."""
     notes: tuple[str, ...] = ()
-    """What came of adapters of the Hub that were nearer than the pool's, and why effects that were
-    asked for are missing: a sentence each."""
+    """Results of fetching adapters of the Hub, and reasons for missing effects: a sentence each."""
     part: str = ""
     """The part of the prompt that it answers; empty: all of it."""
     parts: "tuple[Generation, ...]" = ()
     """The answers to the prompt's parts, where it was answered part by part; `trace` is the last
     one's, in which the others are earlier turns."""
     method: str | None = None
-    """Of the kept mix that answered (`Request.mix`); None: as the request says."""
+    """Method of the kept mix that answered (`Request.mix`); None: that of the request."""
     weights: tuple[float, ...] | None = None
     """Its weights, one an adapter."""
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
-    """Of each token of the prompt, where `prompt_logprobs` asks for them."""
+    """Of each token of the prompt, if requested by `prompt_logprobs`."""
 
     effects: Float[np.ndarray, "T k"] | None = None
-    """What each adapter did to each of the T tokens of the answer, given ones included, in nats
+    """Effect of each adapter on each of the T tokens of the answer, given ones included, in nats
     (`ramole_core/effects.py`), float32; row t is that of token `trace.prompt_length + t` of a
-    trace. None: they were not asked for, or the answer was cancelled."""
+    trace. None: not requested, or the answer was cancelled."""
     logprob: Float[np.ndarray, "T"] | None = None
     """Log probability of each token under the distribution of the run, at temperature 1 and before
     `top_p`, in nats, float32; None as `effects`."""

@@ -15,7 +15,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.whole_file import replacing
 
 PREFIX = "ramole_"
-"""Every key begins so."""
+"""Beginning of every key."""
 USER = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 
 
@@ -25,16 +25,16 @@ class ApiKey:
 
     user: str
     sha256: str
-    """Of the key, in hexadecimal."""
+    """SHA-256 of the key, in hexadecimal."""
     made: str
     """Day, as YYYY-MM-DD."""
     until: str | None = None
-    """The last day that it is good for; None: it does not expire."""
+    """Its last valid day; None: it does not expire."""
     operator: bool = False
     """Adapters that a call with this key adds are everyone's, and stay."""
 
     def opens(self, today: date) -> bool:
-        """Whether it is good on this day."""
+        """Whether it is valid on this day."""
         return self.until is None or today <= date.fromisoformat(self.until)
 
 

@@ -36,7 +36,7 @@ Rule = Literal["shapley", "leave_one_out"]
 
 
 def rule_of(k: int) -> Rule:
-    """The rule for the effects of k adapters."""
+    """Return the rule for the effects of k adapters."""
     return "shapley" if k <= MAX_SHAPLEY else "leave_one_out"
 
 
@@ -102,7 +102,7 @@ def effect_shares(effects: Float[np.ndarray, "*t k"]) -> np.ndarray:
 
 def effects_record(answer: "Generation") -> dict[str, object]:
     """The effects of an answer and what they lie between as plain JSON, four digits; empty where
-    they were not asked for."""
+    they were not requested."""
     if answer.effects is None or answer.logprob is None or answer.base_logprob is None:
         return {}
     told = {

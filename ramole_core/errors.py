@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that a mistyped one is like; None where none is."""
+    """Return the known name closest to a mistyped one; None where none is close."""
     return next(iter(get_close_matches(name, list(known), 1, cutoff=0.6)), None)
 
 
@@ -21,7 +21,7 @@ class RamoleError(Exception):
 
 
 class WrongField(RamoleError):
-    """A field of a request that cannot be read; says which."""
+    """A field of a request that cannot be read."""
 
     def __init__(self, field: str, rest: str):
         super().__init__(f"{field}{rest}")
@@ -49,14 +49,14 @@ class Cancelled(RamoleError):
 
 
 class Unsupported(RamoleError):
-    """A base model whose code computes what is not known here; the message is the reason alone."""
+    """A base model whose code computes what is not known here; the message is only the reason."""
 
 
 log = logging.getLogger(__name__)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message; its type where it says nothing."""
+    """Return the first line of an error's message, or its type where that is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -24,7 +24,7 @@ class Evidence:
     """Where the adapters' responses decided: by how much they were above (or below) what was
     needed, in units of similarity (in logits where one without examples was examined)."""
     blind: int = 0
-    """How many adapters that show no examples were asked beside the nearest."""
+    """Number of adapters without examples that were examined beside the nearest."""
     leader: str | None = None
     """The first adapter of the turn before, where that was asked; that which responds most of those
     without examples, where these decided."""
@@ -33,8 +33,8 @@ class Evidence:
     calibrated: bool = True
     """False: no threshold was fitted for this encoder, and the nearest card wins."""
     own: bool = False
-    """Whether the nearest is an upload of the one who asks, which need only be nearer than the base
-    model's card."""
+    """Whether the nearest is an upload of the request's owner, which need only be nearer than the
+    base model's card."""
 
     @property
     def sentence(self) -> str:

@@ -1,7 +1,6 @@
 """Next-token probabilities of base and mixture at one position of an answer.
 
-Who answers a request is found, and the adapters examined, once: who looks at a token looks at
-its neighbours too.
+A request is prepared once, since neighbouring tokens are usually explained next.
 """
 
 import threading
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
     from ramole_core.engine.prompt import Prepared
     from ramole_core.ramole import Ramole
 
-KEPT = 4
-"""Requests that are remembered; each is some names and numbers."""
+MAX_CACHED = 4
+"""Requests that are cached; each is some names and numbers."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class Explaining:
         prepared = self._found(request)
         with self._lock:
             if changes == self._changes and request.mix is None:  # a mix may be found anew
-                self._known = [(request, prepared), *self._known][:KEPT]
+                self._known = [(request, prepared), *self._known][:MAX_CACHED]
         return prepared
 
     def _found(self, request: Request) -> "Prepared":

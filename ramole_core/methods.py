@@ -43,11 +43,11 @@ FILES = (
 """The files of `composition/` that hold methods, in the order of every list; add new ones here."""
 
 DEFAULT_METHOD = "ramole_plus"
-"""What mixes where no method is named: it needs no training, so that any base answers with it."""
+"""Method where none is named: it needs no training, so it works on any base."""
 
 Value = bool | int | float
-HUGE = 1e300
-"""No option is larger; nan is not either."""
+MAX_VALUE = 1e300
+"""Largest option, which also excludes nan."""
 
 
 def range_words(low: int | float, high: int | float) -> str:
@@ -81,7 +81,7 @@ class Option:
             return value
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise RamoleError(f"{what}; give a number{self.range}.")
-        if not -HUGE <= value <= HUGE or not self.low <= value <= self.high:
+        if not -MAX_VALUE <= value <= MAX_VALUE or not self.low <= value <= self.high:
             raise RamoleError(f"{what}; give a number{self.range}.")
         if isinstance(self.default, int):
             if value != int(value):
@@ -106,19 +106,19 @@ class Method:
     paper: str
     summary: str
     options: tuple[Option, ...] = ()
-    """What a request may set (`Request.options`)."""
+    """Options of a request (`Request.options`)."""
     weights: str = ""
     """Folder of its trained weights beside the sample pool, such as `_router`; empty: none."""
     training: tuple[Option, ...] = ()
-    """What a training run may set; empty: nothing is trained."""
+    """Options of a training run; empty: nothing is trained."""
     abstains: bool = False
-    """Where no adapter that was found fits, the base answers, unless a request says otherwise."""
+    """Where no adapter that was found fits, the base answers, unless a request sets `abstain`."""
     keeps_turn: bool = False
     """A message that names no task of its own keeps the adapters of the turn before; without it,
     adapters are found anew for every turn."""
     splits: bool = False
-    """A prompt whose parts find different adapters is answered part by part, unless a request says
-    otherwise."""
+    """A prompt whose parts find different adapters is answered part by part, unless a request sets
+    `split`."""
     fits: bool = False
     """Its weights are found on (input, target) pairs, `Request.examples`, unless they are given."""
 

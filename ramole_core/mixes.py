@@ -3,8 +3,8 @@
     DATA_DIR/mixes/<owner's folder>/<name>.json
 
 A mix holds no tensors: it names adapters by name and content, and is refused where one of them was
-removed or changed. Those without an owner are shared. A file says whose it is too, since the
-folder's name does not, and an owner that leaves takes its mixes along.
+removed or changed. Those without an owner are shared. A file has its owner too, since the folder's
+name does not, and is removed with its owner.
 """
 
 import json
@@ -24,8 +24,8 @@ from ramole_core.whole_file import replacing
 
 MAX_MIXES = 500
 """Mixes of one owner."""
-LARGEST = 2**16
-"""Bytes of a mix's file that are read."""
+MAX_BYTES = 2**16
+"""Most bytes of a mix's file that are read."""
 DEFAULT = Request.method
 """The method of a request that names none; a mix's replaces it."""
 
@@ -38,15 +38,15 @@ class Mix:
     method: str
     adapters: tuple[str, ...]
     checksums: tuple[str, ...]
-    """Of their contents."""
+    """Checksums of their contents."""
     weights: tuple[float, ...]
     loss: float
-    """Of the examples that the weights were found on, nats a token."""
+    """Loss of the examples that the weights were found on, nats a token."""
 
     def request(self, asked: Request, contents: Mapping[str, str]) -> Request:
         """The request with the mix filled in; `contents` are the checksums of the adapters that
         there are, by name. Raises RamoleError where one was removed or is another one now, or the
-        request says another method."""
+        request has another method."""
         if asked.method not in (DEFAULT, self.method):
             raise RamoleError(
                 f"Mix {self.name} is of method {self.method}, and the request says {asked.method}; "
@@ -186,7 +186,7 @@ def _said(file: Path) -> dict:
     """Read a file's JSON object; empty where it is none."""
     try:
         with file.open("rb") as opened:
-            said = json.loads(opened.read(LARGEST))
+            said = json.loads(opened.read(MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}

@@ -80,7 +80,7 @@ class OpenedPool:
             finder, self.retriever, base=self.base_expert, max_new_tokens=s.max_new_tokens
         )
         self.packing = Prepack(finder.candidate, folder=s.data_dir)
-        """Adapters without examples, before a prompt meets them."""
+        """Packs adapters without examples ahead of requests."""
         self.pool.listeners += [self.retriever, self.packing]
         self._parts = Parts(self.pool, self.retriever, base=self.base_expert)
         self._preparation = Preparation(self._selector, finder, self._parts, self._mixes)
@@ -101,7 +101,7 @@ class OpenedPool:
     def methods(self) -> tuple[Method, ...]:
         """The composition methods that can answer here: name, paper, one line on what each does,
         options. One whose trained weights are not there, or of another base model, is left out;
-        asked for by name, it says how they are made."""
+        requested by name, its error has the command that trains it."""
         return self._here.methods()
 
     def retrieve(

@@ -63,11 +63,11 @@ def shapes_of(settings: Settings) -> dict[str, tuple[int, int]]:
 
 
 class TrainingStep(NamedTuple):
-    """One command for a base of one's own."""
+    """One training command for another base."""
 
     command: str
     minutes: int
-    """On `MEASURED`."""
+    """Minutes on `MEASURED`."""
     gives: str
 
 

@@ -1,7 +1,7 @@
 """Pack adapters without examples ahead of requests.
 
-Any prompt may have eight of them examined that never answered, and packing takes about 50 ms each:
-the first prompt that meets them would wait for it. A thread packs them while nothing runs.
+Any prompt may examine eight adapters that were never used, and packing takes about 50 ms each, for
+which that prompt would wait. A thread packs them while nothing runs.
 """
 
 import logging
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PAUSE = 0.02
-"""Seconds between two looks whether anything runs."""
+POLL_SECONDS = 0.02
+"""Interval at which it is polled whether anything runs."""
 MAX_WAIT_SECONDS = 10.0
 """Seconds that a removal waits for the packing of its adapter."""
 MAX_PACKED_NUMBERS = 2**26
-"""Of the adapters that are packed before a start has ended: at most three seconds of a core."""
-ROOM = 2 * 2**30
-"""Bytes that stay free on the disk: nothing is packed ahead into the last of it."""
+"""Numbers of the adapters that are packed during a start: at most three seconds of a core."""
+MIN_FREE_BYTES = 2 * 2**30
+"""Bytes of the disk that packing ahead leaves free."""
 
 
 class Prepack:
@@ -44,7 +44,7 @@ class Prepack:
         self._news = threading.Condition()
         self._ending = False
         self._now = ""
-        """The content that is packed now."""
+        """Checksum of the content that is packed now."""
         self._thread: threading.Thread | None = None
 
     def start(self, engines: "Backend", cards: Iterable[AdapterCard]) -> None:
@@ -91,7 +91,7 @@ class Prepack:
                 self._news.notify_all()
                 self._news.wait_for(lambda: self._waiting or self._ending)
             while not engines.idle and not self._ending:
-                time.sleep(PAUSE)
+                time.sleep(POLL_SECONDS)
             with self._news:
                 if self._ending:
                     return
@@ -116,7 +116,7 @@ class Prepack:
         """Pack one adapter now, where it is not packed yet and the disk has room; an error is
         raised again when a request needs it."""
         try:
-            if shutil.disk_usage(self._folder).free >= ROOM:
+            if shutil.disk_usage(self._folder).free >= MIN_FREE_BYTES:
                 engines.pack(self._candidate_of(card))
         except Exception:  # such as an adapter that was removed meanwhile
             log.debug("%s was not packed ahead", card.name, exc_info=True)

@@ -1,8 +1,7 @@
 """Memory of this process: fewer heaps, and no garbage collection of long-lived objects.
 
-glibc gives nearly every thread a heap of its own, up to eight a core, and what was freed in one is
-of no use in another. A server whose threads take turns at the same work holds the most that each
-of them ever held.
+glibc gives nearly every thread a heap of its own, up to eight a core, and memory freed in one is
+not reused in another. A server whose threads take turns at the same work holds the maximum of each.
 """
 
 import ctypes

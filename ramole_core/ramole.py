@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ramole_core.engine.reader import ModelFacts
 
 BackendMaker = Callable[["Ramole", Progress], "Backend"]
-"""Gives the engines that answer elsewhere, once they are there."""
+"""Makes the backend of remote engines, once they are live."""
 
 WARM_UP = "Fix the capital letters in the following text: anna lives in oslo."
 ELSEWHERE = (
@@ -59,7 +59,7 @@ class Ramole(OpenedPool):
         self._ready = False
 
     def stop(self, *, seconds: float = 2.0) -> None:
-        """End every answer that runs or waits, and each that is asked for from now on, with the
+        """End every answer that runs or waits, and each that is requested from now on, with the
         finish reason `cancelled`; returns when none is left, or after so many seconds."""
         self._stopping.set()
         end = time.monotonic() + seconds
@@ -92,7 +92,7 @@ class Ramole(OpenedPool):
         return None if self._engines is None else self._engines.facts
 
     def stats(self) -> Mapping[str, int | float]:
-        """What the engine has done since it began, and what it holds now (bytes); nothing before
+        """Counters of the engine since its start, and what it holds now (bytes); nothing before
         the model is there, and nothing is loaded for it."""
         return {} if self._engines is None else self._engines.stats()
 
@@ -291,10 +291,10 @@ class Ramole(OpenedPool):
         )
 
     def _warm_up(self, tell: Progress) -> None:
-        """Do once what a first prompt would wait for."""
+        """Run a first prompt, so that no user waits for its setup."""
         self.packing.pack_first(self.engines, self.pool.cards(), tell)
         tell("warming up", 0.99)
         self.retriever.embed([WARM_UP])
         self.generate([Request(WARM_UP, method="base", raw=True, max_new_tokens=2, trace=False)])
-        with suppress(RamoleError):  # such as a damaged adapter: who asks for it is told
+        with suppress(RamoleError):  # such as a damaged adapter: its requests raise
             self.generate([Request(WARM_UP, max_new_tokens=4)])

@@ -26,7 +26,7 @@ from ramole_core.request_parts import (
 )
 from ramole_core.sampling import Sampling
 
-BY_BASE: Mapping[str, object] = {
+BASE_FIELDS: Mapping[str, object] = {
     "method": "base",
     "adapters": None,
     "weights": None,
@@ -36,7 +36,7 @@ BY_BASE: Mapping[str, object] = {
     "mix": None,
     "abstain": None,
 }
-"""The fields that say how adapters are mixed, where none is."""
+"""Values of the mixing fields of a request by the base alone."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ class Request(Sampling):
     )
     trace: bool = True
     owner: str | None = None
-    """Whose uploads may be used beside the shared pool."""
+    """Owner whose uploads may be used beside the shared pool."""
     options: Annotated[
         Mapping[str, Value] | None,
         Takes("options", "The method's own options, by name.", option="option"),
     ] = field(default=None, kw_only=True)
-    """What is left out has its default (`ramole_core.methods`)."""
+    """Options that are left out have their defaults (`ramole_core.methods`)."""
     history: Annotated[
         Sequence[Sequence[str | Sequence[str] | None]],
         Takes(
@@ -138,8 +138,8 @@ class Request(Sampling):
             parts=lambda given: read_later_weights(given) or None,
         ),
     ] = field(default=None, kw_only=True)
-    """In place of the method's own; an adapter that is not named there has 0. What came before
-    keeps its weights."""
+    """In place of the method's own; an adapter that is not named there has 0. Earlier tokens keep
+    their weights."""
     abstain: Annotated[
         bool | None, Takes("truth", "The base may answer where no adapter fits, or may not.")
     ] = field(default=None, kw_only=True)
@@ -149,7 +149,7 @@ class Request(Sampling):
         bool | None,
         Takes("truth", "Answer a prompt part by part where its parts find different adapters."),
     ] = field(default=None, kw_only=True)
-    """Each part by its own, with the answers before it in sight; they share `max_new_tokens`. None:
+    """Each part by its own, with the answers before it; they share `max_new_tokens`. None:
     as the method does (`ramole_plus`: yes)."""
     drop_turns: Annotated[
         bool, Takes("truth", "Drop the oldest turns where the conversation does not fit.")
@@ -176,7 +176,7 @@ class Request(Sampling):
             parts=lambda given: read_tokens("prompt_ids", given),
         ),
     ] = field(default=(), kw_only=True)
-    """The text still says what adapters are found for."""
+    """Adapters are still found for the prompt's text."""
     messages: Annotated[
         Sequence[Sequence[str]],
         Takes(
@@ -186,8 +186,8 @@ class Request(Sampling):
             parts=read_messages,
         ),
     ] = field(default=(), kw_only=True)
-    """In the place of `system`, `history` and the prompt's text, which still says what adapters are
-    found for. All of it is one turn: mixed alike."""
+    """In the place of `system`, `history` and the prompt's text, for which adapters are still
+    found. All of it is one turn: mixed alike."""
     effects: Annotated[
         bool, Takes("truth", "Measure what each adapter did to each token of the answer.")
     ] = field(default=False, kw_only=True)
@@ -222,14 +222,14 @@ class Request(Sampling):
 
     def turn_by_base(self) -> "Request":
         """The request with its last turn answered by the base alone; earlier turns keep theirs."""
-        return replace(self, **BY_BASE)
+        return replace(self, **BASE_FIELDS)
 
     def by_base(self) -> "Request":
         """The request by the base alone, earlier turns too; nothing switched off, and no
         effects."""
         history = [(user, assistant, ()) for user, assistant, *_ in self.history]
         nothing = {"without": (), "later_weights": None, "effects": False}
-        return replace(self, history=history, **nothing, **BY_BASE)
+        return replace(self, history=history, **nothing, **BASE_FIELDS)
 
 
 def _earlier(last: Request, turn: Exchange) -> Request:
@@ -249,8 +249,8 @@ FIELDS: Mapping[str, Takes] = {
     for name, hint in get_type_hints(Request, include_extras=True).items()
     if hasattr(hint, "__metadata__")
 }
-"""What a caller may ask, by name, in the order of every list: all but `trace` and `owner`, which
-belong to the door."""
+"""Fields that a caller may set, by name, in the order of every list: all but `trace` and `owner`,
+which the interface sets."""
 DEFAULTS: Mapping[str, object] = {one.name: one.default for one in fields(Request)} | {"prompt": ""}
 
 

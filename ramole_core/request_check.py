@@ -16,7 +16,7 @@ WHOLE = (
 
 
 def whole_fields(request: "Request") -> list[str]:
-    """Which of the fields that hold for all of an answer a request has."""
+    """Return the request's fields that hold for all of an answer."""
     schema = ["json_schema"] if request.json_schema is not None else []
     return [*(name for name in WHOLE if getattr(request, name)), *schema]
 

@@ -42,12 +42,12 @@ class Takes:
     above: bool = False
     """True: `low` itself is too low."""
     option: str | None = None
-    """Its name as an option of a command; empty: it has none, as programs alone say it. None: the
-    field's own."""
+    """Its name as an option of a command; empty: it has none. None: the field's own."""
     parts: Callable[[object], object] | None = None
 
     def read(self, name: str, value: object) -> object:
-        """The value as the request keeps it, lists as tuples; raises RamoleError (WrongField)."""
+        """Return the value as the request keeps it, lists as tuples; raises RamoleError
+        (WrongField)."""
         if self.parts is not None:
             return self.parts(value)
         if self.kind in LISTS:

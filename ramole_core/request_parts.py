@@ -11,12 +11,12 @@ from typing import Final, Literal, NamedTuple, SupportsIndex
 from ramole_core.errors import RamoleError, WrongField
 
 MAX_QUOTED = 80
-"""Characters of what was given that a refusal repeats."""
+"""Characters of a value that an error quotes."""
 MAX_EXAMPLES = 32
 MAX_EXAMPLE = 8000
 """Characters of an input, and of a target."""
 TOKENS = 2**31
-"""More than any vocabulary has; of larger numbers a tokenizer overflows."""
+"""Upper bound of token ids, beyond any vocabulary; tokenizers overflow at larger numbers."""
 TURN: Final = "turn"
 """In place of a position: the whole turn that is answered."""
 
@@ -170,7 +170,7 @@ def read_messages(given: object) -> tuple[tuple[str, str], ...]:
 
 
 def read_without(given: object) -> tuple[Off, ...]:
-    """What a request switches off; raises RamoleError."""
+    """Return what a request switches off; raises RamoleError."""
     wanted = "a list of (adapter, layer, module), None for all, such as [(None, 3, None)]"
     return tuple(_off(one) for one in _listed("without", given, wanted))
 
@@ -261,7 +261,7 @@ def _listed(name: str, given: object, wanted: str) -> tuple[object, ...]:
 
 
 def short(value: object, most: int = 60) -> str:
-    """A value as an error repeats it."""
+    """Return a value as an error quotes it."""
     text = repr(value)
     return text if len(text) <= most else text[: most - 1] + "…"
 

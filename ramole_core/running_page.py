@@ -1,8 +1,8 @@
 """Find the page that runs on a data folder, by a small file beside the lock.
 
-It is believed while the process that wrote it lives and the folder is locked, so what a kill left
-is nothing. Its key lets a reader of the folder act as the operator: what the command line adds
-there stays, as it does where no page runs.
+It is valid while the process that wrote it lives and the folder is locked, so a kill leaves no
+valid one. Its key lets a reader of the folder act as the operator: what the command line adds there
+stays, as it does where no page runs.
 """
 
 import json

@@ -11,11 +11,11 @@ from ramole_core.request_fields import Takes
 from ramole_core.request_parts import finite, read_whole, short
 
 MAX_LOGPROBS = 20
-"""Likeliest tokens that a step names at most."""
+"""Most likeliest tokens of a step."""
 MAX_BIASED = 1024
 """Tokens of one `logit_bias`."""
 MAX_DIGITS = 20
-"""Of a token that is written as a text."""
+"""Digits of a token id that is written as a text."""
 MAX_SCHEMA = 32_768
 """Characters of a JSON schema."""
 MAX_OF_KEYWORD = {
@@ -23,7 +23,7 @@ MAX_OF_KEYWORD = {
     **dict.fromkeys(("minLength", "maxLength"), 10_000),
     "multipleOf": 1000,
 }
-"""Numbers in a schema: a parser is built of so many parts, in up to half a minute for a million."""
+"""Largest number in a schema: a parser has as many parts, and a million take half a minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ def _read_schema(given: object) -> dict[str, object]:
 
 
 def _numbers(schema: object) -> Iterator[tuple[str, int | float]]:
-    """All that stand under a name, however deep."""
+    """Yield all numbers under a name, at any depth."""
     left = [schema]
     while left:
         part = left.pop()

@@ -69,8 +69,8 @@ class Settings(BaseSettings):
     """Where many engines read their adapters (`serve`): a folder that all machines share, or an
     fsspec URL; unset: DATA_DIR/store."""
     placement: Literal["adapter", "load"] = "adapter"
-    """Which of many engines a request goes to (`serve`): the one that its first adapter belongs to
-    unless that has much to do, or the one that has least to do."""
+    """Which of many engines a request goes to (`serve`): the one of its first adapter unless that
+    is much busier than others, or the least busy one."""
     max_upload_mb: int = Field(default=64, gt=0)
     """Largest upload, packed or unpacked, in MiB."""
     max_rank: int = Field(default=256, gt=0)
@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     max_batch: int = Field(default=32, gt=0)
     """Requests that run at the same time; the others wait for a row."""
     max_queue: int = Field(default=128, gt=0)
-    """Requests that may wait for a row; one more is told that the server is busy."""
+    """Requests that may wait for a row; one more is refused as busy."""
     prefill_chunk: int = Field(default=256, gt=0)
     """Prompt tokens read between two tokens of the answers that run; four times as many while none
     does."""
@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     """Rows of a step up to which answers that copy from their prompts are made several tokens at a
     time, on a CPU; their tokens are the same. 0: one at a time."""
     max_new_tokens: int = Field(default=512, gt=0)
-    """Most tokens that one request may ask for."""
+    """Most tokens of one request."""
     shared_uploads: bool = False
     """True: an upload is seen by everyone; False: by its own session only."""
     hub_adapters: bool = False
@@ -108,10 +108,10 @@ class Settings(BaseSettings):
     hub_mb: int = Field(default=1024, gt=0)
     """Weights of listed adapters that are kept, in MiB; the longest unused make room."""
     auth: str | None = None
-    """`user:password` pairs, comma separated, that the page asks for."""
+    """`user:password` pairs, comma separated, that the page requires."""
     keys_file: Path | None = None
     """Keys of users for the endpoints, MCP and OpenAI's clients, made by `keys add`; with it the
-    server asks for one, or for a password."""
+    server requires one, or a password."""
     trusted_proxies: str | None = None
     """Reverse proxies whose X-Forwarded-For counts: addresses or networks, comma separated."""
     allowed_hosts: str | None = None
@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     """Who may read `/metrics`: addresses or networks, comma separated, or `off`; unset: this
     machine alone."""
     log_requests: bool = False
-    """True: a line of JSON a request on the standard output, without what was asked and by whom."""
+    """True: a line of JSON a request on the standard output, without its text or user."""
     host: str | None = None
     """Address to listen on; unset: Gradio's own variable, then 127.0.0.1."""
     port: int = Field(default=7860, gt=0, lt=65536)
@@ -145,7 +145,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Where settings come from, first to last; raises RamoleError for a name that none has."""
+        """Return the sources of settings, first to last; raises RamoleError for an unknown name."""
         if isinstance(init_settings, InitSettingsSource):
             for name in init_settings.init_kwargs:
                 _refuse_unknown(name, name)
@@ -170,7 +170,7 @@ class Settings(BaseSettings):
 
     @property
     def trained_dir(self) -> Path:
-        """Where training writes: the user's own weights, found before those that are shipped."""
+        """The folder of the user's own trained weights, which come before the shipped ones."""
         return self.data_dir / "trained"
 
     def trained(self, name: str) -> Path:
@@ -184,7 +184,7 @@ class Settings(BaseSettings):
 
 
 PLACING = Path(".checkpoint", "placing")
-"""In a folder of weights: there while the files of a finished training run are put in place."""
+"""Marker in a folder of weights while a finished run's files are put in place."""
 
 
 def holds_weights(folder: Path) -> bool:

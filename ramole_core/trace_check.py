@@ -15,9 +15,9 @@ SCHEMA = Path(__file__).with_name("trace.schema.json")
 GATES = ("weights", "contribution", "present")
 """[T, layer, module, k]."""
 MAX_GAP = 2e-3
-"""Nats by which effects may miss what they add up to: the numbers of a json are rounded."""
+"""Largest error in nats of a sum of effects, since a json has rounded numbers."""
 MAX_QUOTED = 160
-"""Characters of what a refusal repeats."""
+"""Characters of a value that an error quotes."""
 
 
 @dataclass(frozen=True)

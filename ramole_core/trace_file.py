@@ -6,7 +6,7 @@ checks. The npz opens with `numpy.load(path)`, which needs no pickle:
     version      4; 3 has no effects, 2 no request and no facts; files without one are older still:
                  their weights are 0 where an adapter lacks the module, and they have no
                  contribution, no present
-    request      what was asked, without its defaults; `Request(**request)` asks it again. In the
+    request      the request without its defaults; `Request(**request)` repeats it. In the
                  npz request and facts are JSON in a string
     facts        base model, checksums of base, trained weights and adapters
     weights      float16 [T, layer, module, k], row t the gate that predicts token t+1
@@ -50,7 +50,7 @@ DTYPES = {
     "layers": np.int64,
     "modules": np.str_,
 }
-"""Of the lists, in the npz."""
+"""Dtypes of the lists, in the npz."""
 
 
 def write_trace(
@@ -84,7 +84,7 @@ def write_trace(
 
 
 def _fields(generation: Generation, trace: Trace, said: Mapping[str, str]) -> dict[str, object]:
-    """What both formats hold."""
+    """Return the fields of both formats."""
     earlier = len(trace.adapters) - len(generation.scores)  # adapters of other turns stand behind
     return {
         "version": VERSION,
@@ -130,7 +130,7 @@ def _said(request: Request | None, facts: Mapping[str, object] | None) -> dict[s
 
 
 def _effects(generation: Generation, trace: Trace) -> dict[str, np.ndarray | str | None]:
-    """What stands of effects; the trace's adapters that the answer had not have 0."""
+    """Return the fields of effects; adapters of the trace that the answer lacks have 0."""
     effects = generation.effects
     if effects is None:
         return dict.fromkeys(("effects", "logprob", "base_logprob", "subset_logprob", "effects_by"))

@@ -1,6 +1,6 @@
 """Turns and shares of sources: none delays or keeps out another.
 
-A source is an address, or for want of one a session: one that invents sessions stays one address.
+A source is an address, or for want of one a session: many sessions of one address are one source.
 """
 
 import threading
@@ -14,9 +14,9 @@ from ramole_core.errors import Busy, Cancelled
 SHARE = 4
 """A source may hold a fourth of the places, or as many as there are rows if that is more."""
 POLL_SECONDS = 0.1
-"""Seconds between two looks at whether a caller still waits."""
-REMEMBERED = 1024
-"""Sources whose last turn is remembered."""
+"""Interval at which a caller's cancellation is polled."""
+MAX_SOURCES = 1024
+"""Sources whose last turn is stored."""
 Source = tuple[str, str]
 """An address, or for want of one a session; both empty: a script's."""
 
@@ -35,13 +35,13 @@ def source_of(session: str, address: str) -> Source:
 class _Waiting:
     source: Source
     since: float = 0.0
-    """Stands for its source's last turn, where that is not known."""
+    """Used as its source's last turn, where that is not known."""
     called: threading.Event = field(default_factory=threading.Event)
 
 
 class TurnLock:
-    """A lock that is handed over: next is the source whose last turn is longest ago, and of one
-    source that came first. Without sources it is first come, first served."""
+    """A fair lock: next is the source with the oldest last turn, and of one source the first come.
+    Without sources it is first come, first served."""
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -96,7 +96,7 @@ class TurnLock:
         self._count += 1
         self._turns[one.source] = self._count
         self._turns.move_to_end(one.source)
-        while len(self._turns) > REMEMBERED:
+        while len(self._turns) > MAX_SOURCES:
             self._turns.popitem(last=False)
         one.called.set()
 

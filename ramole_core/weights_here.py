@@ -1,8 +1,8 @@
 """Find the methods with trained weights for the base model's layers.
 
 A page lists methods before torch is imported and before a base is fetched, so names and sizes are
-read from the heads of the files alone. `MODULE.A_r` [s, i], `MODULE.B_r` [o, s] and their like must
-find a weight of the base under the same name in its block; `base_shapes` in the record of a
+read from the headers of the files alone. `MODULE.A_r` [s, i], `MODULE.B_r` [o, s] and their like
+must find a weight of the base under the same name in its block; `base_shapes` in the record of a
 training run is read in the same way, for weights that name no module.
 """
 
@@ -19,7 +19,7 @@ from ramole_core.settings import trained_folder
 DOWN, UP = ("A", "A_r", "a1", "W"), ("B", "B_r", "a2")
 """Tensors whose last size is the input of their layer, and whose first is its output."""
 BLOCK = re.compile(r"[^./]+\.\d+(\.|$)")
-"""Where a path into a model begins to say the same in every wrapping: `layers.0.`"""
+"""Part of a module path that is the same in every wrapper class: `layers.0.`"""
 
 
 class WeightsHere:

@@ -108,7 +108,7 @@ def soil(kv: KvCache, tokens: Tokens) -> None:
     dirty.q, dirty.k, dirty.v = (
         torch.full_like(t, torch.nan) for t in (tokens.q, tokens.k, tokens.v)
     )
-    sequence = kv.open(dirty.content, kv.most_tokens)
+    sequence = kv.open(dirty.content, kv.max_tokens)
     assert sequence is not None
     forward(kv, [(dirty, sequence, dirty.n)], commit=False)
     kv.close(sequence)

@@ -10,10 +10,10 @@ from ramole_core.methods import METHOD_LIST, find_row
 from ramole_core.retrieval import BaseExpert, Hit
 from ramole_core.retrieval.calibration import (
     FILE,
-    Alone,
     Calibration,
-    Heard,
-    Kept,
+    FollowUpLine,
+    ResponseLine,
+    SimilarityLine,
     read_calibration,
 )
 from ramole_core.retrieval.own_cards import GOING_ON, cards_checksum, everyday_texts
@@ -121,7 +121,7 @@ def test_where_all_adapters_are_excluded_it_is_an_error_still(ramole):  # noqa: 
 def keen(ramole, monkeypatch):  # noqa: F811
     """The fixture's encoder is not tuned: thresholds that suit it."""
     plain = ramole.base_expert.calibration
-    lines = replace(plain, kept=Kept(threshold=0.4), alone=Alone(threshold=0.05))
+    lines = replace(plain, kept=FollowUpLine(threshold=0.4), alone=SimilarityLine(threshold=0.05))
     for name in ("calibration", "_fitted"):
         monkeypatch.setitem(ramole.base_expert.__dict__, name, lines)
     return ramole
@@ -196,9 +196,9 @@ class Known:
 
 
 LINES = Calibration(
-    alone=Alone(slope=1.0, threshold=0.1, doubt=0.05),
-    heard=Heard(slope=1.0, threshold=0.2, own=0.1, all=0.01),
-    kept=Kept(slope=0.5, gap=0.5, threshold=0.05),
+    alone=SimilarityLine(slope=1.0, threshold=0.1, doubt=0.05),
+    heard=ResponseLine(slope=1.0, threshold=0.2, own=0.1, all=0.01),
+    kept=FollowUpLine(slope=0.5, gap=0.5, threshold=0.05),
     encoder="here",
     cards=cards_checksum(),
     base="smol",
@@ -253,7 +253,9 @@ def test_one_s_own_adapter_need_only_be_nearer_than_the_base(tmp_path):
     assert not judge.doubts(found), "responses were fitted for the line of the pool"
     assert judge.judge("a", [other, replace(own, score=0.23)]).decision == "base"
     assert judge.judge("a", [replace(own, score=0.19)]).decision == "base"
-    low = expert(tmp_path, {"a": (0.2, 0.0)}, replace(LINES, alone=Alone(1.0, -0.05, 0.01)))
+    low = expert(
+        tmp_path, {"a": (0.2, 0.0)}, replace(LINES, alone=SimilarityLine(1.0, -0.05, 0.01))
+    )
     assert low.judge("a", [own]).threshold == pytest.approx(0.15)
 
 

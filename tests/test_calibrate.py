@@ -11,7 +11,12 @@ from ramole_core import Ramole, RamoleError, Settings
 from ramole_core.cli import main
 from ramole_core.own_model import shapes_of
 from ramole_core.retrieval import BaseExpert
-from ramole_core.retrieval.calibration import Alone, Heard, Kept, read_calibration
+from ramole_core.retrieval.calibration import (
+    FollowUpLine,
+    ResponseLine,
+    SimilarityLine,
+    read_calibration,
+)
 from ramole_core.retrieval.own_cards import EVERYDAY, GOING_ON, everyday_texts
 from ramole_core.training import calibrate
 from ramole_core.training.calibrate import fit_line
@@ -55,15 +60,17 @@ def test_a_line_weighs_what_tells_and_leaves_what_does_not():
 
 def test_lines_become_thresholds_in_units_of_similarity():
     margins = fit_line(np.array([[0.2], [0.3]]), np.array([[0.0], [0.1]]))
-    alone = calibrate.alone_of(margins, doubt=1.0)
+    alone = calibrate.similarity_line(margins, doubt=1.0)
     assert alone.threshold == pytest.approx(0.15) and alone.doubt == 1.0 / margins.weights[0]
-    heard = calibrate.heard_of(replace(margins, weights=np.array([20.0, 2.0, 4.0]), offset=-3.0))
-    assert heard == Heard(threshold=0.15, own=0.1, all=0.2)
-    kept = calibrate.kept_of(margins)
-    assert kept.threshold == pytest.approx(0.15) and kept.slope == Kept().slope
+    heard = calibrate.response_line(
+        replace(margins, weights=np.array([20.0, 2.0, 4.0]), offset=-3.0)
+    )
+    assert heard == ResponseLine(threshold=0.15, own=0.1, all=0.2)
+    kept = calibrate.follow_up_line(margins)
+    assert kept.threshold == pytest.approx(0.15) and kept.slope == FollowUpLine().slope
     backwards = fit_line(np.array([[0.0], [0.1]]), np.array([[0.2], [0.3]]))
     with pytest.raises(RamoleError, match="shows nothing .* choose another encoder"):
-        calibrate.alone_of(backwards, doubt=1.0)
+        calibrate.similarity_line(backwards, doubt=1.0)
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -122,7 +129,7 @@ def test_the_shipped_calibration_is_current(shipped):
     assert shipped.base_expert.calibrated, "run `python -m ramole_core calibrate`"
     calibration = shipped.base_expert.calibration
     assert calibration.base == shipped.base_kind
-    assert calibration.alone != Alone() and calibration.alone.doubt > 0
+    assert calibration.alone != SimilarityLine() and calibration.alone.doubt > 0
 
 
 def test_what_a_visitor_gets(shipped):

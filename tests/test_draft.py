@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from ramole_core.composition import METHODS
 from ramole_core.engine import draft
 from ramole_core.engine.decoding import spell_token
-from ramole_core.engine.draft import COSTS, MAX_HABITS, Draft, Habit, Habits
+from ramole_core.engine.draft import COSTS, MAX_GAINS, Draft, DraftGain, DraftGains
 from ramole_core.engine.draft_sources import Copies, Words, run_of, words_of
 from ramole_core.engine.scheduler import Scheduler
 from ramole_core.kernels.ways import DOTS, TILES
@@ -30,8 +30,8 @@ def ids(text: str) -> list[int]:
     return [IDS[word] for word in text.split()]
 
 
-def drafted(prompt: str, habit: Habit | None = None) -> Draft:
-    return Draft(Copies(ids(prompt), list(IDS).__getitem__), habit or Habit(COSTS[DOTS]))
+def drafted(prompt: str, gain: DraftGain | None = None) -> Draft:
+    return Draft(Copies(ids(prompt), list(IDS).__getitem__), gain or DraftGain(COSTS[DOTS]))
 
 
 def expected(made: Draft, said: str) -> str:
@@ -69,14 +69,14 @@ def test_an_answer_copies_from_itself_too():
 PLAIN = ["this", "is", "at", "est", "a", "test", "of", "the", "words", "t", "h", "i", "s", "."]
 SPACED = [" " + word for word in ("is", "a", "test", "of", "the", "words", "at", "this")]
 SPELLED = SPACED + PLAIN
-RUN = "thisisatestofthewords."
+LONG_RUN = "thisisatestofthewords."
 
 
 def said_with_spaces(said: str) -> str:
     """What is expected behind these tokens of an answer, `|` between them."""
     prices = {word: (PLAIN.index(word) + len(SPACED), 9.0) for word in PLAIN}
     prices |= {word[1:]: (n, 5.0) for n, word in enumerate(SPACED)}
-    source = Words(RUN, SPELLED.__getitem__, prices)
+    source = Words(LONG_RUN, SPELLED.__getitem__, prices)
     for token in filter(None, said.split("|")):
         source.read(SPELLED.index(token))
     return "|".join(SPELLED[token] for token in source.ahead(4))
@@ -100,7 +100,7 @@ def test_the_words_of_a_run_without_spaces_come_next(said, comes):
 
 
 def test_a_place_of_a_run_is_cut_once(monkeypatch):
-    """Words longer than CHARACTERS has room for leave fewer tokens than a step may have."""
+    """Words longer than MAX_CUT has room for leave fewer tokens than a step may have."""
     cuts, cut = [], Words._cut
     monkeypatch.setattr(Words, "_cut", lambda self, at: cuts.append(at) or cut(self, at))
     source = Words(
@@ -114,7 +114,7 @@ def test_a_place_of_a_run_is_cut_once(monkeypatch):
 
 
 def test_a_run_without_spaces_is_longer_than_words_are():
-    assert run_of("Put the spaces back: " + RUN + "ontheleft and go") == RUN + "ontheleft"
+    assert run_of("Put the spaces back: " + LONG_RUN + "ontheleft and go") == LONG_RUN + "ontheleft"
     assert run_of("An incomprehensible sentence, not a run. 这是一个没有空格的句子" * 3) == ""
 
 
@@ -128,44 +128,44 @@ def test_the_real_vocabulary_cuts_a_run_into_words(real_base_folder):
     assert source.ahead(7) == others[:7]
 
 
-def test_a_habit_counts_the_steps_that_drafts_would_take():
-    habit = Habit(COSTS[DOTS])
-    made = drafted("the boat of anna is red , and", habit)
+def test_a_gain_counts_the_steps_that_drafts_would_take():
+    gain = DraftGain(COSTS[DOTS])
+    made = drafted("the boat of anna is red , and", gain)
     made.source.read(*ids("the"))
     for token in ids("boat of anna is red , !"):
         made.push(token)
-    kept, begun = 0.97 ** np.arange(6, -1, -1), draft.BEGIN * draft.KEEP**7
-    assert habit.tokens == pytest.approx(begun + kept.sum())
+    kept, begun = 0.97 ** np.arange(6, -1, -1), draft.START_WEIGHT * draft.DECAY**7
+    assert gain.tokens == pytest.approx(begun + kept.sum())
     # "boat" and the token behind it, ...; "boat of anna" and the token behind them, "red , !"
-    assert habit.steps[1] == pytest.approx(begun + kept[[0, 2, 4, 6]].sum())
-    assert habit.steps[3] == pytest.approx(begun + kept[[0, 4]].sum())
-    assert habit.gain(0) == 1
-    assert habit.gain(3) == pytest.approx(habit.tokens / habit.steps[3] / COSTS[DOTS][3])
+    assert gain.steps[1] == pytest.approx(begun + kept[[0, 2, 4, 6]].sum())
+    assert gain.steps[3] == pytest.approx(begun + kept[[0, 4]].sum())
+    assert gain.gain(0) == 1
+    assert gain.gain(3) == pytest.approx(gain.tokens / gain.steps[3] / COSTS[DOTS][3])
 
 
 def test_an_end_that_was_expected_earns_nothing():
     """An answer of two tokens takes one step, whatever is expected."""
-    habits = Habits(DOTS)
+    gains = DraftGains(DOTS)
     for _ in range(40):
-        made = drafted("the boat !", habits.of("a", Copies))
+        made = drafted("the boat !", gains.of("a", Copies))
         made.source.read(*ids("boat"))
         made.push(*ids("!"))
     assert made.length(99, 7) == 0
 
 
 def test_drafts_are_as_many_as_gain_most_and_end_where_none_does():
-    habit = Habit(COSTS[DOTS], 30.0, {1: 30.0, 3: 30.0})
-    made = Draft(Copies([], str), habit)
+    gain = DraftGain(COSTS[DOTS], 30.0, {1: 30.0, 3: 30.0})
+    made = Draft(Copies([], str), gain)
     assert made.length(99, 7) == 0
-    habit.steps[1] = 20.0  # 1.5 tokens a step for 1.1 of its time
+    gain.steps[1] = 20.0  # 1.5 tokens a step for 1.1 of its time
     assert made.length(99, 7) == 1 and made.length(1, 7) == 0, "there is no room to feed one"
-    habit.steps[3] = 10.0  # 3 for 1.32
+    gain.steps[3] = 10.0  # 3 for 1.32
     assert made.length(99, 7) == 3 and made.length(3, 7) == 0
-    habit.steps = {1: 19.5, 3: 16.0}  # 1.40 and 1.42: it stays
+    gain.steps = {1: 19.5, 3: 16.0}  # 1.40 and 1.42: it stays
     assert made.length(99, 7) == 3
-    habit.steps = {1: 20.0, 3: 10.0}
+    gain.steps = {1: 20.0, 3: 10.0}
     assert [made.length(99, most) for most in (7, 2, 7)] == [3, 1, 3], "others are beside it"
-    habit.steps = {1: 29.0, 3: 29.0}
+    gain.steps = {1: 29.0, 3: 29.0}
     assert made.length(99, 7) == 0
 
 
@@ -175,15 +175,15 @@ def test_where_fewer_are_expected_a_step_keeps_its_size():
     assert made.tokens(3) == ids("boat the the") and made.tokens(1) == ids("boat")
 
 
-def test_habits_are_of_the_adapter_that_leads_and_no_more_than_so_many():
-    habits = Habits(DOTS)
-    habits.of("a", Copies).tokens = 99.0
-    for n in range(MAX_HABITS - 1):
-        habits.of(str(n), Copies)
-    assert habits.of("a", Copies).tokens == 99, "it was used last"
-    for n in range(MAX_HABITS):
-        habits.of(str(n), Copies)
-    assert habits.of("a", Copies).tokens == draft.BEGIN
+def test_gains_are_of_the_adapter_that_leads_and_no_more_than_so_many():
+    gains = DraftGains(DOTS)
+    gains.of("a", Copies).tokens = 99.0
+    for n in range(MAX_GAINS - 1):
+        gains.of(str(n), Copies)
+    assert gains.of("a", Copies).tokens == 99, "it was used last"
+    for n in range(MAX_GAINS):
+        gains.of(str(n), Copies)
+    assert gains.of("a", Copies).tokens == draft.START_WEIGHT
 
 
 # --- no bit hangs on them -------------------------------------------------------------------------
@@ -199,8 +199,10 @@ def tiny(request, tiny_llama, tiny_nf4):
 @pytest.fixture(params=[1, 3, 7])
 def always(monkeypatch, request, tiny):
     """So many a step, whatever they gain."""
-    monkeypatch.setattr(tiny.engine.scheduler, "_habits", Habits(TILES))
-    monkeypatch.setattr(Habit, "gain", lambda self, count: 9.0 if count == request.param else 0.1)
+    monkeypatch.setattr(tiny.engine.scheduler, "_draft_gains", DraftGains(TILES))
+    monkeypatch.setattr(
+        DraftGain, "gain", lambda self, count: 9.0 if count == request.param else 0.1
+    )
     return request.param
 
 
@@ -286,10 +288,10 @@ def test_beside_another_and_not_beside_many(tiny, always, monkeypatch):
 
 
 def test_an_answer_that_repeats_itself_takes_fewer_steps(tiny):
-    """A tiny model's greedy answers do, so that a habit grows without being forced."""
+    """A tiny model's greedy answers do, so that a gain grows without being forced."""
     request = Request("Count to ten", method="mixture", **LONG | {"max_new_tokens": 160})
-    for habit in ("made", "known"):
+    for gain in ("made", "known"):
         before = tiny.engine.stats()
         accepted = agree(tiny, [request])
         steps = tiny.engine.stats()["decode_forwards"] - before["decode_forwards"]
-        assert accepted > 40 and steps < 159 + 120, habit
+        assert accepted > 40 and steps < 159 + 120, gain

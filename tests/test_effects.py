@@ -269,7 +269,7 @@ class Watched:
 
 
 def test_readings_come_after_every_prompt_and_little_by_little_beside_rows(world, monkeypatch):
-    monkeypatch.setattr(prefill, "PIECE", 8)
+    monkeypatch.setattr(prefill, "REREAD_TOKENS", 8)
     seen = Watched(world, monkeypatch)
     long, short = ({"max_new_tokens": n, "ignore_eos": True} for n in (60, 2))
     asked = [

@@ -8,9 +8,9 @@ import pytest
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.engine.isolated_forward import BEHIND_STEPS
 from ramole_core.engine.waiting import (
+    ACTIVE_SECONDS,
     BURST_SECONDS,
-    FORGOTTEN_SECONDS,
-    LATELY_SECONDS,
+    DECAY_SECONDS,
     FairShare,
 )
 from ramole_core.errors import Cancelled
@@ -48,9 +48,9 @@ def test_who_asks_again_and_again_asks_between_two_requests_too(shares, clock):
     shares.add(3 * BURST_SECONDS, [(EVIL, 1.0)])
     assert shares.lately() == [EVIL]
     shares.add(0.1, [(ANN, 1.0)])
-    clock.now += LATELY_SECONDS / 2
+    clock.now += ACTIVE_SECONDS / 2
     assert set(shares.lately()) == {EVIL, ANN} and shares.exceeding([EVIL, ANN]) == {EVIL}
-    clock.now += LATELY_SECONDS / 2
+    clock.now += ACTIVE_SECONDS / 2
     assert shares.lately() == []
 
 
@@ -69,12 +69,12 @@ def test_it_is_forgotten_by_and_by_whether_others_ask_or_not(shares, clock):
     assert shares.known() == 1
     for _ in range(3):
         assert shares.exceeding([EVIL, ANN]) == {EVIL}
-        clock.now += FORGOTTEN_SECONDS / 10
-    clock.now += 3 * FORGOTTEN_SECONDS
+        clock.now += DECAY_SECONDS / 10
+    clock.now += 3 * DECAY_SECONDS
     assert shares.exceeding([EVIL, ANN]) == set()
-    clock.now += 10 * FORGOTTEN_SECONDS
+    clock.now += 10 * DECAY_SECONDS
     assert shares.known() == 0
-    clock.now += 10 * FORGOTTEN_SECONDS
+    clock.now += 10 * DECAY_SECONDS
     assert not shares.exceeding([EVIL]) and not shares._had
 
 
@@ -114,7 +114,7 @@ def test_who_had_more_than_its_share_waits_until_the_others_have_their_answers(t
         assert running(tiny) == {"ann"}
         tiny.engine.step()
     assert tiny.heard[evil].end is None and scheduler.behind(EVIL)
-    scheduler.shares._clock.now += LATELY_SECONDS
+    scheduler.shares._clock.now += ACTIVE_SECONDS
     assert not scheduler.behind(EVIL)
     tiny.finish()
     assert len(tiny.heard[evil].tokens) == 4
@@ -183,7 +183,7 @@ def test_who_reads_beside_the_batch_waits_before_it_holds_anything(tiny):
     time.sleep(0.05)
     assert len(found) == 2
     tiny.finish()
-    scheduler.shares._clock.now += LATELY_SECONDS
+    scheduler.shares._clock.now += ACTIVE_SECONDS
     threads[0].join(60)
     assert len(found) == 3 and not isinstance(found[2], Cancelled)
 
@@ -244,7 +244,7 @@ def test_of_long_ones_of_a_source_the_second_waits_although_it_came_before_it_wa
     assert begun == [EVIL], "the second found that it has had too much, and gave its turn back"
     assert reader._owed == pytest.approx(BEHIND_STEPS * spent[-1])
     tiny.finish()
-    scheduler.shares._clock.now += LATELY_SECONDS
+    scheduler.shares._clock.now += ACTIVE_SECONDS
     for thread in threads:
         thread.join(60)
     assert begun == [EVIL, EVIL]

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from ramole_core.retrieval.gathered import MANY, Gathered
+from ramole_core.retrieval.gathered import MAX_BATCH, Gathered
 
 SOON = 120
 
@@ -50,7 +50,7 @@ def many_at_once(gathered: Gathered, reader: Reader, lists: list[list[str]]) -> 
     for thread in threads[1:]:
         thread.start()
     until = time.monotonic() + SOON
-    wanted = sum(min(MANY, len(words)) for words in lists[1:])
+    wanted = sum(min(MAX_BATCH, len(words)) for words in lists[1:])
     while len(gathered._waiting) < wanted and time.monotonic() < until:
         time.sleep(0.001)
     reader.gate.set()
@@ -68,12 +68,12 @@ def test_who_comes_while_one_reads_is_read_with_all_others(reader):
 
 
 def test_a_long_list_lets_others_in_between(reader):
-    long = ["x" * n for n in range(1, 3 * MANY + 1)]
+    long = ["x" * n for n in range(1, 3 * MAX_BATCH + 1)]
     found = many_at_once(Gathered(reader), reader, [long, ["yy"]])
-    assert found == [[float(n) for n in range(1, 3 * MANY + 1)], [2.0]]
+    assert found == [[float(n) for n in range(1, 3 * MAX_BATCH + 1)], [2.0]]
     place = next(n for n, read in enumerate(reader.reads) if "yy" in read)
     assert place <= 2 and len(reader.reads) >= 3, "after one part of the list, not after all"
-    assert max(map(len, reader.reads)) <= MANY
+    assert max(map(len, reader.reads)) <= MAX_BATCH
 
 
 def test_a_text_that_cannot_be_read_is_its_own_askers_trouble_alone(reader):

@@ -71,7 +71,7 @@ def ended(tiny, states):
 
 
 def test_who_comes_together_is_read_together(tiny, thread, monkeypatch):
-    monkeypatch.setattr(engine_thread, "GATHER", NEVER)
+    monkeypatch.setattr(engine_thread, "GATHER_SECONDS", NEVER)
     before = tiny.engine.stats()["prefill_forwards"]
     come, states = threading.Event(), []
 
@@ -91,12 +91,12 @@ def test_who_comes_together_is_read_together(tiny, thread, monkeypatch):
 
 
 def test_one_alone_waits_for_nobody(tiny, thread, monkeypatch):
-    monkeypatch.setattr(engine_thread, "GATHER", NEVER)
+    monkeypatch.setattr(engine_thread, "GATHER_SECONDS", NEVER)
     assert ended(tiny, [prepared_and_submitted(tiny, thread, ask(6))])
 
 
 def test_nobody_waits_for_one_that_was_refused(tiny, thread, monkeypatch):
-    monkeypatch.setattr(engine_thread, "GATHER", NEVER)
+    monkeypatch.setattr(engine_thread, "GATHER_SECONDS", NEVER)
 
     def refused():
         with suppress(RamoleError), thread.expecting():
@@ -108,7 +108,7 @@ def test_nobody_waits_for_one_that_was_refused(tiny, thread, monkeypatch):
 
 
 def test_nobody_waits_long_for_one_that_never_comes(tiny, thread, monkeypatch):
-    monkeypatch.setattr(engine_thread, "GATHER", LONG)
+    monkeypatch.setattr(engine_thread, "GATHER_SECONDS", LONG)
     clock = SimpleNamespace(now=7.0)
     monkeypatch.setattr(engine_thread, "time", SimpleNamespace(monotonic=lambda: clock.now))
     wait_until(lambda: thread._wake._waiters)
@@ -122,12 +122,12 @@ def test_nobody_waits_long_for_one_that_never_comes(tiny, thread, monkeypatch):
     clock.now += 1
     thread.wake()
     assert ended(tiny, [state])
-    monkeypatch.setattr(engine_thread, "GATHER", NEVER)
+    monkeypatch.setattr(engine_thread, "GATHER_SECONDS", NEVER)
     assert ended(tiny, [submitted(tiny, thread, ask(5))]), "it is forgotten"
 
 
 def test_who_waits_for_a_next_token_does_not_wait_for_others(tiny, thread, monkeypatch):
-    monkeypatch.setattr(engine_thread, "GATHER", NEVER)
+    monkeypatch.setattr(engine_thread, "GATHER_SECONDS", NEVER)
     step, go_on = tiny.engine.step, threading.Event()
 
     def held():
@@ -177,7 +177,7 @@ def test_a_request_that_comes_while_the_thread_begins_is_answered(tiny, monkeypa
 
 
 def test_the_thread_ends_while_it_waits(tiny, monkeypatch):
-    monkeypatch.setattr(engine_thread, "GATHER", NEVER)
+    monkeypatch.setattr(engine_thread, "GATHER_SECONDS", NEVER)
     thread = EngineThread(tiny.engine)
     thread.start()
     elsewhere(lambda: prepared(thread))

@@ -46,13 +46,13 @@ def root(whole, tmp_path) -> Path:  # noqa: F811
 def looks(monkeypatch) -> list[Path]:
     """The folders at which another process looked."""
     seen = []
-    look = examination._complaint
+    look = examination._fault
 
     def looked(folder: Path, fresh: Path) -> str:
         seen.append(folder)
         return look(folder, fresh)
 
-    monkeypatch.setattr(examination, "_complaint", looked)
+    monkeypatch.setattr(examination, "_fault", looked)
     return seen
 
 

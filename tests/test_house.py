@@ -176,7 +176,7 @@ def test_the_config_of_a_cluster_is_one():
     assert (engines["name"], page["name"]) == (app.ENGINES, app.PAGE)
     http = said["http_options"]
     assert http["keep_alive_timeout_s"] == IDLE_SECONDS and "request_timeout_s" not in http
-    asked = app.EnginesAsked(**engines["args"]), app.PageAsked(**page["args"])
+    asked = app.EnginesArgs(**engines["args"]), app.PageArgs(**page["args"])
     for one, told in zip(asked, (engines, page), strict=True):
         module, _, function = told["import_path"].partition(":")
         assert module == app.__name__ and callable(getattr(app, function))

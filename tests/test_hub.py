@@ -114,7 +114,7 @@ def test_names_are_clean_and_of_one_adapter_each():
 @pytest.mark.parametrize("parts", [True, False])
 def test_a_long_header_is_read_to_its_end(hub_server, open_hub, monkeypatch, parts):
     """Also from a mirror that gives whole files alone."""
-    monkeypatch.setattr("ramole_core.hub.repository.FIRST", 16)
+    monkeypatch.setattr("ramole_core.hub.repository.HEADER_BYTES", 16)
     hub_server.repositories = {"a/b": Repository(adapter(1))}
     hub_server.parts = parts
     (one,) = open_hub().search().rows
@@ -224,7 +224,7 @@ def test_no_prompt_waits_for_the_cards_that_a_search_embeds(hub_server, open_hub
 
     monkeypatch.setattr(hub._retriever._encoder, "embed", slowly)
     monkeypatch.setattr(hub._retriever.recent, "_embed", slowly)
-    monkeypatch.setattr("ramole_core.hub.search.AT_ONCE", 20)
+    monkeypatch.setattr("ramole_core.hub.search.BATCH_SIZE", 20)
     searching = threading.Thread(target=hub.search)
     searching.start()
     found = 0

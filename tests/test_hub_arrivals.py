@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from ramole_core.errors import RamoleError
-from ramole_core.hub.arrivals import HELD_SECONDS, LATER, SILENCE, Wait
+from ramole_core.hub.arrivals import HELD_SECONDS, RETRY_SECONDS, UNREACHABLE_SECONDS, Wait
 from ramole_core.retrieval import Hit
 from tests.adapter_files import WEIGHTS, tree_of, write_adapter
 from tests.clocks import Clock
@@ -124,7 +124,7 @@ def test_a_hub_that_is_gone_costs_one_try_and_comes_back(listed, hub_server, clo
     ask(hub, "all about sums", k=2)
     assert len(hub_server.asked) == asked
     hub_server.status = None
-    clock.now += SILENCE + 1
+    clock.now += UNREACHABLE_SECONDS + 1
     assert all("was fetched" in note for note in ask(hub, "all about sums", k=2))
 
 
@@ -198,7 +198,7 @@ def test_a_clock_that_is_set_back_makes_no_pause_longer(listed, hub_server, cloc
     hub_server.status = None
     clock.now -= 24 * 3600
     assert "a moment ago" in ask(hub, "about one")[0]
-    steady.now += SILENCE + 1
+    steady.now += UNREACHABLE_SECONDS + 1
     assert "was fetched" in ask(hub, "about one")[0]
 
 
@@ -231,7 +231,7 @@ def test_what_a_full_disk_does_not_register_does_not_stay(listed, clock, monkeyp
             assert "The pool's disk is full" in ask(hub, f"about {name}")[0]
     assert [card.name for card in hub._pool.cards()] == ["mine"], "what a user added stays"
     assert not hub._register.fetched() and {one.verdict for one in hub.rows()} == {"fits"}
-    clock.now += LATER
+    clock.now += RETRY_SECONDS
     assert "was fetched" in ask(hub, "about one")[0]
     assert [came.ours for came in hub._register.fetched()] == [True]
 

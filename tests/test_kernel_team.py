@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from ramole_core.kernels.call_args import (
-    APART,
+    CACHE_LINE,
     COUNTS,
     HELPER,
-    HERE,
+    LOCAL_COUNTS,
     TILES,
     WORDS,
     longs,
@@ -72,8 +72,8 @@ def test_each_tile_is_taken_once_and_side_by_side(tiles):
         assert (times[:tiles] == call).all() and times.sum() == call * tiles
     own = -(-tiles // 2)
     for flag, first in ((0, range(own)), (HELPER, range(own, tiles))):
-        words[3] = words[HERE] = words[HERE + APART // 8] = 0
-        words[COUNTS] = words.ctypes.data + 8 * HERE
+        words[3] = words[LOCAL_COUNTS] = words[LOCAL_COUNTS + CACHE_LINE // 8] = 0
+        words[COUNTS] = words.ctypes.data + 8 * LOCAL_COUNTS
         mark._alone(words.ctypes.data + flag)  # as if no other thread came
         others = [n for n in range(tiles) if n not in first]
         assert np.argsort(order[:tiles]).tolist() == [*first, *others]

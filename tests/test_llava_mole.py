@@ -208,7 +208,7 @@ def test_a_block_does_not_know_what_is_image_and_what_is_text():
     own = find_method("llava_mole").bring((), trained)
     adapters = tuple(adapter_of(one.name, one.load(), sites) for one in own)
     ask = Ask(adapters, sites, {}, None, trained)
-    decision = decision_in_training(trained, ask, listen=said.__setitem__)
+    decision = decision_in_training(trained, ask, on_routing=said.__setitem__)
     mix = place(decision, [adapter.loras for adapter in adapters], sites)
     served = place(find_method("llava_mole").decide(ask), mix.loras, sites)
     mlps = sorted({parent_of(path) for path in shapes if "mlp" in path})

@@ -24,7 +24,7 @@ from ramole_core.engine.load_check import (
 )
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.norm import Norm
-from ramole_core.layers.batch_invariant_ops import SteadyAngles
+from ramole_core.layers.batch_invariant_ops import BatchInvariantRotary
 from ramole_core.layers.served_linear import ServedLinear
 from tests.conftest import tiny_settings
 from tests.tiny_bases import BASES, TinyBase, save_tiny_base
@@ -236,14 +236,14 @@ def keep(function, seen):
 def test_angles_of_another_length_are_refused(long, tmp_path, monkeypatch):
     """One set of factors on both sides of a longrope's first length."""
     folder = save_tiny_base(BASES["phi3 with longrope"], tmp_path / "base")
-    block = SteadyAngles._block
+    block = BatchInvariantRotary._block
 
     def wrong(self, x, number, _, *rest):
         return block(self, x, number, long, *rest)
 
     settings = tiny_settings(folder, tmp_path)
     load(settings).close()
-    monkeypatch.setattr(SteadyAngles, "_block", wrong)
+    monkeypatch.setattr(BatchInvariantRotary, "_block", wrong)
     monkeypatch.setattr(build, "_code", lambda: "another")
     with pytest.raises(RamoleError, match="rotary angles of .* differ for requests of 10[02]"):
         load(settings)

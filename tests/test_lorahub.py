@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from ramole_core.composition import METHODS
-from ramole_core.composition.lorahub import BOUND, PENALTY, WeightSearch, objective
+from ramole_core.composition.lorahub import MAX_WEIGHT, PENALTY, WeightSearch, objective
 from ramole_core.composition.method import Tried
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.engine.engine_thread import EngineThread
-from ramole_core.engine.fitting import KnownFits
+from ramole_core.engine.fitting import FitCache
 from ramole_core.engine.pair_reading import encode_pairs
 from ramole_core.engine.prompt import Turn
 from ramole_core.engine.request_stream import RequestStream
@@ -35,7 +35,7 @@ def world(tiny_llama):
 @pytest.fixture
 def tiny(world):
     """Nothing is remembered of earlier tests."""
-    world.engine._reader._known_fits = KnownFits()
+    world.engine._reader._fit_cache = FitCache()
     world.engine.forget_prefixes()
     world.engine.store.keep_only([])
     return world
@@ -88,7 +88,7 @@ def test_a_search_is_repeatable_and_stays_within_its_bounds(k, steps):
         search.close()
     assert runs[0] == runs[1]
     asked, best = runs[0]
-    assert asked[0] == (0.0,) * k and np.abs(asked).max() <= BOUND
+    assert asked[0] == (0.0,) * k and np.abs(asked).max() <= MAX_WEIGHT
     assert best.weights in asked and len(asked) == min(steps, 50 * k)
     assert steps < 40 or best.loss < 0.5 * float((target**2).sum())
 
@@ -212,7 +212,7 @@ def test_a_search_changes_nobody_s_tokens_and_is_the_same_beside_others(tiny, ex
     alone = answers(stream(tiny, [hub()], fitting=lambda index, how: told.append(how)))[0]
     assert [how.step for how in told] == list(range(1, STEPS + 1))
     assert told[0].loss == alone.fitted.start and told[-1].weights == alone.fitted.weights
-    tiny.engine._reader._known_fits = KnownFits()
+    tiny.engine._reader._fit_cache = FitCache()
     states = submit_others(tiny)
     together = answers(stream(tiny, [hub()]))[0]
     tiny.finish()
@@ -407,7 +407,7 @@ def test_an_example_without_room_waits_and_ends_nobody(tiny_llama):
     tiny = TinyEngine(tiny_llama, sizes)
     pairs, told = [("a" * 400, "b"), ("short", "c" * 380)], []
     for n in range(2):
-        tiny.engine._reader._known_fits = KnownFits()
+        tiny.engine._reader._fit_cache = FitCache()
         fit = tiny.engine.fit(tiny.engine.prepare(hub(examples=pairs), tiny.chosen(NAMES)))
         who = {"session": f"s{n}", "address": f"10.0.0.{n}"}
         tiny.engine.submit_step(fit, **who, deliver=lambda state, item: told.append(item))

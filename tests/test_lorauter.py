@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from ramole_core.composition import METHODS, Known, Lora, Trained
+from ramole_core.composition import METHODS, Lora, Trained, VisibleAdapter
 from ramole_core.errors import RamoleError
 from ramole_core.methods import complete_options
 from ramole_core.training.loop import Run
@@ -39,7 +39,7 @@ TABLE = Trained(
 
 def choose(k, *, named=(), exclude=(), trained: Trained | None = TABLE, order=NAMES, **options):
     known = [
-        Known(
+        VisibleAdapter(
             name,
             f"{name}!",
             SCORES[name],

@@ -21,7 +21,7 @@ def test_pages_that_cannot_be_made_now_are_made_later(tiny_llama, monkeypatch, w
     tiny.engine.forget_prefixes()
     tiny.submit(LONG, [("bee", 4)])
     tiny.engine.step()
-    monkeypatch.setattr(pages, "FIRST", 8)
+    monkeypatch.setattr(pages, "INITIAL_PAGES", 8)
     made, real = [], pages._zeros
 
     def zeros(like, shape):

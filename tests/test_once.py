@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 
 from ramole_core import Request
-from ramole_core.retrieval.encoder import KEPT, RecentVectors
-from ramole_core.selection.selector import AT_ONCE
+from ramole_core.retrieval.encoder import MAX_CACHED, RecentVectors
+from ramole_core.selection.selector import BATCH_SIZE
 from tests.test_ramole import ramole  # noqa: F401  the fixture
 from tests.workers import at_once
 
@@ -42,8 +42,8 @@ def test_a_batch_is_embedded_together_and_read_once(ramole, counted, method):  #
 
 
 def test_a_long_list_is_embedded_once_too(ramole, counted, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("ramole_core.selection.selector.AT_ONCE", 4)
-    monkeypatch.setattr("ramole_core.retrieval.encoder.KEPT", 4)
+    monkeypatch.setattr("ramole_core.selection.selector.BATCH_SIZE", 4)
+    monkeypatch.setattr("ramole_core.retrieval.encoder.MAX_CACHED", 4)
     prompts = [f"Is it rain or hail, {n}?" for n in range(10)]
     ramole.candidates([Request(prompt, method="mixture", **ASK) for prompt in prompts])
     assert counted["embedded"] == [prompts[:4], prompts[4:8], prompts[8:]]
@@ -77,9 +77,9 @@ def test_a_fixed_number_of_vectors_is_kept_and_no_text(ramole):  # noqa: F811
     recent = RecentVectors(embed)
     recent(["a", "b", "a"])
     assert calls == [2]
-    recent([str(n) for n in range(KEPT)])
+    recent([str(n) for n in range(MAX_CACHED)])
     recent(["a"])
-    assert calls == [2, KEPT, 1] and len(recent._kept) == KEPT
+    assert calls == [2, MAX_CACHED, 1] and len(recent._kept) == MAX_CACHED
     assert not any(isinstance(key, str) for key in recent._kept)
 
 
@@ -113,14 +113,14 @@ def test_a_long_batch_is_cancelled_while_its_adapters_are_looked_up(
 
     monkeypatch.setattr(ramole.engines, "examine", examining)
     done = {"parts": cut, "embedding": counted["embedded"], "examining": examined}[place]
-    prompts = [f"Is rain number {n} on the way?" for n in range(3 * AT_ONCE)]
+    prompts = [f"Is rain number {n} on the way?" for n in range(3 * BATCH_SIZE)]
     requests = [Request(prompt, method="ramole_plus", **ASK) for prompt in prompts]
     stream = ramole.stream_batch(requests, cancelled=lambda: bool(done))
     ends = [(index, item.finish_reason, item.text) for index, item in stream]
     assert ends == [(n, "cancelled", "") for n in range(len(prompts))]
     assert len(cut) == (1 if place == "parts" else len(prompts))
     texts = sum(map(len, counted["embedded"]))
-    assert texts == {"parts": 0, "embedding": AT_ONCE, "examining": len(prompts)}[place]
-    assert examined == ([AT_ONCE] if place == "examining" else [])
+    assert texts == {"parts": 0, "embedding": BATCH_SIZE, "examining": len(prompts)}[place]
+    assert examined == ([BATCH_SIZE] if place == "examining" else [])
     answer = ramole.generate(requests[:1])[0]
     assert answer.new_tokens and answer.finish_reason != "cancelled"

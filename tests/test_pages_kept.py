@@ -17,7 +17,7 @@ from ramole_core.engine.pages import PAGE, pages_of
 from ramole_core.errors import RamoleError
 from tests.page_fakes import page_cache
 
-MIXED, BARE = b"m" * 16, bytes(16)
+MIXED, BARE_KEY = b"m" * 16, bytes(16)
 """Tokens that a trace has rows of, and such that need none."""
 
 
@@ -65,7 +65,7 @@ class Play:
         self.roomy = pages > 50
 
     def start(self, content: np.ndarray, more: int, traced: bool) -> Asked | None:
-        length = min(len(content) + more, self.kv.most_tokens)
+        length = min(len(content) + more, self.kv.max_tokens)
         content = content[:length]
         sequence = self.kv.open(content, length, traced=traced)
         if sequence is None:
@@ -91,7 +91,7 @@ class Play:
         rows = asked.sequence.gates(0, n)
         numbers = self.naive.of(asked.content[:n])
         for row, number, token in zip(rows, numbers, asked.content, strict=False):
-            if self.kind(token) == BARE:
+            if self.kind(token) == BARE_KEY:
                 assert row is None
             else:
                 assert row is not None and row.shape == (2, 2, 1, 3)
@@ -128,7 +128,7 @@ class Play:
         """A run of tokens that are mixed alike."""
         kinds = [self.kind(token) for token in asked.content[start:end]]
         n = next((n for n, kind in enumerate(kinds) if kind != kinds[0]), len(kinds))
-        bare = kinds[0] == BARE
+        bare = kinds[0] == BARE_KEY
         gates = None
         if asked.traced and not bare:
             gates = torch.tensor(numbers[:n])[:, None, None, None, None] % 1000
@@ -143,7 +143,9 @@ class Play:
     def traced_here(self, asked: Asked, start: int) -> bool:
         rows = asked.sequence.gates(0, start)
         kinds = map(self.kind, asked.content)
-        return all(row is not None or kind == BARE for row, kind in zip(rows, kinds, strict=False))
+        return all(
+            row is not None or kind == BARE_KEY for row, kind in zip(rows, kinds, strict=False)
+        )
 
     def extend(self, asked: Asked) -> None:
         before = asked.sequence.length
@@ -176,7 +178,7 @@ class Play:
 
 runs = st.tuples(
     st.sampled_from((1, 2)),
-    st.sampled_from((MIXED, MIXED, BARE)),
+    st.sampled_from((MIXED, MIXED, BARE_KEY)),
     st.sampled_from((1, 2, 20, 63, 64, 65, 100)),
 )
 moves = st.one_of(
@@ -206,9 +208,9 @@ A_TRACE_BEFORE_WHAT_NEEDS_NONE = [
 
 
 @settings(max_examples=300, deadline=None)
-@example(500, [[(1, MIXED, 1), (1, BARE, 2)], *[[(1, MIXED, 1)]] * 4], A_TRACE_BESIDE)
+@example(500, [[(1, MIXED, 1), (1, BARE_KEY, 2)], *[[(1, MIXED, 1)]] * 4], A_TRACE_BESIDE)
 @example(
-    8, [[(1, MIXED, 1), (1, BARE, 65)], *[[(1, MIXED, 1)]] * 4], A_TRACE_BEFORE_WHAT_NEEDS_NONE
+    8, [[(1, MIXED, 1), (1, BARE_KEY, 65)], *[[(1, MIXED, 1)]] * 4], A_TRACE_BEFORE_WHAT_NEEDS_NONE
 )
 @given(
     pages=st.sampled_from((5, 8, 12, 500)),
@@ -237,7 +239,7 @@ def test_a_match_is_what_was_read_and_nobody_runs_out(pages, contents, steps):
     play.kv.forget()
     assert play.kv.cached_bytes == 0
     play.naive = Beginnings()
-    whole = play.start(content_of(play.kv, [(1, MIXED, 9)]), play.kv.most_tokens, False)
+    whole = play.start(content_of(play.kv, [(1, MIXED, 9)]), play.kv.max_tokens, False)
     assert whole is not None and whole.sequence.length == 0
 
 
@@ -260,7 +262,7 @@ def test_a_prompt_is_read_once_and_its_last_token_always():
     assert second.sequence.table[:3].tolist() == first.sequence.table[:3].tolist()
     assert second.sequence.table[3] != first.sequence.table[3], "a page in part is copied"
     assert play.kv.held_bytes == 5 * play.kv.page_bytes
-    other = content_of(play.kv, [(1, MIXED, 100), (1, BARE, 100)])
+    other = content_of(play.kv, [(1, MIXED, 100), (1, BARE_KEY, 100)])
     third = play.start(other, 1, False)
     assert third is not None and third.sequence.length == 100, "the same ids, mixed otherwise"
 

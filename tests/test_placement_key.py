@@ -16,7 +16,7 @@ from ramole_core.composition import (
     Response,
     Trained,
 )
-from ramole_core.engine.placement_key import BARE, SIZE
+from ramole_core.engine.placement_key import BARE_KEY, KEY_BYTES
 from ramole_core.methods import Option
 from ramole_core.request import Request
 from tests.test_switches import (
@@ -39,7 +39,7 @@ def prepare(world, method, names=None, off=None, *, candidates=None, **changes):
 @pytest.mark.parametrize("method", EVERY)
 def test_preparing_twice_gives_the_same_key(llama, method):  # noqa: F811
     first, again = (prepare(llama, method).key for _ in range(2))
-    assert first == again and len(first) == SIZE
+    assert first == again and len(first) == KEY_BYTES
     other = Request("another prompt", method=method, seed=4, temperature=0.5)
     candidates = [llama.candidate(name) for name in names_of(method)]
     assert llama.placer.prepare(other, candidates).key == first
@@ -54,7 +54,7 @@ def test_no_two_methods_share_a_key(llama):  # noqa: F811
 
 @pytest.mark.parametrize("method", EVERY)
 def test_without_adapters_every_method_is_the_bare_base(llama, method):  # noqa: F811
-    assert prepare(llama, method, candidates=[]).key == BARE
+    assert prepare(llama, method, candidates=[]).key == BARE_KEY
 
 
 @pytest.mark.parametrize("method", MIXING)

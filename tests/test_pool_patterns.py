@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool import patterns
-from ramole_core.pool.config import LARGEST_CONFIG, read_config
+from ramole_core.pool.config import MAX_CONFIG, read_config
 from ramole_core.pool.patterns import MAX_STEPS, MAX_SYMBOLS
 from tests.clocks import Spent
 
@@ -144,7 +144,7 @@ MAX_SECONDS = 6.0
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_the_work_of_all_keys_together_is_bounded(monkeypatch, attack, count, field):
     keys = [ATTACKS[attack](n) for n in range(count)]
-    room = (LARGEST_CONFIG - 200) // max(len(json.dumps({key: 7})) for key in keys)
+    room = (MAX_CONFIG - 200) // max(len(json.dumps({key: 7})) for key in keys)
     keys = dict.fromkeys(keys[:room], 7)
     sizes, refused = [], None
 

@@ -71,7 +71,7 @@ def test_what_two_added_is_packed_though_one_of_them_removes_it(packing):
 
 
 def test_the_last_of_the_disk_is_left(packing, monkeypatch):
-    monkeypatch.setattr(prepack, "ROOM", 2**62)
+    monkeypatch.setattr(prepack, "MIN_FREE_BYTES", 2**62)
     engines = FakeEngines()
     engines.go.set()
     packing.start(engines, [one("a")])

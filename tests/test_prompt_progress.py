@@ -6,7 +6,7 @@ import pytest
 
 from ramole_core import Step
 from ramole_core.engine.engine import EngineSizes
-from ramole_core.engine.prefill import ALONE
+from ramole_core.engine.prefill import IDLE_CHUNKS
 from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.request_stream import RequestStream
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
@@ -43,7 +43,7 @@ def test_tokens_that_are_read_are_counted_until_the_first_token(tiny):
         if isinstance(item, Step):
             events.append(("token", index, False))
     sizes = [len(one.prompt.ids) for one in asked]
-    assert sizes[1] > 3 * CHUNK * ALONE > 3 * sizes[0] / 2
+    assert sizes[1] > 3 * CHUNK * IDLE_CHUNKS > 3 * sizes[0] / 2
     for index, size in enumerate(sizes):
         done = [tokens for tokens, of in heard[index] if of == size]
         assert len(done) == len(heard[index]) and done == sorted(set(done)) and done[-1] == size

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ramole_core.composition import METHODS
-from ramole_core.engine.capture import only_looks, recording
+from ramole_core.engine.capture import is_view_only, recording
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.kernels import pointwise
 from ramole_core.kernels.call_args import TILES
@@ -192,7 +192,7 @@ def test_views_are_known_by_their_kind_and_copies_never_taken_for_them():
         aten.expand.default: lambda: x[:, :1].expand(6, 3),
     }
     for func, look in looks.items():
-        assert only_looks(func) and place(look()) == place(x), func
+        assert is_view_only(func) and place(look()) == place(x), func
     copies = {
         aten.contiguous.default: lambda: x.contiguous(),
         aten.reshape.default: lambda: x.reshape(24),
@@ -201,9 +201,9 @@ def test_views_are_known_by_their_kind_and_copies_never_taken_for_them():
         aten.add.Tensor: lambda: x + 1,
     }
     for func, copy in copies.items():
-        assert not only_looks(func) and place(copy()) != place(x), func
-    assert not only_looks(aten.add_.Tensor), "it writes"
-    assert only_looks(aten.empty.memory_format), "nothing is in it"
+        assert not is_view_only(func) and place(copy()) != place(x), func
+    assert not is_view_only(aten.add_.Tensor), "it writes"
+    assert is_view_only(aten.empty.memory_format), "nothing is in it"
 
 
 def place(tensor: Tensor) -> int:

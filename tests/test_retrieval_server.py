@@ -12,7 +12,7 @@ import pytest
 
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval import AdapterIndex, Retriever
-from ramole_core.retrieval.collection import hang_up
+from ramole_core.retrieval.collection import close_client
 from tests.retrieval_fakes import FakeCard, FakeEncoder, FakePool
 from tests.serving import free_port, wait_until
 from tests.test_retrieval_index import brute, draw, entry, names
@@ -101,7 +101,7 @@ def test_a_retriever_on_a_server_follows_pool_and_server(
     client.delete_collection(held.name)
     assert retriever.check().rebuilt
     assert [hit.name for hit in retriever.retrieve("join", k=1)] == ["sql"]
-    hang_up(client)
+    close_client(client)
 
 
 def test_a_server_that_stopped_and_came_back_empty(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ class Told(Traced):
     """Where the kernel writes, and for whom."""
 
     def __init__(self, rows, told):
-        self.rows, self.told = rows, told
+        self.rows, self.recorded = rows, told
 
 
 class Case:

@@ -12,7 +12,7 @@ from ramole_core.engine.prompt import Prompt
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.request import Generation, Request, Step
 from ramole_core.serving import served_engine
-from ramole_core.serving.fleet import EngineLost, PageSilent
+from ramole_core.serving.fleet import EngineLost, PageLost
 from ramole_core.serving.served_engine import ServedEngine, located
 from ramole_core.serving.wire import Job
 
@@ -157,7 +157,7 @@ def test_what_runs_for_a_page_that_died_is_given_up_and_nothing_of_another(lease
             )
 
     dead, alive, nobodys, _ = asyncio.run(all_of_them())
-    assert isinstance(dead[-1], PageSilent) and isinstance(dead[-1], EngineLost)
+    assert isinstance(dead[-1], PageLost) and isinstance(dead[-1], EngineLost)
     assert 0 < len(dead) - 1 < LONG and all(isinstance(one, Step) for one in dead[:-1])
     for found in (alive, nobodys):
         assert isinstance(found[-1], Generation) and found[-1].finish_reason == "length"

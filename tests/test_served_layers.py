@@ -258,12 +258,12 @@ def test_pages_move_and_the_answers_do_not():
         world.bank.release(slot)
     import ramole_core.layers.bank as bank_module
 
-    old, bank_module.SLACK = bank_module.SLACK, 0
+    old, bank_module.IDLE_PAGES = bank_module.IDLE_PAGES, 0
     world.bank.by_rows = False
     try:
         world.bank.tidy()
     finally:
-        bank_module.SLACK, world.bank.by_rows = old, True
+        bank_module.IDLE_PAGES, world.bank.by_rows = old, True
     assert world.bank.evictions == 2
     assert [list(slot.pages) for slot in kept.slots] != before
     assert world.bank.high == sum(len(slot.pages) for slot in kept.slots)

@@ -423,9 +423,9 @@ def test_all_engines_hear_of_the_page_whose_requests_they_have(pair):
 def test_what_is_counted_is_the_sum_of_all(pair):
     alone, many, fleet = pair
     answered(many, REQUESTS[0])
-    many.engines._look()  # those that earlier tests ended are past now
+    many.engines._read_stats()  # those that earlier tests ended are past now
     many.engines._past.clear()
-    many.engines._look()
+    many.engines._read_stats()
     stats = many.stats()
     assert stats["engines"] == 2
     assert stats["finished"] == sum(s.stats()["finished"] for s in fleet.servers.values()) > 0

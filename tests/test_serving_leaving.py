@@ -8,7 +8,7 @@ import pytest
 import ray._raylet
 from ray.exceptions import RayActorError, TaskCancelledError
 
-from ramole_core.serving.ray_page import ignore_nobodys_results, with_leaving
+from ramole_core.serving.ray_page import ignore_cancelled_results, with_leaving
 
 
 def heard(raised: Exception) -> list[str]:
@@ -49,7 +49,7 @@ def test_a_result_whose_future_was_cancelled_meanwhile_is_not_reported(caplog):
     """Ray's own logger, with what its callback meets there; any other fault is told."""
     ray_log = logging.getLogger(ray._raylet.__name__)  # pyright: ignore[reportAttributeAccessIssue]
     before = list(ray_log.filters)
-    ignore_nobodys_results()
+    ignore_cancelled_results()
     try:
         for broken in (False, True):
             future = Future()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from ramole_core.request import Step
 from ramole_core.serving.engine_server import EngineServer
 from ramole_core.serving.fleet import EngineLost, Item
-from ramole_core.serving.wire import Job, News
+from ramole_core.serving.wire import EngineMessage, Job
 
 
 class ThreadFleet:
@@ -48,7 +48,7 @@ class ThreadFleet:
         ended = threading.Event()
         left = self.kills.pop(0) if self.kills else -1
 
-        def deliver(item: News) -> None:
+        def deliver(item: EngineMessage) -> None:
             nonlocal left
             if ended.is_set():
                 return

@@ -105,7 +105,15 @@ def made_up(dtype: torch.dtype, rows: Sequence[int]) -> dict[str, float]:
     before = [y.clone() for y in ys]
     told = torch.zeros(m, n, k), torch.zeros(m, n, k)
     mix_group(
-        ys, Bs, inner=inner, gram=gram, late=late, row_of=row_of, tables=made, first=2, told=told
+        ys,
+        Bs,
+        inner=inner,
+        gram=gram,
+        late=late,
+        row_of=row_of,
+        tables=made,
+        first=2,
+        recorded=told,
     )
     differs = dict.fromkeys(("y", "alpha", "length"), 0.0)
     for t in range(n):

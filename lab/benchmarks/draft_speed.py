@@ -4,7 +4,7 @@
 
 Each prompt is asked alone, as the page asks it, in turns with drafts and without, and both give the
 same text or the measurement ends. Counted is from the first token to the last; short answers are
-asked again until MIN_COUNTED tokens are. What a habit of an adapter knows comes from the pass that
+asked again until MIN_COUNTED tokens are. The gain of an adapter comes from the pass that
 is not counted. A run that was stopped goes on with the tasks that its file lacks.
 """
 

@@ -18,7 +18,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
 )
 
-KEPT = ("lm_head",)
+KEPT_PARTS = ("lm_head",)
 
 
 def model_class(config: PreTrainedConfig) -> Any:
@@ -44,6 +44,6 @@ def drop_other_parts(model: PreTrainedModel) -> None:
         parent_path, _, name = path.rpartition(".")
         parent: nn.Module = model.get_submodule(parent_path)
         for other, child in list(parent.named_children()):
-            if other != name and other not in KEPT and any(True for _ in child.parameters()):
+            if other != name and other not in KEPT_PARTS and any(True for _ in child.parameters()):
                 setattr(parent, other, None)
         path = parent_path

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from ramole_core.errors import RamoleError, first_line
 
 MARK = "{#- the plain turns of RAMoLE -#}"
-"""By which the default is known; nothing of it is rendered."""
+"""Marks the default template; it is not rendered."""
 TURNS = (
     "{%- for message in messages -%}"
     "{%- if message['role'] == 'system' -%}{{ message['content'] + '\\n\\n' }}"
@@ -30,7 +30,7 @@ TURNS = (
     "{%- if add_generation_prompt -%}{{ 'Assistant:\\n' }}{%- endif -%}"
 )
 NEXT_TURN = "\nUser:"
-"""Where an answer under the default template has ended, whatever the model writes on."""
+"""Stop string of an answer under the default template."""
 PROBE = "Hello, world?"
 ENGLISH = 'The quick brown fox jumps over the lazy dog.\n0123456789, (it\'s) "so": a - b?'
 NOTE = (
@@ -41,7 +41,7 @@ NOTE = (
 
 def complete_template(tokenizer: PreTrainedTokenizerBase, *, template: str | None) -> str | None:
     """Give the tokenizer a chat template: this one (a path, or the template itself), else its own,
-    else the plain turns. Returns a note where its users should know of it.
+    else the plain turns. Returns a note for its users, if any.
 
     Raises RamoleError where the template that is given cannot write a conversation.
     """
@@ -137,7 +137,7 @@ def _render(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _read(template: str) -> str:
-    """The text itself, or that of the file it names."""
+    """Return the text itself, or that of the file at this path."""
     if "{" in template:
         return template
     try:

@@ -26,10 +26,10 @@ from filelock import FileLock
 from ramole_core.base.files import sha256
 
 TURN = ("<|im_start|>", "<|im_end|>")
-"""What begins and ends a turn in ChatML."""
+"""Start and end of a turn in ChatML."""
 ANSWER = "Good day."
 MARK = re.compile(r"<[^<>\s]+>")
-"""A token that no text has."""
+"""A token that occurs in no text."""
 
 
 def convert_gguf(gguf: Path, folder: Path, tell: Callable[[float], None]) -> None:
@@ -102,7 +102,7 @@ def end_tokens(tokenizer: "PreTrainedTokenizerBase") -> int | list[int] | None:
 
 @contextmanager
 def _read_once() -> Iterator[None]:
-    """Keep what transformers makes of a GGUF anew for each of its parts: the list of its fields,
+    """Cache what transformers computes again for each part of a GGUF: the list of its fields,
     which is the whole vocabulary, and the names of an architecture's tensors. Both take several
     times longer than the weights."""
     import gguf
@@ -137,7 +137,7 @@ def _tensors_counted(tell: Callable[[float], None]) -> Iterator[None]:
 
 @contextmanager
 def _replaced(module: ModuleType, **others: object) -> Iterator[None]:
-    """Put others in the place of a module's own for a while."""
+    """Replace attributes of a module inside the block."""
     before = {name: getattr(module, name) for name in others}
     for name, other in others.items():
         setattr(module, name, other)
@@ -149,7 +149,7 @@ def _replaced(module: ModuleType, **others: object) -> Iterator[None]:
 
 
 MARKER = "source.json"
-"""Says where the model came from; a folder without it is not whole."""
+"""File with the model's source; a folder without it is incomplete."""
 
 
 def is_kept(folder: Path) -> bool:

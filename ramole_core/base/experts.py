@@ -21,8 +21,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 PARAMETERS = ("gate_up_proj", "down_proj")
-SMALL = 16
-"""Sizes of the trial."""
+TRIAL_SIZE = 16
+"""Size of the trial's layers."""
 
 
 class Expert(nn.Module):
@@ -52,7 +52,7 @@ class Experts(nn.Module):
         super().__init__()
         self._whole = (whole,) if keep else ()  # no submodule: its weights are these
         self.together = False
-        """Whether that code runs: nothing is mixed then."""
+        """Whether that code runs, without adapters."""
         gate_up, down = (whole.get_parameter(name) for name in PARAMETERS)
         self.num_experts = gate_up.shape[0]
         self.act_fn = whole.get_submodule("act_fn")
@@ -127,13 +127,16 @@ def _agree(module: nn.Module, e: int) -> bool:
     """Whether results agree on a few random tokens and weights, some of them large."""
     pick = torch.Generator().manual_seed(2)
     small = copy.copy(module)
-    shapes = {"gate_up_proj": (e, 2 * SMALL, SMALL), "down_proj": (e, SMALL, SMALL)}
+    shapes = {
+        "gate_up_proj": (e, 2 * TRIAL_SIZE, TRIAL_SIZE),
+        "down_proj": (e, TRIAL_SIZE, TRIAL_SIZE),
+    }
     made = {
         name: nn.Parameter(torch.randn(shape, generator=pick, device="cpu"), requires_grad=False)
         for name, shape in shapes.items()
     }
     small.__dict__["_parameters"] = made
-    x = torch.randn(5, SMALL, generator=pick) * 4
+    x = torch.randn(5, TRIAL_SIZE, generator=pick) * 4
     chosen = torch.rand(5, e, generator=pick).topk(min(2, e)).indices
     weights = torch.rand(chosen.shape, generator=pick)
     try:

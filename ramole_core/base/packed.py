@@ -28,7 +28,7 @@ from ramole_core.kernels.widen import BLOCK
 Shapes = Mapping[str, tuple[int, int]]
 """(i, o) of every linear layer by module path, the head left out."""
 LOGITS = "router_logits"
-"""Name of a router's layer (`routers.py`): a choice hangs on its numbers."""
+"""Name of a router's layer (`routers.py`): the choice of experts depends on it."""
 TILE = 32
 """Outputs that bitsandbytes' own CPU kernel computes together."""
 
@@ -40,7 +40,7 @@ class PackedLinear(nn.Module):
     narrowed: ClassVar[Callable[[Tensor], tuple[Tensor, Tensor]]]
     """Small numbers and scales of a weight [o, i]."""
     as_numbers: ClassVar[Callable[[Tensor, Tensor], Tensor]]
-    """And back, in float32."""
+    """The inverse, in float32."""
     scales: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor | None):

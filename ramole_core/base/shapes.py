@@ -15,8 +15,8 @@ from ramole_core.base.architecture import model_class, text_prefix
 from ramole_core.base.routers import take_apart
 from ramole_core.errors import RamoleError, first_line
 
-ALIKE = ("FalconLinear",)
-"""Classes of transformers that are a linear layer, written in another way."""
+LINEAR_CLASSES = ("FalconLinear",)
+"""Classes of transformers that are equivalent to a linear layer."""
 IN_BLOCK = re.compile(r"\.\d+\.")
 """A decoder block has a number in its path; embeddings and the head have none."""
 
@@ -46,7 +46,7 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, int]]:
 def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether a module is x W^T + b and nothing else: a router of experts may be more."""
     kind = type(module)
-    plain = kind.forward is nn.Linear.forward or kind.__name__ in ALIKE
+    plain = kind.forward is nn.Linear.forward or kind.__name__ in LINEAR_CLASSES
     return isinstance(module, nn.Linear) and plain
 
 
@@ -71,19 +71,19 @@ def _shapes_of(folder: str, _changed: int) -> tuple[tuple[str, tuple[int, int]],
 
 ENCODERS = ("bert-generation",)
 """Families of encoders that fill no blanks, so that transformers' list of those lacks them."""
-BOTH_WAYS = {
+BIDIRECTIONAL = {
     "is_causal": (False,),
     "use_bidirectional_attention": (True, "all"),
     "causal": (False,),  # XLM's
     "attn_type": ("bi",),  # XLNet's
 }
-"""Fields of a config, and what they say where tokens look both ways."""
+"""Fields of a config, and their values for bidirectional attention."""
 
 
 def check_causal(source: str, config: PreTrainedConfig) -> None:
     """Raise RamoleError unless the model is causal."""
     text = config.get_text_config(decoder=True)
-    if (said := _says_both_ways(text)) is not None:
+    if (said := _bidirectional_field(text)) is not None:
         raise RamoleError(
             f"{source} is an encoder ({text.model_type}, {said}): its tokens see those behind "
             "them, so it fills blanks and cannot write; set RAMOLE_BASE_MODEL to a causal language "
@@ -91,9 +91,9 @@ def check_causal(source: str, config: PreTrainedConfig) -> None:
         )
 
 
-def _says_both_ways(config: PreTrainedConfig) -> str | None:
+def _bidirectional_field(config: PreTrainedConfig) -> str | None:
     """The config field of bidirectional attention, or None."""
-    for name, values in BOTH_WAYS.items():
+    for name, values in BIDIRECTIONAL.items():
         value = getattr(config, name, None)
         if any(value is one or (isinstance(one, str) and value == one) for one in values):
             return f"{name}={value}"

@@ -1,5 +1,4 @@
-"""How long the products of one token take on this CPU: what bounds the steps a second of one
-answer."""
+"""Time of one token's products on this CPU, which bounds the tokens a second of one answer."""
 
 import time
 from collections import Counter
@@ -17,12 +16,12 @@ from ramole_core.kernels.weight import Input, Weight, way_here
 from ramole_core.settings import Settings
 
 COLD_BYTES = 2**25
-"""Of weights of one size that are read in turn: more than a core's cache holds."""
+"""Bytes of weights of one size that are read in turn: more than a core's cache holds."""
 PASSES = 4
 
 
 def speed_of_products(settings: Settings, folder: Path) -> str:
-    """How this CPU multiplies, and what that allows of the base in `folder`; empty where the
+    """Describe this CPU's products and their bound on the base in `folder`; empty where the
     products are a GPU's, or of float32."""
     device = pick_device(settings.device)
     if device.type != "cpu" or pick_dtype(settings.dtype) != torch.bfloat16:

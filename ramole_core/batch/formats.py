@@ -18,9 +18,9 @@ from ramole_core.errors import RamoleError
 from ramole_core.request import FIELDS
 
 NAMES = ("id", *FIELDS)
-"""The columns that are not merely carried along."""
+"""Columns that are read; others are carried along."""
 JSON_ALONE = ("drop_turns", *(name for name, takes in FIELDS.items() if takes.parts))
-"""Fields that are lists in lists, or belong to one: csv has no way to write them."""
+"""Fields that are nested lists, or belong to one: csv cannot express them."""
 PROMPTS = ("prompt", "question", "text", "input", "inputs")
 """Columns that hold the prompt: the first of these that is there."""
 

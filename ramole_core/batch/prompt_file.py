@@ -15,7 +15,7 @@ from ramole_core.request import Request, is_unsaid, read_request
 from ramole_core.request_parts import read_examples, read_history
 
 ENDINGS: dict[str, Kind] = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-"""What a file's ending says about it; for any other, the text itself decides."""
+"""Format by a file's ending; otherwise the text decides."""
 
 
 def read_batch(
@@ -26,7 +26,7 @@ def read_batch(
     owner: str | None = None,
     limits: BatchLimits | None = None,
 ) -> Batch:
-    """The rows of a text. `defaults`: fields of `Request` for the rows that do not say.
+    """The rows of a text. `defaults`: fields of `Request` for rows that lack them.
 
     Raises RamoleError where there is no row at all, a column is missing, or there are too many.
     """
@@ -67,7 +67,7 @@ def decode(data: bytes, name: str) -> str:
 
 
 def batch_text(data: bytes, name: str) -> tuple[str, Kind | None]:
-    """A file's text, and what its name's ending says of it (None: the text itself decides).
+    """Return a file's text, and the format of its name's ending (None: the text decides).
 
     Raises RamoleError where it is no text.
     """

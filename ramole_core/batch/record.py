@@ -20,8 +20,8 @@ from ramole_core.terminal.records import answer_record
 if TYPE_CHECKING:
     from ramole_core.request import Generation
 
-HEAD = '{"index": '
-"""How every line begins."""
+LINE_START = '{"index": '
+"""Start of every line."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _read_written(data: bytes, path: Path) -> Written:
         else:
             raise _not_ours(path, number)
     rest = data[end:].decode("utf-8", "replace")
-    if not HEAD.startswith(rest[: len(HEAD)]):
+    if not LINE_START.startswith(rest[: len(LINE_START)]):
         raise _not_ours(path, data.count(b"\n") + 1)
     answered, refused = (
         frozenset((index, said) for index, (good, said) in last.items() if good is wanted)

@@ -8,7 +8,7 @@ from typing import Literal
 from ramole_core.request import DEFAULTS, FIELDS, Request
 
 Kind = Literal["jsonl", "csv", "lines"]
-FIRST = (
+DIGEST_FIELDS = (
     "prompt", "method", "k", "adapters", "weights", "exclude", "max_new_tokens", "temperature",
     "top_p", "seed", "stop", "ignore_eos", "system", "raw",
 )  # fmt: skip
@@ -22,9 +22,9 @@ class BatchLimits:
 
     rows: int | None = None
     characters: int | None = None
-    """Of one prompt, its earlier turns counted."""
+    """Characters of one prompt, its earlier turns counted."""
     adapters: int | None = None
-    """Of one row, named or retrieved."""
+    """Adapters of one row, named or retrieved."""
     columns: int | None = None
     """Of all rows together that are merely carried along: a csv has each of them in every row."""
 
@@ -36,12 +36,12 @@ class BatchRow:
     index: int
     """Place among the rows of the file, bad ones counted, from 0."""
     line: int
-    """Where it begins in the file, from 1."""
+    """Its first line in the file, from 1."""
     request: Request
     id: str | int | None = None
     """The row's own name, if it has one."""
     extra: dict[str, object] = field(default_factory=dict)
-    """Columns that mean nothing to a request."""
+    """Columns that no request has."""
 
     @property
     def digest(self) -> str:
@@ -49,7 +49,7 @@ class BatchRow:
         said = {
             name: value
             for name, value in asdict(self.request).items()
-            if name in FIELDS and (name in FIRST or value not in (DEFAULTS[name], {}))
+            if name in FIELDS and (name in DIGEST_FIELDS or value not in (DEFAULTS[name], {}))
         }
         text = json.dumps([self.id, said], sort_keys=True, default=list)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -63,7 +63,7 @@ class BadRow:
     line: int
     sentence: str
     text: str = ""
-    """How the row begins."""
+    """Beginning of the row."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 WINDOW = 8
 """Rows of one call, in full batches: their adapters are all looked up before the first runs."""
 RETRY_SECONDS = 1.0
-"""Between two tries where the server is busy."""
+"""Time between two tries where the server is busy."""
 
 Event = tuple[BatchRow, "Step | Generation | RamoleError"]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ramole_core.ramole import Ramole
 
 Write = Callable[[dict[str, object]], None]
-SAID = 20
+MAX_LISTED = 20
 """Bad rows that are listed on standard error; the output has all of them."""
 PROGRESS_SECONDS = 10.0
 """Seconds between two lines of progress where there is no bar."""
@@ -153,10 +153,10 @@ def _answer(
 
 
 def _print_bad(rows: Sequence[BadRow]) -> None:
-    for row in rows[:SAID]:
+    for row in rows[:MAX_LISTED]:
         say(f"Line {row.line}: {row.sentence}")
-    if len(rows) > SAID:
-        say(f"... and {len(rows) - SAID} more rows; the output says what is wrong with each.")
+    if len(rows) > MAX_LISTED:
+        say(f"... and {len(rows) - MAX_LISTED} more rows; the output says what is wrong with each.")
 
 
 @contextmanager

@@ -31,12 +31,12 @@ class Chat:
 
     system: "Ramole | Server"
     first: "Request"
-    """What every turn is asked like; its history comes before the first turn."""
+    """Template of every turn's request; its history comes before the first turn."""
     quiet: bool
-    """True: nothing is printed, all goes to `told`."""
+    """True: nothing is printed, all goes to `records`."""
     turns: list[tuple[str, str, Sequence[str]]] = field(default_factory=list)
     """User, assistant, and the adapters that the turn had."""
-    told: list[dict[str, object]] = field(default_factory=list)
+    records: list[dict[str, object]] = field(default_factory=list)
     """The record of each answer, those before `/new` too."""
 
     def answer(self, prompt: str) -> None:
@@ -47,7 +47,7 @@ class Chat:
         if dropped := answer.extra.get("dropped_turns"):
             say(f"The oldest turns did not fit, and were left out: {dropped:.0f}.")
         self.turns.append((prompt, answer.text, answer.adapters))
-        self.told.append(answer_record(request, answer, None))
+        self.records.append(answer_record(request, answer, None))
 
     def begin_anew(self) -> None:
         """Forget all turns, those from a file too."""
@@ -82,7 +82,7 @@ def chat(asked: Mapping[str, Any], owner: Owner = None, as_json: Json = False) -
                     raise
                 say(str(error))
         if as_json:
-            write_json({"turns": talk.told, **facts_here(system)})
+            write_json({"turns": talk.records, **facts_here(system)})
 
 
 def _lines(at_terminal: bool) -> Iterator[str]:

@@ -32,7 +32,7 @@ from ramole_core.training.command import train_app
 
 PROGRAM = "python -m ramole_core"
 CONSOLE = "ramole"
-"""What an installation calls it."""
+"""Name of the installed command."""
 
 app = typer.Typer(
     name="ramole",

@@ -1,6 +1,6 @@
 """The command `doctor`: every setting with its origin, then each part checked in order of start.
 
-A check is ok, a note (worth knowing, nothing to do) or broken (its sentence says what to do). A
+A check is ok, a note (information) or broken (its sentence has the repair). A
 broken part does not end the examination; what depends on it is left out.
 """
 
@@ -35,7 +35,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class SettingRow:
-    """One setting as the environment knows it; a password in it is not shown."""
+    """One setting of the environment; a password in it is not shown."""
 
     name: str
     value: str

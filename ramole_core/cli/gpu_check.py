@@ -1,8 +1,8 @@
 """`doctor --gpu`, the first command on a real card: compare it with the CPU, and time it.
 
-The same weights, quantised as the card has them, are asked on the CPU in float32, which is the
-truth, on the CPU in bfloat16, which is the yardstick, and on the card. A card that strays no
-further from the truth than ten times the yardstick is good: rounding may differ, weights may not.
+The same weights, quantised as the card has them, run on the CPU in float32 (the truth), on the CPU
+in bfloat16 (the yardstick), and on the card. A card whose distance from the truth is at most ten
+times the yardstick's is good: rounding may differ, weights may not.
 """
 
 from collections.abc import Callable
@@ -26,12 +26,12 @@ from ramole_core.errors import RamoleError
 from ramole_core.settings import Settings
 from ramole_core.terminal.console import write_table
 
-TIMES, SLACK = 10.0, 1e-6
-"""A mean KL of so many times the yardstick's, and this more, is rounding."""
-TOPS = 0.1
-"""So much rarer than the yardstick's may the card's likeliest token be the true one."""
-SHORTER = 0.35
-"""So much shorter, as a share, may answers go along with the true ones."""
+MAX_RATIO, MAX_OFFSET = 10.0, 1e-6
+"""Largest mean KL that counts as rounding: that ratio to the yardstick's, plus this."""
+MAX_TOP_LOSS = 0.1
+"""Largest loss of top-1 agreement against the yardstick."""
+MAX_SHARE_LOSS = 0.35
+"""Largest loss of the share of tokens that agree with the true answers."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,11 @@ class Distance:
     mean_kl: float
     """KL(truth, this) of the next token, over our prompts."""
     largest: float
-    """Of all differences between logits."""
+    """Largest difference between logits."""
     top: float
     """Share of prompts with the same likeliest token."""
     along: dict[str, float]
-    """How far answers go along with the true ones, as a share of their tokens, by how they were
-    asked."""
+    """Share of tokens before answers differ from the true ones, by way of running."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def compare(card: str, sides: list[Side]) -> GpuReport:
     ours = next(side for side in sides if side.name == "card")
     usual = distances["cpu"]
     problems = _problems(distances["card"], usual, bool(ours.logits.isfinite().all()))
-    if ours.apart is not None and not ours.apart <= TIMES * usual.mean_kl + SLACK:
+    if ours.apart is not None and not ours.apart <= MAX_RATIO * usual.mean_kl + MAX_OFFSET:
         problems.append(
             f"Triton and PyTorch mix otherwise there (mean KL {ours.apart:.2g}); set "
             "RAMOLE_FUSED_MIXING=false and run this again"
@@ -165,15 +164,15 @@ def _problems(card: Distance, usual: Distance, finite: bool) -> list[str]:
     if not finite:
         return ["its logits are not finite"]
     found = []
-    if not card.mean_kl <= TIMES * usual.mean_kl + SLACK:
+    if not card.mean_kl <= MAX_RATIO * usual.mean_kl + MAX_OFFSET:
         found.append(
             f"its next tokens are not the CPU's (mean KL {card.mean_kl:.2g} from float32, where "
             f"bfloat16 on the CPU is {usual.mean_kl:.2g} away)"
         )
-    if card.top < usual.top - TOPS:
+    if card.top < usual.top - MAX_TOP_LOSS:
         found.append(f"its likeliest token is the CPU's at {card.top:.0%} of our prompts only")
     for how, share in card.along.items():
-        if share < usual.along[how] - SHORTER:
+        if share < usual.along[how] - MAX_SHARE_LOSS:
             who = "by the base" if how == BARE else f"mixed, {how},"
             found.append(f"its answers {who} leave the CPU's after {share:.0%} of their tokens")
     return found

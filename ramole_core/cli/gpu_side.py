@@ -24,7 +24,7 @@ from ramole_core.request import Generation, Request
 from ramole_core.settings import Settings
 
 Tokens = dict[str, list[list[int]]]
-"""Of each answer, by how it was asked."""
+"""Token ids of each answer, by way of running."""
 ALONE, TOGETHER, BARE = "alone", "at once", "base"
 
 
@@ -34,7 +34,7 @@ class Sizes:
 
     mix: Mix = Mix("ramole", 3)
     new_tokens: int = 24
-    """Of each answer that is compared."""
+    """New tokens of each answer that is compared."""
     together: int = 8
     """Requests at once, whose answers are compared."""
     prefill: int = 480
@@ -45,7 +45,7 @@ class Sizes:
     decoded: int = 48
     """New tokens of each row that is timed."""
     repetitions: int = 3
-    """Of each timing: a busy machine tells itself by their spread."""
+    """Repetitions of each timing, whose spread shows a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Side:
     apart: float | None
     """Mean KL between few tokens mixed by PyTorch and by Triton; None: only one of them mixes."""
     mixing: str
-    """What mixes a decode step."""
+    """Form in which a decode step is mixed."""
     steps: str
     """How decode steps are launched."""
     load_seconds: float

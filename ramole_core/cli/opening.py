@@ -25,9 +25,9 @@ Exclude = Annotated[
     list[str] | None, typer.Option(help="An adapter that must not be found; repeat for more.")
 ]
 REMOTE = ("add", "batch", "chat", "generate", "list", "remove", "retrieve")
-"""The commands that a server can be asked."""
+"""The commands that a server supports."""
 chosen_url: ContextVar[str | None] = ContextVar("chosen_url", default=None)
-"""What `--url` says for the command that runs."""
+"""Value of `--url` for the running command."""
 
 
 @contextmanager

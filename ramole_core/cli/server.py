@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     import httpx
 
 SESSIONS = "sessions.json"
-"""In the data folder: this user's secret at each server."""
+"""File in the data folder: this user's secret at each server."""
 OPERATOR_HEADER, SESSION_HEADER = "x-ramole-operator", "x-ramole-session"
 CONNECT_SECONDS, SILENT_SECONDS = 5.0, 600.0
 BUSY = "The server is busy"
-"""How a server begins to say that it takes no more just now."""
+"""Start of a busy server's sentence."""
 
 
 class Unreachable(RamoleError):
@@ -46,12 +46,12 @@ class Unreachable(RamoleError):
 
 
 class Server:
-    """A client of a running page. Raises RamoleError, one sentence, for any failure: Busy where the
-    same may be asked again, Unreachable where nothing can be asked."""
+    """A client of a running page. Raises RamoleError, one sentence, for any failure: Busy where a
+    retry may succeed, Unreachable where no call can."""
 
     def __init__(self, url: str, *, data_dir: Path, key: str = "", auth: str | None = None):
         """`key` makes the caller its operator; `auth`, `user:password`, logs in where the address
-        has no such words itself."""
+        has no login itself."""
         import httpx
 
         parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -81,7 +81,7 @@ class Server:
         """The answer as it grows; the generator's value is the whole of it, without a trace."""
         said = {**asked_fields(request), "trace": None}
         text, grown, told = "", "", {}
-        for answer in self._ask("ask", {k: v for k, v in said.items() if v is not None}):
+        for answer in self._outputs("ask", {k: v for k, v in said.items() if v is not None}):
             grown, told = answer
             if isinstance(told.get("fitting"), dict):
                 fitting(_fitting(request, told["fitting"]))
@@ -125,10 +125,10 @@ class Server:
         self._last("remove_adapter", {"name": name})
 
     def _last(self, endpoint: str, said: Mapping[str, object]):
-        answers = list(self._ask(endpoint, said))
+        answers = list(self._outputs(endpoint, said))
         return answers[-1][0]
 
-    def _ask(self, endpoint: str, said: Mapping[str, object]) -> Iterator[list]:
+    def _outputs(self, endpoint: str, said: Mapping[str, object]) -> Iterator[list]:
         """The outputs of a call each time they change."""
         with self._one_sentence():
             event = self._post(f"gradio_api/call/v2/{endpoint}", json=dict(said)).json()["event_id"]

@@ -11,13 +11,13 @@ from ramole_core.cli.server import Server, Unreachable
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.request import Generation
 
-AT_ONCE = 8
-"""Rows on their way; where one address may have fewer waiting, the others are asked again."""
+MAX_IN_FLIGHT = 8
+"""Rows in flight; those beyond an address's share of the queue are retried."""
 
 
 def ask_rows(server: Server, rows: Sequence[BatchRow]) -> Iterator[Event]:
     """Each picture of each row as it grows; a Generation, or the error that refuses it, ends a row.
-    Closing the iterator ends what is on its way.
+    Closing the iterator ends rows in flight.
 
     A busy server is tried again. Raises Unreachable where it ends or refuses the login.
     """
@@ -37,7 +37,7 @@ def ask_rows(server: Server, rows: Sequence[BatchRow]) -> Iterator[Event]:
         finally:
             came.put(None)
 
-    workers = [threading.Thread(target=work, daemon=True) for _ in rows[:AT_ONCE]]
+    workers = [threading.Thread(target=work, daemon=True) for _ in rows[:MAX_IN_FLIGHT]]
     for worker in workers:
         worker.start()
     left = len(workers)

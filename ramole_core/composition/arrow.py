@@ -35,7 +35,7 @@ from ramole_core.composition.method import Composition, register
 from ramole_core.methods import Method, Option
 
 TINY = 1e-30
-"""Of sigma^2, where a B is zero."""
+"""Least sigma^2, for a B that is zero."""
 
 
 @register

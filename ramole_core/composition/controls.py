@@ -22,7 +22,7 @@ from ramole_core.composition.trained import Trained
 from ramole_core.methods import Method
 
 RANK = 6
-"""Of the random router where none is trained."""
+"""Rank of the random router where none is trained."""
 
 
 @register

@@ -40,7 +40,7 @@ class Adapter:
 
     name: str
     checksum: str
-    """Of its content."""
+    """SHA-256 of its content."""
     present: Bool[Tensor, "module"]
     """False where it lacks the module."""
     loras: LoraSet
@@ -50,11 +50,11 @@ class Adapter:
     score: float = float("nan")
     """Cosine similarity to the prompt; nan where not measured."""
     response: Response | None = None
-    """To the prompt's last token; None where not measured."""
+    """Response to the prompt's last token; None where not measured."""
     usual: Float[Tensor, "module 2"] | None = None
     """Mean and standard deviation of log |B A x| over everyday inputs; None: (0, 1)."""
     share: float = float("nan")
-    """What the method's `choose` gave it; nan where it was not asked."""
+    """Share by the method's `choose`; nan where that did not run."""
 
     @classmethod
     def of(
@@ -88,7 +88,7 @@ class Ask:
     adapters: tuple[Adapter, ...]
     sites: Sites
     options: Mapping[str, Value]
-    """All of the method's."""
+    """All of the method's options."""
     weights: tuple[float, ...] | None = None
     """The request's own: for a method that merges; in any other the frame puts them in the place of
     the method's."""
@@ -152,7 +152,7 @@ Score = Callable[[Signal], Float[Tensor, "*l k"]]
 """One score an adapter, finite, on the signal's device; of one that lacks the module, what u = 0
 gives. It is not computed for modules that no adapter has: all are 0 there."""
 TINY = 1e-30
-"""Of a length squared."""
+"""Least squared length."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from ramole_core.composition.method import Composition, register
 from ramole_core.methods import Method, Option
 
 LIBRARY = 32
-"""How many of the nearest adapters are looked at for every token, at least."""
+"""Least number of nearest adapters among which each token chooses."""
 
 
 @register

@@ -43,10 +43,10 @@ from ramole_core.composition.lora import Lora, wide
 from ramole_core.composition.method import Composition, register
 from ramole_core.methods import Method, Option
 
-SAME = 1e-6
-"""Of the loudest unit's square: units nearer than this are one."""
-ROUNDS = 300
-"""Of k-means at most."""
+MIN_DISTANCE = 1e-6
+"""Squared distance below which units are one, as a share of the largest unit's square."""
+MAX_ROUNDS = 300
+"""Most rounds of k-means."""
 
 
 @register
@@ -113,7 +113,7 @@ def cluster(
     apart = squares[:, None] + squares - 2 * (abs(gram) if align else gram)
     starts = [int(squares.argmax())]
     nearest = apart[starts[0]]
-    while len(starts) < k and nearest.max() > SAME * squares.max():
+    while len(starts) < k and nearest.max() > MIN_DISTANCE * squares.max():
         starts.append(int(nearest.argmax()))
         nearest = np.minimum(nearest, apart[starts[-1]])
     labels = apart[:, starts].argmin(1)
@@ -128,7 +128,7 @@ def k_means(gram: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Lloyd's rounds from these clusters until none changes, by inner products [n, n] alone:
     |m - c|^2 = |m|^2 - 2 mean <m, C> + mean <C, C>. Label by point; one that loses all its points
     is gone."""
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ROUNDS):
         member = labels[:, None] == np.unique(labels)
         mean = member / member.sum(0)
         cross = gram @ mean

@@ -5,14 +5,14 @@
     w* = argmin over |w_j| <= 1.5 of  L(w) + 0.05 * 1/k sum_j |w_j|
 
 L is the mean loss of the examples' target tokens, in nats, without gradients: NGOpt of nevergrad
-asks for `steps` weights, beginning at 0 (the base). B A has the cross terms w_i w_j B_i A_j, so w
+proposes `steps` weights, beginning at 0 (the base). B A has the cross terms w_i w_j B_i A_j, so w
 and -w are the same, and a LoRA alone counts w^2. The sums are those of `fusion`, which takes the
 mean: unequal ranks are zero-padded at the end, and the scale of each LoRA is folded into its B.
-Where an adapter lacks the module its terms are 0. Given weights are taken as they are.
-Ours to say: `best` is the best of those that were tried, and the answer to equal
-examples is equal (`seed`, 0 if none; the authors' code takes NGOpt's own recommendation, and
-divides its loss once more by the number of examples). Without weights, which no request comes
-with, `decide` takes 1/k each: where the search has not begun it is `fusion`.
+Where an adapter lacks the module its terms are 0. Given weights are taken as they are. Ours to say:
+`best` is the best of those that were tried, and the answer to equal examples is equal (`seed`, 0 if
+none; the authors' code takes NGOpt's own recommendation, and divides its loss once more by the
+number of examples). Without weights, which no request comes with, `decide` takes 1/k each: where
+the search has not begun it is `fusion`.
 
 Trained: nothing. A search of `steps` forced readings of the examples finds k numbers, once for the
 same examples and adapters.
@@ -38,10 +38,10 @@ from ramole_core.composition.fusion import fused
 from ramole_core.composition.method import Composition, Search, Tried, register
 from ramole_core.methods import Method, Option, Value
 
-BOUND = 1.5
-"""No weight is larger, to either side."""
+MAX_WEIGHT = 1.5
+"""Largest absolute weight."""
 PENALTY = 0.05
-"""On the mean of |w|."""
+"""Factor of the mean of |w| in the objective."""
 MAX_STEPS = 50
 """Steps an adapter: with more, NGOpt learns a model of the loss, and nevergrad 1.0.12 fails there
 under numpy 2.4."""
@@ -76,7 +76,7 @@ class WeightSearch(Search):
         # It gives SciPy's COBYLA what COBYLA mends and tells, and says where one has converged.
         warnings.filterwarnings("ignore", "COBYLA: Invalid", UserWarning)
         warnings.filterwarnings("ignore", category=NevergradWarning)
-        weights = Array(init=np.zeros(k)).set_bounds(-BOUND, BOUND)
+        weights = Array(init=np.zeros(k)).set_bounds(-MAX_WEIGHT, MAX_WEIGHT)
         weights.random_state = np.random.RandomState(seed)
         self.steps = min(steps, MAX_STEPS * k)
         self._optimizer = NGOpt(parametrization=weights, budget=self.steps)
@@ -105,7 +105,7 @@ class WeightSearch(Search):
 
 def _let_end(optimizer: object) -> None:
     """Wait until an inner optimizer that has converged is over: nevergrad runs COBYLA in a thread,
-    and would ask one that is about to end, and wait for ever (1.0.12, `recaster.py`)."""
+    and would wait for ever for one that is about to end (1.0.12, `recaster.py`)."""
     inner = getattr(optimizer, "optim", None)
     thread = getattr(inner, "_messaging_thread", None)
     while thread is not None and thread.output is not None and thread.is_alive():

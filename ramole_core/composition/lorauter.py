@@ -36,7 +36,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ramole_core.composition.decision import Ask, Decision, even
-from ramole_core.composition.method import Composition, Known, register
+from ramole_core.composition.method import Composition, VisibleAdapter, register
 from ramole_core.composition.trained import Trained
 from ramole_core.methods import Method, Option, Value
 
@@ -60,7 +60,7 @@ class Lorauter(Composition):
 
     def choose(
         self,
-        known: Sequence[Known],
+        known: Sequence[VisibleAdapter],
         k: int,
         *,
         options: Mapping[str, Value],
@@ -77,14 +77,14 @@ class Lorauter(Composition):
         return found
 
     def decide(self, ask: Ask) -> Decision:
-        """The shares that `choose` gave; equal ones where it was not asked."""
+        """Use the shares of `choose`; equal ones where that did not run."""
         shares = torch.tensor([adapter.share for adapter in ask.adapters], dtype=torch.float32)
         if not (shares >= 0).all() or not shares.sum():
             return Decision(even(ask.present))
         return Decision(ask.everywhere(shares / shares.sum()))
 
 
-def best_on(known: Sequence[Known], trained: Trained | None) -> dict[int, int]:
+def best_on(known: Sequence[VisibleAdapter], trained: Trained | None) -> dict[int, int]:
     """The place of each task's best adapter, by the place of the task's own; tasks without one are
     left out."""
     places = {} if trained is None else {c: n for n, c in enumerate(trained.adapters)}

@@ -31,18 +31,18 @@ class Tried:
     weights: tuple[float, ...]
     """One an adapter, in the request's order."""
     loss: float
-    """Of the pairs, in nats a token."""
+    """Loss of the pairs, in nats a token."""
 
 
 class Search(ABC):
-    """A deterministic ask-and-tell search for a request's weights; knows nothing of models.
+    """A deterministic ask-and-tell search for a request's weights; independent of models.
 
     `engine/fitting.py` asks for weights, measures the loss of the request's (input, target) pairs
     under them, and reports it.
     """
 
     steps: int
-    """How many weights it tries."""
+    """Number of weights that it tries."""
 
     @abstractmethod
     def ask(self) -> tuple[float, ...]:
@@ -50,7 +50,7 @@ class Search(ABC):
 
     @abstractmethod
     def tell(self, tried: Tried) -> None:
-        """Report the loss of the weights asked last."""
+        """Report the loss of the weights from `ask`."""
 
     @property
     @abstractmethod
@@ -75,9 +75,9 @@ class Candidate:
     load: Callable[[], LoraSet]
     """Reads its LoRAs as they were uploaded."""
     response: Response | None = None
-    """To the prompt's last token; None where not measured."""
+    """Response to the prompt's last token; None where not measured."""
     share: float = float("nan")
-    """What the method's `choose` gave it; nan where it was not asked."""
+    """Share by the method's `choose`; nan where that did not run."""
 
     @property
     def activation_z(self) -> float:
@@ -86,7 +86,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Known:
+class VisibleAdapter:
     """An adapter visible to a request, and its similarity to the prompt."""
 
     name: str
@@ -140,8 +140,8 @@ class Composition:
     brings: ClassVar[bool] = False
     """It has adapters of its own and takes none of the pool's: `bring` makes them of nothing."""
     examines: ClassVar[int] = 0
-    """How many of the nearest adapters answer to the prompt before it takes its k; 0: it takes the
-    nearest k as they are."""
+    """How many of the nearest adapters are examined on the prompt before it takes its k; 0: it
+    takes the nearest k as they are."""
 
     reads_prompt: ClassVar[bool] = False
     """It decides by the mean input of each block over the prompt (`Ask.means`)."""
@@ -170,7 +170,7 @@ class Composition:
 
     def choose(
         self,
-        known: Sequence[Known],
+        known: Sequence[VisibleAdapter],
         k: int,
         *,
         options: Mapping[str, Value],
@@ -195,13 +195,13 @@ class Composition:
         return candidates
 
     def pool(self, trained: Trained | None) -> Mapping[str, str] | None:
-        """The adapters that it takes where none are named, where it knows a fixed pool: content
+        """The adapters that it takes where none are named, where it has a fixed pool: content
         checksum -> name; None: those that retrieval finds."""
         return None
 
     @property
     def fixed(self) -> bool:
-        """Whether it knows a fixed pool."""
+        """Whether it has a fixed pool."""
         return type(self).pool is not Composition.pool
 
     # --- training: what `train method` needs where `row.training` is not empty --------------------

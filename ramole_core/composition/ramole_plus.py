@@ -114,11 +114,11 @@ def evidence(
 ) -> list[float]:
     """e_j of each adapter; a similarity of nan is `unknown`, a z-score of nan 0."""
     known = [options["unknown"] if score != score else score for score in scores]
-    heard = [0.0 if surprise != surprise else surprise for surprise in surprises]
+    measured = [0.0 if surprise != surprise else surprise for surprise in surprises]
     first, second = sorted([*known, -1.0, -1.0], reverse=True)[:2]
     alike = max(0.0, second - FITS) / TENTH * math.exp(-(((first - second) / TENTH) ** 2))
     s = options["surprise"] * (1 + options["tied"] * alike)
     return [
         s * z - (first - score) / options["bandwidth"]
-        for score, z in zip(known, heard, strict=True)
+        for score, z in zip(known, measured, strict=True)
     ]

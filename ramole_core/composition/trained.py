@@ -124,7 +124,7 @@ class WeightsFolder:
     """The trained weights of all methods, each in its own folder; read once."""
 
     def __init__(self, folder: Path, *, own: Path | None = None):
-        """`folder` holds `_router` and its like, and so does `own`, where it is looked first; they
+        """`folder` and `own` hold `_router` and its like; `own` comes first; they
         need not exist."""
         self._folder, self._own = folder, own
         self._read: dict[str, Trained] = {}

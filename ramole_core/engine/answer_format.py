@@ -29,7 +29,8 @@ LIMITS = llguidance.LLParserLimits(
     max_lexer_states=50_000,
     max_grammar_size=100_000,
 )
-"""Of the work for one schema: about 10 ms a token at most, during which no request gets one."""
+"""Limits of the work for one schema: about 10 ms a token at most, during which no request gets
+one."""
 
 
 class AnswerFormat:

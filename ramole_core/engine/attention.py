@@ -24,7 +24,7 @@ from ramole_core.errors import Unsupported
 
 Window = int | str | None
 """Number of the last tokens that are visible; None: all so far; str: why it is not known."""
-FAR = 1 << 24
+BEYOND_WINDOWS = 1 << 24
 """A position beyond every window."""
 _found: dict[Hashable, Window] = {}
 
@@ -45,7 +45,15 @@ def window_of(sees: Callable, sizes: Iterable[int | None]) -> Window:
 def _ask(sees: Callable, windows: Sequence[int]) -> Window:
     places = {0, 1, 5, *(at for w in windows for at in (w - 1, w, w + 1, 2 * w + 3))}
     asked = [(at, torch.arange(2 * at + 2)) for at in sorted(places)]
-    asked.append((FAR, FAR - torch.tensor([-1, 0, 1, 100, 10_000, FAR // 2, FAR - 1, FAR])))
+    asked.append(
+        (
+            BEYOND_WINDOWS,
+            BEYOND_WINDOWS
+            - torch.tensor(
+                [-1, 0, 1, 100, 10_000, BEYOND_WINDOWS // 2, BEYOND_WINDOWS - 1, BEYOND_WINDOWS]
+            ),
+        )
+    )
     first = torch.zeros((), dtype=torch.long)
     try:
         seen = [
@@ -55,7 +63,7 @@ def _ask(sees: Callable, windows: Sequence[int]) -> Window:
     except Exception as error:  # of padding, images or blocks: it looks at other tensors
         return f"its mask depends on more than places ({error})"
     for window in (None, *windows):
-        wanted = [(keys <= at) & (keys > at - (window or FAR + 1)) for at, keys in asked]
+        wanted = [(keys <= at) & (keys > at - (window or BEYOND_WINDOWS + 1)) for at, keys in asked]
         if all(map(torch.equal, seen, wanted)):
             return window
     return "its mask is neither causal nor a sliding window"
@@ -101,14 +109,15 @@ class ServedAttention:
             model.set_attn_implementation(NAME)
 
     def mask(self, window: Window, *, device: torch.device) -> Tensor:
-        """The tensor that represents a mask of that window, the same one at every call."""
+        """Return the tensor that stands for a mask of that window, the same at every call."""
         if window not in self._masks:
             with torch.inference_mode(False):
                 self._masks[window] = torch.zeros(1, 1, 1, 1, device=device)
         return self._masks[window]
 
     def window(self, mask: Tensor | None, module: torch.nn.Module) -> int | None:
-        """The window of a mask made here; raises Unsupported for a mask of the model's own."""
+        """Return the window of a mask made here; raises Unsupported for a mask of the model's
+        own."""
         if mask is None and getattr(module, "is_causal", True):
             return None
         for window, ours in self._masks.items():
@@ -192,7 +201,7 @@ def own_attention(
     mask: Tensor | None,
     options: Mapping[str, object],
 ) -> tuple[Tensor, None]:
-    """Attention outside of a step, by PyTorch."""
+    """Attention outside a step, by PyTorch."""
     cap, sinks, scale = (options.get(name) for name in ("softcap", "s_aux", "scaling"))
     if cap is None and sinks is None:
         return sdpa_attention_forward(module, query, key, value, mask, **options)  # pyright: ignore
@@ -256,7 +265,7 @@ class ServedFalconAttention(FalconAttention):
 
 
 def _swap(model: PreTrainedModel, one: type, other: type) -> bool:
-    """Give modules of the one class the other; whether there are any."""
+    """Change the class of these modules; return whether there are any."""
     found = [module for module in model.modules() if type(module) is one]
     for module in found:
         module.__class__ = other

@@ -32,11 +32,12 @@ class Backend(Protocol):
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The base model's."""
+        """The base model's tokenizer."""
         ...
 
     def read(self, request: Request) -> Prompt:
-        """The request's turns as token ids; raises RamoleError where the context is too short."""
+        """Return the request's turns as token ids; raises RamoleError where the context is too
+        short."""
         ...
 
     def prepare(
@@ -60,7 +61,7 @@ class Backend(Protocol):
     ) -> list[list[Response]]:
         """Each candidate's response to the end of its prompt; the batch goes on meanwhile, and
         sources take turns. Raises Cancelled where `cancelled` is true before all are read; an
-        engine elsewhere reads on."""
+        remote engine reads on."""
         ...
 
     def expecting(self) -> AbstractContextManager[None]:
@@ -71,7 +72,7 @@ class Backend(Protocol):
     def stream(
         self, asked: Sequence[Prepared], **caller: Unpack[Caller]
     ) -> Iterator[tuple[int, Step | Generation]]:
-        """Every token and answer, with the index of its request, as `Ramole.stream_batch` says."""
+        """Yield every token and answer, with its request's index, as `Ramole.stream_batch` does."""
         ...
 
     def fit(self, prepared: Prepared) -> Fit | None:

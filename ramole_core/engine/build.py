@@ -20,8 +20,8 @@ from ramole_core.kernels.vectors import LANES
 from ramole_core.kernels.ways import ways_here
 from ramole_core.settings import Settings
 
-ROOMS = ("base", "engine", "layers", "kernels")
-"""Whose code decides what is served."""
+SERVING_PACKAGES = ("base", "engine", "layers", "kernels")
+"""Packages whose code determines the served numbers."""
 
 
 def engine_of(
@@ -65,7 +65,7 @@ def checked_engine(
     base: BaseModel, make: Callable[[OwnForward | None], Engine], *, file: Path | None
 ) -> Engine:
     """The engine that `make` returns, compared once with the base's own forward; the verdict is
-    kept in the file (None: nowhere)."""
+    kept in the file (None: not kept)."""
     try:
         verdict = remembered(file)
         if verdict is not None:
@@ -117,6 +117,6 @@ def _code() -> str:
     """Digest of the serving code."""
     digest = hashlib.sha256()
     core = Path(__file__).parents[1]
-    for file in sorted(one for room in ROOMS for one in (core / room).rglob("*.py")):
+    for file in sorted(one for room in SERVING_PACKAGES for one in (core / room).rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -37,8 +37,8 @@ POINTWISE = {
     aten.clone.default: pointwise.COPY,
 }
 EMPTY = (aten.empty.memory_format, aten.empty_like.default, aten.empty_strided.default)
-READ = (aten._local_scalar_dense.default, aten.nonzero.default)
-"""What gives Python a number, which may be another one next time."""
+HOST_READS = (aten._local_scalar_dense.default, aten.nonzero.default)
+"""Operators that copy a number to Python, which may differ in the next run."""
 
 
 class Recording:
@@ -46,7 +46,7 @@ class Recording:
 
     def __init__(self):
         self.fault = ""
-        """Why it cannot run again; empty: it can."""
+        """Why it cannot be replayed; empty: it can."""
         self._calls: list[tuple[Kernel, np.ndarray]] = []
         self._steps: list[tuple[int, int] | Callable[[], None]] = []
         self._kept: list[object] = []
@@ -99,7 +99,7 @@ class Recording:
                 step()
 
 
-class _Watch(TorchDispatchMode):
+class _OperatorRecorder(TorchDispatchMode):
     """Record PyTorch's operators."""
 
     def __init__(self, recording: Recording):
@@ -118,9 +118,9 @@ class _Watch(TorchDispatchMode):
         if recording.paused:
             return out
         recording.keep(out, args, kwargs)
-        if func in READ:
+        if func in HOST_READS:
             recording.fault = recording.fault or f"{func} gives a number to Python"
-        elif not only_looks(func) and not _is_view(func, args, kwargs, out):
+        elif not is_view_only(func) and not _is_view(func, args, kwargs, out):
             self._write(func, args, kwargs, out)
         return out
 
@@ -158,7 +158,7 @@ def _embedded(func, args, out) -> tuple[Tensor, Tensor, Tensor] | None:
 
 
 @cache
-def only_looks(func) -> bool:
+def is_view_only(func) -> bool:
     """Whether an operator computes nothing: its outputs are views of its inputs, or empty."""
     schema = func._schema
     places = [one.alias_info for one in schema.returns]
@@ -220,7 +220,7 @@ def recording() -> Iterator[Recording]:
     made = Recording()
     WATCHING.one = made
     try:
-        with _Watch(made):
+        with _OperatorRecorder(made):
             yield made
     finally:
         WATCHING.one = None
@@ -238,13 +238,13 @@ class CapturedStep:
     ids: Tensor
     positions: Tensor
     versions: tuple[int, int] = field(init=False)
-    """Of the memory of keys and values and of the bank: where all that it reads lay."""
+    """Versions of the cache's and the bank's memory that it reads."""
 
     def __post_init__(self):
         self.versions = self._versions()
 
     def fits(self, mixes: Sequence[RowMix], traced: Sequence[int], kv: KvCache) -> bool:
-        """Whether a step of one token for each of these rows is this one again."""
+        """Whether a step of one token for each of these rows can replay this one."""
         return (
             self.lies_in(kv)
             and self.batch.version == self.batch.bank.version
@@ -259,7 +259,7 @@ class CapturedStep:
         return self.kv.memory.version, self.batch.bank.tensors.made
 
     def take(self, batch: BatchMix) -> None:
-        """Refill its tables with those of other rows, of the same sizes; on a CPU."""
+        """Refill its tables for other rows of the same sizes; on a CPU."""
         if batch is not self.batch:
             self.batch.take(batch)
             self.forward.clear()
@@ -285,8 +285,8 @@ class Replay:
 
 
 def copied(logits: Tensor) -> Tensor:
-    """Copy a tensor in this thread alone: PyTorch would wake its own threads for it, which wait for
-    the cores that the kernels' team has (`kernels.likeliest`)."""
+    """Copy a tensor in this thread alone: PyTorch would start its own threads, which then wait for
+    the cores that the kernels' team uses (`kernels.likeliest`)."""
     return torch.from_numpy(view(logits).copy()).view(logits.dtype)
 
 

@@ -47,7 +47,7 @@ class CompiledAttention:
 
     @staticmethod
     def knows(keys: Tensor) -> bool:
-        """Whether there are kernels for pages like these."""
+        """Whether kernels support such pages."""
         return keys.device.type == "cpu" and keys.dtype in DTYPES
 
     def __init__(
@@ -139,7 +139,7 @@ class CompiledAttention:
 
     def _blocks_of(self, most: int) -> np.ndarray:
         """[blocks, 4] int32: (first token, tokens, place of the first, its table) of what is
-        attended together, the longest way back first, so that no thread ends with it."""
+        attended together, the longest contexts first, so that no thread ends with one."""
         if most not in self._blocks:
             found, first = [], 0
             for start, count, table in zip(*self._spans(), strict=True):
@@ -159,5 +159,5 @@ def _places(*tensors: Tensor) -> list[int]:
 
 
 def _in_rows(tensor: Tensor) -> Tensor:
-    """The tensor with each token's numbers of a head contiguous."""
+    """Return the tensor with each token's numbers of a head contiguous."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

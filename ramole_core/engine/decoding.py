@@ -19,8 +19,8 @@ from ramole_core.engine.answer_format import AnswerFormat
 from ramole_core.request import Request
 
 BROKEN = "\ufffd"  # what a tokenizer gives for half a character
-COLDEST = sys.float_info.min
-"""A temperature below, a subnormal number, is greedy: some processors take it for 0."""
+MIN_TEMPERATURE = sys.float_info.min
+"""A lower temperature, a subnormal number, is greedy: some processors flush it to 0."""
 
 
 def make_generator(request: Request) -> torch.Generator:
@@ -35,7 +35,7 @@ def make_generator(request: Request) -> torch.Generator:
 
 def is_greedy(request: Request) -> bool:
     """Whether each token is the likeliest one, without a draw."""
-    return request.temperature < COLDEST
+    return request.temperature < MIN_TEMPERATURE
 
 
 def choose_token(
@@ -113,7 +113,7 @@ class TextStream:
         self._held = ""  # text that may turn out to be the beginning of a stop string
         self.text = ""
         self.stopped = ""
-        """The stop string that ended it; empty: none did."""
+        """The stop string that ended the answer; empty: none did."""
 
     def push(self, token: int) -> str:
         """The text that becomes final with this token."""

@@ -1,4 +1,4 @@
-"""Draft tokens: what an answer may go on with, copied from its prompt and from itself.
+"""Draft tokens: likely continuations, copied from the prompt and the answer itself.
 
 They are checked in the forward that makes the next token, each as a row of the step behind the
 request's own (prompt lookup decoding, A. Saxena, 2023; speculative decoding, Leviathan et al.,
@@ -6,8 +6,8 @@ arXiv 2211.17192). A token's bits do not depend on the other rows of its step, a
 chosen from its own row as it would be alone, greedy or sampled; so a draft changes how many tokens
 a step makes, and none of them.
 
-How well a source's drafts were is known by the adapter that leads (`Habit`); of the sources of
-`draft_sources.py` a step takes the one that gains most.
+The gain of a source's drafts is measured by the adapter with the largest weight
+(`DraftGain`); of the sources in `draft_sources.py` a step uses the one with the largest gain.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,59 +28,59 @@ COSTS: Mapping[str, Mapping[int, float]] = {
 """By the way of products: the draft tokens that a step may have, since steps of one size are
 recorded once, and how long it takes, over one without (LOG)."""
 FEW_DRAFTS = 3
-"""With room for fewer a request, among many in one step, none is made."""
+"""Fewest draft tokens a request; with room for fewer in a large step, none is made."""
 START, STOP = 1.05, 1.0
-"""Tokens a second with drafts over those without: from where on they are made, and end."""
-BETTER = 1.05
-"""Of what steps of another size gain, to change it."""
-KEEP = 0.97
-"""Of what a habit knows, a token later."""
-BEGIN = 8.0
-"""Tokens without a gain that a new habit begins with."""
+"""Gains (`DraftGain.gain`) above which drafts start, and below which they stop."""
+MIN_CHANGE = 1.05
+"""Ratio of gains above which the number of drafts changes."""
+DECAY = 0.97
+"""Decay of a mean with each token."""
+START_WEIGHT = 8.0
+"""Weight of a new mean, in tokens without a gain."""
 MAX_READ = 2048
 """Tokens at the end of a prompt that are read."""
-MAX_HABITS = 512
+MAX_GAINS = 512
 
 
 @dataclass
-class Habit:
-    """How well drafts were for answers by one adapter: means that fade."""
+class DraftGain:
+    """Gain of drafts in answers by one adapter: decaying means."""
 
     costs: Mapping[int, float]
     """One of COSTS."""
-    tokens: float = BEGIN
+    tokens: float = START_WEIGHT
     steps: dict[int, float] = field(default_factory=dict)
-    """The steps that make them, by how many drafts each has."""
+    """The steps that made these tokens, by number of drafts."""
 
     def __post_init__(self):
-        self.steps = self.steps or dict.fromkeys(self.costs, BEGIN)
+        self.steps = self.steps or dict.fromkeys(self.costs, START_WEIGHT)
 
     def add(self, begun: Mapping[int, bool]) -> None:
         """Add a token; `begun` says whether it begins a step."""
-        self.tokens = KEEP * self.tokens + 1
-        self.steps = {count: KEEP * self.steps[count] + one for count, one in begun.items()}
+        self.tokens = DECAY * self.tokens + 1
+        self.steps = {count: DECAY * self.steps[count] + one for count, one in begun.items()}
 
     def gain(self, count: int) -> float:
-        """Tokens a second with so many drafts a step, over those without."""
+        """Tokens a second with so many drafts a step, over tokens a second without."""
         return self.tokens / self.steps[count] / self.costs[count] if count else 1.0
 
 
-class Habits:
-    """The habits by the adapter that leads, the newest MAX_HABITS."""
+class DraftGains:
+    """Gains by adapter and source, the newest MAX_GAINS."""
 
     def __init__(self, way: str):
         """`way`: of the base's products."""
-        self.of = lru_cache(MAX_HABITS)(lambda name, source: Habit(COSTS[way]))
-        """The habit of a source in an adapter's answers; empty: the base's."""
+        self.of = lru_cache(MAX_GAINS)(lambda name, source: DraftGain(COSTS[way]))
+        """The gain of a source in an adapter's answers; empty name: in the base's."""
 
 
 class Draft:
     """The drafts of one source for one answer."""
 
-    def __init__(self, source: Copies | Words, habit: Habit):
-        self.source, self._habit = source, habit
-        self._left = dict.fromkeys(habit.costs, 0)
-        """Of a step with so many drafts: what may still come of them; 0: it is over."""
+    def __init__(self, source: Copies | Words, gain: DraftGain):
+        self.source, self._gain = source, gain
+        self._left = dict.fromkeys(gain.costs, 0)
+        """By number of drafts: tokens that the current step may still accept; 0: it ended."""
         self._count = 0
 
     def length(self, room: int, most: int) -> int:
@@ -88,27 +88,27 @@ class Draft:
         may be fed."""
         counts = [count for count in self._left if count <= most]
         self._count = self._count if self._count <= most else 0
-        now, best = self._habit.gain(self._count), max(counts, key=self._habit.gain)
-        gain = self._habit.gain(best)
+        now, best = self._gain.gain(self._count), max(counts, key=self._gain.gain)
+        gain = self._gain.gain(best)
         if self._count and now < STOP:
             self._count = 0
-        if gain > (BETTER * now if self._count else START):
+        if gain > (MIN_CHANGE * now if self._count else START):
             self._count = best
         return self._count if room > self._count else 0
 
     @property
     def gain(self) -> float:
-        """Of steps of the length that was found last."""
-        return self._habit.gain(self._count)
+        """Gain of steps of the last length."""
+        return self._gain.gain(self._count)
 
     def tokens(self, count: int) -> list[int]:
-        """So many tokens that may come next; what is not expected is the last one again."""
+        """Return `count` likely next tokens, padded with the last token."""
         found = self.ahead[:count]
         return found + [self.source.last] * (count - len(found))
 
     @property
     def ahead(self) -> list[int]:
-        """Tokens that are expected next, as many as a step may have or fewer."""
+        """Likely next tokens, at most those of the longest step."""
         return self.source.ahead(max(self._left))
 
     def push(self, token: int) -> None:
@@ -118,26 +118,26 @@ class Draft:
             begun[count] = not left
             left = left or 1 + min(count, len(ahead))  # its own token, and one behind each draft
             self._left[count] = left - 1 if ahead[:1] == [token] else 0
-        self._habit.add(begun)
+        self._gain.add(begun)
         self.source.read(token)
 
 
 class Drafts:
-    """The drafts of one answer, of all of its sources."""
+    """The drafts of one answer from all sources."""
 
     def __init__(self, every: Sequence[Draft]):
         self._every = every
 
     @classmethod
     def begin(
-        cls, prompt: Sequence[int], tokenizer: PreTrainedTokenizerBase, habits: Habits, name: str
+        cls, prompt: Sequence[int], tokenizer: PreTrainedTokenizerBase, gains: DraftGains, name: str
     ) -> "Drafts":
-        """Begin behind the prompt; `name` is the adapter that leads."""
+        """Begin after the prompt; `name` is the adapter with the largest weight."""
         prompt, spelled = list(prompt[-MAX_READ:]), partial(spell_token, tokenizer)
-        every = [Draft(Copies(prompt, spelled), habits.of(name, Copies))]
+        every = [Draft(Copies(prompt, spelled), gains.of(name, Copies))]
         if run := run_of(str(tokenizer.decode(prompt))):
             words = Words(run, spelled, words_of(tokenizer))
-            every.append(Draft(words, habits.of(name, Words)))
+            every.append(Draft(words, gains.of(name, Words)))
         return cls(every)
 
     def next(self, room: int, most: int) -> list[int]:

@@ -27,15 +27,15 @@ class EffectReading:
     """Collect the log probabilities of one answer's readings."""
 
     ids: tuple[int, ...]
-    """Of the answer."""
+    """Token ids of the answer."""
     pair: Pair
-    """What is fed: the prompt, and the answer but for its last token."""
+    """The tokens that are fed: the prompt, and the answer but for its last token."""
     k: int
     """Adapters that answered."""
     values: dict[Subset, Sequence[float]]
-    """v of each subset that is known."""
+    """v of each measured subset."""
     states: Mapping[RequestState, Subset]
-    """What is being read."""
+    """The readings that are still to come."""
 
     @classmethod
     def of(cls, state: RequestState) -> "EffectReading":
@@ -63,7 +63,7 @@ class EffectReading:
         self.states = {one: s for one, s in self.states.items() if one is not state}
 
     def complete(self, answer: Generation, *, ended: float) -> Generation:
-        """The answer, which ended then, with its effects, once all is read."""
+        """Return the answer, which ended then, with its effects, once all is read."""
         logprob = np.array(self.values[self.everybody], np.float32)
         base = np.array(self.values[frozenset()], np.float32)
         values = {subset: np.array(v, np.float32) for subset, v in self.values.items()}

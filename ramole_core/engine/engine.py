@@ -24,7 +24,7 @@ from ramole_core.engine.placement import Placer, Weights
 from ramole_core.engine.prompt import Prepared, encode_prompt
 from ramole_core.engine.prompt_reader import PromptReader
 from ramole_core.engine.reader import RequestReader, facts_of_model
-from ramole_core.engine.reference import Reference, remembered, what_of
+from ramole_core.engine.reference import Reference, reference_key, remembered
 from ramole_core.engine.request_stream import Caller, RequestStream
 from ramole_core.engine.running_batch import Event
 from ramole_core.engine.scheduler import Scheduler, Sizes
@@ -83,12 +83,12 @@ class Engine:
         self._kv = KvCache(base.model, limit=sizes.kv_cache_bytes)
         self._attention = ServedAttention(base.model)
         self.fused = fused_of(base.device) if fused else None
-        """What mixes a step's tokens in one launch a group; None: PyTorch or our kernels do."""
+        """Triton mixing, one launch a group; None: PyTorch or our kernels mix."""
         self._installed, serving = install_serving(base.model, self.layout, fused=self.fused)
         if base.device.type == "cpu":
             compile_kernels("none")  # its weights are rounded by now
         self.graphs = Graphs() if graphs and base.device.type == "cuda" else None
-        """What keeps decode steps on a GPU."""
+        """Captures decode steps as CUDA graphs."""
         self._runner = ModelRunner(
             base.model,
             bank=self.bank,
@@ -134,9 +134,11 @@ class Engine:
         self.submit, self.submit_step = submission.submit, submission.submit_step
         self.read_again = submission.read_again
         self.thread: EngineThread | None = None
-        """Steps the engine; None: callers do."""
+        """The thread that steps the engine; None: callers do."""
         self.verdict = None if own is None else self._check(own)
-        read = remembered(beside.ends, folder=sizes.reference_dir, what=what_of(base, self.layout))
+        read = remembered(
+            beside.ends, folder=sizes.reference_dir, what=reference_key(base, self.layout)
+        )
         self.store.measure = Reference(read, base.tokenizer).measure
 
     def _check(self, own: OwnForward) -> Verdict:

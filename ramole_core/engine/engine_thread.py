@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GATHER = 0.15
+GATHER_SECONDS = 0.15
 """Seconds at most that a request waits, where nothing runs, for others that are being prepared (a
 batching delay): to read all of them at once takes half as long, and who is prepared has both cores
 meanwhile."""
@@ -54,7 +54,7 @@ class EngineThread:
     def expects(self) -> bool:
         with self._wake:
             now = time.monotonic()
-            return any(now < since + GATHER for since in self._coming.values())
+            return any(now < since + GATHER_SECONDS for since in self._coming.values())
 
     def wake(self) -> None:
         with self._wake:
@@ -72,11 +72,13 @@ class EngineThread:
         began = time.monotonic()
         while not self._ending and self._engine.scheduler.running == 0:
             now = time.monotonic()
-            ends = [min(began, since) + GATHER for since in self._coming.values()]
+            ends = [min(began, since) + GATHER_SECONDS for since in self._coming.values()]
             if max(ends, default=now) <= now:
                 break
             self._wake.wait(max(ends) - now)
-        self._coming = {k: t for k, t in self._coming.items() if time.monotonic() < t + GATHER}
+        self._coming = {
+            k: t for k, t in self._coming.items() if time.monotonic() < t + GATHER_SECONDS
+        }
 
     def _run(self) -> None:
         while True:

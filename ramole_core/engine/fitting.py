@@ -23,8 +23,8 @@ from ramole_core.errors import RamoleError, fault_of
 from ramole_core.methods import complete_options
 from ramole_core.request import Fitting, Request
 
-REMEMBERED = 256
-"""Searches whose result is remembered."""
+MAX_CACHED = 256
+"""Searches whose results are cached."""
 
 
 def check_turns(prepared: Prepared) -> None:
@@ -46,26 +46,26 @@ def weighted(request: Request, names: Sequence[str], weights: Sequence[float]) -
 
 
 @dataclass(frozen=True)
-class Known:
-    """The result of a whole search."""
+class FitResult:
+    """The result of a completed search."""
 
     best: Tried
     start: float
     steps: int
 
 
-class KnownFits:
-    def __init__(self, most: int = REMEMBERED):
+class FitCache:
+    def __init__(self, most: int = MAX_CACHED):
         self._most, self._lock = most, threading.Lock()
-        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._known: OrderedDict[str, FitResult] = OrderedDict()
 
-    def get(self, key: str) -> Known | None:
+    def get(self, key: str) -> FitResult | None:
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
             return self._known.get(key)
 
-    def put(self, key: str, known: Known) -> None:
+    def put(self, key: str, known: FitResult) -> None:
         with self._lock:
             self._known[key] = known
             while len(self._known) > self._most:
@@ -75,7 +75,7 @@ class KnownFits:
 class Fit:
     """One request's search, for one thread; always `close()` it."""
 
-    def __init__(self, prepared: Prepared, pairs: tuple[Pair, ...], known: KnownFits):
+    def __init__(self, prepared: Prepared, pairs: tuple[Pair, ...], known: FitCache):
         """Raises RamoleError where the method cannot search."""
         self._prepared, self._pairs, self._remembered = prepared, pairs, known
         turn = prepared.turns[-1]
@@ -125,12 +125,12 @@ class Fit:
         self._step, self._asked = self._step + 1, None
         best = self._search.best
         if self._step >= self._search.steps and best is not None:
-            self._known = Known(best, self._start, self._step)
+            self._known = FitResult(best, self._start, self._step)
             self._remembered.put(self._key, self._known)
 
     def know(self, best: Tried, *, start: float, steps: int) -> None:
         """Take the result of an equal search."""
-        self._known = Known(best, start, steps)
+        self._known = FitResult(best, start, steps)
         self._remembered.put(self._key, self._known)
 
     @property
@@ -140,7 +140,10 @@ class Fit:
             found, spent = self._known, 0.0
             steps = found.steps
         elif self._search is not None and (best := self._search.best) is not None:
-            found, spent = Known(best, self._start, self._step), time.perf_counter() - self._began
+            found, spent = (
+                FitResult(best, self._start, self._step),
+                time.perf_counter() - self._began,
+            )
             steps = self._search.steps
         else:
             return None

@@ -116,7 +116,7 @@ class FlatCache(Cache):
         return int((self._starts + self._counts).max()) - 1
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
-        """Return 0: masks have no sizes here, only a window."""
+        """Return 0: masks here have no sizes, only a window."""
         return 0
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:

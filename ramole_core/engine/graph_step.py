@@ -35,9 +35,9 @@ class Graphs:
 
     def __init__(self):
         self.on = True
-        """False: steps run without for a while, for comparing."""
+        """False: steps run without graphs, to compare the two."""
         self.fault = ""
-        """Why steps run without; empty: they do not."""
+        """Why steps run without graphs; empty: they use them."""
 
     def takes(self, batch: BatchMix) -> bool:
         """Whether a step of these rows is captured: gates with terms of their own run Python."""
@@ -68,7 +68,7 @@ class GraphStep:
     graph: Graph
     logits: Tensor
     captured: Callable[[], Tensor]
-    """It holds the tensors that the graph reads."""
+    """Holds the tensors that the graph reads."""
     way: GatheredAttention
 
     def run(self, ids: Sequence[int], cache: FlatCache) -> Tensor:

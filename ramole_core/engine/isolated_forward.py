@@ -22,12 +22,12 @@ from ramole_core.engine.scheduler import Scheduler
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.turns import Source, TurnLock, never, still
 
-LOOK_SECONDS = 0.02
-"""Between two looks whether the batch has nothing to do any more."""
+POLL_SECONDS = 0.02
+"""Interval at which it is polled whether the batch is idle."""
 BEHIND_STEPS = 4
-"""The batch has so many times as long as a piece of a source that has had more than its share."""
-STANDS_STILL = 4
-"""So many times as long as it is owed, and the batch waits for something else."""
+"""Time of the batch after a piece, over that piece, for a source beyond its share."""
+MAX_WAIT = 4
+"""Longest wait for the batch's steps, over the time that it is owed."""
 
 
 class Job(NamedTuple):
@@ -36,7 +36,7 @@ class Job(NamedTuple):
     segments: Segments
     ids: Sequence[int]
     becomes: int = 0
-    """How long its request may become, where that is more than its tokens."""
+    """Length that its request may reach, where that is more than its tokens."""
 
 
 class Part(NamedTuple):
@@ -48,7 +48,7 @@ class Part(NamedTuple):
 
 
 Watch = Callable[[Sequence[Part]], AbstractContextManager[object]]
-"""Gives what is entered around each forward, by its parts in their order."""
+"""From a forward's parts, in order: the context in which it runs."""
 
 
 class IsolatedForward:
@@ -62,10 +62,10 @@ class IsolatedForward:
         self._runner, self._placer = runner, placer
         self._page_bytes = KvCache(runner.model, limit=0).page_bytes
         self._lock, self._chunk, self._scheduler = lock, scheduler.sizes.prefill_chunk, scheduler
-        self._line = TurnLock()
-        """Of all readers beside the batch, one waits for the engine's lock."""
+        self._turns = TurnLock()
+        """Readers take turns: only one at a time waits for the engine's lock."""
         self._long = TurnLock()
-        """One long prompt is read at a time, or their caches would fill the memory."""
+        """Long prompts are read one at a time, since their caches would fill the memory."""
         self._owed = 0.0
         """Seconds that the batch has before the next piece: as many as the last piece took, or
         BEHIND_STEPS times as many."""
@@ -82,12 +82,12 @@ class IsolatedForward:
         """Wait until the batch has had as much time as the last piece, or has nothing to do and
         this source has not had too much, or stands still."""
         with self._stepped:
-            end = time.monotonic() + STANDS_STILL * self._owed
+            end = time.monotonic() + MAX_WAIT * self._owed
             while self._owed > 0 and time.monotonic() < end:
                 if self._scheduler.idle and not self._scheduler.behind(source):
                     return
                 still(cancelled)
-                self._stepped.wait(LOOK_SECONDS)
+                self._stepped.wait(POLL_SECONDS)
 
     def read(
         self,
@@ -113,7 +113,7 @@ class IsolatedForward:
             while reading is None:
                 while self._scheduler.behind(source):  # before it holds what others wait for
                     still(cancelled)
-                    time.sleep(LOOK_SECONDS)
+                    time.sleep(POLL_SECONDS)
                 with self._long.turn(source, cancelled) if long else nullcontext():
                     if not (long and self._scheduler.behind(source)):  # by those it waited for
                         reading = self._read(mine, full, watch, source, cancelled)
@@ -131,7 +131,7 @@ class IsolatedForward:
     ) -> "_Reading":
         reading: _Reading | None = None
         while reading is None or len(reading.logits) < len(jobs):
-            with self._line.turn(source, cancelled):
+            with self._turns.turn(source, cancelled):
                 self._wait_for_steps(source, cancelled)
                 with self._lock.turn(), torch.inference_mode():
                     began = time.monotonic()
@@ -167,7 +167,7 @@ class IsolatedForward:
 
 
 class _Reading:
-    """Prompts that are read together, as far as they are."""
+    """Prompts that are read together, and their progress."""
 
     def __init__(self, jobs: Mapping[int, Job], kv: KvCache):
         self.jobs, self.kv = jobs, kv
@@ -185,7 +185,7 @@ class _Reading:
         return segments.all[segments.at(self.sequences[n].length)]
 
     def next_parts(self, most: int) -> list[Part]:
-        """What the next forward reads: at most so many tokens of each."""
+        """Return the parts of the next forward: at most so many tokens of each prompt."""
         parts = []
         for n, job in self.jobs.items():
             if n not in self.logits:

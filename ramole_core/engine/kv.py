@@ -30,7 +30,7 @@ KINDS = ("full_attention", "sliding_attention")
 
 
 class KvCache:
-    """The pages of one model, within `limit` bytes."""
+    """The pages of one model, at most `limit` bytes."""
 
     def __init__(self, model: PreTrainedModel, *, limit: int):
         """Raises RamoleError for a model with layers that are not attention."""
@@ -72,16 +72,16 @@ class KvCache:
         return self._pool.cached * self.page_bytes
 
     @property
-    def most_tokens(self) -> int:
+    def max_tokens(self) -> int:
         """Tokens of the longest sequence that could be opened in an empty cache."""
         return self.memory.most * PAGE
 
     def check(self, tokens: int) -> None:
         """Raise RamoleError where a sequence of that length could never be opened."""
-        if tokens > self.most_tokens:
+        if tokens > self.max_tokens:
             raise RamoleError(
                 f"The prompt and its answer may take {tokens} tokens, and the cache of keys and "
-                f"values holds {self.most_tokens}; shorten them, or raise RAMOLE_KV_CACHE_MB."
+                f"values holds {self.max_tokens}; shorten them, or raise RAMOLE_KV_CACHE_MB."
             )
 
     @staticmethod
@@ -215,7 +215,7 @@ class KvCache:
             if page.refs == 1 and not page.below and page.above is not None:
                 self._tree.remove(page)
         if keep and sequence.length % PAGE:
-            self._drop_twin(sequence.pages[-1])
+            self._drop_duplicate(sequence.pages[-1])
         while sequence.pages:
             self._pool.release(sequence.pages.pop())
         sequence.length = 0
@@ -240,7 +240,7 @@ class KvCache:
         self._pool.hold(source)
         try:
             if at == len(sequence.pages):
-                if source.refs == 1 and (source.count == n or not self._pool.any_left()):
+                if source.refs == 1 and (source.count == n or not self._pool.has_room()):
                     if source.count > n:
                         self._tree.cut(source, n)
                     self._pool.hold(source)
@@ -265,7 +265,7 @@ class KvCache:
         while len(sequence.pages) > pages_of(sequence.length):
             self._pool.release(sequence.pages.pop())
 
-    def _drop_twin(self, page: Page) -> None:
+    def _drop_duplicate(self, page: Page) -> None:
         """Drop a duplicate page from the prefix tree."""
         above, content = page.above, page.content[: page.count]
         assert above is not None
@@ -274,9 +274,9 @@ class KvCache:
             self._tree.remove(page)
 
 
-LONG = 1 << 40
-"""Added to the ids of what a long sequence holds, so that no short one finds it."""
+LONG_OFFSET = 1 << 40
+"""Added to the token ids of long sequences, so that short ones share none of their pages."""
 
 
 def _marked(content: Int64[np.ndarray, "n 3"], sequence: KvSequence) -> Int64[np.ndarray, "n 3"]:
-    return content + np.array([LONG, 0, 0]) if sequence.long else content
+    return content + np.array([LONG_OFFSET, 0, 0]) if sequence.long else content

@@ -24,12 +24,12 @@ from ramole_core.engine.model_runner import ModelRunner, Piece
 from ramole_core.engine.pages import pages_of
 from ramole_core.errors import Unsupported
 from ramole_core.layers import RowMix
-from ramole_core.layers.batch_invariant_ops import SteadyAngles
+from ramole_core.layers.batch_invariant_ops import BatchInvariantRotary
 from ramole_core.whole_file import replacing
 
 LAST_TOKENS = 4
 """Tokens at the end of a prompt that are compared: the last that is read, and steps of one."""
-MIN_TOKENS, MAX_TOKENS, FEWER = 20, 200, 7
+MIN_TOKENS, MAX_TOKENS, SHORTER_BY = 20, 200, 7
 """Tokens of the first prompt, and how many fewer the second has."""
 MAX_OPERATIONS = 1.2e11
 """Floating-point operations of the check: about a second of two cores."""
@@ -44,7 +44,7 @@ class OwnForward:
 
     prompts: tuple[tuple[int, ...], ...]
     logits: tuple[Float[Tensor, "last v"], ...]
-    """After the last tokens of each prompt."""
+    """Logits after the last tokens of each prompt."""
     blocks: tuple[dict[str, Tensor], ...]
     """The output of each decoder block there, by path."""
 
@@ -56,7 +56,7 @@ class Verdict:
     difference: float
     """Largest difference of logits from the model's own, as a share of their spread."""
     tokens: int
-    """Of the longer prompt."""
+    """Length of the longer prompt."""
     exact: bool
     """Whether a prompt's bits were the same alone and beside the other."""
 
@@ -191,7 +191,7 @@ def _check_angles(model: PreTrainedModel) -> None:
     """Raise Unsupported where the rotary angles of a request are not those of the model's own
     forward of so many tokens, on both sides of the length of its first training."""
     for path, module in model.named_modules():
-        if isinstance(module, SteadyAngles) and (where := module.differs()) is not None:
+        if isinstance(module, BatchInvariantRotary) and (where := module.differs()) is not None:
             raise Unsupported(f"the rotary angles of {path} differ for requests of {where} tokens")
 
 
@@ -227,7 +227,7 @@ def _prompts(
     vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
     pick = torch.Generator().manual_seed(5)
     first = torch.randint(vocabulary, (length,), generator=pick).tolist()
-    second = torch.randint(vocabulary, (length - FEWER,), generator=pick).tolist()
+    second = torch.randint(vocabulary, (length - SHORTER_BY,), generator=pick).tolist()
     return tuple(first), tuple(second)
 
 

@@ -1,4 +1,4 @@
-"""Runs the model for a batch: tokens of many requests, side by side, in one forward."""
+"""Run the model for a batch: tokens of many requests, side by side, in one forward."""
 
 import inspect
 from collections import OrderedDict
@@ -34,7 +34,7 @@ class Piece:
     mix: RowMix
     traced: bool = False
     keep: int = 1
-    """After how many of its last tokens logits are wanted."""
+    """Number of its last tokens whose logits are returned."""
     ahead: int = 0
     """Tokens between those of the sequence and these, in pieces of the same forward."""
 
@@ -44,14 +44,14 @@ class Output:
     """A forward's results for each piece."""
 
     logits: Float[Tensor, "b v"]
-    """After its last token."""
+    """Logits after its last token."""
     kept: dict[int, Float[Tensor, "keep v"]]
-    """After its last `keep` tokens, of a piece that keeps more than one."""
+    """Logits after its last `keep` tokens, where that is more than one."""
     gates: list[Tensor | None]
     """[l, 2, layer, module, k] float16, weights and contributions; None: not traced, or no adapter
     is at work."""
     faults: dict[int, Exception]
-    """What a method's own score raised; the piece's other numbers mean nothing."""
+    """What a method's own score raised; the piece's other numbers are invalid."""
 
 
 class ModelRunner:
@@ -81,7 +81,7 @@ class ModelRunner:
         self.replays = exact
         """Whether steps that repeat are recorded and replayed: the same bits, less Python."""
         self.way = way_here() if model.dtype == torch.bfloat16 and exact else VECTORS
-        """Of the products, where they are kernels'."""
+        """The kernels' instruction set for products, where kernels compute them."""
         self.count = self.replayed = 0
         self._picks = "logits_to_keep" in inspect.signature(model.forward).parameters
         """Whether the model computes the logits of named places alone."""
@@ -207,7 +207,7 @@ class ModelRunner:
     def _kind(
         self, mixes: list[RowMix], traced: Sequence[int], spans: Sequence[Span]
     ) -> object | None:
-        """What decode steps alike have in common: one that was kept stands for the others. None: a
+        """The cache key of a decode step: a kept step replaces all with the same key. None: a
         step of these rows is not kept."""
         batch = self._batch_of(mixes)
         if self._graphs is not None:
@@ -220,7 +220,7 @@ class ModelRunner:
     def _kept(
         self, kind: object | None, mixes: Sequence[RowMix], traced: Sequence[int], kv: KvCache
     ) -> Replay | GraphStep | None:
-        """The kept step that runs for this one; None: there is none."""
+        """Return the kept step that replaces this one; None: there is none."""
         if kind is None:
             return None
         if self._graphs is not None:
@@ -243,7 +243,7 @@ class ModelRunner:
         return self._batch
 
     def rest(self) -> None:
-        """Drop what holds for the batch that ended alone."""
+        """Drop what belongs to the batch that ended."""
         self._batch = self._graph = None
         self._decoded = None if self._graphs is not None else self._decoded
 

@@ -24,8 +24,8 @@ from ramole_core.kernels.vectors import padded
 
 PAGE = 64
 """Tokens of a page."""
-FIRST = 8
-"""Pages that are made first; then as many again, whenever they are used up."""
+INITIAL_PAGES = 8
+"""Pages that are allocated first; their number doubles whenever they are used up."""
 
 
 class PageMemory:
@@ -34,9 +34,9 @@ class PageMemory:
     def __init__(self, most: int):
         self.most = most
         self.version = 0
-        """Counts every change of where a layer's pages lie."""
+        """Incremented whenever a layer's pages move."""
         self.places = 0
-        """Pages that there are; their memory is made when a layer's first tokens come."""
+        """Number of pages; a layer's memory is allocated with its first tokens."""
         self.keys: dict[int, Tensor] = {}
         """By layer, [places, h, d, PAGE]."""
         self.values: dict[int, Tensor] = {}
@@ -60,7 +60,7 @@ class PageMemory:
     def grow(self) -> range:
         """Allocate more pages and return their numbers; none at the limit. Where there is no memory
         now, all stays as it was, and a later call goes on with what was made."""
-        before, places = self.places, min(self.most, max(FIRST, 2 * self.places))
+        before, places = self.places, min(self.most, max(INITIAL_PAGES, 2 * self.places))
         for made in (self.keys, self.values):
             for layer, old in made.items():
                 if len(old) < places:
@@ -80,7 +80,7 @@ class PageMemory:
 
 
 def pages_of(tokens: int) -> int:
-    """Pages that so many tokens take."""
+    """Number of pages for so many tokens."""
     return -(-tokens // PAGE)
 
 
@@ -103,7 +103,7 @@ class Page:
     below: list[tuple[bytes, int, "Page"]] = field(default_factory=list)
     """(content, number, page) of the pages that continue it, sorted."""
     key: bytes = b""
-    """Its content, as it stands in the list above it."""
+    """Its content, as its parent's `below` has it."""
     refs: int = 0
     """Requests that hold it."""
     traced: np.ndarray = field(default_factory=lambda: np.zeros(PAGE, np.bool_))
@@ -234,12 +234,12 @@ class PagePool:
 
     def new(self) -> Page:
         """Take an empty page, from memory that is free, new, or evicted."""
-        assert self.any_left(), "a sequence needs more pages than were set aside"
+        assert self.has_room(), "a sequence needs more pages than were set aside"
         page = Page(self._free.pop())
         self.hold(page)
         return page
 
-    def any_left(self) -> bool:
+    def has_room(self) -> bool:
         """Whether there is room for one more page; makes it."""
         if not self._free:
             self._free += reversed(self._memory.grow())
@@ -262,7 +262,7 @@ class KvSequence:
 
     def __init__(self, length: int, *, long: bool = False):
         self.most = pages_of(length)
-        """Pages that it may need."""
+        """Most pages that it may need."""
         self.long = long
         """Whether it may become longer than the model was first trained for, where its rotary
         angles follow from that (longrope)."""

@@ -26,7 +26,7 @@ class Pair:
     """One example as token ids."""
 
     ids: tuple[int, ...]
-    """All that is fed: the prompt, and the answer but for its last token."""
+    """The tokens that are fed: the prompt, and the answer but for its last token."""
     targets: tuple[int, ...]
     """The answer's tokens; the one before each predicts it."""
 
@@ -65,9 +65,9 @@ class PairReading:
 
     pairs: Sequence[Pair]
     losses: list[float] = field(default_factory=list)
-    """Of the answer tokens so far, in order."""
+    """Losses of the answer tokens so far, in order."""
     at: int = 0
-    """Which pair is read."""
+    """Index of the pair that is read."""
 
     @property
     def pair(self) -> Pair:
@@ -82,7 +82,7 @@ class PairReading:
         return math.fsum(self.losses) / len(self.losses)
 
     def wanted(self, start: int, end: int) -> int:
-        """How many of the tokens at [start, end) predict one of the answer."""
+        """Number of tokens at [start, end) that predict one of the answer."""
         return max(0, end - max(start, self.pair.prompt_length - 1))
 
     def add(self, logits: Float[Tensor, "n v"], end: int) -> None:

@@ -23,7 +23,7 @@ from ramole_core.composition import (
     decide,
     find_method,
 )
-from ramole_core.engine.placement_key import BARE, placement_key
+from ramole_core.engine.placement_key import BARE_KEY, placement_key
 from ramole_core.engine.store import UnitStore
 from ramole_core.engine.switches import deciding_without, lacking
 from ramole_core.errors import RamoleError, fault_of
@@ -39,14 +39,14 @@ Means = Callable[[Request], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Held:
-    """One thing that a request holds in the bank: an adapter, a merge, a bypass."""
+class HeldUnits:
+    """An adapter, merge or bypass that a request holds in the bank."""
 
     key: Hashable
     units: Units
     activation: str = ""
     ephemeral: bool = False
-    """It is tried once: it leaves the bank with its request."""
+    """Used once: it leaves the bank with its request."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Placement:
     """A decision, and what it needs in the bank."""
 
     row: RowMix
-    """As the layers mix it, but for its places in the bank."""
-    adapters: tuple[Held, ...] = ()
-    """A merge is one."""
-    bypass: Held | None = None
-    key: bytes = BARE
-    """What decides the numbers of a token (`placement_key.py`)."""
+    """Its row as the layers mix it, without its slots in the bank."""
+    adapters: tuple[HeldUnits, ...] = ()
+    """Its adapters; a merge is one."""
+    bypass: HeldUnits | None = None
+    key: bytes = BARE_KEY
+    """Digest of all that determines a token's numbers (`placement_key.py`)."""
 
     @property
     def decision(self) -> Decision:
@@ -71,7 +71,7 @@ class Placement:
         return self.row.has
 
     @property
-    def held(self) -> tuple[Held, ...]:
+    def held(self) -> tuple[HeldUnits, ...]:
         return self.adapters if self.bypass is None else (*self.adapters, self.bypass)
 
     @property
@@ -108,7 +108,7 @@ class Placer:
 
         `off` [module, k+1] is True where an adapter is switched off, as though it lacked the
         module; its last column is a bypass's. What a candidate answered to the prompt stays.
-        `ephemeral`: a merge is tried once, and kept nowhere. Raises RamoleError for any fault:
+        `ephemeral`: a merge is used once, and not cached. Raises RamoleError for any fault:
         where the method cannot use them or fails, or where they could never fit.
         """
         try:
@@ -158,7 +158,7 @@ class Placer:
             key = placement_key(request.method, ask, decision, held=[one.key], present=present)
             return Placement(RowMix((), decision, None, present, ~ask.present), (one,), key=key)
         pairs = zip(candidates, every, strict=True)
-        adapters = tuple(Held(one.checksum, units) for one, units in pairs)
+        adapters = tuple(HeldUnits(one.checksum, units) for one, units in pairs)
         bypass = self._bypass(request.method, decision)
         keys = [one.key for one in adapters] + ([] if bypass is None else [bypass.key])
         key = placement_key(request.method, ask, decision, held=keys, present=ask.present)
@@ -245,7 +245,7 @@ class Placer:
         decision: Decision,
         merge: Merge,
         ephemeral: bool,
-    ) -> Held:
+    ) -> HeldUnits:
         """The one LoRA of a merge, cached by what it depends on."""
         self._check_room([], merge.rank)
         trained = "" if ask.trained is None else ask.trained.checksum
@@ -269,9 +269,9 @@ class Placer:
 
         units = self.store.made(key, make, keep=not ephemeral)
         self._check_room([units])
-        return Held(key, units, ephemeral=ephemeral)
+        return HeldUnits(key, units, ephemeral=ephemeral)
 
-    def _bypass(self, method: str, decision: Decision) -> Held | None:
+    def _bypass(self, method: str, decision: Decision) -> HeldUnits | None:
         bypass = decision.bypass
         if bypass is None:
             return None
@@ -280,7 +280,7 @@ class Placer:
         def make() -> Units:
             return pack_units(bypass.loras, self.layout, dtype=self._dtype, bypass=True)
 
-        return Held(key, self.store.made(key, make), bypass.activation)
+        return HeldUnits(key, self.store.made(key, make), bypass.activation)
 
     def _check_room(self, adapters: Sequence[Units], merged: int = 0) -> None:
         """`merged`: rank units of a merge that is still to be made."""

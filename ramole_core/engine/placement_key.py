@@ -1,4 +1,4 @@
-"""A 16-byte digest of all that decides a token's numbers under a placement.
+"""A 16-byte digest of all that determines a token's numbers under a placement.
 
 Keys and values that were made under two placements of one key are the same to the bit, so either
 may be read in the place of the other. Tables count by their numbers; adapters, merges, routers and
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ramole_core.composition import Ask, Decision, Gate, Router
 
-SIZE = 16
+KEY_BYTES = 16
 """Bytes of a key."""
 
 
@@ -45,7 +45,7 @@ class _Digest:
     """A digest of named pieces, each added with its size."""
 
     def __init__(self):
-        self._hash = hashlib.blake2b(digest_size=SIZE)
+        self._hash = hashlib.blake2b(digest_size=KEY_BYTES)
 
     def add(self, name: str, *values: object) -> None:
         self._text((name, len(values)))
@@ -68,7 +68,7 @@ class _Digest:
         return self._hash.digest()
 
 
-BARE = _Digest().bytes
+BARE_KEY = _Digest().bytes
 """The key of the bare base, whatever the method."""
 
 

@@ -1,4 +1,4 @@
-"""What a step reads: a chunk of prompts or examples; without any, answers for their effects.
+"""The reading half of a step: a chunk of prompts or examples, else answers for their effects.
 
 Prompts are read in the order in which they came, but half of a chunk is for prompts that end with
 it, so that a short one does not wait until a long one is read. A request waits while one before it
@@ -18,17 +18,17 @@ from ramole_core.engine.running_batch import RunningBatch
 from ramole_core.engine.waiting import FairShare, WaitingQueue
 from ramole_core.kernels.likeliest import likeliest
 
-WORTH = 8
-"""Tokens in common that are worth waiting for."""
-ALONE = 4
-"""A step may read this many chunks of prompts where no row waits for its next token."""
+MIN_SHARED = 8
+"""Fewest shared tokens for which a request waits."""
+IDLE_CHUNKS = 4
+"""Chunks of prompts that a step may read while no row decodes."""
 MAX_TAIL = 8
 """Tokens that are read in the same step, behind a chunk that has read all before them."""
-PIECE = 32
+REREAD_TOKENS = 32
 """Tokens of answers that are read again in one forward between two steps of rows that decode."""
-IDLE_PIECE = 64
-"""The same where no row decodes: a prompt that comes meanwhile waits for it."""
-ASIDE = 4
+IDLE_REREAD_TOKENS = 64
+"""The same while no row decodes: a new prompt waits for it."""
+EXAMPLE_TOKENS_PER_STEP = 4
 """Tokens of examples (`PairReading`) that may be read for each step in which rows decode; what is
 saved up is read at once. Without it a search would slow all others as a prompt does that never
 ends; so it costs them about what one row more does. Where no row decodes there is no limit."""
@@ -77,7 +77,7 @@ def _waits_for(state: RequestState, share: Share) -> bool:
     mine, its = state.content[:end], other.content[:end]
     differ = np.flatnonzero((mine != its).any(1))
     common = int(differ[0]) if len(differ) else end
-    return common - state.fed >= WORTH
+    return common - state.fed >= MIN_SHARED
 
 
 class Prefill:
@@ -102,7 +102,7 @@ class Prefill:
     def read(self, size: int) -> None:
         """Read a chunk of `size` tokens, and the few remaining tokens of others that shared its
         prefix."""
-        budget = size * (1 if self._batch.rows else ALONE)
+        budget = size * (1 if self._batch.rows else IDLE_CHUNKS)
         chunk = self._chunk(size, budget)
         if not chunk:
             self._read_again()
@@ -117,12 +117,12 @@ class Prefill:
     def after_decode(self, size: int, *, rows: int) -> None:
         """Count a step of so many rows towards the next examples and second readings."""
         waits = any(state.reading is not None for state in self._batch.reading)
-        self._saved = min(self._saved + ASIDE, size) if waits else 0
+        self._saved = min(self._saved + EXAMPLE_TOKENS_PER_STEP, size) if waits else 0
         if not rows:  # the adapters of what comes next have no room yet: no row is slowed
             self._saved = size
         answers = len({state.number for state in self._batch.again.states})
-        spare = self._spare + answers if rows else PIECE
-        self._spare = min(spare, PIECE) if answers else 0
+        spare = self._spare + answers if rows else REREAD_TOKENS
+        self._spare = min(spare, REREAD_TOKENS) if answers else 0
 
     def _chunk(self, size: int, budget: int, *, most: int | None = None) -> list[Share]:
         batch, ready = self._batch, []
@@ -141,9 +141,9 @@ class Prefill:
     def _read_again(self) -> None:
         """Read a chunk of finished answers, for their effects."""
         batch, decoding = self._batch, bool(self._batch.rows)
-        if decoding and self._spare < PIECE:
+        if decoding and self._spare < REREAD_TOKENS:
             return
-        budget = PIECE if decoding else IDLE_PIECE
+        budget = REREAD_TOKENS if decoding else IDLE_REREAD_TOKENS
         ready, left = [], budget
         for state in list(batch.again.states):
             if left <= 0:

@@ -23,7 +23,7 @@ from ramole_core.request import Request
 from ramole_core.turns import Source, never
 
 FULL = "The adapters in use leave no room for these now; try again in a moment."
-REMEMBERED = 16
+MAX_CACHED = 16
 """Prompts whose means are kept, one vector a block."""
 
 
@@ -49,7 +49,7 @@ class PromptReader:
     ):
         self._model, self._tokenizer = model, tokenizer
         self._maker, self._placer, self._alone = maker, maker.placer, alone
-        self.means = lru_cache(REMEMBERED)(self._means)
+        self.means = lru_cache(MAX_CACHED)(self._means)
         """The mean input of each block over one prompt, a tuple, by path."""
 
     # --- as requests would have them ------------------------------------------------------------

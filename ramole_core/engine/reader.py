@@ -14,7 +14,7 @@ from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, find_method
 from ramole_core.engine.answer_format import AnswerFormat
 from ramole_core.engine.decoding import TextStream
-from ramole_core.engine.fitting import Fit, KnownFits, check_turns
+from ramole_core.engine.fitting import Fit, FitCache, check_turns
 from ramole_core.engine.pair_reading import encode_pairs
 from ramole_core.engine.placement import Weights
 from ramole_core.engine.prompt import Prepared, Prompt, Turn, leave_out, read_prompt
@@ -35,7 +35,7 @@ class ModelFacts:
     eos: frozenset[int]
     """Tokens that end an answer."""
     vocabulary: int
-    """How many tokens it has a vector for."""
+    """Number of tokens in its embedding."""
     exact: bool
     """Whether a token's bits are independent of the other requests."""
     quantization: str
@@ -44,7 +44,7 @@ class ModelFacts:
     checksum: str
     """SHA-256 of its weights, before they were quantised."""
     notes: tuple[str, ...] = ()
-    """What its users should know of it, a sentence each."""
+    """Notes for its users, a sentence each."""
 
 
 class RequestReader:
@@ -53,7 +53,7 @@ class RequestReader:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, facts: ModelFacts, *, weights: Weights):
         self.tokenizer = tokenizer
         self.facts, self._weights = facts, weights
-        self._known_fits = KnownFits()
+        self._fit_cache = FitCache()
 
     def read(self, request: Request) -> Prompt:
         """The request's turns as token ids; raises RamoleError where the context is too short, or
@@ -103,7 +103,7 @@ class RequestReader:
         pairs = encode_pairs(turn, self.tokenizer, context=self.facts.context)
         for pair in pairs:
             self._check_known((*pair.ids, *pair.targets))
-        return Fit(prepared, pairs, self._known_fits)
+        return Fit(prepared, pairs, self._fit_cache)
 
     def _check_known(self, ids: Sequence[int]) -> None:
         check_known(ids, self.tokenizer, vocabulary=self.facts.vocabulary)

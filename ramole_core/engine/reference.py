@@ -91,9 +91,9 @@ PROMPTS = (
     "Pick the better ending: She opened the umbrella\nOPTIONS:\n- because it had started to rain.\n"
     "- because the soup was ready.",
 )
-"""Written for this purpose; of no task in particular."""
-NARROWEST = 0.05
-"""Least standard deviation: a module that always answers alike must not shout."""
+"""Everyday prompts, written for this purpose."""
+MIN_STD = 0.05
+"""Least standard deviation, so that a nearly constant response is not overrated."""
 
 
 class Reference:
@@ -113,7 +113,7 @@ class Reference:
     def measure(self, units: Units) -> Float[Tensor, "modules 2"]:
         """Mean and standard deviation of log |B A x| in each module; (0, 1) where it has none."""
         logs = log_responses(units, self._inputs)
-        usual = torch.stack([logs.mean(0), logs.std(0).clamp(min=NARROWEST)], dim=-1)
+        usual = torch.stack([logs.mean(0), logs.std(0).clamp(min=MIN_STD)], dim=-1)
         usual[~units.present] = torch.tensor([0.0, 1.0])
         return usual
 
@@ -127,11 +127,11 @@ def _encode(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 Read = Callable[[Sequence[Sequence[int]]], list[Tensor]]
-"""From prompts to what goes into each layer at their ends, by group."""
+"""From prompts to the inputs of each layer at their ends, by group."""
 
 
-def what_of(base: BaseModel, layout: Layout) -> str:
-    """The key of the numbers, without the prompts: base, precision and code."""
+def reference_key(base: BaseModel, layout: Layout) -> str:
+    """Return the cache key of the numbers, without the prompts: base, precision and code."""
     versions = [metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")]
     kind = base.checksum, base.quantization, base.head, str(base.dtype), base.device.type
     groups = [(group.i, group.paths) for group in layout.groups]

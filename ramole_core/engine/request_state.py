@@ -63,23 +63,23 @@ class RequestState:
     candidates: tuple[Candidate, ...]
     """The answer's adapters."""
     content: np.ndarray
-    """What the cache knows the first tokens by."""
+    """Cache keys of the first tokens."""
     room: int = 0
-    """Most tokens that the answer may have: the request's wish, or what the context leaves."""
+    """Most tokens that the answer may have: the request's limit, or what the context leaves."""
     extra: dict[str, float] = field(default_factory=dict)
     """Goes into the answer's."""
     number: int = 0
     """In the order of the queue, which sets it."""
     session: str = ""
     address: str = ""
-    """Where the session comes from; empty: unknown, the session stands for it."""
+    """Network address of the session; empty: unknown, the session is used instead."""
     deliver: Deliver = lambda *_: None
     sequence: KvSequence | None = None
     """Its keys and values, once it runs."""
     mix: RowMix | None = None
     """The adapters of the segment that is fed now, in the bank."""
     mixed: int = -1
-    """Which segment that is."""
+    """Index of that segment."""
     gates: Gates = field(default_factory=Gates)
     submitted: float = field(default_factory=time.perf_counter)
     admitted: float | None = None
@@ -87,7 +87,7 @@ class RequestState:
     ended: float | None = None
     finish_reason: str = ""
     new: int = 0
-    """Tokens that were made, here or before it came here."""
+    """Generated tokens, here or by an engine before this one."""
     streamed: int = 0
     """Of these, those made by another engine that was lost, but for the last."""
     resumed_token: int | None = None
@@ -99,13 +99,13 @@ class RequestState:
     reading: PairReading | None = None
     """Pairs that are read for their losses, one at a time, in place of an answer."""
     form: AnswerFormat | None = None
-    """What the answer has to be; None: any text."""
+    """Format of the answer; None: any text."""
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     """Of the prompt's tokens that were read, where the request asks for them."""
     becomes: int = 0
-    """How long the request is that it is read for, where that is longer."""
+    """Length of the request that it is read for, where that is longer."""
     draft: Drafts | None = None
-    """What its answer may go on with, once it decodes beside few others."""
+    """Its draft tokens, once it decodes beside few others."""
     text: TextStream = field(init=False)
     generator: torch.Generator = field(init=False)
     _cancelled: threading.Event = field(default_factory=threading.Event)
@@ -206,7 +206,7 @@ class RequestState:
             found.append(log_probability(logits[row], self.ids[at], top=top))
 
     def take_pair(self) -> None:
-        """Switch to the current pair of `reading`. The cache is asked for its prompt at most: after
+        """Switch to the current pair of `reading`. Only its prompt may come from the cache: after
         the other tokens logits are wanted."""
         assert self.reading is not None
         pair = self.reading.pair

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from ramole_core.engine.engine import Engine
 
 POLL_SECONDS = 0.05
-"""Seconds between two looks at whether a caller has gone, while nothing comes."""
+"""Interval at which a caller's cancellation is polled while no result comes."""
 
 
 class Caller(TypedDict):
-    """Whose requests a stream has, and what is called as they proceed, by their indexes."""
+    """The sender of a stream's requests, and callbacks of their progress, by index."""
 
     session: NotRequired[str]
     address: NotRequired[str]
-    """Empty: unknown, the session stands for it."""
+    """Network address; empty: unknown, the session is used instead."""
     cancelled: Callable[[], bool]
     """Polled; once it is true the rest ends."""
     waiting: Callable[[int, int], None]
@@ -68,7 +68,7 @@ class RequestStream:
         """Tokens of its prompt that are read, last reported, by a request's index."""
         self._next = 0
         self._unfitted: list[int] = []
-        """Whose weights have to be found; the first one's search runs."""
+        """Requests whose weights have to be found; the first one's search runs."""
         self._fit: Fit | None = None
         self._trying: RequestState | None = None
         """The step of the search that is in the engine."""
@@ -144,8 +144,9 @@ class RequestStream:
     def _queue(
         self, index: int, submit: Callable[..., RequestState], before: object
     ) -> RequestState | None:
-        """What is submitted for a request; None: there is no place now. Raises Busy where nothing
-        of this caller is in the engine, nor was `before`: else it waits for one of these."""
+        """Return the state submitted for a request; None: there is no place now. Raises Busy where
+        nothing of this caller is in the engine, nor was `before`: else it waits for one of
+        these."""
         try:
             return submit(
                 session=self._session or self._asked[index].request.owner or "",

@@ -1,4 +1,4 @@
-"""The running requests: what they hold, and what a forward's output becomes for each.
+"""The running requests: what each holds, and how a forward's output is applied to it.
 
 A request is in `reading` until its prompt is read, then in `rows`, which decode. From its
 admission to its end it holds pages of the key-value cache, and the adapters of the segment that is
@@ -29,7 +29,7 @@ class Stats:
     finished: int = 0
     prefill_tokens: int = 0
     shared_tokens: int = 0
-    """Tokens that were found in the cache and not read again."""
+    """Tokens that were found in the cache."""
     prefill_seconds: float = 0.0
     prefill_forwards: int = 0
     decode_tokens: int = 0
@@ -38,13 +38,13 @@ class Stats:
     draft_tokens: int = 0
     """Tokens that were fed as drafts."""
     accepted_tokens: int = 0
-    """Those of them that the answer went on with."""
+    """Draft tokens that were accepted."""
     effect_tokens: int = 0
     """Tokens of answers that were read again for their effects."""
     effect_seconds: float = 0.0
 
 
-class ReadAgain:
+class SecondReadings:
     """The queue of second readings; `add` from any thread, the rest by the scheduler."""
 
     def __init__(self):
@@ -52,7 +52,7 @@ class ReadAgain:
         self.states: list[RequestState] = []
         """In the order in which they came."""
         self.closed = False
-        """Whether nobody reads any more."""
+        """Whether new readings are refused."""
 
     def __len__(self) -> int:
         return len(self._coming) + len(self.states)
@@ -77,7 +77,7 @@ class RunningBatch:
         self._kv, self._placer = kv, placer
         self.reading: list[RequestState] = []
         self.rows: list[RequestState] = []
-        self.again = ReadAgain()
+        self.again = SecondReadings()
         self.events: list[Event] = []
         """The results of this step, until it ends."""
         self.stats = Stats()
@@ -87,7 +87,7 @@ class RunningBatch:
         return [*self.reading, *self.rows]
 
     def take_events(self) -> list[Event]:
-        """The results since the last call; the batch holds none of them any longer."""
+        """Return and remove the results since the last call."""
         events, self.events = self.events, []
         return events
 

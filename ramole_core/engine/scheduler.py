@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from ramole_core.engine.draft import FEW_DRAFTS, Drafts, Habits
+from ramole_core.engine.draft import FEW_DRAFTS, DraftGains, Drafts
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Piece
 from ramole_core.engine.placement import Placer
@@ -29,9 +29,9 @@ class Sizes:
     """Limits of a batch."""
 
     max_batch: int = 32
-    """Rows that run."""
+    """Most running rows."""
     max_queue: int = 128
-    """Requests that wait; one more is `Busy`."""
+    """Most waiting requests; one more is `Busy`."""
     prefill_chunk: int = 256
     """Prompt tokens that a step reads while rows decode."""
     draft_rows: int = 8
@@ -49,7 +49,7 @@ class Scheduler:
         self.batch = RunningBatch(kv, placer)
         self.shares = FairShare()
         self._prefill = Prefill(self.batch, self.queue, self.shares, kv=kv, runner=runner)
-        self._habits = Habits(runner.way)
+        self._draft_gains = DraftGains(runner.way)
 
     # --- the door -----------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class Scheduler:
             batch.reading.append(state)
 
     def _following(self) -> RequestState | None:
-        """The next request that waits and whose source has its share of time and of memory."""
+        """Return the next waiting request whose source is within its share of time and memory."""
         if not len(self.queue):
             return None
         places, exceeding = self.places(), self.shares.exceeding(self._asking())
@@ -228,7 +228,7 @@ class Scheduler:
             return []
         if state.draft is None:
             leads = next(iter(state.segments.open.names), "")
-            state.draft = Drafts.begin(state.prompt_ids, state.tokenizer, self._habits, leads)
+            state.draft = Drafts.begin(state.prompt_ids, state.tokenizer, self._draft_gains, leads)
             for token in state.tokens:
                 state.draft.read(token)
         end = min(state.length, state.segment.end)

@@ -26,7 +26,7 @@ from ramole_core.layers import Layout, Units, pack_units
 from ramole_core.whole_file import replacing
 
 FORMAT = 5
-"""Of the files; another one is packed again."""
+"""Version of the files; an adapter in another one is packed again."""
 
 
 class UnitStore:
@@ -52,7 +52,7 @@ class UnitStore:
         self._layout_name = hashlib.sha256(what.encode()).hexdigest()[:12]
         self._held: OrderedDict[Hashable, Units] = OrderedDict()
         self._alive: WeakValueDictionary[str, Units] = WeakValueDictionary()
-        """Adapters that a request holds, also after they were removed."""
+        """Adapters held by requests, also after they were removed."""
         self._lock, self._making = threading.Lock(), threading.Lock()
         self._files = threading.Lock()
         """Held while packing, or deleting what is packed: one would delete what the other

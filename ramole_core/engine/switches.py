@@ -132,7 +132,7 @@ def deciding_without(decision: Decision, ask: Ask, off: Bool[Tensor, "module"]) 
 def _score_without(score: Score, ask: Ask) -> Score:
     present, at = ask.present, ask.sites.at
 
-    def told(signal: Signal) -> Tensor:
+    def masked_score(signal: Signal) -> Tensor:
         if signal.norms is None:  # at a block, which has no units
             return score(signal)
         here = present[at[signal.path]].tolist()
@@ -141,4 +141,4 @@ def _score_without(score: Score, ask: Ask) -> Score:
         u = [one if h else one[..., :0] for one, h in zip(signal.u, here, strict=True)]
         return score(module_signal(signal.path, signal.x, u))
 
-    return told
+    return masked_score

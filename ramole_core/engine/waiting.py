@@ -1,4 +1,4 @@
-"""Who is next: addresses take turns in the queue, and their sessions; each has its share of time.
+"""The queue's order: addresses take turns, then their sessions; each has its share of time.
 
 Shares are those of the virtual token counter of Sheng et al. (arXiv 2401.00588), with seconds in
 place of tokens, which are forgotten by and by, and a burst that is always allowed: a long document
@@ -16,14 +16,14 @@ from ramole_core.errors import RamoleError
 from ramole_core.turns import Source, check_place, source_of
 
 BURST_SECONDS = 4.0
-"""What a source may have beyond the mean of all that ask."""
-FORGOTTEN_SECONDS = 30.0
-"""After so long, e times less counts of what a source had."""
-KNOWN_SECONDS = 0.05
-"""A source that has had so much counts as one that asks."""
-LATELY_SECONDS = 2.0
-"""Who asks again and again asks between two requests too."""
-SMALLEST = 1e-6
+"""Time that a source may use beyond the mean of all active sources."""
+DECAY_SECONDS = 30.0
+"""Time in which used time decays by a factor of e."""
+MIN_USED_SECONDS = 0.05
+"""Used time from which a source counts as active."""
+ACTIVE_SECONDS = 2.0
+"""A source stays active for so long after its last request."""
+MIN_SECONDS = 1e-6
 """Seconds that are dropped: less than a row has of any step, which are added up."""
 ROW_TOKENS = 1024
 """A row that attends to so many tokens counts twice as much as one that attends to none; an
@@ -42,7 +42,7 @@ class WaitingQueue:
         self._number = 0
         self._closed = False
         self._known: tuple[list[int], dict[RequestState, int]] | None = None
-        """The numbers of those that run, and the places of those that wait; None: to be found."""
+        """Numbers of the running requests, and places of the waiting ones; None: outdated."""
 
     def close(self) -> None:
         """Refuse all that come from now on."""
@@ -96,7 +96,7 @@ class WaitingQueue:
             return list(self._waiting)
 
     def places(self, running: Iterable[RequestState]) -> Mapping[RequestState, int]:
-        """All waiting requests by place, the next one, 1, first. Every stream that waits asks, so
+        """All waiting requests by place, the next one, 1, first. All waiting streams read them, so
         it is found once for each change."""
         running = list(running)
         with self._lock:
@@ -147,7 +147,7 @@ def _by_session(
 
 
 class FairShare:
-    """What each source has had of the model's time; thread-safe."""
+    """The model's time that each source has used; thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock, self._lock = clock, threading.Lock()
@@ -165,7 +165,7 @@ class FairShare:
                 self._last[source] = self._since
 
     def exceeding(self, asking: Iterable[Source]) -> set[Source]:
-        """Those of the sources that ask which have had a burst more than the mean of all of them:
+        """Active sources that used a burst more than the mean of all active ones:
         never all, so one that asks alone is none, nor is a script."""
         with self._lock:
             self._forget()
@@ -174,20 +174,20 @@ class FairShare:
         return {source for source, seconds in had.items() if any(source) and seconds > most}
 
     def lately(self) -> list[Source]:
-        """Sources that had something in the last LATELY_SECONDS."""
+        """Sources that had something in the last ACTIVE_SECONDS."""
         with self._lock:
             self._forget()
-            return [one for one, at in self._last.items() if self._since - at < LATELY_SECONDS]
+            return [one for one, at in self._last.items() if self._since - at < ACTIVE_SECONDS]
 
     def known(self) -> int:
         with self._lock:
             self._forget()
-            return sum(had > KNOWN_SECONDS for had in self._had.values())
+            return sum(had > MIN_USED_SECONDS for had in self._had.values())
 
     def _forget(self) -> None:
         now = self._clock()
-        factor = math.exp((self._since - now) / FORGOTTEN_SECONDS)
+        factor = math.exp((self._since - now) / DECAY_SECONDS)
         self._since = now
         kept = ((source, had * factor) for source, had in self._had.items())
-        self._had = {source: had for source, had in kept if had > SMALLEST}
+        self._had = {source: had for source, had in kept if had > MIN_SECONDS}
         self._last = {source: self._last[source] for source in self._had}

@@ -22,7 +22,7 @@ from ramole_core.whole_file import creating
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 """`model_type` of a config.json -> llama.cpp's name."""
 PERMUTED = {"llama"}
-"""Whose q and k have their rows in another order."""
+"""Architectures whose q and k have their rows in another order."""
 
 
 def write_gguf(loras: Mapping[str, Lora], file: Path, *, base: Path, name: str) -> None:

@@ -1,7 +1,7 @@
 """One LoRA of several, by a method's merge or by fixed weights, and how far it is from them.
 
-Whatever is said once and for all can be one adapter: weights per adapter and module, and merges.
-A gate weighs every token anew and a bypass has an activation in it; neither is a LoRA.
+Fixed decisions can be one adapter: weights per adapter and module, and merges. A gate, which weighs
+every token, and a bypass, which has an activation, are no LoRA.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ class Error:
     overall: float
     """From the mixture of the same weights, sum_j w_j B_j A_j."""
     worst: float
-    """The largest of a single module."""
+    """Largest distance of a single module."""
     worst_module: str
     by_adapter: dict[str, float] = field(default_factory=dict)
     """Of a mixture: the part of each adapter's own B A that its cut left out."""
@@ -52,7 +52,7 @@ class Merged:
     method: str
     sources: tuple[Source, ...]
     weights: tuple[float, ...] | None
-    """As they were given."""
+    """Weights as given."""
     options: Mapping[str, Value]
     exact: bool
     """It is the mixture itself, up to rounding."""

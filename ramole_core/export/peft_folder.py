@@ -99,12 +99,12 @@ class Written:
     """One pair of tensors in the file."""
 
     path: str
-    """Of its tensors."""
+    """Path of its tensors."""
     said: str
-    """Its name in patterns and among the targets."""
+    """Its name in patterns and targets."""
     lora: Lora
     rank: int
-    """Of each expert, where it is of several."""
+    """Rank of each expert, where it is of several."""
     bare: bool = False
     """It changes a parameter, and no linear layer."""
 

@@ -1,8 +1,7 @@
 """Fetch weights on first use, checked as uploads are, within a number of bytes.
 
-No request waits long: where one is not there in time, the fetching goes on and the next best
-answers.
-What was not used longest makes room; what was used a moment ago does not.
+No request waits long: after a deadline the next best adapter answers while the fetch goes on. The
+least recently used one is evicted, unless it was used a moment ago.
 """
 
 import math
@@ -16,7 +15,7 @@ from ramole_core.errors import AdapterRefused, RamoleError
 from ramole_core.hub.register import Fetched, Listed, Register, mark_of
 from ramole_core.pool.card import AdapterCard
 from ramole_core.pool.disk import refused_by_disk
-from ramole_core.pool.hub import HubSilent
+from ramole_core.pool.hub import HubUnreachable
 from ramole_core.pool.names import free_name
 from ramole_core.pool.pool import NameTaken, Pool
 
@@ -24,19 +23,19 @@ THREADS = 2
 MAX_WAIT_SECONDS = 20.0
 """Seconds that one request, or list of requests, waits for weights, all of them together."""
 POLL_SECONDS = 0.05
-"""Seconds between two looks at whether the caller still waits."""
+"""Interval at which the caller's cancellation is polled."""
 HELD_SECONDS = 60.0
-"""Seconds for which what was used last does not make room: a request may still be reading it."""
+"""Seconds after its last use in which an adapter is not evicted: a request may be reading it."""
 MAX_FETCHES = 12
-"""Adapters that are on their way, or wait for their turn, at most."""
-LATER = 600.0
-"""Seconds until one that did not come is tried again."""
-SILENCE = 60.0
-"""Seconds for which a Hub that did not answer is not asked again."""
+"""Most fetches that run or wait."""
+RETRY_SECONDS = 600.0
+"""Seconds until a failed fetch is tried again."""
+UNREACHABLE_SECONDS = 60.0
+"""Seconds without requests after the Hub did not answer."""
 
 
 class NotHere(RamoleError):
-    """The adapter cannot answer now; the message says why."""
+    """The adapter is not available now; the message has the reason."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +56,18 @@ class Arrivals:
     ):
         """`mb`: most MiB of weights that are kept. `clock` dates what outlives the process."""
         self._steady = time.monotonic
-        """Never set back; it counts the pauses."""
+        """A monotonic clock for pauses."""
         self._pool, self._register, self._limit, self._clock = pool, register, mb * 2**20, clock
         self._lock = threading.RLock()
         self._coming: dict[str, tuple[int, Future[AdapterCard]]] = {}
-        """By repository: the bytes of its weights, and its card to come."""
+        """By repository: the bytes of its weights, and its future card."""
         self._later: dict[str, tuple[float, str]] = {}
         self._silent_until = -math.inf
         self._workers: ThreadPoolExecutor | None = None
         self._closed = False
 
     def here(self, one: Listed) -> AdapterCard | None:
-        """Its card, if it is in the pool."""
+        """Return its card, if it is in the pool."""
         for came, card in self._fetched():
             if came.repo == one.repo and came.sha == one.sha:
                 if card is None:
@@ -174,15 +173,15 @@ class Arrivals:
         whose name was taken meanwhile not at all: the next time it gets another."""
         full = len(self._pool.all_cards()) >= self._pool.limits.max_adapters
         disk = isinstance(refusal.__cause__, OSError)
-        if isinstance(refusal, HubSilent):
-            self._silent_until = self._steady() + SILENCE
+        if isinstance(refusal, HubUnreachable):
+            self._silent_until = self._steady() + UNREACHABLE_SECONDS
         elif disk or full or not isinstance(refusal, AdapterRefused):
-            self._later[one.repo] = (self._steady() + LATER, str(refusal))
+            self._later[one.repo] = (self._steady() + RETRY_SECONDS, str(refusal))
         elif not isinstance(refusal, NameTaken):
             self._register.judge(one, reason=str(refusal))
 
     def _make_room(self, one: Listed) -> None:
-        """Remove what was not used longest until its bytes fit; raises NotHere if they cannot."""
+        """Evict the least recently used until its bytes fit; raises NotHere if they cannot."""
         held = [came for came, card in self._fetched() if came.ours and card is not None]
         coming = sum(size for size, _ in self._coming.values())
         free = self._limit - coming - sum(came.bytes for came in held)

@@ -18,12 +18,12 @@ from ramole_core.errors import RamoleError
 EXPAND = ("sha", "downloads", "gated", "siblings", "tags", "cardData")
 PAGE = 500
 """Repositories of one page of the list."""
-LARGEST_PAGE = 64 * 2**20
+MAX_PAGE_BYTES = 64 * 2**20
 SECONDS = 30.0
-"""Longest silence of the Hub, and longest time for one file."""
+"""Read timeout, and longest time for one file."""
 TRIES = 4
 MAX_PAUSE_SECONDS = 330.0
-"""A Hub that asks for a longer pause is not asked again; its own windows are of five minutes."""
+"""Longest pause that is waited for; the Hub's own windows are of five minutes."""
 BUSY = (429, 500, 502, 503, 504)
 
 
@@ -41,10 +41,10 @@ class Reply:
 
     status: int
     headers: Mapping[str, str]
-    """Their names in small letters."""
+    """Headers by name in small letters."""
     data: bytes
     after: str | None = None
-    """Where the list goes on."""
+    """URL of the list's next page."""
 
     @property
     def found(self) -> bool:
@@ -94,7 +94,7 @@ class HubClient:
         return self._get(url, most=most, start=start)
 
     def _page(self, url: str) -> tuple[list[dict[str, object]], str | None]:
-        reply = self._get(url, most=LARGEST_PAGE)
+        reply = self._get(url, most=MAX_PAGE_BYTES)
         if reply.status != 200:
             raise self._unreachable(f"status {reply.status}")
         try:
@@ -157,7 +157,7 @@ class HubClient:
 
 
 def _pause(headers: Mapping[str, str], *, otherwise: float) -> float:
-    """Seconds that a busy Hub asks for: in `Retry-After`, or as `t` of `RateLimit`."""
+    """Seconds that a busy Hub requests: in `Retry-After`, or as `t` of `RateLimit`."""
     said = headers.get("retry-after", "")
     found = re.search(r"\bt=(\d{1,6})\b", headers.get("ratelimit", ""))
     said = found[1] if found and not said.isdecimal() else said

@@ -1,7 +1,7 @@
 """The Hub beside the pool: search, list, and fetch adapters on first use.
 
 What is listed has an index of its own, DATA_DIR/hub/chroma, made by the pool's encoder; a prompt is
-compared with both. Nothing of it is in the pool, or in the way of the pool, before it was fetched.
+compared with both. The pool is unaffected by it before an adapter is fetched.
 """
 
 import threading
@@ -51,7 +51,7 @@ class Hub:
         self.allowed = s.hub_adapters
         """Whether a prompt may find what is listed."""
         self.spare = 4
-        """Adapters that may be tried beside those that a request takes, where some do not come."""
+        """Further adapters that may be tried where a fetch fails."""
         self._pool, self._shapes = pool, shapes
         self._base, self._most = s.hub_base or s.base_model, s.hub_listed
         folder = s.data_dir / "hub"
@@ -66,7 +66,7 @@ class Hub:
         self._searching = threading.Lock()
         self._stop = threading.Event()
         self.stage: Stage | None = None
-        """How the search that runs stands; None where none does."""
+        """Progress of the running search; None: none runs."""
 
     def close(self) -> None:
         """End a search, abandon fetches, and close the index."""

@@ -38,7 +38,7 @@ class Listed:
     licence: str | None = None
     downloads: int = 0
     bytes: int = 0
-    """Of its weights; 0 where they were not reached."""
+    """Bytes of its weights; 0 where they were not read."""
     rank: int = 0
     description: str = ""
     examples: tuple[str, ...] = ()
@@ -91,7 +91,7 @@ class Fetched:
     ours: bool = True
     """False: a user had added the same before, so it is not removed with the list."""
     mark: str = ""
-    """Of its card (`mark_of`); '' in a file of an earlier version."""
+    """`mark_of` its card; '' in a file of an earlier version."""
 
     def made(self, card: AdapterCard) -> bool:
         """Whether the card of its name is its own, and not of another that has the name now."""
@@ -109,7 +109,7 @@ class Register:
     """Thread-safe; read on first use. Its cards, for retrieval, are the fetchable adapters."""
 
     def __init__(self, folder: Path, *, base: str):
-        """`base`: the base's name on the Hub; a list made for another one counts as none."""
+        """`base`: the base's name on the Hub; a list of another base is ignored."""
         self._folder, self._base = folder, base
         self._lock = threading.RLock()
         self._listed: dict[str, Listed] | None = None
@@ -179,7 +179,7 @@ class Register:
                     self._fetched[name] = replace(self._fetched[name], used=now)
 
     def forget(self, name: str) -> None:
-        """Note that it has left the pool; a file that cannot be written need not say it."""
+        """Note that it has left the pool; a failed write does no harm."""
         with self._lock, suppress(OSError):
             self._read()
             if self._fetched.pop(name, None) is not None:
@@ -210,7 +210,7 @@ class Register:
 
 
 def _sound(kind: type[T], rows: object) -> list[T]:
-    """The rows of a file that are as they were written."""
+    """Return the intact rows of a file."""
     adapter, found = TypeAdapter(kind), []
     for row in rows if isinstance(rows, list) else []:
         with suppress(ValueError):

@@ -14,16 +14,16 @@ from ramole_core.errors import AdapterRefused
 from ramole_core.hub.client import HubClient, Reply, Unreachable
 from ramole_core.hub.register import Listed
 from ramole_core.pool.card import VECTOR_EXAMPLES, Limits
-from ramole_core.pool.config import CONFIG, LARGEST_CONFIG
+from ramole_core.pool.config import CONFIG, MAX_CONFIG
 from ramole_core.pool.examples_and_readme import EXAMPLES, README, parse_examples, parse_readme
 from ramole_core.pool.files import too_large
 from ramole_core.pool.header import MAX_HEADER
 from ramole_core.pool.hub import choose_files
 from ramole_core.pool.inspection import WEIGHTS, Shapes, check_ranks, match_pairs
 
-FIRST = 2**16
-"""Bytes of the weights that are asked for first; most headers are shorter."""
-LARGEST_CARD = 2**18
+HEADER_BYTES = 2**16
+"""Bytes of the weights that are requested first; most headers are shorter."""
+MAX_CARD_BYTES = 2**18
 """Bytes of a README.md or examples.jsonl; more of it is not read."""
 MAX_EXAMPLES = 2**14
 """Characters of all examples of one adapter that are kept."""
@@ -33,7 +33,7 @@ _LICENCE = re.compile(r"license:([\w.+-]{1,60})", re.ASCII)
 
 
 def known_by(row: Mapping[str, object]) -> tuple[str, str] | None:
-    """Repository and commit of a row of the Hub's list; None for one that says neither."""
+    """Repository and commit of a row of the Hub's list; None where it has neither."""
     repo, sha = row.get("id"), row.get("sha")
     if not isinstance(repo, str) or not isinstance(sha, str):
         return None
@@ -60,8 +60,8 @@ def read_repository(
         if row.get("gated"):
             raise _gated(repo)
         choose_files(repo, dict.fromkeys(files, 0), limits)
-        config = _whole(client.begin(repo, sha, CONFIG, most=LARGEST_CONFIG + 1), repo, CONFIG)
-        head = _whole(client.begin(repo, sha, WEIGHTS, most=FIRST), repo, WEIGHTS)
+        config = _whole(client.begin(repo, sha, CONFIG, most=MAX_CONFIG + 1), repo, CONFIG)
+        head = _whole(client.begin(repo, sha, WEIGHTS, most=HEADER_BYTES), repo, WEIGHTS)
         size = head.size
         if size > limits.bytes:
             raise too_large(limits)
@@ -72,7 +72,7 @@ def read_repository(
         return replace(one, bytes=size, verdict="refused", reason=str(refusal))
     read = {}
     for file in (README, EXAMPLES):
-        reply = client.begin(repo, sha, file, most=LARGEST_CARD) if file in files else None
+        reply = client.begin(repo, sha, file, most=MAX_CARD_BYTES) if file in files else None
         read[file] = reply.data if reply is not None and reply.found else b""
     said, description, _ = parse_readme(_whole_characters(read[README]))
     return replace(
@@ -86,13 +86,13 @@ def read_repository(
 
 
 def count_in(row: Mapping[str, object]) -> int:
-    """The number of downloads, as the Hub counts."""
+    """Return the Hub's number of downloads."""
     count = row.get("downloads")
     return count if type(count) is int and 0 <= count < 2**53 else 0
 
 
 def _header(head: Reply, client: HubClient, repo: str, sha: str) -> bytes:
-    """Read the whole header, where it is longer than what came first."""
+    """Read the whole header, where it is longer than the first bytes."""
     if len(head.data) < 8:
         return head.data
     length = min(8 + struct.unpack("<Q", head.data[:8])[0], 8 + MAX_HEADER, head.size)
@@ -145,7 +145,7 @@ def _prompt(widget: Mapping[str, object]) -> str:
 
 def _whole_characters(data: bytes) -> bytes:
     """Drop half a character at a cut."""
-    return data.decode("utf-8", "ignore").encode() if len(data) == LARGEST_CARD else data
+    return data.decode("utf-8", "ignore").encode() if len(data) == MAX_CARD_BYTES else data
 
 
 def _text(value: object) -> str:

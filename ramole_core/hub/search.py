@@ -1,7 +1,6 @@
 """Renew the list: the Hub's rows, each new one's card read by several threads, and indexed.
 
-What the Hub says unchanged (same commit) is not read again. A search that is stopped, by a button
-or by Ctrl-C, keeps what it has read.
+Repositories of the same commit are not read again. A stopped search keeps what it has read.
 """
 
 import hashlib
@@ -21,10 +20,10 @@ from ramole_core.pool.names import clean_name, free_name
 from ramole_core.retrieval import Retriever
 
 THREADS = 8
-AT_ONCE = 200
-"""Cards that are indexed together; what a kill loses at most."""
-SILENCES = 12
-"""So many repositories one after another without an answer: the Hub is gone."""
+BATCH_SIZE = 200
+"""Cards that are indexed together; a kill loses at most one batch."""
+MAX_FAILURES = 12
+"""Failures in a row after which the Hub counts as unreachable."""
 
 Progress = Callable[[str, float], None]
 """Called with the stage in words and the fraction done, 0 to 1."""
@@ -39,7 +38,7 @@ class Search:
     rows: tuple[Listed, ...]
     """All that is listed now, those downloaded most first."""
     read: int
-    """Cards that were read; the others were known."""
+    """Number of cards that were read; the others were unchanged."""
     unread: Mapping[str, str] = field(default_factory=dict)
     """Repositories that could not be read this time, and why."""
     stopped: bool = False
@@ -81,7 +80,7 @@ class Searcher:
 
     def run(self, *, most: int, anew: bool = False) -> Search:
         """List up to `most`; with `anew` cards are read again. Raises RamoleError where the Hub
-        does not answer; what was read until then stays listed."""
+        does not answer; adapters read until then stay listed."""
         began = time.monotonic()
         self._progress("asking the Hub", 0.0)
         found: list[Mapping[str, object]] = []
@@ -147,9 +146,9 @@ class Searcher:
         except Unreachable as error:
             self._unread[repo] = str(error)
             self._silent += 1
-            if self._silent >= SILENCES:
+            if self._silent >= MAX_FAILURES:
                 raise
-        self._keep(least=AT_ONCE)
+        self._keep(least=BATCH_SIZE)
         if self._stop.is_set():
             raise Stopped
 

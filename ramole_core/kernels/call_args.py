@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from ramole_core.kernels.team import Kernel
 
 COUNTS, TILES, OWN = 0, 1, 39
-"""Words of every call: the address of two counts of taken tiles, the caller's and APART bytes
+"""Words of every call: the address of two counts of taken tiles, the caller's and CACHE_LINE bytes
 behind it the helpers'; how many tiles there are; and how many of them, the first ones, are the
 caller's."""
-HERE = 40
+LOCAL_COUNTS = 40
 """Where the counts of a call without helpers lie."""
-APART = 64
+CACHE_LINE = 64
 """Bytes of a cache line: threads that write to one wait for each other."""
-WORDS = HERE + APART // 8 + 1
+WORDS = LOCAL_COUNTS + CACHE_LINE // 8 + 1
 """Words of a call."""
 HELPER = 1
 """Added to a call's address by a helper."""
@@ -69,14 +69,14 @@ def take(address):
     words = words_at(address)
     side, own = address & HELPER, words[OWN]
     for _ in range(2):
-        n = _count(words[COUNTS] + APART * side, 1)
+        n = _count(words[COUNTS] + CACHE_LINE * side, 1)
         if n < (words[TILES] - own if side else own):
             return n + own * side
         side = 1 - side
     return words[TILES]
 
 
-def ask_memory(builder, address) -> None:
+def prefetch_at(builder, address) -> None:
     """Prefetch what lies at an address into the second-level cache."""
     kind, number = ir.IntType(8).as_pointer(), ir.IntType(32)
     name = "llvm.prefetch.p0i8"
@@ -88,11 +88,11 @@ def ask_memory(builder, address) -> None:
 
 
 @instructions
-def ask(context, address):
+def prefetch(context, address):
     """Prefetch, for use in a kernel."""
 
     def build(context, builder, signature, args):
-        ask_memory(builder, args[0])
+        prefetch_at(builder, args[0])
         return context.get_dummy_value()
 
     return types.void(types.int64), build

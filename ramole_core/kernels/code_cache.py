@@ -21,7 +21,7 @@ from numba.core.caching import UserProvidedCacheLocator
 
 HERE = Path(__file__).parent
 UNUSED_DAYS = 30
-"""After which the code of another version is swept."""
+"""Days after which another version's code is deleted."""
 
 
 def _roots() -> tuple[Path, ...]:
@@ -51,7 +51,7 @@ def _writable(folder: Path) -> bool:
 _folders = [root / f"kernels-{_version()}" for root in _roots()]
 FOLDER = next(filter(_writable, _folders), _folders[0])
 CACHE = _writable(FOLDER)
-"""Whether code is kept at all."""
+"""Whether code is cached."""
 
 
 def complete(quantization: str) -> Path:

@@ -15,7 +15,7 @@ from ramole_core.kernels.code_cache import CACHE, kept_here
 P = ParamSpec("P")
 FAST = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
 DTYPES = (torch.float32, torch.bfloat16)
-"""What activations, weights and adapters may be."""
+"""Dtypes of activations, weights and adapters."""
 
 
 def kernel(*, from_python: bool = False, **options):

@@ -5,13 +5,13 @@ is widened anew for every few rows of x, which is less work than storing it, as 
 few.
 """
 
-from ramole_core.kernels.call_args import ask_memory
+from ramole_core.kernels.call_args import prefetch_at
 from ramole_core.kernels.dots import Turn, products_of
 from ramole_core.kernels.outputs import BYTES, CODES, GRID, HALVES
 from ramole_core.kernels.vectors import (
     FLOAT,
     LANES,
-    MANY,
+    MAX_ROWS,
     fma,
     load,
     spread,
@@ -32,9 +32,9 @@ from ramole_core.kernels.widen import (
 )
 
 MAX_DIRECT_ROWS = 8
-"""For so many rows or fewer this is the faster way."""
+"""Most rows for which this form is faster."""
 AHEAD = 8192
-"""How far ahead memory is asked for what is read in order, in bytes."""
+"""Prefetch distance of sequential reads, in bytes."""
 
 
 SHIFT = {CODES: 3, GRID: 3, BYTES: 2, HALVES: 1}
@@ -66,7 +66,7 @@ def _products_of(kind: int):
             for j, w in enumerate(ws):
                 place = shifted(builder, w, at, SHIFT[kind])
                 if pair == 0:
-                    ask_memory(builder, builder.add(place, ahead))
+                    prefetch_at(builder, builder.add(place, ahead))
                 if in_blocks:
                     place = builder.add(place, word(LANES * pair))
                 if kind == CODES:
@@ -85,7 +85,7 @@ def _products_of(kind: int):
                         row[j] = fma(builder, number, weight, row[j])
         return new
 
-    many = (4, 2, 1) if MANY == 6 else (2, 1)
+    many = (4, 2, 1) if MAX_ROWS == 6 else (2, 1)
     return products_of(Turn(4, step, add), many, there=kind != CODES or PERMUTES)
 
 

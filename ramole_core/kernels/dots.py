@@ -13,7 +13,7 @@ from numba import types
 from ramole_core.kernels.compiled import instructions, kernel
 from ramole_core.kernels.vectors import (
     LANES,
-    MANY,
+    MAX_ROWS,
     accumulate,
     fma,
     in_steps,
@@ -28,7 +28,7 @@ from ramole_core.kernels.vectors import (
 COLUMNS = 4
 """Rows of w that are taken at once."""
 NONE = (0, 0, 0, 0)
-"""In place of the scales of weights without."""
+"""Placeholder for weights without scales."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def four_rows(w, step, last):
     return w, w + min(1, last) * step, w + min(2, last) * step, w + min(3, last) * step
 
 
-_products = products_of(Turn(4, LANES, _add), (6, 4, 2, 1) if MANY == 6 else (2, 1))
+_products = products_of(Turn(4, LANES, _add), (6, 4, 2, 1) if MAX_ROWS == 6 else (2, 1))
 
 
 @kernel()

@@ -12,7 +12,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from ramole_core.kernels.call_args import ask_memory
+from ramole_core.kernels.call_args import prefetch_at
 from ramole_core.kernels.compiled import instructions, kernel
 from ramole_core.kernels.dots import Turn, products_of
 from ramole_core.kernels.outputs import CODES, GRID, HALVES
@@ -42,9 +42,9 @@ DEPTH = 32
 
 
 _FEATURES = llvm.get_host_cpu_features()
-THERE = 2 * LANES == DEPTH and all(map(_FEATURES.get, ("avx512bf16", "avx512bw")))
+SUPPORTED = 2 * LANES == DEPTH and all(map(_FEATURES.get, ("avx512bf16", "avx512bw")))
 """Whether the CPU has the instruction."""
-MULTIPLIES = THERE and os.environ.get("RAMOLE_HALVES") != "0"
+MULTIPLIES = SUPPORTED and os.environ.get("RAMOLE_HALVES") != "0"
 """Whether products of weights may use it; RAMOLE_HALVES=0 turns that off, to compare."""
 NUMBERS = ir.VectorType(ir.IntType(16), DEPTH)
 """The bits of DEPTH bfloat16 numbers."""
@@ -110,7 +110,7 @@ def _products_of(kind: int):
             for j, w in enumerate(ws):
                 place = builder.add(w, builder.lshr(at, word(2)) if in_blocks else at)
                 if part == 0:
-                    ask_memory(builder, builder.add(place, ahead))
+                    prefetch_at(builder, builder.add(place, ahead))
                 if in_blocks:
                     place = builder.add(place, word(LANES * part))
                     weights.append(_codes(builder, kind, place, tables[j], part))
@@ -128,7 +128,7 @@ def _products_of(kind: int):
         return sums
 
     many = (4, 2, 1) if in_blocks else (6, 4, 2, 1)
-    return products_of(Turn(2, step, add), many, there=THERE)
+    return products_of(Turn(2, step, add), many, there=SUPPORTED)
 
 
 half_dots, half_dots_of_codes, half_dots_of_grid = map(_products_of, (HALVES, CODES, GRID))
@@ -142,8 +142,8 @@ def _narrow_block_of(kind: int):
     @instructions
     def narrow(context, codes, scales, out):
         def build(context, builder, signature, args):
-            table = _table(builder, kind, args[1]) if THERE else None
-            for part in range(BLOCK // DEPTH if THERE else 0):
+            table = _table(builder, kind, args[1]) if SUPPORTED else None
+            for part in range(BLOCK // DEPTH if SUPPORTED else 0):
                 place = builder.add(args[0], word(LANES * part))
                 found = _codes(builder, kind, place, table, part)
                 store(builder, found, builder.add(args[2], word(2 * DEPTH * part)), align=2)

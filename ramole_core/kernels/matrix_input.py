@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from torch import Tensor
 
-from ramole_core.kernels.call_args import TILES, WORDS, ask_memory, halves, ints, take, words_at
+from ramole_core.kernels.call_args import TILES, WORDS, halves, ints, prefetch_at, take, words_at
 from ramole_core.kernels.compiled import instructions, kernel
 from ramole_core.kernels.matrix_unit import DEPTH, SIDE, turn
 from ramole_core.kernels.outputs import CODES, GRID
@@ -42,7 +42,7 @@ LINE = 64
 STEP = OUTPUTS * LINE
 """Bytes of two left tiles at one depth."""
 AHEAD = 16384
-"""How far ahead memory is asked for, in bytes: what the caches hold of a few left tiles' codes."""
+"""Prefetch distance in bytes: what the caches hold of a few left tiles' codes."""
 SCALE_BYTES = {CODES: 4, GRID: GRID_BYTES}
 """Of a block's scales."""
 SHIFTS = (4, 0), (12, 8)
@@ -83,7 +83,7 @@ def _lay_of(kind: int):
 
             def one(at, _):
                 place = moved(builder, codes, at, BLOCK // 2)
-                ask_memory(builder, builder.add(place, word(AHEAD)))
+                prefetch_at(builder, builder.add(place, word(AHEAD)))
                 words = load(builder, place, ir.VectorType(ir.IntType(16), SIDE), align=1)
                 twice = builder.shuffle_vector(words, words, places([*range(SIDE)] * 2))
                 table = _table(builder, kind, moved(builder, scales, at, SCALE_BYTES[kind]))

@@ -7,7 +7,7 @@ one order however many rows there are.
 
 import numpy as np
 
-from ramole_core.kernels.call_args import TILES, ask, take, words_at
+from ramole_core.kernels.call_args import TILES, prefetch, take, words_at
 from ramole_core.kernels.compiled import kernel
 from ramole_core.kernels.direct import MAX_DIRECT_ROWS
 from ramole_core.kernels.matrix_input import LINE, OUTPUTS, STEP, lay_codes, lay_grid, lay_row
@@ -43,7 +43,7 @@ from ramole_core.kernels.outputs import (
     X,
     Y,
     add_updates,
-    ask_updates,
+    prefetch_updates,
     write,
 )
 from ramole_core.kernels.product import MAX_TILES, SHARES
@@ -161,7 +161,7 @@ def _sum_in_place(words, first, found, sums):
             place = left + LINE * depth
             if start == 0:
                 for j in range(OUTPUTS, 2 * OUTPUTS):
-                    ask(place + j * row)
+                    prefetch(place + j * row)
             _add(words, place, SIDE * row, LINE, row, start, depth, 1)
         _take_sums(words, start, found, sums)
 
@@ -235,7 +235,7 @@ def _multiply(pointer):
         laid = -(-room.ctypes.data // LINE) * LINE
         found = laid + size
         if streams and words[UNITS] and m <= MAX_DIRECT_ROWS:
-            ask_updates(words, tile * span, min(span, o - tile * span))
+            prefetch_updates(words, tile * span, min(span, o - tile * span))
         for first in range(tile * span, min((tile + 1) * span, o), OUTPUTS):
             count = min(OUTPUTS, o - first)
             if streams:

@@ -41,7 +41,7 @@ from ramole_core.kernels.widen import PAIR, widen_floats, widen_halves
 
 RUN = 32
 """Most tokens of a tile."""
-FEW_PAGES = 24
+MAX_DENSE_UNITS = 24
 """Units of a row up to which all are computed, whichever count."""
 
 
@@ -152,7 +152,7 @@ def _mix(pointer):
         present = bytes_at(words[call.PRESENT] + at * k, 1, k)[0]
         if words[call.STEPS] & call.WEIGHTS_STEP:
             call.score_inputs(words, row, j, start, tokens, counts[1], linear)
-        early = R > FEW_PAGES and call.weighs_before_units(words, row, asks)
+        early = R > MAX_DENSE_UNITS and call.weighs_before_units(words, row, asks)
         if early:
             for n in range(tokens):
                 _weigh(words, row, start + n, j, spare, spare, score, ready[n], aside, linear[n])

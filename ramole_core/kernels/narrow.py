@@ -28,7 +28,7 @@ GROUPS = TILE * BLOCK // GROUP
 BOUNDS = (TABLE[:-1] + TABLE[1:]) / np.float32(2)
 """A weight above BOUNDS[n] and not above the next one is nearest to TABLE[n + 1]."""
 ROWS = 4096
-"""Of a weight that are rounded at a time."""
+"""Rows of a weight that are rounded at a time."""
 _ONE, _MIN = np.float32(1), np.float32(1e-38)
 
 

@@ -10,7 +10,7 @@ from ramole_core.kernels.compiled import instructions, kernel
 from ramole_core.kernels.vectors import (
     FLOAT,
     LANES,
-    MANY,
+    MAX_ROWS,
     VECTOR,
     WORD,
     accumulate,
@@ -64,7 +64,7 @@ def _outers(context, x, x_row, m, w, w_row, n, out, out_row, columns):
         def strip(v, size: int) -> None:
             in_steps(builder, m, ROWS, lambda first, rows: square(first, rows, v, size // LANES))
 
-        in_steps(builder, columns, (4 * LANES, LANES) if MANY == 6 else (LANES,), strip)
+        in_steps(builder, columns, (4 * LANES, LANES) if MAX_ROWS == 6 else (LANES,), strip)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 9), build

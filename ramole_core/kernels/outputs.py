@@ -7,7 +7,7 @@ The adapters' update is added before y is rounded:
 
 import numpy as np
 
-from ramole_core.kernels.call_args import ask, floats, halves, ints
+from ramole_core.kernels.call_args import floats, halves, ints, prefetch
 from ramole_core.kernels.compiled import kernel, put, wide
 from ramole_core.kernels.outers import columns_of, outers
 
@@ -15,10 +15,10 @@ TILE = 16
 """Outputs that are written together."""
 MIN_COPIED_ROWS = 4
 """Fewer rows than these read a page's columns where they lie; more of them read a copy."""
-FEW_PAGES = 24
+MAX_DENSE_UNITS = 24
 """Units of a row up to which all are added, also those that are 0."""
 LINE = 64
-"""Bytes that a cache takes at once."""
+"""Bytes of a cache line."""
 FLOATS, HALVES, CODES, BYTES, GRID = 0, 1, 2, 3, 4
 """What a weight is made of: float32, bfloat16, NF4, int8 with a scale a row, or int4."""
 (M, X, Y, Y_HALF, I, O, X_ROW, KIND, W, SCALES, BIAS) = range(2, 13)
@@ -46,7 +46,7 @@ def add_updates(words, first, count, sums):
             w = words[B] + (2 if half else 4) * first
             for n in range(start, end):
                 x = units + 4 * n * words[UNITS_ROW]
-                if R > FEW_PAGES:
+                if R > MAX_DENSE_UNITS:
                     _columns_of_used(x, pages, R, w, words[O], half, out, width)
                 else:
                     columns_of(x, pages.ctypes.data, R, w, words[O], half, out, width)
@@ -73,7 +73,7 @@ def _columns_of_used(x, pages, R, w, w_row, half, out, columns):
 
 
 @kernel()
-def ask_updates(words, first, count):
+def prefetch_updates(words, first, count):
     """Prefetch the columns of B that `add_updates` reads: a few of each page, far apart."""
     size, o = 2 if words[B_HALF] else 4, words[O]
     pages_row, row_of = words[PAGES_ROW], ints(words[ROW_OF], 1, words[M])[0]
@@ -88,7 +88,7 @@ def ask_updates(words, first, count):
                 continue
             start = words[B] + size * (o * np.int64(pages[c]) + first)
             for place in range(start, start + size * count, LINE):
-                ask(place)
+                prefetch(place)
 
 
 @kernel()

@@ -19,7 +19,7 @@ DIMS = 4
 SIZES, OF_A, OF_B, OF_OUT = 8, 12, 16, 20
 """The words of a call, of these the first of DIMS; strides in numbers, 0 where one number serves
 many."""
-MANY = 4096
+TILE_NUMBERS = 4096
 """Numbers of a tile, about."""
 
 
@@ -103,7 +103,7 @@ def words_of(kind: int, out: Tensor, a: Tensor, b: Tensor | None = None) -> np.n
     for first, tensor in ((OF_A, a), (OF_B, b), (OF_OUT, out)):
         wide = tensor if tensor.shape == out.shape else tensor.expand(out.shape)
         words[first + less : first + DIMS] = wide.stride()
-    words[ROWS] = max(1, MANY // shape[3])
+    words[ROWS] = max(1, TILE_NUMBERS // shape[3])
     words[TILES] = -(-shape[0] * shape[1] * shape[2] // words[ROWS])
     words[OWN] = -(-words[TILES] // thread_count())
     return np.array(words, np.int64)

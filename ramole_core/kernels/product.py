@@ -46,7 +46,7 @@ from ramole_core.kernels.outputs import (
     O,
     W,
     X,
-    ask_updates,
+    prefetch_updates,
     write,
 )
 from ramole_core.kernels.team import Kernel
@@ -210,7 +210,7 @@ def _multiply(pointer):
         count = min(span, words[O] - first)
         if direct:
             if words[UNITS]:
-                ask_updates(words, first, count)
+                prefetch_updates(words, first, count)
             _accumulate(words, first, count, sums)
         else:
             _widen_and_accumulate(words, first, count, weights, sums)
@@ -234,7 +234,7 @@ def _multiply_halves(pointer):
         count = min(span, words[O] - first)
         if direct:
             if words[UNITS]:
-                ask_updates(words, first, count)
+                prefetch_updates(words, first, count)
             _accumulate_halves(words, first, count, sums)
         else:
             _narrow_and_accumulate(words, first, count, weights, sums)

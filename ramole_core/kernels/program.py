@@ -24,7 +24,7 @@ class Program:
         self._words = np.array([words for _, words in calls], np.int64).reshape(-1, WORDS)
         self._entries = np.array([kernel.address for kernel in self._kernels], np.int64)
         self._at: dict[Kernel, np.ndarray] = {}
-        """Which calls are of a kernel that was pointed elsewhere."""
+        """Calls by kernel, of kernels whose words were replaced."""
 
     def point(self, kernel: Kernel, values: Mapping[int, int]) -> None:
         """Set these words in every call of a kernel."""

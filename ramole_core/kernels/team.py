@@ -19,10 +19,10 @@ from llvmlite import ir
 from numba import cfunc, types
 
 from ramole_core.kernels.call_args import (
-    APART,
+    CACHE_LINE,
     COUNTS,
     HELPER,
-    HERE,
+    LOCAL_COUNTS,
     OWN,
     TILES,
     WATCHING,
@@ -38,8 +38,8 @@ from ramole_core.kernels.threads import thread_count
 CALL, ENTRY, ARGUMENT, HELPING, TAKEN = 0, 8, 16, 24, 32
 """Words of a team, each in a cache line of its own: the number of the call, odd while it is open;
 the kernel and its words; how many help; the call's two counts of taken tiles."""
-SPINS = 200_000
-"""Looks for a next call before a helper lies down; about two milliseconds."""
+MAX_SPINS = 200_000
+"""Polls for a next call before a helper sleeps; about two milliseconds."""
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 
 
@@ -90,8 +90,8 @@ class Kernel:
         self._run_alone(words, address)
 
     def _run_alone(self, words: np.ndarray, address: int) -> None:
-        words[COUNTS] = address + 8 * HERE
-        words[HERE] = words[HERE + APART // 8] = 0
+        words[COUNTS] = address + 8 * LOCAL_COUNTS
+        words[LOCAL_COUNTS] = words[LOCAL_COUNTS + CACHE_LINE // 8] = 0
         self._alone(address)
 
 
@@ -142,7 +142,7 @@ class _Helper:
     def __init__(self, words: np.ndarray):
         self._words, self._called = words, threading.Event()
         self._awake = False
-        threading.Thread(target=self._live, name="kernels", daemon=True).start()
+        threading.Thread(target=self._serve, name="kernels", daemon=True).start()
 
     def wake(self) -> None:
         """Wake the helper for a call; free where it is awake."""
@@ -150,7 +150,7 @@ class _Helper:
             self._awake = True
             self._called.set()
 
-    def _live(self) -> None:
+    def _serve(self) -> None:
         while True:
             self._called.wait()
             self._called.clear()
@@ -175,7 +175,7 @@ def _add(context, address, number):
 
 
 @instructions
-def _look(context, address):
+def _load(context, address):
     """Atomic load of a word."""
 
     def build(context, builder, signature, args):
@@ -198,7 +198,7 @@ def _run(context, entry, argument):
 
 
 @instructions
-def _rest(context):
+def _pause(context):
     """Pause for a moment, in favour of the core's other threads."""
 
     def build(context, builder, signature, args):
@@ -215,16 +215,16 @@ def lead(words, entry, argument):
     """Run one call, from its opening to the last helper's end."""
     team = array(at(words), (64,), np.int64)
     team[ENTRY], team[ARGUMENT] = entry, argument
-    team[TAKEN] = team[TAKEN + APART // 8] = 0
+    team[TAKEN] = team[TAKEN + CACHE_LINE // 8] = 0
     words_at(argument)[COUNTS] = words + 8 * TAKEN
     _add(words + 8 * CALL, 1)
     _run(entry, argument)
     _add(words + 8 * CALL, 1)
     looks = 0
-    while _look(words + 8 * HELPING) != 0:
+    while _load(words + 8 * HELPING) != 0:
         looks += 1
         if looks % 1000 == 0:
-            _rest()
+            _pause()
 
 
 @kernel(from_python=True)
@@ -232,15 +232,15 @@ def _help(team):
     """Help with every call that is open, until none has come for a while."""
     words = team.ctypes.data
     known, looks = np.int64(0), 0
-    while looks < SPINS:
-        call = _look(words + 8 * CALL)
+    while looks < MAX_SPINS:
+        call = _load(words + 8 * CALL)
         if call == known or call % 2 == 0:
             looks += 1
             if looks % 1000 == 0:
-                _rest()
+                _pause()
             continue
         _add(words + 8 * HELPING, 1)
-        if _look(words + 8 * CALL) == call:  # still open, so its caller waits for us
+        if _load(words + 8 * CALL) == call:  # still open, so its caller waits for us
             _run(team[ENTRY], team[ARGUMENT] + HELPER)
         _add(words + 8 * HELPING, -1)
         known, looks = call, 0
@@ -259,8 +259,8 @@ def run_all(team, entries, words, start, end):
         argument = words + 8 * WORDS * n
         call = array(at(argument), (WORDS,), np.int64)
         if team == 0 or call[TILES] == 1:
-            call[COUNTS] = argument + 8 * HERE
-            call[HERE] = call[HERE + APART // 8] = 0
+            call[COUNTS] = argument + 8 * LOCAL_COUNTS
+            call[LOCAL_COUNTS] = call[LOCAL_COUNTS + CACHE_LINE // 8] = 0
             _run(entry[n], argument)
         else:
             lead(team, entry[n], argument)

@@ -19,7 +19,7 @@ def _lanes() -> int:
 
 
 LANES = _lanes()
-MANY = 2 if LANES == 8 else 6  # AVX2 has 16 registers, the others 32
+MAX_ROWS = 2 if LANES == 8 else 6  # AVX2 has 16 registers, the others 32
 """Rows of x that are taken at once."""
 
 FLOAT, WORD = ir.FloatType(), ir.IntType(64)

@@ -24,7 +24,7 @@ NAMES = {
     DOTS: "products of bfloat16",
     VECTORS: "float32 vectors",
 }
-"""In words."""
+"""Descriptions of the ways."""
 
 
 def ways_here() -> tuple[str, ...]:

@@ -21,10 +21,10 @@ from ramole_core.layers.bank_tensors import BankTensors
 from ramole_core.layers.layout import Layout
 from ramole_core.layers.units import PageRoom, Units
 
-SLACK = 16
+IDLE_PAGES = 16
 """Pages that adapters without a request may hold where the layers read every page."""
-FIRST = 32
-"""Pages that are made at first; they double when more are needed."""
+INITIAL_PAGES = 32
+"""Pages that are allocated at first; they double when more are needed."""
 
 
 @dataclass(eq=False)
@@ -36,14 +36,14 @@ class Slot:
     """Its column among the adapters: the p axis of every mask."""
     pages: list[int]
     present: Tensor
-    """Which modules it has, in flat order."""
+    """Modules that it has, in flat order."""
     experts: frozenset[int] = frozenset()
-    """Groups of experts in which it has some."""
+    """Groups of experts in which it has units."""
     activation: str = ""
     """Between A and B of a bypass; empty for a LoRA."""
     pins: int = 0
     ephemeral: bool = False
-    """It is used once: it leaves with its last request."""
+    """Used once: it leaves with its last request."""
 
 
 class Bank:
@@ -57,14 +57,15 @@ class Bank:
         self.wide = torch.promote_types(dtype, torch.float32)
         self._room = PageRoom(layout, dtype=dtype, limit=limit)
         self.has_experts = False
-        """Whether an adapter here has some."""
+        """Whether an adapter here has experts."""
         self.page_bytes = self._room.page_bytes(frozenset())
         self.most = self._room.most(frozenset())
         self.loads = self.evictions = 0
         self.version = 0
-        """Counts every change of pages, numbers or router rows: what was built from them is old."""
+        """Incremented with every change of pages, numbers or router rows: tables of an older one
+        are stale."""
         self._slots: dict[Hashable, Slot] = {}  # least recently used first
-        self._free = list(range(min(FIRST, self.most)))
+        self._free = list(range(min(INITIAL_PAGES, self.most)))
         self.tensors = BankTensors(
             layout, device=device, dtype=dtype, asleep=self._room.experts, size=len(self._free)
         )
@@ -145,19 +146,19 @@ class Bank:
         return self.most if same else self._room.most(experts)
 
     def tidy(self) -> None:
-        """Where every page is read: drop unused adapters beyond SLACK pages, and close holes that
-        cost much."""
+        """Where every page is read: drop unused adapters beyond IDLE_PAGES pages, and close holes
+        that cost much."""
         if self.by_rows:
             return
         idle = [slot for slot in self._slots.values() if not slot.pins]
         spare = sum(len(slot.pages) for slot in idle)
         for slot in idle:
-            if spare <= SLACK:
+            if spare <= IDLE_PAGES:
                 break
             spare -= len(slot.pages)
             self._drop(slot)
         held = sum(len(slot.pages) for slot in self._slots.values())
-        if self.high > held + max(SLACK, held // 4):
+        if self.high > held + max(IDLE_PAGES, held // 4):
             self._close_holes()
 
     def _make_room(self, rank: int, experts: frozenset[int]) -> bool:
@@ -171,14 +172,14 @@ class Bank:
             self.by_rows and idle and len(self._free) < rank
         ):
             self._drop(idle.pop(0))
-        self._wake(experts.union(*(slot.experts for slot in self.slots)))
+        self._allocate_experts(experts.union(*(slot.experts for slot in self.slots)))
         return True
 
     def _has_room(self, slots: Sequence[Slot], rank: int, experts: frozenset[int]) -> bool:
         held = sum(len(slot.pages) for slot in slots)
         return held + rank <= self._most_with(experts.union(*(slot.experts for slot in slots)))
 
-    def _wake(self, experts: frozenset[int]) -> None:
+    def _allocate_experts(self, experts: frozenset[int]) -> None:
         """Allocate pages for these groups of experts alone."""
         asleep = self._room.experts - experts
         if asleep == self.tensors.asleep:
@@ -228,7 +229,7 @@ class Bank:
 
     def _grow(self) -> None:
         tensors = self.tensors
-        size = min(self.most, max(FIRST, 2 * tensors.size))
+        size = min(self.most, max(INITIAL_PAGES, 2 * tensors.size))
         self._free += range(tensors.size, size)
         tensors.resize(size)
         self.version += 1

@@ -19,7 +19,7 @@ from ramole_core.layers.units import Units
 
 @dataclass
 class RouterRows:
-    """Where the rows of one router stand among all routers' rows."""
+    """Position of one router's rows among all routers' rows."""
 
     start: int
     rank: int
@@ -43,9 +43,9 @@ class BankTensors:
         self._wide = torch.promote_types(dtype, torch.float32)
         self.asleep = asleep
         self.made = 0
-        """Counts how often the tensors were made anew."""
+        """Incremented whenever the tensors are reallocated."""
         self.routers: dict[str, RouterRows] = {}
-        """By checksum."""
+        """Routers by checksum."""
         self._router_A: list[Tensor] = [
             _zeros(len(g.paths), 0, g.m, g.i, like=torch.zeros(1, dtype=dtype, device=device))
             for g in layout.groups

@@ -37,11 +37,11 @@ NAMES: Mapping[str, int] = {
 }
 """Classes of `torch.nn` and `transformers.activations`."""
 EXACT = ("ReLU", "ReLU6", "LeakyReLU", "ReLUSquaredActivation", "LinearActivation")
-"""Those whose numbers are exact wherever they stand."""
+"""Activations whose results are exact at any place of a vector."""
 ACTIVATIONS = frozenset(
     (nn.GELU, *(one[0] if isinstance(one, tuple) else one for one in activations.ACT2CLS.values()))
 )
-"""All that a configuration can name, and what some models name themselves."""
+"""All that a configuration can name, and the classes of some models."""
 
 NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "MixtralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 NORMS += ("GraniteRMSNorm", "Phi3RMSNorm", "SmolLM3RMSNorm")
@@ -51,8 +51,8 @@ BLOCK = 64
 """Positions whose angles are computed together."""
 
 
-class Steady(nn.Module):
-    """A module whose numbers a batch-invariant form gives on a CPU; elsewhere its own."""
+class BatchInvariant(nn.Module):
+    """A module computed by a batch-invariant form on a CPU, by itself elsewhere."""
 
     def __init__(self, base: nn.Module, form: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -60,7 +60,7 @@ class Steady(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """Of a norm: some models look at it."""
+        """A norm's weight, which some models read."""
         return self.base.get_parameter("weight")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class LongTokens:
     """[1, N] which tokens are of long requests; None: no token is."""
 
 
-class SteadyAngles(nn.Module):
+class BatchInvariantRotary(nn.Module):
     """A rotary embedding's cos and sin, looked up in blocks of positions."""
 
     def __init__(
@@ -219,7 +219,9 @@ def _is_known(weight: Tensor) -> bool:
     return weight.device.type == "cpu" and weight.dtype in DTYPES
 
 
-def steady_layers(model: nn.Module, long: LongTokens | None = None) -> dict[str, nn.Module]:
+def batch_invariant_layers(
+    model: nn.Module, long: LongTokens | None = None
+) -> dict[str, nn.Module]:
     """Replacements for a model's modules, by path; `long` says which tokens are of long
     requests."""
     found: dict[str, nn.Module] = {}
@@ -229,12 +231,12 @@ def steady_layers(model: nn.Module, long: LongTokens | None = None) -> dict[str,
         if type(module) in ACTIVATIONS:
             kind = NAMES.get(name)
             if kind is not None and getattr(module, "approximate", "none") == "none":
-                found[path] = Steady(module, partial(activate, kind=kind))
+                found[path] = BatchInvariant(module, partial(activate, kind=kind))
             elif name not in EXACT:
-                found[path] = Steady(module, partial(by_token, module))
+                found[path] = BatchInvariant(module, partial(by_token, module))
         elif name in NORMS and _is_known(module.get_parameter("weight")):
             epsilon = float(module.variance_epsilon)  # pyright: ignore
-            found[path] = Steady(module, Norm(module.get_parameter("weight"), epsilon).of)
+            found[path] = BatchInvariant(module, Norm(module.get_parameter("weight"), epsilon).of)
         elif name.endswith("RotaryEmbedding"):
-            found[path] = SteadyAngles(module, short=short, long=long)
+            found[path] = BatchInvariantRotary(module, short=short, long=long)
     return found

@@ -20,11 +20,11 @@ from ramole_core.layers.bank import Bank, Slot
 from ramole_core.layers.gate_softmax import form_of
 
 FIXED, MASKED, KEEPS = 0, 1, 2
-"""What gives a row's weights: a table; a gate among those that have the module; a gate of all."""
+"""Source of a row's weights: a table; a gate over adapters that have the module; over all."""
 PAGES = 16
 """Tables have room for a multiple of so many pages, so that those of many rows are of one size."""
 ACTIVATIONS = ("", "gelu", "relu")
-"""Of a page's unit, as the kernel numbers them."""
+"""Activations of a page's unit, in the kernel's numbering."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +32,11 @@ class RowMix:
     """One row's decision and its adapters in the bank."""
 
     slots: tuple[Slot, ...]
-    """A merge is one."""
+    """Its adapters; a merge is one."""
     decision: Decision
     bypass: Slot | None
     present: Bool[Tensor, "module slot"]
-    """Where each slot counts."""
+    """Modules in which each slot counts."""
     lacks: Bool[Tensor, "module k"] | None = None
     """Where an adapter of a merge lacks the module; None: it is no merge."""
     score_table: np.ndarray | None = None

@@ -17,11 +17,11 @@ MAX_FUSED = 64
 pages, and products that read each page once for all of them are ahead."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 TABLES = ("pages", "slots", "acts", "counts", "asks", "own", "present", "fixed", "bias", "usual")
-"""Of `batch_mix.Rows`."""
+"""Tables of `batch_mix.Rows` that the launch reads."""
 
 
 @dataclass(frozen=True)
-class Draft:
+class UnweightedUnits:
     """A group's unweighted units in one block, of a forward's tokens."""
 
     inner: Float[Tensor, "N R m"]
@@ -34,11 +34,11 @@ class Fused:
 
     def __init__(self):
         self.on = True
-        """False: PyTorch mixes for a while, for comparing."""
+        """False: PyTorch mixes instead, to compare the two."""
         self.fault = ""
-        """Why PyTorch mixes instead; empty: it does not."""
+        """Why PyTorch mixes instead; empty: the fused form works."""
         self.launched = 0
-        """Groups that were mixed so."""
+        """Number of groups that were mixed in one launch."""
 
     def takes(self, batch: BatchMix, counts: Sequence[int]) -> bool:
         """Whether a forward of `counts` tokens a row is mixed in one launch a group."""
@@ -48,13 +48,13 @@ class Fused:
     def mix(
         self,
         ys: Sequence[Float[Tensor, "*b _"]],
-        draft: Draft,
+        draft: UnweightedUnits,
         batch: BatchMix,
         g: int,
         block: int,
         *,
         row_of: Tensor,
-        told: Float[Tensor, "2 m N k"] | None,
+        recorded: Float[Tensor, "2 m N k"] | None,
     ) -> bool:
         """Add the updates to the outputs of a group's layers; False: unchanged."""
         bank = batch.bank
@@ -70,7 +70,7 @@ class Fused:
                 row_of=row_of,
                 tables={name: batch.table(name) for name in TABLES},
                 first=bank.layout.first(g, block),
-                told=told,
+                recorded=recorded,
             )
         except Exception as error:  # a compiler raises anything; nothing was added yet
             self.fault = f"{type(error).__name__}: {error}".splitlines()[0]

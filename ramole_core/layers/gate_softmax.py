@@ -31,10 +31,10 @@ from ramole_core.kernels.gate import (
 from ramole_core.kernels.widen import widened
 from ramole_core.layers.layout import Layout
 
-NEVER = -1e30
+MASKED_SCORE = -1e30
 """The score of an adapter that may get no weight; finite, so that no row is nan."""
 TILE = 8
-"""Tokens; places without one hold a copy of one that is there."""
+"""Tokens of a tile; empty places hold a copy of one of them."""
 FORMS = {"aligned": ALIGNED, "length": LENGTH, "loudest": LOUDEST, "linear": LINEAR}
 SCOPE_FORMS = {"block": BLOCK_INPUTS, "parent": PARENT_INPUTS}
 """Forms of W x by `Gate.per`, where x is not the module's own input."""
@@ -55,14 +55,16 @@ def weigh(
 
     Of equal scores the first counts as the better.
     """
-    scores = scores.masked_fill(~allowed, NEVER)
+    scores = scores.masked_fill(~allowed, MASKED_SCORE)
     if isinstance(top, Tensor) or top:
         place = scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
         most = torch.as_tensor(top).to(place)
-        scores = scores.masked_fill((place >= most) & (most > 0), NEVER)
+        scores = scores.masked_fill((place >= most) & (most > 0), MASKED_SCORE)
     alpha = scores.softmax(-1)
     if isinstance(raw, Tensor) or raw:
-        alpha = torch.where(torch.as_tensor(raw), scores.masked_fill(scores <= NEVER, 0.0), alpha)
+        alpha = torch.where(
+            torch.as_tensor(raw), scores.masked_fill(scores <= MASKED_SCORE, 0.0), alpha
+        )
     return (alpha if bias is None else alpha + bias) * allowed
 
 
@@ -119,7 +121,7 @@ def module_signal(
 
 
 def wide_of(x: Tensor) -> torch.dtype:
-    """float32, or what is wider."""
+    """Return float32, or a wider dtype."""
     return torch.promote_types(x.dtype, torch.float32)
 
 

@@ -15,7 +15,7 @@ class Installation:
     layers: Mapping[str, nn.Module]
     """By module path; each holds the layer that stood there as `base`."""
     handles: list[RemovableHandle] = field(default_factory=list)
-    """Of the hooks."""
+    """Handles of the hooks."""
 
     def remove(self) -> None:
         """Restore the model; its `state_dict()` is bit-identical."""

@@ -39,7 +39,7 @@ class LateScores:
         self._shared: dict[tuple[int, str], Tensor] = {}
         """By row and block or parent: the scores that its modules share."""
         self.faults: dict[int, Exception] = {} if within is None else within[0].faults
-        """By row: what a method's own score raised. Its weights are not to be used."""
+        """By row: the error of a method's own score; the row's weights are invalid."""
 
     def enter(self, path: str, x: Float[Tensor, "*b _"]) -> None:
         """Enter a block or parent: score the gates that read its input."""

@@ -66,7 +66,7 @@ class Group:
     i: int
     o: tuple[int, ...]
     of_experts: bool = False
-    """Called with some of a forward's tokens, or with none."""
+    """Whether they run on some of a forward's tokens, or on none."""
 
     @property
     def m(self) -> int:
@@ -103,7 +103,7 @@ class Layout:
 
     @cached_property
     def has_experts(self) -> bool:
-        """Whether some layers are called with some of a forward's tokens."""
+        """Whether some layers run on only some of a forward's tokens."""
         return any(group.of_experts for group in self.groups)
 
     def address(self, n: int) -> tuple[int, int, int]:

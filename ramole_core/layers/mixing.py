@@ -25,7 +25,7 @@ from ramole_core.composition.activation import MAX_Z, log_norm
 from ramole_core.kernels.input_scores import UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Update
 from ramole_core.layers.batch_mix import FIXED, BatchMix
-from ramole_core.layers.fused import Draft, Fused
+from ramole_core.layers.fused import Fused, UnweightedUnits
 from ramole_core.layers.gate_softmax import ACTIVATIONS, weigh
 from ramole_core.layers.late_scores import LateScores
 from ramole_core.layers.rows_mixing import RowsMixing
@@ -40,7 +40,7 @@ def way_of(batch: BatchMix) -> Way:
 
 
 class Forward:
-    """The mixing of one forward, with traces where they are asked for."""
+    """The mixing of one forward, with traces on request."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Forward:
         mixes all pages in one launch; None: PyTorch does."""
         self.batch, self.counts, self.late, self.traced = batch, tuple(counts), late, traced
         self.rows = RowsMixing(batch, counts, traced=traced) if late.by_rows else None
-        """What runs the kernel, where it is by rows."""
+        """Mixing by rows, where kernels run."""
         self.fused = None if late.by_rows else fused
         self._parts: dict[tuple[int, ...], Forward] = {}
 
@@ -101,7 +101,7 @@ class Forward:
     def clear(self) -> None:
         """Set what earlier rows left to 0, before others are mixed in the same memory."""
         if self.traced is not None:
-            self.traced.told[:] = 0
+            self.traced.recorded[:] = 0
 
     def enter(self, path: str, x: Tensor) -> None:
         """Enter a block or parent with its input, for the gates that read it."""
@@ -115,7 +115,7 @@ class Forward:
 
     def units(
         self, x: Float[Tensor, "*b i"], given: Input, g: int, block: int
-    ) -> Float[Tensor, "m N R"] | np.ndarray | Draft:
+    ) -> Float[Tensor, "m N R"] | np.ndarray | UnweightedUnits:
         """Weighted units in the compute dtype; by rows, of `given` (x as kernels read it), in
         float32. A draft of them where they are weighed and added in one launch."""
         if self.rows is not None:
@@ -125,10 +125,10 @@ class Forward:
         A = bank.tensors.A[g][block][: batch.s + batch.high].flatten(0, 1)
         inner = (x.to(A.dtype) @ A.T).view(len(x), -1, bank.layout.groups[g].m)
         late = self.late.of(x, g, block) if batch.late else None
-        draft = Draft(inner, late)
+        draft = UnweightedUnits(inner, late)
         return draft if self.fused is not None else self._weighted(draft, g, block)
 
-    def _weighted(self, draft: Draft, g: int, block: int) -> Float[Tensor, "m N R"]:
+    def _weighted(self, draft: UnweightedUnits, g: int, block: int) -> Float[Tensor, "m N R"]:
         batch, bank = self.batch, self.batch.bank
         inner = _modules_first(draft.inner, bank.wide)
         q, u = inner[..., : batch.s], inner[..., batch.s :]
@@ -147,17 +147,21 @@ class Forward:
                 self._trace(fixed[:, self.row_of], u, g, block)
         return (weight * u).to(bank.dtype)
 
-    def add_all(self, ys: Sequence[Tensor], draft: Draft, g: int, block: int) -> None:
+    def add_all(self, ys: Sequence[Tensor], draft: UnweightedUnits, g: int, block: int) -> None:
         """The outputs of all layers of a group with their updates added."""
         bank = self.batch.bank
         if self.fused is not None:
-            told = None
+            recorded = None
             if self.traced is not None:
-                told = torch.empty(2, len(ys), len(draft.inner), self.batch.k, device=bank.device)
+                recorded = torch.empty(
+                    2, len(ys), len(draft.inner), self.batch.k, device=bank.device
+                )
             row_of = self.row_of
-            if self.fused.mix(ys, draft, self.batch, g, block, row_of=row_of, told=told):
-                if self.traced is not None and told is not None:
-                    self.traced.write(bank.layout.first(g, block), *told[:, :, self.traced.places])
+            if self.fused.mix(ys, draft, self.batch, g, block, row_of=row_of, recorded=recorded):
+                if self.traced is not None and recorded is not None:
+                    self.traced.write(
+                        bank.layout.first(g, block), *recorded[:, :, self.traced.places]
+                    )
                 return
             self.fused = None
         units = self._weighted(draft, g, block)

@@ -20,9 +20,9 @@ from ramole_core.base.kernel_linear import base_weight, kernel_linears
 from ramole_core.base.packed import PackedLinear
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.weight import Input, Weight
-from ramole_core.layers.batch_invariant_ops import EXACT, LongTokens, steady_layers
+from ramole_core.layers.batch_invariant_ops import EXACT, LongTokens, batch_invariant_layers
 from ramole_core.layers.batch_mix import BatchMix
-from ramole_core.layers.fused import Draft, Fused
+from ramole_core.layers.fused import Fused, UnweightedUnits
 from ramole_core.layers.install import Installation, watch_blocks, wrap
 from ramole_core.layers.layout import Layout
 from ramole_core.layers.mixing import Forward, Way
@@ -96,10 +96,10 @@ class SharedInput:
         self._serving, self._g, self._block = serving, g, block
         self._x: Tensor | None = None
         self._given: Input | None = None
-        self._units: Tensor | np.ndarray | Draft | None = None
-        self._draft: Draft | None = None
+        self._units: Tensor | np.ndarray | UnweightedUnits | None = None
+        self._draft: UnweightedUnits | None = None
         self._ys: list[Tensor] = []
-        """Of the draft, by layer."""
+        """Outputs of the group, by layer."""
         self.layers: list[ServedLinear] = []
         """In the group's order."""
 
@@ -116,7 +116,7 @@ class SharedInput:
             self._x = self._given = self._units = None
         if forward is None or units is None:
             return layer.alone(x, given)
-        if isinstance(units, Draft):
+        if isinstance(units, UnweightedUnits):
             return self._together(forward, units, x, given, j, last=last)
         if weight is None or forward.rows is None:
             return forward.add(layer.alone(x, given), units, self._g, self._block, j)
@@ -124,7 +124,14 @@ class SharedInput:
         return weight.multiply(given, forward.update(units, self._g, self._block, j))
 
     def _together(
-        self, forward: Forward, draft: Draft, x: Tensor, given: Input, j: int, *, last: bool
+        self,
+        forward: Forward,
+        draft: UnweightedUnits,
+        x: Tensor,
+        given: Input,
+        j: int,
+        *,
+        last: bool,
     ) -> Tensor:
         """The output of layer j; the first call computes the group's."""
         if draft is not self._draft:
@@ -140,7 +147,7 @@ class SharedInput:
         """The output of the group's layer j, for the traces."""
         forward = self._serving.now
         if forward is not None and forward.traced is not None:
-            forward.traced.see(self._g, self._block, j, y)
+            forward.traced.record(self._g, self._block, j, y)
 
 
 class ServedLinear(nn.Module):
@@ -160,7 +167,7 @@ class ServedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The base layer's weight: some models look at its dtype."""
+        """The base layer's weight: some models read its dtype."""
         return self.base.get_parameter("weight")
 
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
@@ -182,14 +189,14 @@ def install_serving(
             for j, path in enumerate(paths):
                 base = model.get_submodule(path)
                 layers[path] = ServedLinear(base, shared, j, last=j == group.m - 1)
-    steady = steady_layers(model, serving.long)
-    every = kernel_linears(model) | steady | layers
+    invariant = batch_invariant_layers(model, serving.long)
+    every = kernel_linears(model) | invariant | layers
     return wrap(model, every, serving.watch_experts()), serving
 
 
 LINEAR = (nn.Linear, Conv1D, PackedLinear)
 HOMES = (nn.ReLU.__module__, activations.__name__)
-"""Where activations come from."""
+"""Packages whose activation classes are known."""
 
 
 def is_exact(model: PreTrainedModel) -> bool:
@@ -197,7 +204,7 @@ def is_exact(model: PreTrainedModel) -> bool:
     in float32 or bfloat16 (or fewer bits), with a kernel for every product."""
     if model.device.type != "cpu" or model.dtype not in DTYPES:
         return False
-    steady = steady_layers(model)
+    invariant = batch_invariant_layers(model)
     for path, module in model.named_modules():
         if isinstance(module, Experts):
             return False  # PyTorch chooses them
@@ -208,6 +215,6 @@ def is_exact(model: PreTrainedModel) -> bool:
         ):
             return False  # such as a mixture of experts, whose products PyTorch takes together
         activates = type(module).__module__ in HOMES and type(module).__name__ not in EXACT
-        if activates and path not in steady:
+        if activates and path not in invariant:
             return False
     return True

@@ -2,11 +2,11 @@
 
     contribution_j = |alpha_j v_j| / |y|,   v_j = B_j A_j x,   y the layer's output, all added
 
-A weight is what the gate chose, a contribution what came of it: a loud adapter of little weight
-moves the output more than a silent one of much. Where an adapter lacks the module it is 0. B's
-columns are orthonormal, so |alpha_j v_j| is the length of its weighted units. A merge is one update
-of k adapters, and its parts cannot be told apart: it is divided by their weights, among those
-that have the module.
+A weight is the gate's choice, a contribution its effect: an adapter with large outputs and a small
+weight may change the output more than one with small outputs and a large weight. Where an adapter
+lacks the module it is 0. B's columns are orthonormal, so |alpha_j v_j| is the length of its
+weighted units. A merge is one update of k adapters, and its parts cannot be told apart: it is
+divided by their weights, among those that have the module.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ from ramole_core.kernels.norm import Lengths
 from ramole_core.layers.batch_mix import BatchMix, RowMix
 
 TINY = 1e-30
-"""Instead of 0 below a fraction."""
+"""Least denominator of a fraction."""
 WEIGHT, CONTRIBUTION = 0, 1
 """The two parts of a trace row."""
-LARGEST = 6e4
+MAX_SIZE = 6e4
 """No weight or contribution is larger in size, though a request may give such a weight, and the
 output may be next to nothing: float16 ends at 65,504."""
 
@@ -46,15 +46,15 @@ class Traced:
         self._parts = [slice(*pair) for pair in pairwise(cuts)]
         self.layout = batch.bank.layout
         modules = len(self.layout.flat)
-        self.told = np.zeros((2, modules, int(sum(counts)), batch.k), np.float32)
+        self.recorded = np.zeros((2, modules, int(sum(counts)), batch.k), np.float32)
         """Weights, and lengths of the weighted updates, at the traced rows' tokens; 0 elsewhere."""
         self.lengths = Lengths(self.tokens, modules)
         self.compiled = batch.bank.by_rows
-        """Whether our kernels give the numbers."""
-        self.told_later: list[tuple[int, Tensor, Tensor, np.ndarray]] = []
-        """By module, what the model's device holds until the end, and at which tokens."""
-        self.seen_later: list[tuple[int, Tensor, np.ndarray | slice]] = []
-        """The same of outputs, and at which of the traced tokens."""
+        """Whether our kernels compute the numbers."""
+        self.pending: list[tuple[int, Tensor, Tensor, np.ndarray]] = []
+        """By module: results that stay on the model's device until the end, and their tokens."""
+        self.pending_outputs: list[tuple[int, Tensor, np.ndarray | slice]] = []
+        """The same of the outputs' lengths, at which of the traced tokens."""
 
     @cached_property
     def places(self) -> Int[Tensor, "n"]:
@@ -63,30 +63,30 @@ class Traced:
 
     def forget(self) -> None:
         """Reset before the forward is run again."""
-        self.told_later.clear()
-        self.seen_later.clear()
+        self.pending.clear()
+        self.pending_outputs.clear()
 
     def write(
         self, module: int, alpha: Float[Tensor, "m n k"], lengths: Float[Tensor, "m n k"]
     ) -> None:
         """Write weights and lengths of the weighted updates at the traced tokens, of the modules
         from `module` on. By rows the kernel writes both into `room`."""
-        self.told_later.append((module, alpha, lengths, self.tokens))
+        self.pending.append((module, alpha, lengths, self.tokens))
 
     def room(self, module: int, m: int) -> np.ndarray:
         """[2, m, N, k]: where a kernel writes them, of the modules from `module` on."""
-        return self.told[:, module : module + m]
+        return self.recorded[:, module : module + m]
 
-    def take(self, module: int, told: np.ndarray) -> None:
-        """Take what a kernel wrote into `room`, which is in place already."""
+    def take(self, module: int, recorded: np.ndarray) -> None:
+        """Take what a kernel wrote into `room`; it is in place already."""
 
-    def see(self, g: int, block: int, j: int, y: Float[Tensor, "*b o"]) -> None:
+    def record(self, g: int, block: int, j: int, y: Float[Tensor, "*b o"]) -> None:
         """Record the output of module j of a group in a block, updates included."""
         module = self.layout.first(g, block) + j
         if self.compiled:
             self.measure(module, y)
         else:
-            self.seen_later.append((module, self._norms(y), self.at))
+            self.pending_outputs.append((module, self._norms(y), self.at))
 
     def measure(self, module: int, y: Float[Tensor, "*b o"]) -> None:
         """Measure a module's output at once, by a kernel."""
@@ -98,20 +98,20 @@ class Traced:
     def each(self) -> list[Float[Tensor, "l 2 layer module k"]]:
         """Trace rows of every traced row's tokens, float16 on the CPU: weight and contribution."""
         outputs = self.lengths.found
-        for module, alpha, lengths, tokens in self.told_later:
+        for module, alpha, lengths, tokens in self.pending:
             both = torch.stack([alpha, lengths]).float().cpu().numpy()
-            self.told[:, module : module + len(alpha), tokens] = both
-        for module, lengths, at in self.seen_later:
+            self.recorded[:, module : module + len(alpha), tokens] = both
+        for module, lengths, at in self.pending_outputs:
             outputs[module, at] = lengths.cpu().numpy()
-        told = self.told[:, :, self.tokens]
+        recorded = self.recorded[:, :, self.tokens]
         with np.errstate(invalid="ignore"):  # of a request that ends because of it
-            told[CONTRIBUTION] /= np.maximum(outputs, TINY)[..., None]
-        self._leave_experts_out(told)
-        whole = self._placed(torch.from_numpy(told).permute(2, 0, 1, 3))
+            recorded[CONTRIBUTION] /= np.maximum(outputs, TINY)[..., None]
+        self._leave_experts_out(recorded)
+        whole = self._placed(torch.from_numpy(recorded).permute(2, 0, 1, 3))
         pairs = zip(self.rows, self._parts, strict=True)
         return [self._of(self._batch.rows[row], whole[part]) for row, part in pairs]
 
-    def _leave_experts_out(self, told: np.ndarray) -> None:
+    def _leave_experts_out(self, recorded: np.ndarray) -> None:
         """Zero the weights where a row's adapter lacks an expert."""
         groups = zip(self.layout.starts, self.layout.groups, strict=True)
         for start, group in groups:
@@ -119,25 +119,25 @@ class Traced:
                 own = slice(start, start + len(group.paths) * group.m)
                 for row, part in zip(self.rows, self._parts, strict=True):
                     here = self._batch.rows[row].present[own].numpy()
-                    told[:, own, part, : here.shape[1]] *= here[:, None]
+                    recorded[:, own, part, : here.shape[1]] *= here[:, None]
 
     def _placed(self, flat: Float[Tensor, "n 2 modules k"]) -> Float[Tensor, "n 2 layer module k"]:
-        bounded = flat.clamp(-LARGEST, LARGEST).half()
+        bounded = flat.clamp(-MAX_SIZE, MAX_SIZE).half()
         placed = self.layout.as_trace(bounded.flatten(0, 1))
         return placed.unflatten(0, (-1, 2))
 
     def _of(
-        self, mix: RowMix, told: Float[Tensor, "l 2 layer module _"]
+        self, mix: RowMix, recorded: Float[Tensor, "l 2 layer module _"]
     ) -> Float[Tensor, "l 2 layer module k"]:
         """Map a row's slots in the bank to its k adapters."""
-        told = told[..., : len(mix.slots)]
+        recorded = recorded[..., : len(mix.slots)]
         if mix.decision.merge is None:
-            return told
+            return recorded
         weights = mix.decision.weights
         shares = weights.abs() * mix.has
         shares = shares / shares.sum(-1, keepdim=True).clamp(min=TINY)
         weights, shares = self._placed(torch.stack([weights, shares])[None])[0]
-        contribution = told[:, CONTRIBUTION] * shares
+        contribution = recorded[:, CONTRIBUTION] * shares
         return torch.stack([weights.expand_as(contribution), contribution], dim=1)
 
 
@@ -151,14 +151,14 @@ class TracedPart(Traced):
         self._batch, self._every = whole._batch, every
         self.here, self.tokens = np.flatnonzero(own), every[own]
         self.at = np.searchsorted(whole.tokens, self.tokens)
-        self.told, self.lengths = whole.told, whole.lengths
-        self.told_later, self.seen_later = whole.told_later, whole.seen_later
+        self.recorded, self.lengths = whole.recorded, whole.lengths
+        self.pending, self.pending_outputs = whole.pending, whole.pending_outputs
 
     def room(self, module: int, m: int) -> np.ndarray:
-        return np.zeros((2, m, len(self._every), self.told.shape[-1]), np.float32)
+        return np.zeros((2, m, len(self._every), self.recorded.shape[-1]), np.float32)
 
-    def take(self, module: int, told: np.ndarray) -> None:
-        self.told[:, module : module + told.shape[1], self._every] = told
+    def take(self, module: int, recorded: np.ndarray) -> None:
+        self.recorded[:, module : module + recorded.shape[1], self._every] = recorded
 
     def measure(self, module: int, y: Float[Tensor, "*b o"]) -> None:
         self.lengths.found[module, self.at] = self._norms(y).numpy()

@@ -6,8 +6,8 @@ and no others, as `kernels/mixing.py` does on a CPU:
     score = (q gram * u) summed by slot + offset + own z + late;   alpha = weigh(score)
     y += sum over pages of  alpha[slot] u B[page]
 
-Every program of a token finds the same weights, which costs less than to write them down and read
-them again. Importing this needs Triton.
+Every program of a token computes the same weights, which costs less than storing and loading
+them. Importing this needs Triton.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,10 +20,10 @@ from torch import Tensor
 
 from ramole_core.composition import activation
 
-NEVER = tl.constexpr(-1e30)
+MASKED_SCORE = tl.constexpr(-1e30)
 """As in `gate_softmax`."""
 TINY, MAX_Z = tl.constexpr(activation.TINY), tl.constexpr(activation.MAX_Z)
-AT_ONCE = 4
+MAX_MODULES = 4
 """Modules of a launch; a larger group takes several."""
 PAGES, OUTPUTS = 16, 128
 """Pages that a program looks at together, and outputs of its tile."""
@@ -102,23 +102,23 @@ def _mix(
         score += tl.load(late + (j * n + token) * k + kk, mask=known, other=0.0)
 
     allowed = here | ((kind == 2) & (kk < mine))
-    score = tl.where(allowed, score, NEVER)
+    score = tl.where(allowed, score, MASKED_SCORE)
     better = (score[None, :] > score[:, None]) | (
         (score[None, :] == score[:, None]) & (kk[None, :] < kk[:, None])
     )
     rank_of = tl.sum(better.to(tl.int32), axis=1)
-    score = tl.where((top > 0) & (rank_of >= top), NEVER, score)
+    score = tl.where((top > 0) & (rank_of >= top), MASKED_SCORE, score)
     alpha = tl.exp(score - tl.max(score, axis=0))
     alpha = alpha / tl.sum(alpha, axis=0)
-    alpha = tl.where(raw > 0, tl.where(score <= NEVER, 0.0, score), alpha)
+    alpha = tl.where(raw > 0, tl.where(score <= MASKED_SCORE, 0.0, score), alpha)
     alpha += tl.load(bias + table, mask=known, other=0.0)
     alpha = tl.where(kind == 0, given, tl.where(allowed, alpha, 0.0))
     weight = tl.where(here, alpha, 0.0)
     if TRACED:
         if tile == 0:
-            told = (j * n + token) * k + kk
-            tl.store(alphas + told, alpha, mask=known)
-            tl.store(lengths + told, tl.sqrt(squares) * tl.abs(weight), mask=known)
+            recorded = (j * n + token) * k + kk
+            tl.store(alphas + recorded, alpha, mask=known)
+            tl.store(lengths + recorded, tl.sqrt(squares) * tl.abs(weight), mask=known)
 
     oo = tile * O + tl.arange(0, O)
     inside = oo < o
@@ -150,12 +150,12 @@ def mix_group(
     row_of: Tensor,
     tables: dict[str, Tensor],
     first: int,
-    told: Tensor | None,
+    recorded: Tensor | None,
 ) -> None:
     """Add the rows' updates to each y [N, o].
 
     `inner` [N, s + pages, m] are x with the routers' rows and the pages' A, `gram` [m, pages, s];
-    `tables` are those of `batch_mix.Rows`, and `first` the group's first module in them. `told`
+    `tables` are those of `batch_mix.Rows`, and `first` the group's first module in them. `recorded`
     [2, m, N, k] takes weights and lengths.
     """
     n, width, m = inner.shape
@@ -166,10 +166,10 @@ def mix_group(
     own = [row_of if name == "row_of" else tables[name] for name in names]
     present = tables["present"].view(torch.uint8)
     grids = [present, tables["fixed"], tables["bias"], tables["usual"]]
-    alphas, lengths = (tables["fixed"],) * 2 if told is None else told
-    for start in range(0, m, AT_ONCE):
-        part = range(start, min(m, start + AT_ONCE))
-        chosen = [part[p] if p < len(part) else part[0] for p in range(AT_ONCE)]
+    alphas, lengths = (tables["fixed"],) * 2 if recorded is None else recorded
+    for start in range(0, m, MAX_MODULES):
+        part = range(start, min(m, start + MAX_MODULES))
+        chosen = [part[p] if p < len(part) else part[0] for p in range(MAX_MODULES)]
         o = [Bs[j].shape[1] for j in chosen]
         grid = n, len(part), triton.cdiv(max(o), OUTPUTS)
         launch = cast("Callable[..., object]", _mix[grid])
@@ -177,7 +177,7 @@ def mix_group(
             *(ys[j] for j in chosen), *(Bs[j] for j in chosen), *o,
             inner, gram, gram if late is None else late, *own, *grids, alphas, lengths,
             m, start, width, s, size, most, n, b, k, first,
-            LATE=late is not None, TRACED=told is not None,
+            LATE=late is not None, TRACED=recorded is not None,
             K=triton.next_power_of_2(max(k, 2)), S=triton.next_power_of_2(max(s, 2)),
             R=PAGES, O=OUTPUTS,
         )  # fmt: skip

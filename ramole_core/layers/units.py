@@ -26,7 +26,7 @@ class Units:
     B: tuple[tuple[Float[Tensor, "_ _ _"], ...], ...]
     """By group and module: [L, r, o]; alpha/r is folded in."""
     present: Bool[Tensor, "modules"]
-    """Which modules the adapter has, in flat order."""
+    """Modules that the adapter has, in flat order."""
     usual: Float[Tensor, "modules 2"]
     """Mean and standard deviation of log |B A x| over reference inputs, float32; (0, 1) where
     not measured."""

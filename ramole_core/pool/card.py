@@ -35,11 +35,11 @@ class AdapterCard:
     owner: str | None
     """None: everyone's, that is of the sample pool or added by the operator."""
     rank: int
-    """The largest."""
+    """Largest rank in any module."""
     ranks: dict[str, int]
     """By base module path."""
     modules: tuple[str, ...]
-    """Short names, `q_proj`, in their order in the file."""
+    """Short names such as `q_proj`, in the file's order."""
     layers: tuple[int, ...]
     scale: float
     """The largest alpha/r."""
@@ -73,7 +73,7 @@ class AdapterCard:
 
     @property
     def blind(self) -> bool:
-        """Whether it shows no examples, so that its vector says little of what it does."""
+        """Whether it shows no examples, so that its vector is a poor guide to its task."""
         return not self.examples
 
     @property

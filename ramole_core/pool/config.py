@@ -15,7 +15,7 @@ from ramole_core.pool.patterns import MAX_KEYS, Patterns
 from ramole_core.pool.strict_json import parse_object, shorten
 
 CONFIG = "adapter_config.json"
-LARGEST_CONFIG = 2**20
+MAX_CONFIG = 2**20
 PEFT_DEFAULT = {"r": 8, "lora_alpha": 8}
 
 _OF_MIXTURES = re.compile(r"(.*\.)?(gate_up_proj|down_proj|(gate|router)\.weight)")
@@ -88,7 +88,7 @@ _KNOWN = {
 
 
 @dataclass(frozen=True)
-class LoraWord:
+class LoraScaling:
     """The configuration's ranks and scales; shapes decide the ranks."""
 
     r: int
@@ -112,11 +112,11 @@ class LoraWord:
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
 
-def read_config(text: bytes) -> LoraWord:
+def read_config(text: bytes) -> LoraScaling:
     """Check an adapter_config.json; raises AdapterRefused."""
-    if len(text) > LARGEST_CONFIG:
+    if len(text) > MAX_CONFIG:
         raise AdapterRefused(
-            f"{CONFIG} has {len(text)} bytes; at most {LARGEST_CONFIG} are read: shorten it."
+            f"{CONFIG} has {len(text)} bytes; at most {MAX_CONFIG} are read: shorten it."
         )
     word = parse_object(text.removeprefix(BOM_UTF8), CONFIG)
     kind = word.get("peft_type", "LORA")
@@ -135,7 +135,7 @@ def read_config(text: bytes) -> LoraWord:
             f"{CONFIG} says use_rslora={shorten(use_rslora)}; expected true or false: correct it."
         )
     base = word.get("base_model_name_or_path")
-    return LoraWord(
+    return LoraScaling(
         r=int(_positive("r", word.get("r", PEFT_DEFAULT["r"]), whole=True)),
         alpha=_positive("lora_alpha", word.get("lora_alpha", PEFT_DEFAULT["lora_alpha"])),
         ranks=_patterns("rank_pattern", word.get("rank_pattern"), whole=True),

@@ -1,4 +1,4 @@
-"""The data folder's disk: its errors as sentences, and the lock of the one that writes there."""
+"""The data folder's disk: its errors as sentences, and its writer's lock."""
 
 import errno
 import fcntl
@@ -19,7 +19,7 @@ _REASONS = {
     errno.EPERM: _CLOSED,
 }
 DISK_ERRORS = (*_REASONS, errno.EIO)
-"""Numbers of errors that are the disk's own, and no fault of what is read or written."""
+"""Error numbers of the disk itself, rather than of the data."""
 
 
 @contextmanager

@@ -9,21 +9,21 @@ from ramole_core.errors import AdapterRefused
 from ramole_core.pool.markdown import drop_hidden, split_front, unwrap_emphasis, unwrap_links
 
 EXAMPLES, README = "examples.jsonl", "README.md"
-LISTED = "examples.json"
-"""The same as one JSON list, as others write it; read where there is no examples.jsonl."""
+EXAMPLES_JSON = "examples.json"
+"""The same as one JSON list, which other tools write; read where there is no examples.jsonl."""
 MAX_EXAMPLES = 200
-"""Of one adapter."""
+"""Most examples of one adapter."""
 MAX_EXAMPLE = 2000
 """Characters."""
-LARGEST_WORDS = 2**20
+MAX_TEXT_BYTES = 2**20
 """Bytes of examples.jsonl or README.md."""
 MAX_LINES = 10_000
-"""Lines of examples.jsonl that are looked at; each may be bad, and costs time."""
+"""Lines of examples.jsonl that are parsed, since bad ones cost time too."""
 MAX_DESCRIPTION = 1000
 """Characters."""
 
 _BLANKS = "[More Information Needed]"
-"""What PEFT's own model card template says wherever its author wrote nothing."""
+"""Placeholders of PEFT's model card template."""
 
 
 def check_examples(examples: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -57,7 +57,7 @@ def write_examples(folder: Path, examples: Sequence[str]) -> None:
 def read_examples(folder: Path) -> tuple[list[str], list[str]]:
     """The examples of an upload's folder, and notes; examples.json goes, for the pool keeps
     examples.jsonl."""
-    path, listed = folder / EXAMPLES, folder / LISTED
+    path, listed = folder / EXAMPLES, folder / EXAMPLES_JSON
     try:
         if path.exists():
             return parse_examples(path.read_bytes())
@@ -68,9 +68,9 @@ def read_examples(folder: Path) -> tuple[list[str], list[str]]:
 
 def _listed(text: bytes) -> tuple[list[str], list[str]]:
     """Examples of a JSON list of texts, or of objects with a text."""
-    unused = f'{LISTED} is not used; expected a JSON list of texts, or of {{"text": "..."}}.'
+    unused = f'{EXAMPLES_JSON} is not used; expected a JSON list of texts, or of {{"text": "..."}}.'
     try:
-        rows = json.loads(text) if len(text) <= LARGEST_WORDS else None
+        rows = json.loads(text) if len(text) <= MAX_TEXT_BYTES else None
     except (ValueError, RecursionError):
         rows = None
     if not isinstance(rows, list):
@@ -78,13 +78,15 @@ def _listed(text: bytes) -> tuple[list[str], list[str]]:
     said = [row.get("text") if isinstance(row, dict) else row for row in rows]
     texts = [{"text": text} if isinstance(text, str) else None for text in said]
     kept, notes = parse_examples("\n".join(map(json.dumps, texts)).encode())
-    return kept, [note.replace(EXAMPLES, LISTED) for note in notes]
+    return kept, [note.replace(EXAMPLES, EXAMPLES_JSON) for note in notes]
 
 
 def parse_examples(text: bytes) -> tuple[list[str], list[str]]:
     """Examples of an examples.jsonl, and notes on the lines that cannot be used."""
-    if len(text) > LARGEST_WORDS:
-        return [], [f"{EXAMPLES} has {len(text)} bytes, more than {LARGEST_WORDS}; it is not used."]
+    if len(text) > MAX_TEXT_BYTES:
+        return [], [
+            f"{EXAMPLES} has {len(text)} bytes, more than {MAX_TEXT_BYTES}; it is not used."
+        ]
     try:
         lines = text.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError:
@@ -136,8 +138,8 @@ def _problem(text: str) -> str | None:
 
 def parse_readme(text: bytes) -> tuple[str | None, str, list[str]]:
     """Licence, description and notes of a model card."""
-    if len(text) > LARGEST_WORDS:
-        return None, "", [f"{README} has {len(text)} bytes, more than {LARGEST_WORDS}."]
+    if len(text) > MAX_TEXT_BYTES:
+        return None, "", [f"{README} has {len(text)} bytes, more than {MAX_TEXT_BYTES}."]
     try:
         card = text.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:

@@ -16,16 +16,16 @@ from typing import IO, TypeVar
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Limits
 from ramole_core.pool.config import CONFIG
-from ramole_core.pool.examples_and_readme import EXAMPLES, LISTED, README
+from ramole_core.pool.examples_and_readme import EXAMPLES, EXAMPLES_JSON, README
 from ramole_core.pool.inspection import WEIGHTS
 
 T = TypeVar("T")
 Found = tuple[str | None, list[str]]
 """The name that a source suggests, and notes on its files."""
-USED = (WEIGHTS, CONFIG, README, EXAMPLES, LISTED)
+USED = (WEIGHTS, CONFIG, README, EXAMPLES, EXAMPLES_JSON)
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill")
 _OWN = ("manifest.json", "train.json")
-"""Written by RAMoLE itself; an upload's are not believed, and not worth a note."""
+"""Files that RAMoLE writes; those of an upload are ignored without a note."""
 _SILENT = (".DS_Store", "Thumbs.db", ".gitattributes", ".gitignore", *_OWN)
 CHUNK = 2**20
 MAX_MEMBERS = 64
@@ -45,7 +45,7 @@ _UNSOUND = (
     ValueError,
     OSError,
 )
-"""What zipfile raises for spoiled bytes."""
+"""Exceptions of zipfile for damaged bytes."""
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst", ".jar", ".whl")
 
 

@@ -1,4 +1,4 @@
-"""Read the safetensors header: names, shapes and offsets, and no tensor yet.
+"""Read the safetensors header: names, shapes and offsets, without the tensors.
 
 Format (github.com/huggingface/safetensors): 8 bytes little-endian header length, a JSON object
 `{name: {"dtype", "shape", "data_offsets": [begin, end]}}`, then the tensors' bytes without holes.

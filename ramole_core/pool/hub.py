@@ -18,8 +18,8 @@ PREFIX = "hf:"
 _NAME = re.compile(r"hf:(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(@(?P<revision>[\w./-]{1,96}))?", re.A)
 
 
-class HubSilent(AdapterRefused):
-    """The Hub did not answer, which says nothing of the adapter; try again later."""
+class HubUnreachable(AdapterRefused):
+    """The Hub did not answer, whatever the adapter; try again later."""
 
 
 def copy_hub(source: str, into: Path, *, limits: Limits, use_token: bool) -> Found:
@@ -73,7 +73,7 @@ def copy_hub(source: str, into: Path, *, limits: Limits, use_token: bool) -> Fou
         gone = isinstance(
             error, EntryNotFoundError | RepositoryNotFoundError | RevisionNotFoundError
         ) and not isinstance(error, LocalEntryNotFoundError)  # the client's word for no network
-        kind = AdapterRefused if gone else HubSilent
+        kind = AdapterRefused if gone else HubUnreachable
         reason = str(error).strip().split("\n")[0][:160]
         raise kind(
             f"{source} could not be fetched from the Hub ({type(error).__name__}: {reason}); check "

@@ -1,6 +1,6 @@
 """Inspect an adapter's folder: its facts, or AdapterRefused with the reason.
 
-With numpy alone, so that a pool can be filled before torch is there.
+Uses numpy alone, so that a pool can be filled before torch is imported.
 """
 
 import hashlib
@@ -18,23 +18,23 @@ from numpy.typing import NDArray
 from ramole_core.base.hub_name import HUB_ID
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Limits
-from ramole_core.pool.config import CONFIG, LoraWord, read_config
+from ramole_core.pool.config import CONFIG, LoraScaling, read_config
 from ramole_core.pool.header import WEIGHTS, TensorInfo, read_header
 from ramole_core.pool.pairs import Pair, Shapes, pair_tensors
 
-LARGEST_VALUE = 1e4
-"""In A or in the folded B: float16 overflows at 6.5e4."""
-LARGEST_SCALE = 1e4
+MAX_VALUE = 1e4
+"""Largest number in A or in the folded B: float16 overflows at 6.5e4."""
+MAX_SCALE = 1e4
 """alpha/r; usual ones lie between 0.1 and 64."""
-LARGEST_UPDATE = 10.0
+MAX_UPDATE = 10.0
 """Root mean square of B A; the weights of a language model have about 0.02 to 0.2."""
 
 Facts = dict[str, object]
-"""What a manifest holds of an adapter's weights and configuration: rank and scale of each module,
-dtype, parameters, the base that the configuration names, and a fingerprint of the base's linear
-layers that the shapes were checked against."""
+"""Facts that a manifest holds of an adapter's weights and configuration: rank and scale of each
+module, dtype, parameters, the base that the configuration names, and a fingerprint of the base's
+linear layers that the shapes were checked against."""
 _PACKED = re.compile(r"(-unsloth)?(-bnb)?-4bit$|-(gptq|awq|gguf)\b.*$")
-"""What the name of a base has more where it is packed in few bits."""
+"""Suffixes of a base's name for its quantised forms."""
 
 
 def inspect_folder(folder: Path, *, shapes: Shapes, limits: Limits) -> tuple[Facts, list[str]]:
@@ -65,7 +65,7 @@ def inspect_folder(folder: Path, *, shapes: Shapes, limits: Limits) -> tuple[Fac
 
 
 def other_base(said: object, base_name: str) -> list[str]:
-    """A note where an adapter says another base than the one that is served.
+    """Return a note where an adapter's config names another base than the served one.
 
     Both must be OWNER/NAME: a path proves nothing. Owners who publish a base again, packed in few
     bits, publish the same base.
@@ -80,7 +80,7 @@ def _model(name: str) -> str:
     return _PACKED.sub("", name.casefold())
 
 
-def read_pairs(folder: Path, *, shapes: Shapes) -> tuple[LoraWord, dict[str, Pair]]:
+def read_pairs(folder: Path, *, shapes: Shapes) -> tuple[LoraScaling, dict[str, Pair]]:
     """The configuration and the pairs, checked against the base but not yet their values."""
     config = (folder / CONFIG).read_bytes()
     with open(folder / WEIGHTS, "rb") as file:
@@ -89,8 +89,8 @@ def read_pairs(folder: Path, *, shapes: Shapes) -> tuple[LoraWord, dict[str, Pai
 
 def match_pairs(
     config: bytes, weights: BinaryIO, size: int, *, shapes: Shapes
-) -> tuple[LoraWord, dict[str, Pair]]:
-    """The same of files that may lie elsewhere; only the header of `weights` is read."""
+) -> tuple[LoraScaling, dict[str, Pair]]:
+    """The same of files in any folder; only the header of `weights` is read."""
     word = read_config(config)
     pairs = pair_tensors(read_header(weights, size), shapes=shapes)
     for pair in pairs.values():
@@ -103,7 +103,7 @@ def match_pairs(
     return word, pairs
 
 
-def scales_of(word: LoraWord, pairs: Mapping[str, Pair]) -> dict[str, float]:
+def scales_of(word: LoraScaling, pairs: Mapping[str, Pair]) -> dict[str, float]:
     """The scale, such as alpha/r, of each module."""
     return {path: word.scale_of(pair.said or path, pair.rank) for path, pair in pairs.items()}
 
@@ -129,10 +129,10 @@ def check_values(path: Path, pairs: Mapping[str, Pair], *, scales: Mapping[str, 
     zero, stacked = 0, {}
     with open(path, "rb") as file:
         for module, pair in pairs.items():
-            if (scale := scales[module]) > LARGEST_SCALE:
+            if (scale := scales[module]) > MAX_SCALE:
                 raise AdapterRefused(
                     f"lora_alpha over the rank is {scale:.3g} for {module}; expected at most "
-                    f"{LARGEST_SCALE:g}: check lora_alpha and r."
+                    f"{MAX_SCALE:g}: check lora_alpha and r."
                 )
             A = _read(file, pair.A)
             B = _read_columns(file, pair, stacked)
@@ -143,16 +143,16 @@ def check_values(path: Path, pairs: Mapping[str, Pair], *, scales: Mapping[str, 
                         "again with a smaller learning rate, or save in a wider dtype."
                     )
             largest = max(_top(A), _top(B) * scale)
-            if largest > LARGEST_VALUE:
+            if largest > MAX_VALUE:
                 raise AdapterRefused(
                     f"The weights of {module} reach {largest:.3g} (alpha/r included); expected at "
-                    f"most {LARGEST_VALUE:g}: check lora_alpha, r and the training."
+                    f"most {MAX_VALUE:g}: check lora_alpha, r and the training."
                 )
             size = _update_size(A, B * np.float32(scale))
-            if size > LARGEST_UPDATE:
+            if size > MAX_UPDATE:
                 raise AdapterRefused(
                     f"The update of {module} is {size:.3g} an entry in the root mean square; "
-                    f"expected at most {LARGEST_UPDATE:g} (a base's weights have about 0.1): check "
+                    f"expected at most {MAX_UPDATE:g} (a base's weights have about 0.1): check "
                     "lora_alpha, r and the training."
                 )
             zero += size == 0

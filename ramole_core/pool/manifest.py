@@ -28,7 +28,7 @@ _FILES = (WEIGHTS, CONFIG, README, EXAMPLES, "train.json")
 
 
 def write_manifest(folder: Path, *, name: str, shapes: Shapes) -> AdapterCard:
-    """Inspects the adapter in `folder` and writes its manifest, last of all its files.
+    """Inspect the adapter in `folder` and write its manifest, last of all its files.
 
     `shapes`: (i, o) of the base's linear layers. Raises AdapterRefused if the pool would refuse it.
     """
@@ -104,12 +104,12 @@ def read_card(folder: Path, *, sample: bool = False) -> AdapterCard:
 
 
 class _Damaged(ValueError):
-    """What is wrong with a folder."""
+    """Damage of a folder."""
 
 
 @contextmanager
 def _as_written(folder: Path, *, sample: bool) -> Iterator[None]:
-    """Raise AdapterRefused for what the body finds damaged."""
+    """Raise AdapterRefused for damage found in the body."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -117,7 +117,7 @@ def _as_written(folder: Path, *, sample: bool) -> Iterator[None]:
         what = error if isinstance(error, _Damaged) else what
         raise AdapterRefused(
             f"The adapter folder {folder} is damaged and left out: {what}; "
-            f"{mending(folder, sample=sample)}"
+            f"{repair_advice(folder, sample=sample)}"
         ) from None
 
 
@@ -198,7 +198,7 @@ def _place(path: str) -> tuple[str, int | None]:
     return sys.intern(parts[-1]), layer
 
 
-def mending(folder: Path, *, sample: bool) -> str:
+def repair_advice(folder: Path, *, sample: bool) -> str:
     """Advice for files that were changed; those of a sample came with RAMoLE, and no command
     removes them."""
     if sample:

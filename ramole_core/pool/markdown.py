@@ -1,4 +1,4 @@
-"""Markdown from strangers -> its plain words, in linear time.
+"""Markdown from untrusted authors -> its plain words, in linear time.
 
 An expression that looks for `[a](b)` or `<!-- -->` begins anew at every `[` or `<!--` and runs to
 the end of the text each time: a card of brackets alone would hold the process for hours. Here every

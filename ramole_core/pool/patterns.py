@@ -17,8 +17,8 @@ MAX_KEYS, MAX_KEY = 4096, 512
 MAX_STEPS = 2**18
 """Instructions of all keys' programs together; the name of a module takes about 50."""
 MAX_SYMBOLS = 2**15
-"""Characters of all keys together that are more than names: a short program may come of a class
-that took long to read."""
+"""Characters of all keys together that are more than names: a class that takes long to parse may
+give a short program."""
 _KEY_MEMORY, _SET_MEMORY = 2**20, 2**25
 """Bytes for one key's program, and for the automaton with the states that it remembers."""
 _NAME = re.compile(r"(?:\w|-|\\?\.)+", re.A)
@@ -31,7 +31,7 @@ class Patterns:
 
     def __init__(self, field: str, values: Mapping[str, float], *, file: str):
         """`values` by key, in the file's order. Raises AdapterRefused, naming `field` of `file`,
-        for a key that google-re2 cannot compile, and for keys that ask for too much work."""
+        for a key that google-re2 cannot compile, and for keys that need too much work."""
         self._where = f"{file} has {len(values)} keys in {field}"
         self._values = tuple(values.values())
         steps = symbols = 0
@@ -57,7 +57,7 @@ class Patterns:
             raise self._too_much() from None
 
     def value_of(self, path: str) -> float | None:
-        """Of the first key that matches a module's path; None where none does."""
+        """Return the value of the first key that matches a module's path; None where none does."""
         if not self._values:
             return None
         found = self._set.Match(path.encode()) or ()

@@ -40,7 +40,7 @@ class Pool(AbstractContextManager["Pool"]):
         read_only: bool = False,
         base_name: str = "",
     ):
-        """Reads every card.
+        """Read every card.
 
         `shapes` gives (i, o) of the base's linear layers by module path; it is called only when an
         adapter is added or its tensors are read. `read_only`: no lock is taken and nothing can be
@@ -54,7 +54,7 @@ class Pool(AbstractContextManager["Pool"]):
         self.problems: list[str] = []
         """A sentence for each folder that is on disk but cannot be served."""
         self._unfit: set[tuple[str | None, str]] = set()
-        """Owner and name of those of another base, which are on disk: the names stay theirs."""
+        """Owner and name of adapters of another base: on disk, so their names stay taken."""
         self._shapes = shapes
         self._change = threading.RLock()
         self._store = Store(data_dir)
@@ -166,8 +166,8 @@ class Pool(AbstractContextManager["Pool"]):
                 return self._uploads.publish(stage, card, earlier=there)
 
     def remove(self, name: str, owner: str | None = None) -> None:
-        """Remove an upload of `owner`'s; raises AdapterRefused for any other adapter, and where
-        the disk does not let it go: then the card stays too."""
+        """Remove an upload of `owner`'s; raises AdapterRefused for any other adapter, and where the
+        disk refuses: then the card stays too."""
         if aside := self.set_aside(name, owner):
             aside.discard()
 

@@ -1,8 +1,8 @@
 """Atomic changes to DATA_DIR, at any kill -9 and on any full disk.
 
 A folder is built and fsynced in `staging/<random>`, then one rename makes it an upload. An upload
-is removed by a rename too, to `.<random>` beside it: that needs no space. Whatever a kill left of
-these is swept at the next start; an empty folder is never left behind.
+is removed by a rename too, to `.<random>` beside it: that needs no space. Leftovers of a kill are
+swept at the next start; no empty folder remains.
 """
 
 import os
@@ -114,7 +114,7 @@ class Store:
         _settle(target.parent)
 
     def sweep(self) -> list[str]:
-        """Undo or finish what was under way when the last process ended; returns a sentence for
+        """Undo or finish what the last process had begun; returns a sentence for
         each failure, which the next start retries."""
         problems = []
         for left in _folders(self._staging):
@@ -220,8 +220,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _settle(*folders: Path) -> None:
-    """Fsync folders in which a rename was done, so that it outlives a power cut. A disk that does
-    not do so has done the rename all the same: to call it off now could fail half way."""
+    """Fsync folders in which a rename was done, so that it outlives a power cut. Where that fails
+    the rename is done all the same: undoing it could fail half way."""
     with suppress(OSError):
         for folder in folders:
             _sync_folder(folder)

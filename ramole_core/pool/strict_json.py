@@ -1,4 +1,4 @@
-"""JSON objects from strangers: UTF-8, no duplicate keys, no recursion without end."""
+"""JSON objects from untrusted authors: UTF-8, no duplicate keys, bounded recursion."""
 
 import json
 

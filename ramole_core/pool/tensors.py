@@ -16,7 +16,7 @@ from ramole_core.pool.card import AdapterCard, content_of
 from ramole_core.pool.config import CONFIG
 from ramole_core.pool.header import ITEM_BYTES, TensorInfo
 from ramole_core.pool.inspection import WEIGHTS, Shapes, match_pairs, scales_of
-from ramole_core.pool.manifest import mending, recorded_sha256
+from ramole_core.pool.manifest import recorded_sha256, repair_advice
 from ramole_core.shapes import LoraA, LoraB
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -35,7 +35,7 @@ class AdapterTensors:
 
 
 def load_tensors(card: AdapterCard, *, shapes: Shapes) -> AdapterTensors:
-    """Read the adapter's file once, checks its hash, and folds.
+    """Read the adapter's file once, check its hash, and fold the scale.
 
     Raises RamoleError if a file is no longer the one that was added, AdapterRefused if it does not
     fit `shapes`.
@@ -78,8 +78,8 @@ def fold(B: LoraB, scale: float) -> LoraB:
 
 
 def _read_checked(card: AdapterCard) -> tuple[bytes, bytes]:
-    """Weights and configuration, which are those that were added."""
-    advice = mending(card.folder, sample=card.sample)
+    """Return weights and configuration, checked to be those that were added."""
+    advice = repair_advice(card.folder, sample=card.sample)
     try:
         data, config = ((card.folder / name).read_bytes() for name in (WEIGHTS, CONFIG))
     except OSError as error:

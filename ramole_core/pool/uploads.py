@@ -1,7 +1,7 @@
 """The cards of the sample pool and of all uploads, read from disk and changed with it.
 
-A folder that cannot be served becomes a sentence. A change on disk, in memory and at the listeners
-is undone in all if one fails.
+A folder that cannot be served becomes a sentence. A change is undone on disk, in memory and at the
+listeners if one of them fails.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -76,7 +76,7 @@ class Aside:
     """A removed adapter whose files are kept."""
 
     card: AdapterCard
-    """As it was."""
+    """Its card before removal."""
     hidden: Path
     store: Store
 

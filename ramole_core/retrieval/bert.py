@@ -1,7 +1,7 @@
 """A BERT sentence encoder that reads several texts in one forward, each with the bits it has alone.
 
 Their tokens lie one after the other in one row. Products are our kernels', of which no row hangs on
-another; sums, norms and GELU know their own numbers alone; attention is called for each text by
+another; sums, norms and GELU read their own numbers alone; attention is called for each text by
 itself. The layers are transformers' BertModel's and sentence-transformers' mean, whose imports
 alone take six seconds of processor time, longer than all the rest of a first prompt.
 """
@@ -25,9 +25,10 @@ from ramole_core.kernels.weight import Input, Weight
 from ramole_core.retrieval.tuning import Span, Tuning, fold
 
 MAX_TOKENS = 512
-"""In one forward, unless one text has more."""
+"""Most tokens in one forward, unless one text has more."""
 WHOLE = 64
-"""PyTorch computes so many numbers of a row alike; what is left over it computes in another way."""
+"""Numbers of a row that PyTorch computes as whole vectors; it computes the remainder
+differently."""
 CONFIG, MODULES, SENTENCE = "config.json", "modules.json", "sentence_bert_config.json"
 TOKENIZER, POOLING, PROMPTS = (
     "tokenizer.json",
@@ -166,7 +167,7 @@ def attend(
 
 def can_read(folder: Path) -> bool:
     """Whether a folder's encoder is a BERT with the mean of its tokens, of sizes at which no
-    text's place in the row shows in its bits, and says nothing else that would change vectors."""
+    text's place in the row shows in its bits, and no other setting that would change vectors."""
     files = CONFIG, MODULES, SENTENCE, TOKENIZER, POOLING
     if not all((folder / name).is_file() for name in files):
         return False

@@ -2,7 +2,7 @@
 
     the adapters answer    where  best - slope base                        >= threshold
       an upload of one's own:     best - slope base                        >= min(threshold, 0)
-      in doubt (within `doubt` of it), where they were heard:
+      in doubt (within `doubt` of it), where they were measured:
                                   best - slope base + own z + all mean z   >= threshold
     where some show no examples    all mean z - slope base                  >= threshold
     those of the turn before       go_on - slope base - gap (best - leader) >= threshold
@@ -29,7 +29,7 @@ SCHEMA = 2
 
 
 @dataclass(frozen=True)
-class Alone:
+class SimilarityLine:
     """The line by similarity alone."""
 
     slope: float = 1.0
@@ -39,8 +39,8 @@ class Alone:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """The line with the adapters' responses."""
+class ResponseLine:
+    """The line by similarity and the adapters' responses."""
 
     slope: float = 1.0
     threshold: float = 0.0
@@ -49,7 +49,7 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Blind:
+class NoExamplesLine:
     """The line for adapters without examples, by responses; by default they always answer."""
 
     slope: float = 0.0
@@ -58,7 +58,7 @@ class Blind:
 
 
 @dataclass(frozen=True)
-class Kept:
+class FollowUpLine:
     """The line for a follow-up message."""
 
     slope: float = 0.5
@@ -68,23 +68,23 @@ class Kept:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The numbers in use; only thresholds and what responses weigh are fitted, and the defaults
+    """The numbers in use; only thresholds and weights of responses are fitted, and the defaults
     are the plain comparison: the nearest card wins."""
 
-    alone: Alone = Alone()
-    heard: Heard = Heard()
-    blind: Blind = Blind()
-    kept: Kept = Kept()
+    alone: SimilarityLine = SimilarityLine()
+    heard: ResponseLine = ResponseLine()
+    blind: NoExamplesLine = NoExamplesLine()
+    kept: FollowUpLine = FollowUpLine()
     encoder: str = ""
     """Checksum of the encoder that it holds for."""
     cards: str = ""
     """Checksum of the two cards."""
     base: str = ""
-    """The kind of base model that was heard (`Ramole.base_kind`); empty: none was."""
+    """The kind of base model whose responses were measured (`Ramole.base_kind`); empty: none."""
     vectors: Mapping[str, list[float]] = field(default_factory=dict)
-    """Of the two cards: `everyday` and `going_on`."""
+    """Vectors of the two cards: `everyday` and `going_on`."""
     facts: Mapping[str, object] = field(default_factory=dict)
-    """How it was made, and what it is worth on prompts that it was not fitted on."""
+    """How it was fitted, and its results on held-out prompts."""
 
     def save(self, folder: Path) -> Path:
         """Write it atomically; returns the file."""
@@ -101,7 +101,12 @@ class Calibration:
         return np.array(self.vectors[card], np.float32)
 
 
-PARTS = {"alone": Alone, "heard": Heard, "blind": Blind, "kept": Kept}
+PARTS = {
+    "alone": SimilarityLine,
+    "heard": ResponseLine,
+    "blind": NoExamplesLine,
+    "kept": FollowUpLine,
+}
 
 
 def read_calibration(folder: Path) -> Calibration | None:

@@ -2,9 +2,9 @@
 
     v = unit((1 - WORDS) unit(mean over m examples) + WORDS unit(words))
 
-The mean alone is LoraRetriever's (arXiv 2402.09997, eq. 1). It is made of prompts as the training
-data word them; people say what they want as a card does. Without words it is the mean, and an
-adapter without examples has the vector of its words or name.
+The mean alone is LoraRetriever's (arXiv 2402.09997, eq. 1). It is made of the training data's
+prompts; users' prompts are worded more as cards are. Without words it is the mean, and an adapter
+without examples has the vector of its words or name.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,11 +20,12 @@ EXAMPLES = 20
 WORDS = 0.3
 """The share of the card's own words, where it shows examples too; chosen on written prompts."""
 MAX_CHARACTERS = 400
-"""Characters of the words that count: what an adapter does stands first, licences and data last."""
+"""Characters of the words that count: a card begins with the task, and ends with licences and
+data."""
 
 
 Embed = Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]
-"""Texts become vectors."""
+"""From texts to vectors."""
 
 
 @runtime_checkable

@@ -49,8 +49,8 @@ def open_server(host: str, port: int, *, ssl: bool, name: str) -> "tuple[Client,
     return _create(HttpClient(host, port, ssl=ssl, settings=settings), name)
 
 
-def hang_up(client: "ClientAPI") -> None:
-    """Close a server's client whole: its own close() leaves two connections open."""
+def close_client(client: "ClientAPI") -> None:
+    """Close all connections of a server's client; its own close() leaves two open."""
     for part in (client, getattr(client, "_admin_client", None)):
         session = getattr(getattr(part, "_server", None), "_session", None)
         if session is not None:
@@ -68,6 +68,6 @@ def _create(client: "ClientAPI", name: str) -> "tuple[Client, Collection]":
         if space != "cosine":
             raise IndexBroken(f"The collection {name!r} measures {space!r}, not cosine.")
     except BaseException:
-        hang_up(client)
+        close_client(client)
         raise
     return cast("Client", client), collection

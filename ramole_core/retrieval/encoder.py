@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 INSTRUCTION = "Represent the sentence for similar task retrieval: "
 
 _MAX_CHARACTERS = 20_000  # far beyond any encoder's window; spares tokenising a whole book
-KEPT = 512
-"""Vectors; about 3 MB."""
+MAX_CACHED = 512
+"""Most vectors in the cache; about 3 MB."""
 
 
 class Encoder:
@@ -174,6 +174,6 @@ class RecentVectors:
             for key in keys:
                 self._kept[key] = found[key]
                 self._kept.move_to_end(key)
-            while len(self._kept) > KEPT:
+            while len(self._kept) > MAX_CACHED:
                 self._kept.popitem(last=False)
         return [found[key] for key in keys]

@@ -2,7 +2,7 @@
 
 Some damage to Chroma's files ends the process that reads them, and cannot be caught in it. So
 a folder is marked with the digest of its files when it is closed, and the mark goes when it is
-opened. What bears no mark, or another one, was left by a kill or changed from outside. Another
+opened. A folder without its mark was left by a kill or changed from outside. Another
 process reads every vector of it, compares each with the sum that was written beside it, and writes
 them into a new folder, which takes the old one's place: no link of a damaged graph is followed
 later. Where that process dies, takes too long or finds a difference, the index is broken.
@@ -28,9 +28,9 @@ from ramole_core.retrieval.collection import DATABASE, open_folder
 MARK = "sound.sha256"
 """The digest's file, in the folder itself."""
 SUM = "sum"
-"""Of a vector, in its metadata."""
+"""Name of a vector's checksum in its metadata."""
 ROUNDED = 1e-5
-"""How far Chroma, which keeps direction and length apart, moves it."""
+"""Change of the checksum by Chroma, which stores direction and length apart."""
 MAX_SECONDS, MAX_SECONDS_PER_MB = 300, 5
 """The most that an examination may take; 10,000 vectors of 1,408 numbers are 66 MB."""
 ROWS = 1000
@@ -39,7 +39,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def mark(folder: Path) -> None:
-    """Mark these files as left by Chroma in order."""
+    """Mark these files as closed by Chroma."""
     with suppress(OSError):  # on a full disk it is examined at the next start
         (folder / MARK).write_text(_digest(folder), encoding="ascii")
 
@@ -53,7 +53,7 @@ def make_safe(folder: Path) -> str:
     for left in (fresh, gone):
         shutil.rmtree(left, ignore_errors=True)
     if (folder / DATABASE).exists() and not _is_marked(folder):
-        if wrong := _complaint(folder, fresh):
+        if wrong := _fault(folder, fresh):
             return wrong
         mark(fresh)
         folder.rename(gone)
@@ -65,7 +65,7 @@ def make_safe(folder: Path) -> str:
     return ""
 
 
-def _complaint(folder: Path, fresh: Path) -> str:
+def _fault(folder: Path, fresh: Path) -> str:
     """The index's fault as found by another process; '' where that wrote all of it to `fresh`."""
     path = os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)])
     size = sum(file.stat().st_size for file in folder.rglob("*"))
@@ -119,7 +119,7 @@ def _is_as_written(vector: Float32[np.ndarray, "d"], stored: Mapping[str, object
 
 
 def rewrite(folder: Path, fresh: Path) -> None:
-    """Write every vector of the index in `folder` to a new one in `fresh`; raises what Chroma says,
+    """Write every vector of the index in `folder` to a new one in `fresh`; raises Chroma's error,
     or ValueError for a vector that is not as it was written."""
     source, old = open_folder(folder)
     target, new = open_folder(fresh)

@@ -1,9 +1,10 @@
 """The index of the adapters' vectors, in Chroma: upsert, delete, query, read.
 
-Chroma's search is approximate, and slow where every neighbour is asked for. An embedded Chroma is
+Chroma's search is approximate, and slow where every neighbour is requested. An embedded Chroma is
 copied into `Vectors`, which search exactly; the copy is dropped when another client wrote to the
-folder, so what Chroma holds is what is found. A server cannot tell that another client wrote: there
-every neighbour is asked for, those that the graph lost are read, and the stored vectors decide.
+folder, so what Chroma holds is what is found. A server does not report writes of other clients:
+there every neighbour is requested, those that the graph lost are read, and the stored vectors
+decide.
 """
 
 import threading
@@ -20,7 +21,7 @@ from ramole_core.errors import RamoleError, first_line
 from ramole_core.retrieval.collection import IndexBroken
 from ramole_core.retrieval.examination import ROWS, SUM, weighted_sum
 from ramole_core.retrieval.store import ChromaServer, EmbeddedChroma, Store
-from ramole_core.retrieval.vectors import SLACK, Vectors, rank
+from ramole_core.retrieval.vectors import MAX_ERROR, Vectors, rank
 
 if TYPE_CHECKING:
     from chromadb import Collection
@@ -160,7 +161,7 @@ def _near(
     far = {key: distance for key, distance in zip(keys, distances, strict=True) if key in among}
     last = sorted(far.values())[:k][-1:]
     lost = set(collection.get(include=[])["ids"]) - set(keys) if len(keys) < count else set()
-    near = [key for key in far if far[key] <= last[0] + SLACK]
+    near = [key for key in far if far[key] <= last[0] + MAX_ERROR]
     return near + [key for key in lost if key in among]
 
 

@@ -1,7 +1,7 @@
 """Keep the index in step with the pool.
 
-What the pool takes in is embedded, what it lets go is deleted, and a self-check before the first
-use mends what is missing, stale or broken.
+New cards are embedded, removed ones deleted, and a self-check before the first use repairs entries
+that are missing, stale or broken.
 """
 
 import hashlib
@@ -69,10 +69,10 @@ class Report:
     added: tuple[str, ...]
     """Keys whose vector was missing or stale."""
     removed: tuple[str, ...]
-    """Keys that the pool does not know."""
+    """Keys that the pool does not have."""
     kept: int
     rebuilt: str | None
-    """Why the whole index was made anew; None when it was not."""
+    """Why the whole index was rebuilt; None: it was not."""
     seconds: float
 
     def __str__(self) -> str:
@@ -117,7 +117,7 @@ class KeptIndex:
         self.use(lambda index: index.upsert(entries))
 
     def removed(self, card: Card) -> None:
-        """Remove a card; it is not found any more, even if the index cannot be written."""
+        """Remove a card; it is no longer found, even if the index cannot be written."""
         with self._lock:
             if self._checked:
                 try:

@@ -4,7 +4,7 @@
 
 e is the encoder, M what tuning learnt, w the hashed words, s their share. v has unit length, so a
 cosine of two v is (1 - s) of the one and s of the other, and an adapter's vector stays the mean
-over its examples: index, search and scores know nothing of it.
+over its examples: index, search and scores are independent of it.
 
 A task's prompts share a template, and a template is made of the same words in the same order; a
 sentence encoder blurs just that. Weight of a word or pair seen c times: (1 + ln c) idf, put at a

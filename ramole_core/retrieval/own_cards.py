@@ -123,7 +123,7 @@ GOING_ON = (
     "sorted the other way round",
     "in the present tense this time",
 )
-"""Messages that name no task and go on with the one before."""
+"""Messages that name no task and continue the one before."""
 
 
 def everyday_texts() -> tuple[str, ...]:

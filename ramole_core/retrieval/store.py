@@ -22,7 +22,7 @@ from ramole_core.retrieval.collection import (
     COLLECTION,
     DATABASE,
     IndexBroken,
-    hang_up,
+    close_client,
     open_folder,
     open_server,
 )
@@ -170,7 +170,7 @@ class ChromaServer:
 
     def close(self, *, sound: bool = False) -> None:
         if self._client is not None:
-            hang_up(self._client)
+            close_client(self._client)
         self._client = self._collection = None
 
     def unreachable(self, error: BaseException) -> RamoleError:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Span = tuple[int, int]
-"""Where a token begins and ends in its text, in characters."""
+"""Start and end of a token in its text, in characters."""
 WEIGHTS, CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json", "retriever.json"
 
 _MAX_CHARACTERS = 20_000  # spares tokenising a whole book
@@ -40,7 +40,7 @@ class Window:
 
     head: Annotated[int, "Tokens read at a text's start."]
     tail: Annotated[int, "Tokens read at its end."]
-    """Where many prompts put the question."""
+    """Tokens at the end, where many prompts have the question."""
 
     def __post_init__(self) -> None:
         if min(self.head, self.tail) < 0 or self.head + self.tail < 1:
@@ -75,7 +75,7 @@ class Tuning:
 
     folder: Path
     encoder_checksum: str | None
-    """Of the encoder that it was trained on; None: the folder does not say."""
+    """Of the encoder that it was trained on; None: not recorded."""
     window: Window | None
     """None: the encoder's own."""
     metric: Metric | None = None

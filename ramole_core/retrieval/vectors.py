@@ -2,7 +2,7 @@
 
 The product is float32; whatever it puts near the k-th place is ordered again in float64, so that
 ties and scores are those of brute force. Chroma's own graph cannot replace it: of 10,000 vectors it
-finds 15 to 18 by no query, and to ask it for all the others takes 14 to 18 times as long (LOG.md).
+finds 15 to 18 by no query, and requesting all the others takes 14 to 18 times as long (LOG.md).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -12,8 +12,8 @@ from jaxtyping import Float32, Float64
 
 DIGITS = 6
 """Cosines that agree to this many decimals are a tie, and the name decides."""
-SLACK = 1e-4
-"""How far a float32 cosine is trusted."""
+MAX_ERROR = 1e-4
+"""Largest error of a float32 cosine."""
 
 
 class Vectors:
@@ -22,7 +22,7 @@ class Vectors:
     def __init__(self):
         self._held: dict[str, np.ndarray] = {}
         self._made: tuple[list[str], np.ndarray, np.ndarray] | None = None
-        """Keys, rows and their lengths; None where vectors came or went since."""
+        """Keys, rows and their lengths; None where vectors were added or dropped since."""
 
     def put(self, vectors: Mapping[str, Float32[np.ndarray, "d"]]) -> None:
         """Add the vectors, or replace those with the same keys."""
@@ -58,7 +58,7 @@ class Vectors:
         near = products / np.where(lengths > 0, lengths, np.inf)
         places = np.flatnonzero([key in among for key in keys])
         last = np.sort(near[places])[-k:][:1]
-        close = places[near[places] >= last - SLACK]
+        close = places[near[places] >= last - MAX_ERROR]
         return rank(vector, {keys[place]: rows[place] for place in close})[:k]
 
     def _fits(self, vector: Float32[np.ndarray, "d"]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NAN = float("nan")
 Fetched = tuple[Request, tuple[str, ...]]
-"""The turn as the pool understands it, and a sentence for each adapter that came, or did not."""
+"""The turn with names of the pool, and a sentence for each adapter that was fetched, or not."""
 
 
 class Finder:
@@ -153,7 +153,7 @@ class Finder:
     def chosen(self, request: Request, method: "Composition") -> "list[Candidate]":
         """The adapters that the method chooses: those that are named in their order, others the
         largest share first."""
-        from ramole_core.composition import Known
+        from ramole_core.composition import VisibleAdapter
 
         named = [self.pool.card(name, request.owner).key for name in request.adapters or ()]
         exclude = () if named else tuple(request.exclude)
@@ -162,7 +162,7 @@ class Finder:
         cards = self.pool.cards(request.owner)
         scores = self._retriever.similarities(request.prompt, cards)
         known = [
-            Known(
+            VisibleAdapter(
                 card.name,
                 card.content,
                 score,

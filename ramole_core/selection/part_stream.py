@@ -1,6 +1,6 @@
 """Answer a prompt part by part, and join the answers.
 
-The parts are turns of a conversation: each is asked when the answer before it is there, and reads
+The parts are turns of a conversation: each runs once the answer before it is there, and includes
 it. They share `max_new_tokens`. Of a list of requests the first parts run together, then the second
 ones.
 """
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from ramole_core.engine.request_stream import Caller
 
 BETWEEN = "\n\n"
-"""Between the answers to two parts."""
+"""Separator between the answers to two parts."""
 WARNING = "This command deletes or overwrites files; read it before you run it."
 DESTROYS = r"rm|rmdir|unlink|shred|dd|mkfs(?:\.\w+)?|mv|truncate|wipefs"
 HARMLESS = (
     "awk|cat|chgrp|chmod|chown|cp|cut|diff|du|echo|find|grep|egrep|gzip|gunzip|head|history|ls|"
     "printf|sed|seq|sort|tail|tar|tee|touch|tr|uniq|wc|xargs|zcat"
 )
-"""Commands that destroy nothing by themselves; with what stands behind them they may."""
+"""Commands that destroy nothing alone, but may with their arguments."""
 LINE = re.compile(rf"^\s*(?:\$ )?(?:sudo\s+)?(?:{DESTROYS}|{HARMLESS})\b(?!\s+(?:is|are|was)\b)")
 """A line that is a command."""
 NEXT = r"(?:^\s*(?:\$ )?|[|;&(`]\s*|-exec(?:dir)?\s+|-ok\s+|\bxargs\s+(?:-\S+\s+)*)(?:sudo\s+)?"
-HARM = re.compile(
+HARMFUL = re.compile(
     rf"{NEXT}(?:{DESTROYS})\s|\s-delete\b|(?<![>&\d-])(?<!2)>\|?\s*(?!/dev/null|&|>)\S"
     r"|\bsed\s[^|]*\s?-i|\btee\s+(?!-a)\S|\bchmod\s+-R|\bchown\s+-R|\bcp\s"
 )
-"""What deletes or overwrites files, in such a line."""
+"""A command in such a line that deletes or overwrites files."""
 NO_ROOM = "The answers so far filled the context; parts"
 Items = Iterator[tuple[int, Step | Generation]]
 Run = Callable[[Sequence[int], "Sequence[Prepared]"], Items]
@@ -180,4 +180,4 @@ def _effects(parts: Sequence[Generation], names: Sequence[str]) -> np.ndarray | 
 def warn_of(text: str) -> tuple[str, ...]:
     """WARNING where a line of the text is such a command; else nothing."""
     lines = (line for line in text.splitlines() if LINE.match(line))
-    return (WARNING,) if any(HARM.search(line) for line in lines) else ()
+    return (WARNING,) if any(HARMFUL.search(line) for line in lines) else ()

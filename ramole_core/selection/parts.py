@@ -9,10 +9,10 @@ a question at the very beginning announces with the question). Each must fit: it
 MIN_FIT and what the base model asks for (`base_expert.py`); neighbours that find the same adapter
 are one part. A cut costs less where the text says that another request begins (by English cues),
 but in a form, whose fields belong together. A first look takes the means of the pieces' vectors; of
-the places that come within ROUGH of a gain, the LOOKED_AT best are looked at with the vectors of
-both sides. Prices and MIN_FIT were fitted on training rows and prompts in people's own words, for
-the encoder that the calibration is of (LOG); with another encoder only `split=True` cuts. `python
--m lab parts_table` and `second_half` measure what comes of it.
+the places that come within MAX_ERROR of a gain, the MAX_EMBEDDED best are looked at with the
+vectors of both sides. Prices and MIN_FIT were fitted on training rows and prompts in people's own
+words, for the encoder that the calibration is of (LOG); with another encoder only `split=True`
+cuts. `python -m lab parts_table` and `second_half` measure what comes of it.
 """
 
 import re
@@ -85,18 +85,18 @@ PLAIN, BOTH_ASK, JOINED = 0.25, 0.05, 0.03
 PLACES = 0.01
 """More for each natural logarithm of the places where the prompt could be cut."""
 MIN_FIT = 0.20
-ROUGH = 0.2
-"""A gain by the means of vectors may be so much below one by the vectors of both sides."""
-LOOKED_AT = 3
-"""Places whose sides are embedded, at most."""
+MAX_ERROR = 0.2
+"""Largest error of a gain by mean vectors against one by the vectors of both sides."""
+MAX_EMBEDDED = 3
+"""Most places whose sides are embedded."""
 MAX_PIECES = 12
-"""More are joined, the shortest neighbours first."""
-MANY = 200
-"""Of more, as many are joined as bring them to this number."""
-NEAREST = 3
+"""Beyond this the shortest neighbours are joined."""
+MAX_PLACES = 200
+"""Beyond this, neighbouring places are joined."""
+MAX_NEAREST = 3
 """Adapters that are compared with every run, for each piece."""
 END = re.compile(r"\n+|(?<=[.!?])[\"')\]]*\s+")
-"""Where a piece may end."""
+"""End of a piece."""
 Run = tuple[int, int]
 """A part's first piece, and the one after its last."""
 
@@ -113,7 +113,7 @@ def pieces_of(text: str, most: int = MAX_PIECES) -> list[str]:
             found[-1] += text[start:end]
         elif start < end:
             found.append(text[start:end])
-    together = -(-len(found) // MANY)
+    together = -(-len(found) // MAX_PLACES)
     if together > 1:
         found = ["".join(found[n : n + together]) for n in range(0, len(found), together)]
     while len(found) > most:
@@ -179,8 +179,8 @@ class Cutter:
         start, end = run
         leader = int(np.argmax(self._adapters @ self._vector(run)))
         rough = {at: self._gain(run, at, leader, self._mean) for at in range(start + 1, end)}
-        places = [at for at, gain in rough.items() if gain > -ROUGH]
-        places = sorted(places, key=lambda at: -rough[at])[:LOOKED_AT]
+        places = [at for at, gain in rough.items() if gain > -MAX_ERROR]
+        places = sorted(places, key=lambda at: -rough[at])[:MAX_EMBEDDED]
         self._read([side for at in places for side in ((start, at), (at, end))])
         gains = {at: self._gain(run, at, leader, self._fitting) for at in places}
         best = max(gains, key=lambda at: gains[at], default=start)
@@ -196,7 +196,7 @@ class Cutter:
     def _gain(
         self, run: Run, at: int, leader: int, vector_of: Callable[[Run], np.ndarray | None]
     ) -> float:
-        """What a cut there is worth; -inf where it cannot be."""
+        """Return the gain of a cut there; -inf where none is allowed."""
         sides = (run[0], at), (at, run[1])
         similarities = [
             self._adapters @ one for side in sides if (one := vector_of(side)) is not None
@@ -255,7 +255,7 @@ class Parts:
         names = {
             hit.name
             for text in (request.prompt, *pieces)
-            for hit in self._retriever.retrieve(text, NEAREST, exclude, request.owner)
+            for hit in self._retriever.retrieve(text, MAX_NEAREST, exclude, request.owner)
         }
         known = sorted(names & cards.keys())
         if len(known) < 2:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ramole_core.engine.prompt import Prepared, Prompt
 
 
-class _Asked:
-    """A request that is prepared: its first part, with its share of the tokens, and the others."""
+class _Preparing:
+    """A request in preparation: its first part, with its share of the tokens, and the others."""
 
     def __init__(self, request: Request, parts: Sequence[str], engines: "Backend"):
         first, *self.later = parts
@@ -46,7 +46,7 @@ class _Asked:
 
     @property
     def dropped(self) -> int:
-        """How many of its oldest turns do not fit."""
+        """Number of its oldest turns that do not fit."""
         return self.prompt.dropped if self.request.drop_turns and self.request.history else 0
 
     def later_turns(self, last: Request) -> list[Request]:
@@ -91,13 +91,13 @@ class Preparation:
     ) -> "list[Prepared]":
         """As `Ramole.prepare`, for these engines."""
         wait = self._hub.wait(cancelled)
-        every: list[_Asked] = []
+        every: list[_Preparing] = []
         for n, request in enumerate([self._mixed(request, wait) for request in requests]):
             go_on(n, wait)
             parts = self._parts.of(request)
             if len(parts) > 1:  # later each has a share of it
                 self._selector.check_length(request)
-            every.append(_Asked(request, parts, engines))
+            every.append(_Preparing(request, parts, engines))
         turns: list[tuple[int, Request]] = []  # of all requests, each with its request's index
         follows: list[bool] = []
         for n, one in enumerate(every):

@@ -1,6 +1,6 @@
 """Select a request's adapters: those it names, those of its method, or those that are found.
 
-A method that examines has the nearest adapters answer to the prompt before it takes its k
+A method that examines has the nearest adapters are examined on the prompt before it takes its k
 (`engine/prompt_reader.py`). Where none that was found fits, the base may answer, and a message that
 names no task may keep the adapters of the turn before (`retrieval/base_expert.py`).
 """
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 Examine = Callable[[Sequence[int], Sequence[Sequence["Candidate"]]], "Sequence[Sequence[Response]]"]
-"""What each candidate answers to the prompts of these requests, by index."""
+"""Return each candidate's response to the prompts of these requests, by index."""
 
-AT_ONCE = 8
+BATCH_SIZE = 8
 """Prompts that are embedded in one call, and examined in one; between two, all may be cancelled."""
 
 
@@ -33,7 +33,7 @@ class Choice:
     """The adapters chosen for a turn, or the base."""
 
     turn: Request
-    """As it is placed: of the method `base` where the base answers."""
+    """The turn as it is placed: of the method `base` where the base answers."""
     candidates: "tuple[Candidate, ...]"
     """Its adapters; none where the base answers."""
     evidence: Evidence | None = None
@@ -110,9 +110,9 @@ class Selector:
         for turn, then in zip(turns, [*follows[1:], False], strict=True):
             self._check(turn, answered=then and bool(turn.adapters))
         found: list[Choice] = []
-        for start in range(0, len(turns), AT_ONCE):
+        for start in range(0, len(turns), BATCH_SIZE):
             go_on(start, wait)
-            pairs = list(zip(turns, methods, strict=True))[start : start + AT_ONCE]
+            pairs = list(zip(turns, methods, strict=True))[start : start + BATCH_SIZE]
             if asking := [
                 turn.prompt for turn, method in pairs if self._finder.needs_vector(turn, method)
             ]:
@@ -122,9 +122,9 @@ class Selector:
             for n in part:
                 if follows[n]:
                     found[n] = self._keep(found[n], found[n - 1])
-            for start in range(0, len(part), AT_ONCE):
+            for start in range(0, len(part), BATCH_SIZE):
                 go_on(start, wait)
-                self._examine(part[start : start + AT_ONCE], found, methods, examine)
+                self._examine(part[start : start + BATCH_SIZE], found, methods, examine)
         self._hub.used([one.name for choice in found for one in choice.candidates])
         return found
 
@@ -134,9 +134,9 @@ class Selector:
             turn, notes = self._finder.fetch_named(turn, wait)
         else:
             turn, notes = self._finder.fetch_nearest(turn, method, wait)
-        return replace(self._look(turn, method), notes=notes)
+        return replace(self._choose(turn, method), notes=notes)
 
-    def _look(self, turn: Request, method: "Composition") -> Choice:
+    def _choose(self, turn: Request, method: "Composition") -> Choice:
         """Choose before examining, regardless of the turn before."""
         evidence, hits = None, None
         if self._finder.abstains(turn, method):
@@ -190,13 +190,13 @@ class Selector:
         answers = examine(at, [found[n].candidates for n in at])
         for n, responses in zip(at, answers, strict=True):
             pairs = zip(found[n].candidates, responses, strict=True)
-            heard = [replace(one, response=response) for one, response in pairs]
+            examined = [replace(one, response=response) for one, response in pairs]
             evidence = found[n].evidence
             if evidence is not None and self._doubts(found[n]):
-                known = [one.activation_z for one in heard if one.score == one.score]
-                blind = {one.name: one.activation_z for one in heard if one.score != one.score}
+                known = [one.activation_z for one in examined if one.score == one.score]
+                blind = {one.name: one.activation_z for one in examined if one.score != one.score}
                 evidence = self._base.decide_by_activation(evidence, known, blind)
-            best = self._best(found[n].turn, methods[n], heard)
+            best = self._best(found[n].turn, methods[n], examined)
             settled = Choice(found[n].turn, tuple(best), evidence, found[n].notes)
             found[n] = settled.by_base() if settled.leaves else settled
 
@@ -204,13 +204,13 @@ class Selector:
         return choice.evidence is not None and self._base.doubts(choice.evidence)
 
     def _best(
-        self, request: Request, method: "Composition", heard: "list[Candidate]"
+        self, request: Request, method: "Composition", examined: "list[Candidate]"
     ) -> "list[Candidate]":
         if request.adapters is not None:
-            return heard
-        worth = method.rank(heard, complete_options(request.method, request.options))
-        order = sorted(range(len(heard)), key=lambda j: -worth[j])
-        return [heard[j] for j in order[: method.experts(request.k)]]
+            return examined
+        worth = method.rank(examined, complete_options(request.method, request.options))
+        order = sorted(range(len(examined)), key=lambda j: -worth[j])
+        return [examined[j] for j in order[: method.experts(request.k)]]
 
     def check(self, request: Request) -> None:
         """Raise RamoleError where the request cannot run, as far as is known without a model."""
@@ -244,7 +244,7 @@ class Selector:
         self.check_length(request)
 
     def check_length(self, request: Request) -> None:
-        """Raise RamoleError where more tokens are asked for than the server gives."""
+        """Raise RamoleError where more tokens are requested than the server gives."""
         if request.max_new_tokens > self._max_new_tokens:
             raise RamoleError(
                 f"max_new_tokens={request.max_new_tokens}, but this server gives at most "

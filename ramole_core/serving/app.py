@@ -1,7 +1,7 @@
 """The two applications of Ray Serve, built from a config file's arguments.
 
     ramole_core.serving.app:build_engines     the engines
-    ramole_core.serving.app:build_page        the page, which asks them
+    ramole_core.serving.app:build_page        the page, which calls them
 
 docs/serve.yaml has both. Ray is imported when one is built.
 """
@@ -20,35 +20,36 @@ ENGINES = "engines"
 PAGE = "page"
 """Names of the applications."""
 REAL = "ramole_core.serving.engine_server:EngineServer"
-LOGGED = {"log_level": "WARNING", "enable_access_log": False}
+LOGGING_CONFIG = {"log_level": "WARNING", "enable_access_log": False}
 ROUTER = "ramole_core.serving.ray_router.NamedRouter"
 
 
-class EnginesAsked(BaseModel):
+class EnginesArgs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     engines: int = 2
     cpus_per_engine: float = 2
     gpus_per_engine: float = 0
     settings: dict[str, Any] = {}
-    """Over those of the environment, without RAMOLE_: `{"store_url": "s3://bucket/adapters"}`."""
+    """Settings over those of the environment, without RAMOLE_: `{"store_url": "s3://bucket/adapters"}`."""
     make: str = REAL
-    """What makes an engine of `Settings`, as `module:function`."""
+    """The function that makes an engine from `Settings`, as `module:function`."""
     drain_seconds: float = 30
-    """For answers to end in an engine that is restarted; then they go on in another."""
+    """Seconds in which answers may end in an engine that is restarted; the others continue
+    elsewhere."""
 
 
-class PageAsked(BaseModel):
+class PageArgs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     page: str
-    """What makes the page of a `Ramole`, as `module:function`."""
+    """The function that makes the page of a `Ramole`, as `module:function`."""
     engines: str = ENGINES
     """The engines' application."""
     settings: dict[str, Any] = {}
 
 
-def build_engines(asked: EnginesAsked) -> "Application":
+def build_engines(asked: EnginesArgs) -> "Application":
     from ray import serve
     from ray.serve.config import RequestRouterConfig
 
@@ -65,7 +66,7 @@ def build_engines(asked: EnginesAsked) -> "Application":
             "num_gpus": asked.gpus_per_engine,
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, **VARIABLE}},
         },
-        logging_config=LOGGED,
+        logging_config=LOGGING_CONFIG,
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=asked.drain_seconds,
         health_check_period_s=5,
@@ -75,7 +76,7 @@ def build_engines(asked: EnginesAsked) -> "Application":
     return deployment.bind(asked.settings, asked.make)
 
 
-def build_page(asked: PageAsked) -> "Application":
+def build_page(asked: PageArgs) -> "Application":
     from ray import serve
 
     from ramole_core.serving.ray_page import ServedPage
@@ -86,7 +87,7 @@ def build_page(asked: PageAsked) -> "Application":
         num_replicas=1,
         max_ongoing_requests=10 * (said.max_batch + said.max_queue) + 1000,
         ray_actor_options={"num_cpus": 0.1, "runtime_env": {"env_vars": VARIABLE}},
-        logging_config=LOGGED,
+        logging_config=LOGGING_CONFIG,
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=5,
         health_check_period_s=10,

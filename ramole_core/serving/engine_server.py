@@ -1,7 +1,7 @@
 """An engine served to other processes, by plain data.
 
-It knows nothing of the pool: an adapter is a checksum, read from the store. Who carries the calls
-(Ray, a test) calls it from many threads.
+It has no pool: an adapter is a checksum, read from the store. The transport (Ray, a test) calls it
+from many threads.
 """
 
 import re
@@ -19,9 +19,9 @@ from ramole_core.engine.reader import ModelFacts
 from ramole_core.request import Generation, Request
 from ramole_core.serving.store import AdapterStore, Mirror
 from ramole_core.serving.wire import (
+    EngineMessage,
     Job,
-    News,
-    Place,
+    QueuePlace,
     SentAdapter,
     receive_adapter,
     receive_turns,
@@ -30,7 +30,7 @@ from ramole_core.settings import Settings
 from ramole_core.turns import Source
 
 CONTENT = re.compile("[0-9a-f]{64}-[0-9a-f]{16}")
-"""An adapter's checksum; what a method has of its own has others."""
+"""Form of an adapter's checksum; a method's own adapters have other keys."""
 
 
 class EngineServer:
@@ -59,14 +59,14 @@ class EngineServer:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread that runs the model does."""
+        """Whether the thread that runs the model is alive."""
         return self._engines.alive
 
     def model_facts(self) -> ModelFacts:
         return self._engines.facts
 
     def answer(
-        self, job: Job, deliver: Callable[[News], None], *, cancelled: Callable[[], bool]
+        self, job: Job, deliver: Callable[[EngineMessage], None], *, cancelled: Callable[[], bool]
     ) -> None:
         """Answer a request; `deliver` gets its results in the caller's thread, a Generation last.
         Raises the request's errors, Busy where too many wait."""
@@ -75,7 +75,7 @@ class EngineServer:
             session=job.session,
             address=job.address,
             cancelled=cancelled,
-            waiting=lambda _, place: deliver(Place(place)),
+            waiting=lambda _, place: deliver(QueuePlace(place)),
             fitting=lambda _, how: deliver(how),
         )
         for _, item in stream:
@@ -87,7 +87,7 @@ class EngineServer:
         adapters: Sequence[Sequence[SentAdapter]],
         source: Source = ("", ""),
     ) -> list[list[Response]]:
-        """What each adapter answers to the end of its prompt."""
+        """Return each adapter's response to the end of its prompt."""
         loras = self._mirror.loras
         found = [[receive_adapter(one, loras) for one in part] for part in adapters]
         return self._engines.examine(prompts, found, source=source)

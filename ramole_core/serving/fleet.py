@@ -1,24 +1,24 @@
 """The page's interface to live engines, each addressed by a key.
 
-What carries the calls is behind it: Ray (`ray_fleet.py`), threads or processes in tests.
+Its transport is Ray (`ray_fleet.py`), or threads or processes in tests.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ramole_core.errors import RamoleError
-from ramole_core.serving.wire import Job, News
+from ramole_core.serving.wire import EngineMessage, Job
 
-Item = News | Exception
-"""A message about a request: the engine's, or why it ended without an answer."""
+Item = EngineMessage | Exception
+"""A message about a request: the engine's, or the error that ended it."""
 
 
 class EngineLost(Exception):
     """The engine is gone; its requests may go to another."""
 
 
-class PageSilent(EngineLost):
-    """The engine dropped the request after too long without a sign of the page."""
+class PageLost(EngineLost):
+    """The engine dropped the request after its page's lease ended."""
 
 
 class NoEngine(RamoleError):

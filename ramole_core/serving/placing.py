@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Literal
 
-BOUND = 1.25
+MAX_LOAD = 1.25
 How = Literal["adapter", "load"]
 
 
@@ -42,7 +42,7 @@ class Placing:
                 order = _order(str(self._turn), engines)  # among equals in turn
                 place = min(order, key=lambda n: load[n])
             else:
-                most = math.ceil(BOUND * (sum(load) + 1) / len(engines))
+                most = math.ceil(MAX_LOAD * (sum(load) + 1) / len(engines))
                 order = _order(adapter, engines)
                 place = next(n for n in order if load[n] < most)
             self._load[engines[place]] += 1

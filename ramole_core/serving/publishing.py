@@ -1,6 +1,6 @@
 """Publish the pool's adapters to the store, and sweep removed ones.
 
-An adapter is in the store before an engine is asked for it. The files of one that was removed go
+An adapter is in the store before an engine needs it. The files of one that was removed go
 when no request that runs names them; those that a page that died left there go at the next start.
 """
 

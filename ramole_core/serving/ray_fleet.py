@@ -1,7 +1,7 @@
 """The engines of a Ray cluster: one deployment, its replicas named by Serve's own ids.
 
-Every call goes through Serve's handle, from a loop of its own: the page's threads wait for what
-comes of it.
+Every call goes through Serve's handle, from a loop of its own: the page's threads wait for its
+result.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from ramole_core.serving.wire import Job
 
 log = logging.getLogger(__name__)
 DEPLOYMENT = "Engine"
-GONE_SECONDS = 20.0
-"""For which an engine that was lost is not asked again, unless Serve says it is there."""
+RETRY_SECONDS = 20.0
+"""Time before a lost engine is called again, unless Serve lists it as live."""
 LIVE: dict[str, tuple[str, ...]] = {}
 """Ids of the live replicas, by application; Serve's router writes them in this process."""
 T = TypeVar("T")
@@ -40,12 +40,12 @@ class RayFleet:
         self._lost: dict[str, float] = {}
         threading.Thread(target=self._loop.run_forever, name="fleet", daemon=True).start()
         self._handles: tuple[Any, Any] | None = None
-        self._run(self._greet())
+        self._run(self._first_call())
 
     def keys(self) -> Sequence[str]:
         now = time.monotonic()
         there = LIVE.get(self._application, ())
-        return [key for key in there if now - self._lost.get(key, -math.inf) >= GONE_SECONDS]
+        return [key for key in there if now - self._lost.get(key, -math.inf) >= RETRY_SECONDS]
 
     def call(self, key: str, name: str, *args: object) -> object:
         return self._run(self._call(key, name, *args)).result()
@@ -75,7 +75,7 @@ class RayFleet:
     def _run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    async def _greet(self) -> None:
+    async def _first_call(self) -> None:
         """Call once, so that Serve's router exists."""
         while True:
             try:
@@ -86,7 +86,7 @@ class RayFleet:
                 self._handles = None
                 await asyncio.sleep(0.5)
 
-    async def _ask(self) -> tuple[Any, Any]:
+    async def _invoke(self) -> tuple[Any, Any]:
         if self._handles is None:
             try:
                 handle = serve.get_deployment_handle(DEPLOYMENT, self._application)
@@ -99,11 +99,11 @@ class RayFleet:
         return self._handles
 
     async def _call(self, key: str, name: str, *args: object) -> object:
-        calls, _ = await self._ask()
+        calls, _ = await self._invoke()
         try:
             reply: Reply = await calls.remote(key, name, *args)
         except (RayError, RayServeException) as error:
-            raise self._gone(key, error) from None
+            raise self._translate(key, error) from None
         if reply.error is not None:
             raise reply.error
         return reply.value
@@ -114,15 +114,15 @@ class RayFleet:
 
     async def _answer(self, key: str, job: Job, receive: Callable[[Sequence[Item]], None]) -> None:
         try:
-            _, streams = await self._ask()
+            _, streams = await self._invoke()
             async for items in streams.remote(key, job):
                 receive(items)
         except (RayError, RayServeException, EngineLost) as error:
-            receive([self._gone(key, error)])
+            receive([self._translate(key, error)])
         except Exception as error:
             receive([error])
 
-    def _gone(self, key: str, error: Exception) -> Exception:
+    def _translate(self, key: str, error: Exception) -> Exception:
         """Translate an error of Ray: the call failed, or the engine is gone."""
         if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
             return RuntimeError(f"a call of an engine failed: {type(error.cause).__name__}")

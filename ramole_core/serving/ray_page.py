@@ -38,16 +38,16 @@ class ServedPage:
         self._page = page
 
     def __serve_build_asgi_app__(self) -> Any:
-        ignore_nobodys_results()
+        ignore_cancelled_results()
         return with_leaving(located(self._page)(self._ramole))
 
     def __del__(self) -> None:
         self._ramole.close()
 
 
-def ignore_nobodys_results() -> None:
-    """Drop Ray's reports of a result whose future was cancelled at the same moment: Ray looks
-    whether it is awaited, and sets its result, in two steps."""
+def ignore_cancelled_results() -> None:
+    """Drop Ray's error reports of a future that was cancelled between Ray's check and its
+    set_result."""
     logging.getLogger("ray._raylet").addFilter(
         lambda record: not (record.exc_info and isinstance(record.exc_info[1], InvalidStateError))
     )

@@ -1,8 +1,8 @@
 """A router for Ray Serve that takes the replica from the request.
 
-The page places by adapter (`placing.py`), which Serve cannot know; which replicas can be asked, its
-fleet (`ray_fleet.py`) learns here: as a module, because Ray sends the router as a copy of its code,
-with copies of what stands in its own module.
+The page places by adapter (`placing.py`), which Serve cannot; its fleet (`ray_fleet.py`) reads here
+which replicas are live: as a module, because Ray sends the router as a copy of its code, with
+copies of what stands in its own module.
 """
 
 from collections.abc import Sequence

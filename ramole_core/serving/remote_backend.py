@@ -30,17 +30,17 @@ from ramole_core.serving.wire import seeded, send_adapter, send_request
 from ramole_core.turns import Source, never
 
 log = logging.getLogger(__name__)
-STARTING = 3600.0
+START_SECONDS = 3600.0
 """Seconds that the first engine may take to load its model."""
 FORGET_SECONDS = 5.0
-"""For all engines to delete what they have of a removed adapter; its removal waits."""
-POLL = 2.0
-"""Seconds between two looks at what the engines have done."""
+"""Time in which all engines delete a removed adapter; its removal waits for them."""
+POLL_SECONDS = 2.0
+"""Interval at which the engines' counters are read."""
 GAUGES = (
     *("running", "waiting", "kv_bytes", "kv_cached_bytes", "kv_made_bytes"),
     *("host_bytes", "host_adapters", "bank_bytes", "bank_adapters", "bank_pages"),
 )
-"""What an engine holds, and loses with its process; the rest is counted on."""
+"""Counters of what an engine holds now, and loses with its process; the rest only grow."""
 T = TypeVar("T")
 
 
@@ -57,11 +57,11 @@ class RemoteBackend:
         hold: Callable[[Sequence[str]], AbstractContextManager[None]],
         rows: int,
     ):
-        """Waits for the first engine, STARTING seconds at most. `hold` keeps adapters in the
-        store while they are asked for; `rows`: requests that one engine runs at the same time.
+        """Wait for the first engine, START_SECONDS seconds at most. `hold` keeps adapters in the
+        store while requests use them; `rows`: requests that one engine runs at the same time.
         Raises NoEngine."""
         self._fleet, self._placing, self._hold, self._rows = fleet, placing, hold, rows
-        self._facts = self._call(None, "model_facts", kind=ModelFacts, patience=STARTING)
+        self._facts = self._call(None, "model_facts", kind=ModelFacts, patience=START_SECONDS)
         self._reader = RequestReader(tokenizer, self._facts, weights=weights)
         self._lock = threading.Lock()
         self._open = self._moves = 0
@@ -69,7 +69,7 @@ class RemoteBackend:
         self._past: Counter[str] = Counter()
         self._ending = threading.Event()
         self._page = uuid.uuid4().hex
-        for name, work in (("engines", self._poll), ("page", self._stay)):
+        for name, work in (("engines", self._poll), ("page", self._renew_leases)):
             threading.Thread(target=work, name=name, daemon=True).start()
 
     @property
@@ -235,18 +235,18 @@ class RemoteBackend:
             fit.know(Tried(report.weights, report.loss), start=report.start, steps=report.step)
             return fit.fitted
 
-    def _stay(self) -> None:
+    def _renew_leases(self) -> None:
         """Renew this page's lease at all engines, in a thread of its own, so that a hanging engine
         blocks no other."""
-        while not self._ending.wait(POLL):
+        while not self._ending.wait(POLL_SECONDS):
             for key in self._fleet.keys():
                 self._fleet.notify(key, "here", self._page)
 
     def _poll(self) -> None:
-        while not self._ending.wait(POLL):
-            self._look()
+        while not self._ending.wait(POLL_SECONDS):
+            self._read_stats()
 
-    def _look(self) -> None:
+    def _read_stats(self) -> None:
         """Read the counters of all engines, keeping those of engines that are gone."""
         keys = set(self._fleet.keys())
         found = {}

@@ -1,6 +1,6 @@
 """The stream of one caller's requests over many engines, continued where one is lost.
 
-An engine that is lost in the midst of an answer takes nothing with it: the request goes to another
+When an engine is lost in the midst of an answer, nothing is lost: the request goes to another
 one with the tokens that were streamed already. That one reads them as it reads a prompt, draws as
 many random numbers as they cost, and sends the last of them again, which is dropped here; so no
 reader sees a token twice, or another one.
@@ -19,7 +19,7 @@ from ramole_core.errors import Busy, RamoleError
 from ramole_core.request import Fitting, Generation, Step
 from ramole_core.serving.fleet import EngineLost, Fleet, Item, NoEngine
 from ramole_core.serving.placing import Placing
-from ramole_core.serving.wire import Place, send_request
+from ramole_core.serving.wire import QueuePlace, send_request
 
 
 @dataclass(eq=False)
@@ -29,17 +29,17 @@ class RemoteRequest:
     index: int
     prepared: Prepared
     held: ExitStack
-    """What is held for it: its adapters in the store."""
+    """Holds its adapters in the store."""
     engine: str = ""
     cancel: Callable[[], None] = lambda: None
     streamed_ids: list[int] = field(default_factory=list)
-    """Tokens that its reader has."""
+    """Tokens that its reader has received."""
     text: str = ""
-    """And their text."""
+    """Text of these tokens."""
     attempt: int = 0
-    """How often it was sent."""
+    """Number of times it was sent."""
     drop: bool = False
-    """Whether the next token is one that its reader has."""
+    """Whether the next token is one that its reader has received."""
     lost: set[str] = field(default_factory=set)
     """Engines that were lost with it."""
     began: float = field(default_factory=time.monotonic)
@@ -92,13 +92,13 @@ class RemoteRequest:
 
 
 POLL_SECONDS = 0.05
-"""Seconds between two looks at whether a caller has gone, while nothing comes."""
+"""Interval at which a caller's cancellation is polled while no result comes."""
 MAX_WAIT_SECONDS = 300.0
 """Seconds for which a request waits for an engine where none is there."""
 MAX_LOST = 8
 """Engines that a request may lose without a token in between: it may be what ends them."""
 RETRY_SECONDS = 0.5
-"""Seconds after which a crowded fleet is asked again."""
+"""Seconds after which a crowded fleet is tried again."""
 
 
 class RemoteStream:
@@ -126,7 +126,7 @@ class RemoteStream:
         self._fitting = caller.get("fitting", lambda index, how: None)
         self._page = page
         self.moves = 0
-        """How often a request went on at another engine."""
+        """Number of moves of a request to another engine."""
         self._news = queue.SimpleQueue[tuple[RemoteRequest, int, Sequence[Item]]]()
         self._open: list[RemoteRequest] = []
         self._next = 0
@@ -220,7 +220,7 @@ class RemoteStream:
             yield one.index, one.cancelled()
 
     def _receive(self, one: RemoteRequest, item: Item) -> Step | Generation | None:
-        if isinstance(item, Place):
+        if isinstance(item, QueuePlace):
             if one.place != item.place and (one.place >= 0 or item.place):
                 self._waiting(one.index, item.place)
             one.place = item.place
@@ -241,7 +241,7 @@ class RemoteStream:
         return None
 
     def _step(self, one: RemoteRequest, step: Step) -> Step | None:
-        self._know(one)
+        self._keep_weights(one)
         if one.drop:
             one.drop = False
             if step.token != (last := one.streamed_ids[-1]):
@@ -253,7 +253,7 @@ class RemoteStream:
         one.fruitless = 0
         return step
 
-    def _know(self, one: RemoteRequest) -> None:
+    def _keep_weights(self, one: RemoteRequest) -> None:
         """Keep the weights found, so that another engine need not search again."""
         if one.fitted is not None and one.prepared.turns[-1].request.examples:
             one.prepared = self._found(one.prepared, one.fitted)

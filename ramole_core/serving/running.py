@@ -15,10 +15,10 @@ import typer
 from ramole_core.errors import RamoleError
 from ramole_core.serving.app import (
     ENGINES,
-    LOGGED,
+    LOGGING_CONFIG,
     PAGE,
-    EnginesAsked,
-    PageAsked,
+    EnginesArgs,
+    PageArgs,
     build_engines,
     build_page,
 )
@@ -26,9 +26,9 @@ from ramole_core.settings import Settings, load_settings
 from ramole_core.terminal.console import say
 
 OBJECT_STORE = 2**28
-"""Bytes that Ray shares between processes; what goes over the wire here is small."""
+"""Bytes of Ray's shared memory; messages here are small."""
 IDLE_SECONDS = 20
-"""For which Serve's proxy keeps a connection between two requests; its own are 90. How long a
+"""Time for which Serve's proxy keeps a connection between two requests; its own are 90. How long a
 request takes is not bounded: a tab's heartbeat is one, as long as the tab is open."""
 POLL_SECONDS = 0.5
 MADE_PAGE = "ui.mounted:mounted"
@@ -50,13 +50,13 @@ class Running:
         """`page` names what makes the page, as `module:function`."""
         said = settings.model_dump(mode="json") | {"host": settings.listening}
         self._settings, self._address = settings, address
-        self._engines = EnginesAsked(
+        self._engines = EnginesArgs(
             engines=engines,
             cpus_per_engine=cpus,
             gpus_per_engine=gpus,
             settings=said,
         )
-        self._page = PageAsked(page=page, settings=said)
+        self._page = PageArgs(page=page, settings=said)
 
     def start(self) -> None:
         """Start Ray, or join it, and deploy; returns before engines or page are ready. Raises
@@ -88,7 +88,7 @@ class Running:
                 ) from None
         http = {"host": self._settings.listening.strip("[]"), "port": self._settings.port}
         http |= {"keep_alive_timeout_s": IDLE_SECONDS}
-        serve.start(http_options=http, logging_config=LOGGED)
+        serve.start(http_options=http, logging_config=LOGGING_CONFIG)
         self._deploy(self._page)
 
     def restart(self) -> None:
@@ -121,7 +121,7 @@ class Running:
         serve.shutdown()
         ray.shutdown()
 
-    def _deploy(self, page: PageAsked | None) -> None:
+    def _deploy(self, page: PageArgs | None) -> None:
         from ray import serve
 
         targets = [serve.RunTarget(build_engines(self._engines), ENGINES, None)]

@@ -1,6 +1,6 @@
 """An engine as a deployment of Ray Serve: a stream a request, and calls; nothing of Ray is needed.
 
-What goes wrong is sent as data, so that it is the same sentence on the page. What runs for a page
+Errors are sent as data, so that the page shows the same sentence. What runs for a page
 is given up once that page is gone (`Leases`).
 """
 
@@ -16,15 +16,15 @@ from typing import Any
 from ramole_core.errors import RamoleError
 from ramole_core.process_memory import settle
 from ramole_core.request import Generation
-from ramole_core.serving.fleet import Item, PageSilent
+from ramole_core.serving.fleet import Item, PageLost
 from ramole_core.serving.wire import Job
 from ramole_core.settings import Settings
 
 log = logging.getLogger(__name__)
 SPARE_THREADS = 16
-"""For calls that are no answers."""
+"""Threads for calls other than answers."""
 LEASE_SECONDS = 30.0
-"""Seconds without a word after which a page is gone."""
+"""Seconds without a renewal after which a page counts as gone."""
 POLL_SECONDS = 1.0
 
 
@@ -41,7 +41,7 @@ class Running:
     page: str
     cancelled: threading.Event = field(default_factory=threading.Event)
     given_up: bool = False
-    """Because its page is gone."""
+    """Whether it was cancelled because its page is gone."""
 
 
 class Leases:
@@ -54,10 +54,10 @@ class Leases:
     """
 
     def __init__(self, gone: Callable[[str], None]):
-        """`gone` is called with each page that has fallen silent."""
+        """`gone` is called with each page whose lease ended."""
         self._gone = gone
         self._looks: dict[str, int] = {}
-        """Since each page last called."""
+        """When each page last called."""
         self._watching: asyncio.Task[None] | None = None
 
     def renew(self, page: str) -> None:
@@ -101,7 +101,7 @@ class ServedEngine:
 
         def deliver(item: Item | None) -> None:
             if one.given_up and isinstance(item, Generation):
-                item = PageSilent(to)
+                item = PageLost(to)
             loop.call_soon_threadsafe(news.put_nowait, item)
 
         def run() -> None:

@@ -29,16 +29,16 @@ from ramole_core.pool.tensors import load_content
 from ramole_core.whole_file import replacing
 
 FILES = (CONFIG, WEIGHTS)
-"""In the order in which they are written."""
+"""Files of an adapter, in the order in which they are written."""
 MAX_BYTES = 8 * 2**30
-"""Of a mirror."""
+"""Most bytes of a mirror."""
 
 
 class AdapterStore:
     """One store; thread-safe."""
 
     def __init__(self, url: str):
-        """`url`: a folder, or what fsspec knows (`s3://bucket/path`)."""
+        """`url`: a folder, or a URL of fsspec (`s3://bucket/path`)."""
         self.url = url
 
     @cached_property

@@ -1,7 +1,7 @@
 """Messages between page and engines: plain data, no callable.
 
 An adapter is its checksum, which an engine turns into tensors by its own store (`store.py`), with
-what the page knows of it: name, similarity, response, share.
+the page's facts: name, similarity, response, share.
 """
 
 import secrets
@@ -43,9 +43,9 @@ class Job:
     session: str = ""
     address: str = ""
     number: str = field(default_factory=lambda: secrets.token_hex(8))
-    """Its own, by which it is cancelled."""
+    """Its own number, by which it is cancelled."""
     page: str = ""
-    """The page that asks; an engine gives up what runs for one that is gone (`Leases`)."""
+    """Its page; an engine cancels requests of a page that is gone (`Leases`)."""
 
     @property
     def contents(self) -> tuple[str, ...]:
@@ -54,14 +54,14 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Place:
+class QueuePlace:
     """Where a request stands in the engine's queue; 0: it runs."""
 
     place: int
 
 
-News = Place | Fitting | Step | Generation
-"""What an engine tells of a request; a Generation is the last."""
+EngineMessage = QueuePlace | Fitting | Step | Generation
+"""A message of an engine about a request; a Generation is the last."""
 
 
 def send_adapter(one: Candidate) -> SentAdapter:

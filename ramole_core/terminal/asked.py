@@ -1,4 +1,4 @@
-"""A request's fields as options of a command, derived from what `Request` says of each."""
+"""A request's fields as options of a command, derived from the schema of `Request`."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
         "input => target.",
     ),
 }
-"""Fields that are lists in lists: a file, how it is read, and its help."""
+"""Fields that are nested lists: a file, its reader, and its help."""
 TYPES = {"whole": int, "number": float, "truth": bool}
 
 

@@ -18,8 +18,8 @@ from ramole_core.request_parts import Example, Exchange, read_example_lines, rea
 if TYPE_CHECKING:
     from ramole_core.request import Fitting, Generation, Step
 
-TOLD = 10
-"""Steps of a search between two lines about it."""
+PROGRESS_STEPS = 10
+"""Steps of a search between two lines of progress."""
 
 
 def read_prompt(words: str) -> str:
@@ -75,7 +75,7 @@ def print_fitting(how: "Fitting") -> None:
             f"Found weights: {found}; loss of the examples {how.loss:.3f}, {how.start:.3f} at the "
             f"start, in {how.seconds:.1f} s."
         )
-    elif how.step % TOLD == 1:
+    elif how.step % PROGRESS_STEPS == 1:
         say(f"Finding weights: step {how.step} of {how.steps}, loss {how.loss:.3f} so far")
 
 

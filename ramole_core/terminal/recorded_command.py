@@ -9,7 +9,7 @@ PLACES = {"--data": "", "--out": "results", "--work": None}
 """Options that say where something lies: the folder recorded instead; empty: none, None: left out
 altogether."""
 PRINTED = ("--json", "--overwrite")
-"""Flags that change no number: left out."""
+"""Flags that change no number, and are left out."""
 
 
 def recorded_command(module: str) -> str:

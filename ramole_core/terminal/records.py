@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 ALWAYS = (
     "prompt", "method", "adapters", "weights", "options", "temperature", "top_p", "seed", "trace",
 )  # fmt: skip
-"""What every record has; of the other fields of a request, those that are said."""
+"""Fields of every record; other fields of a request only where they are set."""
 
 
 def answer_record(

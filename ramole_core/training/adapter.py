@@ -1,7 +1,7 @@
 """Train a LoRA adapter on the base's 4-bit weights, so that training and serving see one base.
 
 PEFT puts fp32 LoRA weights on the dequantised base, the products run in the base's dtype, and only
-the tokens of the answers are learnt. A killed run is taken up again at its last checkpoint.
+answer tokens have a loss. A killed run resumes at its last checkpoint.
 """
 
 import hashlib
@@ -122,7 +122,7 @@ def read_weights(model: PeftModel, folder: Path) -> str:
 
 
 def _check_scale(model: PeftModel, folder: Path) -> None:
-    """Raise RamoleError where the adapter in `folder` multiplies its update by another number."""
+    """Raise RamoleError where the adapter in `folder` has another scale."""
     file, mine = folder / "adapter_config.json", model.peft_config["default"]
     try:
         said = json.loads(file.read_text("utf-8"))

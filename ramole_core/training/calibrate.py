@@ -21,7 +21,13 @@ from jaxtyping import Bool, Float
 from ramole_core.errors import RamoleError
 from ramole_core.request import Request
 from ramole_core.retrieval.base_expert import card_vectors
-from ramole_core.retrieval.calibration import Alone, Blind, Calibration, Heard, Kept
+from ramole_core.retrieval.calibration import (
+    Calibration,
+    FollowUpLine,
+    NoExamplesLine,
+    ResponseLine,
+    SimilarityLine,
+)
 from ramole_core.retrieval.card_vector import card_words, with_words
 from ramole_core.retrieval.encoder import unit
 from ramole_core.retrieval.own_cards import cards_checksum
@@ -149,37 +155,37 @@ def chat_facts(
 
 def ahead_of_base(facts: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 1"]:
     """best - slope base."""
-    return facts[:, :1] - Alone().slope * facts[:, 1:]
+    return facts[:, :1] - SimilarityLine().slope * facts[:, 1:]
 
 
 def going_on(facts: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 1"]:
     """go_on - slope base - gap (best - leader)."""
-    return facts[:, :1] - Kept().slope * facts[:, 1:2] - Kept().gap * facts[:, 2:]
+    return facts[:, :1] - FollowUpLine().slope * facts[:, 1:2] - FollowUpLine().gap * facts[:, 2:]
 
 
-def alone_of(margins: Line, *, doubt: float) -> Alone:
+def similarity_line(margins: Line, *, doubt: float) -> SimilarityLine:
     """The line over best - slope base in units of similarity."""
     scale = _positive(margins, "similarity to the nearest card")
-    return Alone(threshold=-margins.offset / scale, doubt=doubt / scale)
+    return SimilarityLine(threshold=-margins.offset / scale, doubt=doubt / scale)
 
 
-def heard_of(line: Line) -> Heard:
+def response_line(line: Line) -> ResponseLine:
     """The line over (best - slope base, z, mean z) in units of similarity."""
     scale = _positive(line, "similarity to the nearest card")
     _, own, every = (float(w) / scale for w in line.weights)
-    return Heard(threshold=-line.offset / scale, own=own, all=every)
+    return ResponseLine(threshold=-line.offset / scale, own=own, all=every)
 
 
-def blind_of(line: Line) -> Blind:
+def no_examples_line(line: Line) -> NoExamplesLine:
     """The line over (-base, mean z)."""
     slope, every = (float(w) for w in line.weights)
-    return Blind(slope=slope, threshold=-line.offset, all=every)
+    return NoExamplesLine(slope=slope, threshold=-line.offset, all=every)
 
 
-def kept_of(worth: Line) -> Kept:
+def follow_up_line(worth: Line) -> FollowUpLine:
     """The line over go_on - slope base - gap (best - leader) in units of similarity."""
     scale = _positive(worth, "similarity to messages that go on")
-    return Kept(threshold=-worth.offset / scale)
+    return FollowUpLine(threshold=-worth.offset / scale)
 
 
 def _positive(line: Line, what: str) -> float:
@@ -226,25 +232,27 @@ def calibrate_for(
     highs = np.arange(len(high)) % 2 == 0
     if own_words:
         highs = np.isin([name for _, name in phrased], adapters)
-    heard, blind, doubt = Heard(), Blind(), 0.0
+    heard, blind, doubt = ResponseLine(), NoExamplesLine(), 0.0
     if response and own_words:
         loud, quiet = (
             responses(ramole, texts_of(part, half), tell=tell)
             for part, half in ((phrased, adapters), (everyday, families))
         )
-        heard = heard_of(fit_line(np.hstack([high[highs], loud]), np.hstack([low[lows], quiet])))
-        blind = blind_of(
+        heard = response_line(
+            fit_line(np.hstack([high[highs], loud]), np.hstack([low[lows], quiet]))
+        )
+        blind = no_examples_line(
             fit_line(
                 np.column_stack([-fits[highs, 1], loud[:, 1]]),
                 np.column_stack([-near[lows, 1], quiet[:, 1]]),
             )
         )
         doubt = DOUBT
-    alone = alone_of(fit_line(high[highs], low[lows]), doubt=doubt)
+    alone = similarity_line(fit_line(high[highs], low[lows]), doubt=doubt)
     chats = read_follow_ups()
     worth = going_on(chat_facts(ramole, chats, cards))
     goes, used = np.array([chat.continues for chat in chats]), np.arange(len(chats)) % 2 == 0
-    kept = kept_of(fit_line(worth[goes & used], worth[~goes & used]))
+    kept = follow_up_line(fit_line(worth[goes & used], worth[~goes & used]))
     return Calibration(
         alone=alone,
         heard=heard,

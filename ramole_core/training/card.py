@@ -16,7 +16,7 @@ from ramole_core.training.rows import RowCounts, Task
 from ramole_core.training.weights_folder import run_facts, versions as versions, write_json
 
 EXAMPLES = 20
-"""How many example inputs an adapter's retrieval vector is the mean of."""
+"""Example inputs whose mean is an adapter's retrieval vector."""
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,17 @@ class Provenance:
     """Facts of a run beyond its recipe and data."""
 
     base_name: str
-    """The base's name on the Hub, or what the settings call it."""
+    """The base's name on the Hub, or in the settings."""
     base_checksum: str
     """SHA-256 of the base's weights."""
     quantization: str
     """How the base was stored: `nf4`, `int4` or `none`."""
     dtype: str
-    """What its products were computed in: `float32`, `bfloat16`."""
+    """Dtype of its products: `float32`, `bfloat16`."""
     command: str
     """The command line that repeats the run."""
     licence: str
-    """The Hub's identifier of the licence that the data asks for."""
+    """The Hub's identifier of the licence that the data requires."""
     description: str
     """A few sentences: what the adapter does, for whom."""
     start: dict | None = None
@@ -174,7 +174,7 @@ def quantised(quantization: str) -> str:
 
 
 def span(numbers: Sequence[int]) -> str:
-    """Layer numbers as a person writes them: `10-29`, or `3, 5, 9`."""
+    """Return layer numbers in short: `10-29`, or `3, 5, 9`."""
     if list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]}-{numbers[-1]}"
     return ", ".join(str(number) for number in numbers)

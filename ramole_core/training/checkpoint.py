@@ -30,7 +30,7 @@ class Progress:
     dev_losses: list[dict[str, float]] = field(default_factory=list)
     """One entry a measurement: `step` and a loss for each name that is measured."""
     kept_step: int = 0
-    """Steps after which the weights were as they are kept."""
+    """Step of the kept weights."""
 
     def stale(self, name: str) -> int:
         """Measurements since the one with the lowest loss of this name."""

@@ -43,7 +43,7 @@ OTHER_START = (
     "leave --start out."
 )
 CONTROL_RANK = 6
-"""Of the random router beside a method that has no rank of its own and weighs any adapters."""
+"""Rank of the random router beside a gate for any adapters without a rank of its own."""
 
 
 def train_gate(recipe: MethodRecipe, given: Material, run: Run) -> Progress:

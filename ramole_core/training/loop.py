@@ -1,8 +1,8 @@
 """The training loop of every kind of training: step, measure, checkpoint, stop, resume.
 
 What is trained is a `Trainable`. The loss of step t is a function of the seed and of t alone, so a
-run that was interrupted and taken up again ends with the numbers of one that never stopped. With
-patience a run ends when its dev loss has stopped falling, and the best measured weights are kept.
+resumed run ends with the numbers of an uninterrupted one. With patience a run ends when its dev
+loss has stopped falling, and the best measured weights are kept.
 """
 
 import time
@@ -35,13 +35,13 @@ class Trainable:
     name: str
     """The dev loss that patience compares."""
     parameters: Mapping[str, nn.Parameter]
-    """What moves, by name."""
+    """Trained tensors, by name."""
     loss: Callable[[int], Tensor]
     """The loss of a step's batch."""
     dev_loss: Callable[[], Mapping[str, float]]
     """The dev loss under `name`, and any others beside it."""
     facts: Mapping[str, object]
-    """All that decides the run: recipe, base, data. A checkpoint with others is refused."""
+    """All that determines the run: recipe, base, data. A checkpoint with others is refused."""
     epoch: int
     """Steps in which every row is read once."""
     save: Callable[[Path, Progress], None] | None = None
@@ -59,7 +59,7 @@ class Run:
     report: Report = lambda progress, steps: None
     """Shows the progress."""
     deadline: float = inf
-    """Of `time.monotonic`; after it the run pauses."""
+    """Time of `time.monotonic` at which the run pauses."""
     part: str = "state"
     """The checkpoint's name, where one folder has several."""
 

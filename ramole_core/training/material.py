@@ -24,7 +24,7 @@ class Material:
     base: BaseModel
     shapes: Shapes
     checksums: Mapping[str, str] = field(default_factory=dict)
-    """Of the adapters' content, by name; by default their names."""
+    """Checksums of the adapters' content, by name; by default their names."""
     near: Near | None = None
     """Finds adapters for a text, where the recipe retrieves them."""
     start: Trained | None = None

@@ -16,7 +16,7 @@ SCHEDULE = replace(MethodRecipe.schedule, max_tokens=160)
 
 
 @dataclass(frozen=True)
-class Place:
+class DataOptions:
     """A method's training data and output folder; each field is an option."""
 
     data: Annotated[
@@ -36,7 +36,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Mixing:
+class MixingOptions:
     """The adapters that a row is mixed from; each field is an option."""
 
     dropout: Annotated[
@@ -67,8 +67,8 @@ def trainable() -> str:
 @spread()
 def method(
     name: Annotated[str, typer.Argument(help="The method.")],
-    place: Place,
-    mixing: Mixing,
+    place: DataOptions,
+    mixing: MixingOptions,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", help=f"NAME=VALUE of the method's own. {trainable()}."),
@@ -84,8 +84,8 @@ def method(
 
 @spread()
 def router(
-    place: Place,
-    mixing: Mixing,
+    place: DataOptions,
+    mixing: MixingOptions,
     rank: Annotated[int, typer.Option(help="s of the router.")] = 6,
     alpha: Annotated[float, typer.Option(help="alpha of the router.")] = 12.0,
     schedule: Schedule = SCHEDULE,
@@ -112,8 +112,8 @@ def read_adapters(words: str) -> list[str]:
 def _train(
     name: str,
     values: dict[str, Value],
-    place: Place,
-    mixing: Mixing,
+    place: DataOptions,
+    mixing: MixingOptions,
     schedule: Schedule,
     *,
     pace: Pace,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Trained
-from ramole_core.composition.llava_mole import Listen, balance, begin, decision_in_training, fold
+from ramole_core.composition.llava_mole import OnRouting, balance, begin, decision_in_training, fold
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.loop import Run, Trainable, train
 from ramole_core.training.loss import row_losses, token_losses
@@ -87,18 +87,20 @@ class MoleModel(MixedModel):
     ) -> Float[Tensor, ""]:
         """CE + beta times the balance of one batch."""
         batch, seen = collate(rows), dict[str, Tensor]()
-        with self.trained(fold(weights, recipe.settings), listen=seen.__setitem__):
+        with self.trained(fold(weights, recipe.settings), on_routing=seen.__setitem__):
             loss = token_losses(self.plain, batch).mean()
         real = batch.real
         even = torch.stack([balance(p[real.to(p.device)]) for p in seen.values()]).mean()
         return loss + recipe.settings["balance"] * even
 
     def trained(
-        self, tensors: Mapping[str, Tensor], *, listen: Listen | None = None
+        self, tensors: Mapping[str, Tensor], *, on_routing: OnRouting | None = None
     ) -> AbstractContextManager[None]:
         """Mix the forwards inside by `llava_mole` with these tensors, named as `decide` reads them;
-        they get gradients. `listen` gets each router's probabilities."""
+        they get gradients. `on_routing` gets each router's probabilities."""
         trained = Trained(tensors)
         return self.bringing(
-            METHOD, trained, by=lambda ask: decision_in_training(trained, ask, listen=listen)
+            METHOD,
+            trained,
+            by=lambda ask: decision_in_training(trained, ask, on_routing=on_routing),
         )

@@ -34,14 +34,14 @@ class FollowUp:
     """A chat of two turns; the second message is the one to be answered."""
 
     adapter: str
-    """What the first message wants."""
+    """Adapter of the first message's task."""
     first: str
     answer: str
-    """The assistant's, in the adapter's style."""
+    """The assistant's answer, in the adapter's style."""
     then: str
     expected: str | None
-    """What the second message wants: an adapter, the first one's own or another, or the base
-    (None)."""
+    """Right choice for the second message: an adapter, the first one's or another; None: the
+    base."""
 
     @property
     def continues(self) -> bool:

@@ -23,7 +23,7 @@ COUNTS = {
     "checkpoint_every": "checkpoint_every",
     "dev_rows": "--dev-rows",
 }
-"""Fields of a schedule that are at least 1, as users know them."""
+"""Fields of a schedule that are at least 1, by their options' names."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class AdapterRecipe:
     rslora: bool = False
     """Rank-stabilised scaling."""
     schedule: Schedule = Schedule()
-    """How long and how fast it learns."""
+    """Length and learning rate."""
 
     def __post_init__(self) -> None:
         if self.rank < 1 or not 0 < self.alpha < inf:
@@ -114,7 +114,7 @@ class MethodRecipe:
     method: str = "ramole"
     """Its registry name."""
     settings: Mapping[str, Value] = field(default_factory=dict)
-    """What the method's row lets a training run set; what is left out has its default."""
+    """Training options of the method's row; those left out have their defaults."""
     dropout: float = 0.5
     """Chance that a whole LoRA is left out of a step; at least two always stay. Only where none are
     retrieved."""
@@ -125,7 +125,7 @@ class MethodRecipe:
     schedule: Schedule = Schedule(
         steps=100, batch_rows=12, learning_rate=3e-3, evaluate_every=20, checkpoint_every=10
     )
-    """How long and how fast it learns."""
+    """Length and learning rate."""
 
     def __post_init__(self) -> None:
         given = dict(self.settings)
@@ -192,9 +192,9 @@ class RetrieverRecipe:
     schedule: Schedule = Schedule(
         steps=40, batch_rows=96, learning_rate=5e-4, warmup=8, evaluate_every=20
     )
-    """How long and how fast it learns; `batch_rows` are texts."""
+    """Length and learning rate; `batch_rows` are texts."""
     metric: MetricRecipe = MetricRecipe()
-    """What follows the LoRA, fitted to its vectors."""
+    """The metric after the LoRA, fitted to its vectors."""
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0 or self.temperature <= 0:

@@ -24,7 +24,7 @@ from ramole_core.training.recipe import MetricRecipe
 Dense = Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]
 """The encoder's own vectors, of unit length."""
 MAX_RATIO = 1e8
-"""Of the mean variance to the least one: what the metric multiplies by stays within float16."""
+"""Largest ratio of the mean variance to the least one, so that factors stay within float16."""
 
 
 def fit_metric(dense: Dense, texts: Mapping[str, Sequence[str]], recipe: MetricRecipe) -> Metric:

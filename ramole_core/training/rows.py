@@ -1,7 +1,7 @@
 """Rows of a task: read from jsonl, encoded with the chat template, bucketed by length into batches.
 
 A row is `{"inputs": question, "targets": answer}`. Only the answer's tokens and the end token after
-it are learnt; `Batch.places` are the hidden states that predict them.
+it have a loss; `Batch.places` are the hidden states that predict them.
 """
 
 import json
@@ -56,9 +56,9 @@ class Encoded:
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
     text: str = ""
-    """The question as it came."""
+    """The question as given."""
     task: str = ""
-    """Its task, which its own adapter is named after."""
+    """Its task, the name of its own adapter."""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
@@ -66,7 +66,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded rows; a causal model never sees the padding, so no mask is needed."""
+    """Right-padded rows; a causal model ignores the padding, so no mask is needed."""
 
     ids: Int[Tensor, "b l"]
     rows: Int[Tensor, " m"]
@@ -82,7 +82,7 @@ class Batch:
 
     @property
     def real(self) -> Bool[Tensor, "b l"]:
-        """Which tokens are no padding."""
+        """Mask of the tokens that are no padding."""
         return torch.arange(self.ids.shape[1]) < self.lengths[:, None]
 
 

@@ -22,7 +22,7 @@ class Near:
     find: Callable[[Sequence[str]], list[list[str]]]
     """The adapters' names for each text, the nearest first."""
     checksum: str = ""
-    """Of all that decides what is found."""
+    """Checksum of all that determines the result."""
 
 
 def nearest_of(cards: Sequence[Card], encoder: Encoder) -> Near:

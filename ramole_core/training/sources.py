@@ -1,18 +1,18 @@
-"""What training begins from: the base model that the settings name, and adapters of the pool."""
+"""Inputs of training: the base model of the settings, and adapters of the pool."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ramole_core.base.model import BaseModel, load_base, pick_device
 from ramole_core.composition import Lora
-from ramole_core.kernels.half_dots import THERE as MULTIPLIES_BFLOAT16
+from ramole_core.kernels.half_dots import SUPPORTED as MULTIPLIES_BFLOAT16
 from ramole_core.pool import AdapterCard, Limits, Pool
 from ramole_core.settings import Settings, load_settings
 
 
 def load_configured_base(quantization: str | None = None) -> BaseModel:
     """Load the base as training computes it, quantised by the settings or as given; raises
-    RamoleError where it cannot be loaded. Where RAMOLE_DTYPE says nothing, and the CPU does not
+    RamoleError where it cannot be loaded. Where RAMOLE_DTYPE is unset, and the CPU does not
     multiply bfloat16, it computes in float32: PyTorch's products in bfloat16 are 8 to 150 times as
     slow there."""
     settings = load_settings()
@@ -34,7 +34,7 @@ class PoolLoras:
     loras: dict[str, dict[str, Lora]]
     """By name, then module path."""
     checksums: dict[str, str]
-    """Of the content, by name."""
+    """Checksums of the content, by name."""
     cards: tuple[AdapterCard, ...]
 
 

@@ -1,4 +1,4 @@
-"""A table of tasks and adapters: how well each adapter answers the rows of each task.
+"""A table of tasks and adapters: the loss of each adapter on the rows of each task.
 
     losses[t, a] = mean over rows of task t of  -log p(answer | prompt) a token, adapter a alone
 

@@ -29,7 +29,7 @@ CHECKPOINT = PLACING.parent.name
 """The folder of a run that has not ended, inside the weights' folder."""
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "safetensors")
 LAST = ("manifest.json", "retriever.json")
-"""What makes a folder complete for its readers: these files come after all others."""
+"""Files that are written last, and so mark a folder as complete."""
 
 
 @contextmanager

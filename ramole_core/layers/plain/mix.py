@@ -39,10 +39,10 @@ class Mixed:
     """The mixing of one input."""
 
     update: Float[Tensor, "b l o"] | None
-    """None: nothing is added."""
+    """Update of the output; None: nothing is added."""
     alpha: Float[Tensor, "b l k"]
     scores: Float[Tensor, "b l k"] | None = None
-    """Of a gate, before the softmax."""
+    """Scores of a gate, before the softmax."""
 
 
 def place(

@@ -31,7 +31,7 @@ class Mixer:
         self.blocks: dict[str, Tensor] = {}
         """Input of each block, and of each module's parent, of the forward that runs."""
         self.alpha: dict[str, Tensor] | None = None
-        """By module path, [b, l, k]; None: not asked for."""
+        """By module path, [b, l, k]; None: not recorded."""
         self.scores: dict[str, Tensor] = {}
         """The same of the gates, before the softmax."""
         self._tokens: Tensor | None = None
@@ -160,7 +160,7 @@ class MixedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The base layer's weight: some models look at its dtype."""
+        """The base layer's weight: some models read its dtype."""
         return self.base.get_parameter("weight")
 
     def forward(self, x: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
