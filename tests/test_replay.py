@@ -210,6 +210,10 @@ def place(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
+IN_PYTORCH: set[str] = set()
+"""Methods whose score is a function in PyTorch: their steps are computed anew."""
+
+
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_the_steps_of_every_method_are_replayed(every, method):
     """Scores that PyTorch computes would be computed by Python, in every step again."""
@@ -220,4 +224,6 @@ def test_the_steps_of_every_method_are_replayed(every, method):
         after = every.engine.stats()
         steps = after["decode_forwards"] - before["decode_forwards"]
         replayed = after["replayed"] - before["replayed"]
-        assert steps == 11 and (run < 2 or replayed >= 11)
+        assert steps == 11 and (
+            run < 2 or (replayed == 0 if method in IN_PYTORCH else replayed >= 11)
+        )

@@ -139,6 +139,16 @@ def test_a_link_that_asks_for_more_tokens_than_the_server_allows_gets_what_it_al
         assert shown[length] == allowed and said in notice and bool(said) == bool(notice)
 
 
+def test_what_a_link_sets_and_the_form_has_not_is_named():
+    handlers = asking(FakeRamole())
+    asked = Request("Which boats?", top_k=5, ignore_eos=True, abstain=True, seed=4, top_p=0.5)
+    shown = handlers.opening.on_open(visitor(), False, link_to(asked, beside=True))
+    notice = shown[handlers.ui.outcome.notice]
+    assert "top_k, ignore_eos, abstain, which are not on the form" in notice
+    shown = handlers.opening.on_open(visitor(), False, link_to(Request("A?", seed=4), beside=True))
+    assert not shown[handlers.ui.outcome.notice]
+
+
 def test_a_link_of_another_page_is_told_in_a_sentence_and_changes_nothing():
     handlers = asking(FakeRamole())
     notice = handlers.ui.outcome.notice

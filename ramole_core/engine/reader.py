@@ -163,11 +163,12 @@ def format_of(
 
 
 def facts_of_model(base: BaseModel, *, layout: Layout, exact: bool) -> ModelFacts:
+    vocabulary = int(base.model.get_input_embeddings().get_parameter("weight").shape[0])
     return ModelFacts(
         layout=layout,
         context=context_of(base.model),
-        eos=_end_tokens(base),
-        vocabulary=int(base.model.get_input_embeddings().get_parameter("weight").shape[0]),
+        eos=frozenset(token for token in _end_tokens(base) if token < vocabulary),
+        vocabulary=vocabulary,
         exact=exact,
         quantization=base.quantization,
         dtype=str(base.dtype).removeprefix("torch."),

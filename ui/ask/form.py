@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
-from ramole_core import DEFAULT_METHOD, RamoleError, Request, read_example_lines
+from ramole_core import DEFAULT_METHOD, RamoleError, Request, asked_fields, read_example_lines
 
 from .pairs import lines_of
 
@@ -97,6 +97,13 @@ def form_of(request: Request, *, beside: bool) -> Form:
         mix=request.mix,
         options=dict(request.options or {}),
     )
+
+
+def unkept(form: Form, asked: Request) -> list[str]:
+    """Fields of a request that the form does not ask for; the conversation stands beside it."""
+    kept = form.request(asked.owner)
+    names = [name for name in asked_fields(asked) if name not in ("history", "trace")]
+    return [name for name in names if getattr(kept, name) != getattr(asked, name)]
 
 
 def read_weights(text: str) -> list[float]:

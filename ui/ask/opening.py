@@ -11,11 +11,11 @@ from ramole_core import Ramole, RamoleError
 
 from ..parts.events import QUIET, open_page, script_beside, session_of
 from ..parts.fields import allowed_length
-from ..parts.link import Link, absent_words, check_method, missing, read_link
+from ..parts.link import Link, absent_words, check_method, missing, read_link, unkept_words
 from ..parts.markup import notice_html
 from ..session.quota import quota_of
 from .conversation import turns_of
-from .form import form_of
+from .form import form_of, unkept
 from .layout import AskLayout
 from .talk import Talk
 from .updates import ended
@@ -85,10 +85,11 @@ class Opening:
         assert asked is not None
         check_method(self.ramole, asked.method, "choose another under Settings")
         length, said = allowed_length(self.ramole, asked.max_new_tokens)
-        form = form_of(replace(asked, max_new_tokens=length), beside=link.beside)
+        asked = replace(asked, max_new_tokens=length)
+        form = form_of(asked, beside=link.beside)
         with self.call(request) as visitor:
             there = [card.name for card in self.ramole.pool.cards(visitor.owner)]
-        gone = absent_words(missing(asked, there), "ask")
+        gone = absent_words(missing(asked, there), "ask"), unkept_words(unkept(form, asked))
         values: dict[Any, Any] = {part: getattr(form, name) for name, part in entry.fields.items()}
         for name in ("pinned", "exclude"):
             values[entry.fields[name]] = gr.update(
@@ -104,8 +105,8 @@ class Opening:
             ui.turns: turns,
             **self.talk.view(session_of(request), turns, asked=asked.prompt),
         }
-        if gone:
-            shown[ui.outcome.notice] = notice_html(gone, kind="wrong")
+        if any(gone):
+            shown[ui.outcome.notice] = notice_html(" ".join(filter(None, gone)), kind="wrong")
         return {**values, **shown}
 
     def connect(self) -> None:

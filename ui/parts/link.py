@@ -114,6 +114,14 @@ def absent_words(names: Sequence[str], act: str) -> str:
     )
 
 
+def unkept_words(names: Sequence[str]) -> str:
+    """The sentence about fields of a link that the form has not; empty for none."""
+    if not names:
+        return ""
+    said, verb = ", ".join(names), "is" if len(names) == 1 else "are"
+    return f"This link also sets {said}, which {verb} not on the form and not asked for here."
+
+
 def check_method(ramole: Ramole, name: str, instead: str) -> None:
     """Raise RamoleError where the page lacks the method that a link asks for."""
     if name not in {row.name for row in ramole.methods()}:
