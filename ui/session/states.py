@@ -1,8 +1,8 @@
 """Gradio's memory of a session, reduced to its states and weighed in the store of sessions.
 
 Gradio keeps a copy of every component for each session that ever called, 10,000 of them and nearly
-a megabyte each, for links that this page does not offer, and forgets the ones used longest ago,
-whoever sits before them. Here `SessionStore` says which sessions are forgotten.
+a megabyte each, for links that this page does not offer, and evicts the least recently used, open
+pages too. Here `SessionStore` decides which sessions are evicted.
 
 Gradio keeps an event's messages until its client reads them, and a client need not. A session whose
 messages weigh too much gets one sentence in their place, and its event ends.
@@ -23,8 +23,8 @@ BOUNDLESS = 10**9
 MAX_BYTES = 8 * MIB
 """Of one session."""
 NUMBER_BYTES = 32
-"""About what Python takes for a number, and for the rest of a string or a list."""
-UNHEARD = "Nobody read the answer, so it was ended; ask again, and read what comes."
+"""About Python's bytes for a number, and the overhead of a string or a list."""
+UNREAD = "Nobody read the answer, so it was ended; ask again, and read what comes."
 
 
 def remember_little(page: gr.Blocks, sessions: SessionStore) -> None:
@@ -77,7 +77,7 @@ class Unread:
         sessions.forgotten.append(self._forget)
 
     def send(self, event: Any, message: Any) -> None:
-        """Gradio's `Queue.send_message`; ends the event where too much waits for its reader."""
+        """Gradio's `Queue.send_message`; ends the event where too many bytes are unread."""
         if not event.alive:
             return
         self._send(event, message)
@@ -94,7 +94,7 @@ class Unread:
             while not messages.empty():
                 messages.get_nowait()
             self._forget(session)
-            self._send(event, ProcessCompletedMessage(output={"error": UNHEARD}, success=False))
+            self._send(event, ProcessCompletedMessage(output={"error": UNREAD}, success=False))
             event.alive = False
         self._drawer.put(session, self._bytes[session])
 
