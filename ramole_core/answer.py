@@ -17,7 +17,7 @@ class Trace:
     """The mixing at every position of one request: a plain object that any notebook can plot.
 
     Row t is that at position t, which predicts token t+1; the last token is never fed, so its row
-    is 0 and nobody is present. `weights` are what the method chose, `contribution` what came of
+    is 0 and no adapter is present. `weights` are what the method chose, `contribution` what came of
     it, `present` who has the module at all: an absent one (it lacks the module, is switched off
     there, or belongs to another turn) keeps its share of the weight, and contributes 0.
     """

@@ -2,8 +2,8 @@
 
     share_j = c_j / sum_i c_i,   c_j = the mean over all layers and modules of |alpha_j v_j| / |y|
 
-Where an adapter lacks a module it did nothing, so its 0 there counts: c says how far it moved the
-model's layers, whatever the gate wanted. (A mean of *weights* that counts such a 0 would crown the
+Where an adapter lacks a module it did nothing, so its 0 there counts: c is how far it moved the
+model's layers, whatever its weight. (A mean of *weights* that counts such a 0 would crown the
 adapter with the most modules: weights are averaged over the modules that an adapter has.)
 """
 

@@ -1,4 +1,4 @@
-"""Errors for users; each message says what came, what was expected, and what to do."""
+"""Errors for users; each message has the value, what was expected, and what to do."""
 
 import logging
 from collections.abc import Iterable

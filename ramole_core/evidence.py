@@ -26,8 +26,8 @@ class Evidence:
     blind: int = 0
     """Number of adapters without examples that were examined beside the nearest."""
     leader: str | None = None
-    """The first adapter of the turn before, where that was asked; that which responds most of those
-    without examples, where these decided."""
+    """The first adapter of the turn before, where that was considered; that which responds most of
+    those without examples, where these decided."""
     leader_similarity: float | None = None
     """Its cosine to the text."""
     calibrated: bool = True

@@ -57,7 +57,7 @@ def model_notes(ramole: "Ramole") -> tuple[str, ...]:
 
 def asked_fields(request: Request) -> dict[str, object]:
     """The fields of a request that differ from their defaults, prompt and method always; without
-    the owner, which is private. `Request(**fields)` asks the same again."""
+    the owner, which is private. `Request(**fields)` repeats the request."""
     return {
         name: value
         for name, value in asdict(request).items()

@@ -92,8 +92,8 @@ class Ramole(OpenedPool):
         return None if self._engines is None else self._engines.facts
 
     def stats(self) -> Mapping[str, int | float]:
-        """Counters of the engine since its start, and what it holds now (bytes); nothing before
-        the model is there, and nothing is loaded for it."""
+        """Counters of the engine since its start, and what it holds now (bytes); nothing before the
+        model is there, and nothing is loaded for it."""
         return {} if self._engines is None else self._engines.stats()
 
     def load(self, progress: Progress | None = None) -> None:
@@ -201,7 +201,7 @@ class Ramole(OpenedPool):
         many tokens of its prompt are read, and of how many (not by engines elsewhere). `fitting` is
         called after each step of the search for a request's weights, where its method finds them on
         examples. `selected` is called once for each request, before any token, with its adapters.
-        `cancelled` is asked again and again: once it is true, the rest ends there, with the finish
+        `cancelled` is polled: once it is true, the rest ends there, with the finish
         reason `cancelled`, also before all are selected; closing the iterator does
         the same. Raises Busy where too many wait already, of all or of this address.
         """

@@ -149,8 +149,8 @@ class Request(Sampling):
         bool | None,
         Takes("truth", "Answer a prompt part by part where its parts find different adapters."),
     ] = field(default=None, kw_only=True)
-    """Each part by its own, with the answers before it; they share `max_new_tokens`. None:
-    as the method does (`ramole_plus`: yes)."""
+    """Each part by its own, with the answers before it; they share `max_new_tokens`. None: as the
+    method does (`ramole_plus`: yes)."""
     drop_turns: Annotated[
         bool, Takes("truth", "Drop the oldest turns where the conversation does not fit.")
     ] = field(default=False, kw_only=True)
@@ -203,9 +203,8 @@ class Request(Sampling):
     def turns(self) -> "tuple[Request, ...]":
         """Each turn as a request of its own, oldest first; the last is the one that is answered.
 
-        They say text, method, options, adapters and weights of the turn, and nothing of the
-        others'; the system prompt is the same for all, so that a turn keeps its adapters when it
-        becomes an earlier one.
+        They have text, method, options, adapters and weights of that turn alone; the system prompt
+        is the same for all, so that a turn keeps its adapters when it becomes an earlier one.
         """
         alone = {
             "history": (),

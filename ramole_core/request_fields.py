@@ -46,8 +46,7 @@ class Takes:
     parts: Callable[[object], object] | None = None
 
     def read(self, name: str, value: object) -> object:
-        """Return the value as the request keeps it, lists as tuples; raises RamoleError
-        (WrongField)."""
+        """Return the value, lists as tuples; raises RamoleError (WrongField)."""
         if self.parts is not None:
             return self.parts(value)
         if self.kind in LISTS:

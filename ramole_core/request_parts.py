@@ -27,7 +27,7 @@ class Exchange(NamedTuple):
     user: str
     assistant: str
     adapters: tuple[str, ...] | None = None
-    """None: as the request says; empty: the base alone."""
+    """None: those of the request; empty: the base alone."""
 
 
 class Example(NamedTuple):

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     """On a GPU, a step's adapters are mixed in one launch of Triton for the layers that share an
     input, where Triton is there; False: by PyTorch, in many."""
     cuda_graphs: bool = True
-    """On a GPU, the steps of a batch that goes on are launched as one CUDA graph; False: each layer
+    """On a GPU, the steps of an unchanged batch are launched as one CUDA graph; False: each layer
     by itself."""
     encoder: str = "all-MiniLM-L6-v2"
     """Sentence encoder: the packaged MiniLM, or any sentence-transformers id or folder."""

@@ -188,7 +188,7 @@ def test_the_weights_that_were_found_come_with_the_answer(client):
 
 
 def test_a_search_tells_its_step_while_it_runs(monkeypatch):
-    monkeypatch.setattr(reading, "BEAT", 600.0)
+    monkeypatch.setattr(reading, "HEARTBEAT_SECONDS", 600.0)
     found = Fitting("lorahub", ("dart",), ("0",), 3, 40, (1.5,), 1.25, 2.0, 0.5)
 
     class Searching(Steps):
@@ -599,7 +599,7 @@ def answer_of(text: str) -> Generation:
 
 
 def test_a_stream_says_its_place_then_the_text_so_far_and_only_the_end_says_the_rest(monkeypatch):
-    monkeypatch.setattr(reading, "BEAT", 600.0)
+    monkeypatch.setattr(reading, "HEARTBEAT_SECONDS", 600.0)
     system = Steps((0, 2), (0, 0), (0, said("a")), (0, said("")), (0, said("b")))
     system.items += ((0, answer_of("ab")),)
     seen, stream = [], streamed(system, Request("hi", owner="me"), address="10.0.0.9")

@@ -13,7 +13,7 @@ from ui.api.answers import how_of
 from ui.api.fields import read_ask
 from ui.ask.answer import found_by
 from ui.ask.found import found_html
-from ui.charts.run import Found
+from ui.charts.run import FoundAdapter
 
 EVIDENCE = Evidence(
     "base", nearest="a<b", similarity=0.214, base_similarity=0.28, threshold=0.27, calibrated=True
@@ -68,7 +68,7 @@ def test_the_api_takes_it_and_tells_the_evidence(said):
 
 
 def test_the_page_tells_it_where_the_found_adapters_stand():
-    others = [Found("a<b", 0.214, False)]
+    others = [FoundAdapter("a<b", 0.214, False)]
     html = found_html(others, EVIDENCE)
     assert "No adapter fits, so the base model answers alone: a&lt;b" in html
     assert "answers alone" not in found_html(others)

@@ -31,7 +31,15 @@ def facts_of(base):
 
 @pytest.mark.parametrize(
     ("said", "ends"),
-    [(0, {0}), ([0, 3], {0, 3}), (5, {5}), (None, {257}), ([], {257}), ([None], {257}), ([3, 999], {3})],
+    [
+        (0, {0}),
+        ([0, 3], {0, 3}),
+        (5, {5}),
+        (None, {257}),
+        ([], {257}),
+        ([None], {257}),
+        ([3, 999], {3}),
+    ],
 )
 def test_the_config_says_which_tokens_end_an_answer_and_0_is_one(base, monkeypatch, said, ends):
     assert base.tokenizer.eos_token_id == 257

@@ -17,8 +17,8 @@ from ramole_core.layers.batch_invariant_ops import (
     NAMES,
     BatchInvariant,
     BatchInvariantRotary,
-    batch_invariant_layers,
     by_token,
+    invariant_layers,
 )
 from ramole_core.layers.install import wrap
 
@@ -113,7 +113,7 @@ def test_taking_the_kernels_out_leaves_the_layers_as_they_were():
     inner = linear(x.double(), W, model[0].bias.double())
     inner = linear(nn.functional.silu(inner), V, model[2].bias.double())
     wanted = linear(inner, model[3].weight.double(), model[3].bias.double())
-    installed = wrap(model, kernel_linears(model) | batch_invariant_layers(model))
+    installed = wrap(model, kernel_linears(model) | invariant_layers(model))
     assert not isinstance(model[0], Nf4Linear)
     torch.testing.assert_close(model(x).double(), wanted, rtol=1e-5, atol=1e-5)
     installed.remove()
@@ -146,17 +146,17 @@ def is_by_token(layer):
 def test_known_activations_have_a_kernel_and_foreign_ones_stay():
     foreign = (SiLU(), Sub(), nn.ReLU())
     known = (nn.SiLU(), nn.GELU(), ACT2FN["gelu_new"], ACT2FN["silu"])
-    found = batch_invariant_layers(nn.Sequential(*foreign, *known))
+    found = invariant_layers(nn.Sequential(*foreign, *known))
     assert list(found) == [str(len(foreign) + n) for n in range(len(known))]
     assert not any(map(is_by_token, found.values()))
-    assert is_by_token(batch_invariant_layers(nn.Sequential(ACT2FN["quick_gelu"]))["0"])
+    assert is_by_token(invariant_layers(nn.Sequential(ACT2FN["quick_gelu"]))["0"])
 
 
 @pytest.mark.parametrize("name", sorted(ACT2CLS))
 @torch.inference_mode()
 def test_an_activation_that_is_taken_gives_what_it_gave(name):
     base = ACT2FN[name]
-    found = batch_invariant_layers(nn.ModuleList([base]))
+    found = invariant_layers(nn.ModuleList([base]))
     for layer in found.values():
         assert is_by_token(layer) != (type(base).__name__ in NAMES)
         x = torch.linspace(-9, 9, 2001)[None]
@@ -168,7 +168,7 @@ def test_an_activation_that_is_taken_gives_what_it_gave(name):
 def test_angles_are_those_of_whole_blocks(dtype):
     config = LlamaConfig(hidden_size=48, num_attention_heads=4, head_dim=12)
     base = LlamaRotaryEmbedding(config)
-    steady = batch_invariant_layers(nn.ModuleDict({"rotary": base}))["rotary"]
+    steady = invariant_layers(nn.ModuleDict({"rotary": base}))["rotary"]
     assert isinstance(steady, BatchInvariantRotary)
     x = torch.zeros(1, 1, 48, dtype=dtype)
     blocks = [base(x, torch.arange(n * BLOCK, (n + 1) * BLOCK)[None]) for n in range(4)]

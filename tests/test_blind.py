@@ -12,14 +12,14 @@ from ramole_core.base.shapes import read_shapes
 from ramole_core.composition.ramole_plus import evidence
 from ramole_core.methods import complete_options
 from ramole_core.retrieval import AdapterIndex, Hit, Retriever
-from ramole_core.retrieval.calibration import NoExamplesLine
+from ramole_core.retrieval.calibration import BlindLine
 from ramole_core.retrieval.retriever import BLIND
 from tests.retrieval_fakes import FakeCard, FakeEncoder, FakePool
 from tests.test_base_expert import LINES, expert
 from tests.test_ramole import ASK, ramole as ramole, write_lora  # noqa: F401  the fixture
 
 PLUS = "ramole_plus"
-HEARS = replace(LINES, blind=NoExamplesLine(slope=2.0, threshold=0.1, all=1.0))
+HEARS = replace(LINES, blind=BlindLine(slope=2.0, threshold=0.1, all=1.0))
 
 
 def open_retriever(tmp_path, *, known: int, blind: int) -> Retriever:

@@ -18,7 +18,7 @@ from ramole_core.composition.ca_lora import fold, inherit, recovered_checksums
 from ramole_core.layers.plain import place
 from ramole_core.layers.plain.mix import mix_at
 from ramole_core.methods import complete_options
-from ramole_core.training.loop import Run
+from ramole_core.training.loop import TrainingRun
 from ramole_core.training.material import Material
 from ramole_core.training.method import train_method
 from ramole_core.training.recovery import Recovery, distance
@@ -57,7 +57,7 @@ def run(base, out, names=("red", "blue"), changed=None, command="", **changes):
     loras = two_loras()
     tasks = [make_task(name) for name in names]
     given = Material({name: loras[name] for name in names}, tasks, compressed, SHAPES, **changes)
-    return train_method(changed or recipe(), given, Run(out, command))
+    return train_method(changed or recipe(), given, TrainingRun(out, command))
 
 
 # --- the equation at its start --------------------------------------------------------------------

@@ -303,7 +303,7 @@ def test_several_engines_are_started_anew_on_a_signal_and_ended_on_another(capsy
     made = Mock(return_value=running)
     signals = [signal.SIGHUP, signal.SIGTERM]
     monkeypatch.setattr("ramole_core.serving.running.find_spec", lambda name: name)
-    monkeypatch.setattr("ramole_core.serving.running.Running", made)
+    monkeypatch.setattr("ramole_core.serving.running.ServeProcess", made)
     monkeypatch.setattr("ramole_core.serving.running.signal.signal", lambda number, handler: None)
     monkeypatch.setattr("ramole_core.serving.running._next", lambda told: signals.pop(0))
     assert main(["serve", "--engines", "3", "--cpus-per-engine", "1.5", "--json"]) == 0
@@ -347,7 +347,7 @@ def test_turns_and_pairs_in_a_file_with_a_byte_order_mark_are_read(tmp_path):
 def test_the_host_or_gradios_variable_is_listened_on_by_one_page_and_by_one_over_engines(
     monkeypatch, host, variable, listening, address
 ):
-    from ramole_core.serving.running import Running
+    from ramole_core.serving.running import ServeProcess
     from ramole_core.settings import load_settings
 
     said, pages = [], []
@@ -356,9 +356,9 @@ def test_the_host_or_gradios_variable_is_listened_on_by_one_page_and_by_one_over
     monkeypatch.setattr(os, "environ", os.environ | {"GRADIO_SERVER_NAME": variable})
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setitem(sys.modules, "ray.serve", serve)
-    monkeypatch.setattr(Running, "_deploy", lambda self, page: pages.append(page))
+    monkeypatch.setattr(ServeProcess, "_deploy", lambda self, page: pages.append(page))
     settings = load_settings(host=host)
-    Running(settings, engines=2, cpus=1, page="ui.mounted:mounted").start()
+    ServeProcess(settings, engines=2, cpus=1, page="ui.mounted:mounted").start()
     assert said == [listening] and settings.url == f"http://{address}:7860/"
     (page,) = pages
     assert load_settings(**page.settings).listening == settings.listening

@@ -175,7 +175,7 @@ def test_where_fewer_are_expected_a_step_keeps_its_size():
     assert made.tokens(3) == ids("boat the the") and made.tokens(1) == ids("boat")
 
 
-def test_gains_are_of_the_adapter_that_leads_and_no_more_than_so_many():
+def test_gains_are_of_the_first_adapter_and_no_more_than_so_many():
     gains = DraftGains(DOTS)
     gains.of("a", Copies).tokens = 99.0
     for n in range(MAX_GAINS - 1):

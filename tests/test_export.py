@@ -21,7 +21,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.export.gguf_file import permuted, tensors_of
 from ramole_core.export.low_rank import concatenate, cut, ratio, square, square_between
 from ramole_core.export.merge import merge_adapters
-from ramole_core.export.sources import Source, read_sources
+from ramole_core.export.sources import MergeSource, read_sources
 from ramole_core.layers.plain import install
 from ramole_core.pool import write_manifest
 from ramole_core.settings import Settings
@@ -336,7 +336,7 @@ def test_a_full_disk_leaves_nothing(cli, tmp_path, monkeypatch, capsys, place):
 def test_a_source_is_what_the_pool_reads(world):
     _, shapes, sources, _ = world
     assert [source.name for source in sources] == ["ant", "bee", "cat"]
-    assert all(isinstance(source, Source) and source.loras for source in sources)
+    assert all(isinstance(source, MergeSource) and source.loras for source in sources)
     told = sources[1].adapter(Sites(tuple(shapes), shapes))
     assert told.rank == 3 and int(told.present.sum()) == 12
 

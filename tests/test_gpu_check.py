@@ -10,14 +10,14 @@ import torch
 from ramole_core.base import model as base_model
 from ramole_core.cli import gpu_check, main
 from ramole_core.cli.gpu_check import GpuReport, along, check_gpu, compare, show_gpu
-from ramole_core.cli.gpu_side import Sizes, divergence, measure_side
-from ramole_core.cli.timed_engine import Mix
+from ramole_core.cli.gpu_side import RunSizes, divergence, measure_side
+from ramole_core.cli.timed_engine import MixSpec
 from ramole_core.ramole import Ramole
 from ramole_core.settings import Settings, load_settings
 from tests.adapter_files import arrays_of, write_adapter
 
-SIZES = Sizes(
-    mix=Mix("mixture", 3),
+SIZES = RunSizes(
+    mix=MixSpec("mixture", 3),
     new_tokens=5,
     together=4,
     prefill=40,

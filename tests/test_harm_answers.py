@@ -24,7 +24,7 @@ from tests.serving import REPOSITORY, squad_page
 from ui import gradio_home
 from ui.health import FAILED, health_routes
 from ui.middleware import kept as kept_module
-from ui.middleware.kept import Kept
+from ui.middleware.kept import ResponseCache
 from ui.middleware.routes import RULES, Routes
 from ui.model.loading import loading_of
 from ui.serve import warn_of_open_index
@@ -61,7 +61,7 @@ def app(made):
         return JSONResponse({"a": ["b"] * 1000})
 
     routes = [Route("/", page), Route("/config", config), Route("/assets/{name}", script)]
-    return lambda: Routes(Kept(Starlette(routes=routes), pages=True), table=RULES)
+    return lambda: Routes(ResponseCache(Starlette(routes=routes), pages=True), table=RULES)
 
 
 def test_pages_for_invented_names_are_bounded_and_the_known_one_is_served(app, made):
@@ -117,7 +117,7 @@ def test_what_lies_behind_packs_nothing_that_the_reader_cannot_unpack(made):
         return PlainTextResponse("x" * 5000)
 
     behind = Starlette(routes=[Route("/assets/{name}", script)])
-    served = Routes(Kept(BrotliMiddleware(behind), pages=True), table=RULES)
+    served = Routes(ResponseCache(BrotliMiddleware(behind), pages=True), table=RULES)
     for said, packed in (("gzip, br;q=0", "gzip"), ("gzip", "gzip"), ("abracadabra", None)):
         told = get(served, "/assets/a.js", **{"accept-encoding": said})
         assert told.headers.get("content-encoding") == packed and told.text == "x" * 5000

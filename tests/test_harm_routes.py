@@ -20,25 +20,25 @@ from ui.middleware.bodies import (
     MAX_DEPTH,
     MAX_PARTS,
     Bodies,
-    JsonParts,
+    JsonCounter,
     has_half_characters,
 )
 from ui.middleware.crowds import (
-    EVENTS_AT_ONCE,
+    EVENT_BURST,
     EVENTS_PER_SECOND,
     SlowRefusals,
     _refuse_waiting,
 )
 from ui.middleware.refusal import Refused, limited
-from ui.middleware.routes import MAX_OPEN, MIB, RULE, RULES, SMALL, Routes, Table, rules
+from ui.middleware.routes import MAX_OPEN, MIB, RULE, RULES, SMALL, Routes, RouteTable, rules
 from ui.session.address import HEADER, _signed
-from ui.session.counts import REMEMBERED, AddressCounts, AddressRates, Taken
+from ui.session.counts import MAX_REMEMBERED, AddressCounts, AddressRates, Taken
 
 HOME, EVIL = "198.51.100.1", "203.0.113.9"
 
 
 def test_the_first_rule_that_fits_is_taken_whatever_the_slashes():
-    table = Table(rules(max_upload_mb=2))
+    table = RouteTable(rules(max_upload_mb=2))
     assert table.find("/gradio_api/call/v2/ask").path == "/gradio_api/call/v2/{}"
     assert table.find("/gradio_api/queue/join/").queued
     assert table.find("/gradio_api/upload").body == 8 * MIB
@@ -69,7 +69,7 @@ def test_parts_of_json_are_counted_outside_of_strings_wherever_pieces_end():
     bare = json.dumps([{"data": [""] * 6, "n": [1, 2, {"x": []}]}, [""] * 6])
     wanted = sum(map(bare.count, "[{,"))
     for size in (1, 2, 3, 5, 7, len(body)):
-        parts = JsonParts()
+        parts = JsonCounter()
         for start in range(0, len(body), size):
             parts.feed(body[start : start + size])
         assert parts.count == wanted, size
@@ -96,8 +96,8 @@ def drip(*pieces: tuple[float, bytes]) -> int:
 def test_a_body_that_drips_is_cut_and_an_answer_may_take_as_long_as_it_will(monkeypatch):
     """Who sent much may not be silent for longer than who sent nothing."""
     monkeypatch.setattr(refusal, "MAX_WAIT_SECONDS", 0.3)
-    monkeypatch.setattr(refusal, "LINGER", 0.0)
-    much = int(refusal.MAX_WAIT_SECONDS * refusal.SLOWEST) + 1
+    monkeypatch.setattr(refusal, "LINGER_SECONDS", 0.0)
+    much = int(refusal.MAX_WAIT_SECONDS * refusal.MIN_BYTES_PER_SECOND) + 1
     assert drip(*[(0.1, b"1")] * 9) == 408
     assert drip((0, bytes(100 * much)), (30, b"x")) == 408
     assert drip(*[(0.2, bytes(much))] * 4, (0, b"x")) == 200
@@ -144,10 +144,10 @@ def test_events_of_one_address_come_at_a_rate_and_nobody_elses_are_slower():
     assert taken("1.2.3.4") == 2
     now[0] = 100.0
     assert taken("1.2.3.4") == 5
-    for n in range(3 * REMEMBERED):
+    for n in range(3 * MAX_REMEMBERED):
         rates.take(f"10.{n // 65536}.{n // 256 % 256}.{n % 256}")
         now[0] += 1.0
-    assert len(rates._levels) <= REMEMBERED + 1
+    assert len(rates._levels) <= MAX_REMEMBERED + 1
 
 
 def test_too_many_events_are_refused_and_another_address_is_served(server):
@@ -163,13 +163,13 @@ def test_too_many_events_are_refused_and_another_address_is_served(server):
                 told.append(client.post(url, content=body, headers=said).status_code)
 
     at_once(*[flood for _ in range(6)])
-    most = EVENTS_AT_ONCE + EVENTS_PER_SECOND * (time.monotonic() - began) + 1
+    most = EVENT_BURST + EVENTS_PER_SECOND * (time.monotonic() - began) + 1
     assert set(told) == {200, 429} and 20 < told.count(200) <= most
     assert post(server, "call/list_adapters", body, HOME).status_code == 200
 
 
 def test_refusals_of_one_address_wait_once_there_are_many_and_nobody_elses_do(monkeypatch):
-    monkeypatch.setattr(crowds, "REFUSALS_AT_ONCE", 5)
+    monkeypatch.setattr(crowds, "REFUSAL_BURST", 5)
     monkeypatch.setattr(crowds, "MAX_WAITING", 3)
     waits, told = 0, []
 
@@ -217,7 +217,7 @@ def test_bodies_on_their_way_from_one_address_have_a_size():
             await send({"type": "http.response.start", "status": 200})
 
         bodies = Bodies(page, cache=SimpleNamespace(tidy=lambda: None))  # pyright: ignore
-        rule = Table(RULES).find("/gradio_api/queue/join")
+        rule = RouteTable(RULES).find("/gradio_api/queue/join")
         body = [(0, b"x" * (7 * MIB // 2))]
 
         async def ask(address: str) -> None:

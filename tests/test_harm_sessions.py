@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests.workers import python
-from ui.middleware.routes import RULES, Table, unused
+from ui.middleware.routes import RULES, RouteTable, unused
 
 SCRIPT = '''
 import inspect, json, tempfile, tracemalloc
@@ -107,7 +107,7 @@ def test_of_two_picks_the_last_is_answered(told):
 
 def test_every_route_of_gradio_is_served_or_known_to_be_unused(told):
     """A new Gradio may have new ones: put each into RULES or UNUSED of ui/middleware/routes.py."""
-    table, unclear = Table(RULES), []
+    table, unclear = RouteTable(RULES), []
     for path in told["routes"]:
         asked = path.replace("{path_or_url:path}", "/tmp/x").replace(":path", "")
         asked = "".join("x" if one in "{}" else one for one in asked)

@@ -19,8 +19,14 @@ from tests import asgi
 from tests.clocks import Steps
 from tests.serving import squad_page
 from ui.middleware import cache as cache_module
-from ui.middleware.bodies import MAX_FILES, Parts
-from ui.middleware.cache import GRACE, SMALLEST, UNNAMED, UploadCache, everything_below
+from ui.middleware.bodies import MAX_FILES, MultipartCounter
+from ui.middleware.cache import (
+    BYTES_PER_FILE,
+    GRACE_SECONDS,
+    UNNAMED,
+    UploadCache,
+    everything_below,
+)
 from ui.middleware.refusal import Refused, limited
 from ui.serve import EMPTY_SECONDS, drop_old
 
@@ -69,7 +75,7 @@ def test_an_address_has_its_share_and_others_go_on(cache):
 
 def test_old_files_of_an_address_make_room_for_its_own(cache):
     first = [cache.send("home") for _ in range(4)]
-    cache.now += GRACE + 1
+    cache.now += GRACE_SECONDS + 1
     last = cache.send("home")
     assert not first[0].exists() and all(path.exists() for path in (*first[1:], last))
 
@@ -100,7 +106,7 @@ def test_of_unknown_addresses_the_oldest_go_first_and_never_the_newest(cache):
     paths = [cache.send("") for _ in range(10)]
     with pytest.raises(Refused, match="no room for uploads"):
         cache.send("")
-    cache.now += GRACE + 1
+    cache.now += GRACE_SECONDS + 1
     assert cache.send("").exists() and not paths[0].exists() and paths[1].exists()
 
 
@@ -117,7 +123,7 @@ def test_the_number_of_files_is_bounded_too(tmp_path):
     with pytest.raises(Refused):
         for _ in range(100):
             cache.send("evil", 0.001)
-    assert cache.count == 4 * UNIT // SMALLEST + 1
+    assert cache.count == 4 * UNIT // BYTES_PER_FILE + 1
 
 
 def test_more_at_once_than_an_address_may_have_is_told_so(cache):
@@ -172,7 +178,7 @@ def test_many_small_files_cost_one_look_and_deny_nobody(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_module, "everything_below", slowly)
     monkeypatch.setattr(cache_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     unit, count = 2**20, 3000
-    cache = UploadCache(tmp_path, address_bytes=64 * unit, all_bytes=count * SMALLEST)
+    cache = UploadCache(tmp_path, address_bytes=64 * unit, all_bytes=count * BYTES_PER_FILE)
     for number in range(12):
         paths = [tmp_path / f"{number}-{n}" / "a" for n in range(count // 10)]
         for path in paths:
@@ -192,8 +198,8 @@ def test_where_much_goes_at_once_a_file_takes_no_longer(tmp_path, way):
     def steps(count: int) -> int:
         folder = tmp_path / f"{count}"
         folder.mkdir()
-        now = time.time() + (0 if way == "heaviest" else GRACE + 1)
-        half = count // 2 * SMALLEST
+        now = time.time() + (0 if way == "heaviest" else GRACE_SECONDS + 1)
+        half = count // 2 * BYTES_PER_FILE
         cache = UploadCache(folder, address_bytes=half, all_bytes=half, clock=lambda: now)
         paths = [folder / f"{n}" / "a" for n in range(count)]
         for path in paths:
@@ -218,7 +224,7 @@ def test_nobody_waits_for_a_look_to_say_what_comes(cache):
 
 def test_what_is_only_announced_deletes_nothing(cache):
     paths = [cache.send("a") for _ in range(4)] + [cache.send("b") for _ in range(4)]
-    cache.now += GRACE + 1
+    cache.now += GRACE_SECONDS + 1
     cache.cache.check("c", 4 * UNIT, announced=True)
     assert all(path.exists() for path in paths)
     with pytest.raises(Refused, match="are the most at a time"):
@@ -232,7 +238,7 @@ def test_what_is_only_announced_deletes_nothing(cache):
 def test_parts_are_counted_wherever_the_pieces_end(said):
     body = b"--xy\r\n\r\n1\r\n" * 7 + b"--xy--"
     for size in range(1, len(body) + 1):
-        parts = Parts(f"multipart/form-data; {said}")
+        parts = MultipartCounter(f"multipart/form-data; {said}")
         for start in range(0, len(body), size):
             parts.feed(body[start : start + size])
         assert parts.count == 8, size

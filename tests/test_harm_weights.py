@@ -48,7 +48,7 @@ def ramole(monkeypatch, tmp_path):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     monkeypatch.setattr(fake_ramole, "LAYERS", list(range(30)))
     monkeypatch.setattr(fake_ramole, "MODULES", list("qkvougd"))
-    monkeypatch.setattr(batch_run, "PAUSE", 0.01)
+    monkeypatch.setattr(batch_run, "MIN_PAUSE", 0.01)
     return FakeRamole(length=TOKENS)
 
 

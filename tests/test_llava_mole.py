@@ -22,7 +22,7 @@ from ramole_core.composition.llava_mole import (
 from ramole_core.layers.plain import install, place
 from ramole_core.request import Request
 from ramole_core.training import command, sources
-from ramole_core.training.loop import Run
+from ramole_core.training.loop import TrainingRun
 from ramole_core.training.material import Material
 from ramole_core.training.method import train_method
 from ramole_core.training.mole import MoleModel
@@ -46,7 +46,7 @@ def base(tmp_path):
 
 def run(base, out, changed=None, command=""):
     given = Material({}, TASKS, base, read_shapes(base.folder))
-    return train_method(changed or recipe(), given, Run(out, command))
+    return train_method(changed or recipe(), given, TrainingRun(out, command))
 
 
 # --- the choice -----------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_a_block_does_not_know_what_is_image_and_what_is_text():
     own = find_method("llava_mole").bring((), trained)
     adapters = tuple(adapter_of(one.name, one.load(), sites) for one in own)
     ask = Ask(adapters, sites, {}, None, trained)
-    decision = decision_in_training(trained, ask, on_routing=said.__setitem__)
+    decision = decision_in_training(trained, ask, hook=said.__setitem__)
     mix = place(decision, [adapter.loras for adapter in adapters], sites)
     served = place(find_method("llava_mole").decide(ask), mix.loras, sites)
     mlps = sorted({parent_of(path) for path in shapes if "mlp" in path})

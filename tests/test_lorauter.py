@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from ramole_core.composition import METHODS, Lora, Trained, VisibleAdapter
 from ramole_core.errors import RamoleError
 from ramole_core.methods import complete_options
-from ramole_core.training.loop import Run
+from ramole_core.training.loop import TrainingRun
 from ramole_core.training.material import Material
 from ramole_core.training.method import train_method
 from ramole_core.training.recipe import MethodRecipe, Schedule
@@ -125,7 +125,7 @@ def parts(tmp_path_factory):
 def measure(parts, folder, recipe=RECIPE, report=lambda progress, steps: None):
     base, shapes, loras, tasks = parts
     given = Material(loras, tasks, base, shapes, {name: f"{name}!" for name in loras})
-    train_method(recipe, given, Run(folder, report=report))
+    train_method(recipe, given, TrainingRun(folder, report=report))
     return load_file(folder / "lorauter.safetensors")["losses"]
 
 
@@ -182,7 +182,7 @@ def test_a_table_begins_with_no_weights(parts, tmp_path):
     base, shapes, loras, tasks = parts
     given = Material(loras, tasks, base, shapes, start=TABLE)
     with pytest.raises(RamoleError, match="lorauter cannot begin with trained weights"):
-        train_method(RECIPE, given, Run(tmp_path))
+        train_method(RECIPE, given, TrainingRun(tmp_path))
 
 
 def test_too_few_rows_are_refused_in_a_sentence(parts, tmp_path):

@@ -17,7 +17,7 @@ from tests.fake_ramole import FakeRamole
 from tests.serving import wait_until
 from ui.model.loading import loading_of
 from ui.openai import door, running
-from ui.openai.running import Places
+from ui.openai.running import RequestSlots
 from ui.session.accounts import Accounts
 from ui.session.address import Addresses
 from ui.session.owner import owner_of
@@ -72,7 +72,7 @@ def test_more_than_may_be_on_their_way_are_told_to_come_again():
 
 
 def test_places_are_given_back():
-    places = Places(1)
+    places = RequestSlots(1)
     for _ in range(3):
         places.take()
         with pytest.raises(Busy, match="1 requests are on their way"):
@@ -81,7 +81,7 @@ def test_places_are_given_back():
 
 
 def test_places_are_given_back_where_nothing_runs(monkeypatch):
-    places = Places(2)
+    places = RequestSlots(2)
 
     async def run() -> None:
         with monkeypatch.context() as patch:
@@ -130,7 +130,7 @@ def test_the_first_token_waits_for_no_picture(monkeypatch):
 
     async def look() -> int:
         late, seen = Half("eos", waits=True), 0
-        one = running.Running(late, [Request("hi")], address="", places=Places(1))
+        one = running.Running(late, [Request("hi")], address="", places=RequestSlots(1))
         async for _ in one.looks(contextlib.nullcontext()):
             seen = seen or len(one.steps[0])
             late.go.set()
@@ -179,7 +179,7 @@ def test_a_model_that_could_not_be_loaded_says_why():
 def test_what_ends_while_somebody_looks_is_looked_at_once_more(end):
     async def looks() -> int:
         system, seen = Half(end, waits=True), 0
-        one = running.Running(system, [Request("hi")], address="", places=Places(1))
+        one = running.Running(system, [Request("hi")], address="", places=RequestSlots(1))
         async for _ in one.looks(contextlib.nullcontext()):
             seen += 1
             if seen == 1:

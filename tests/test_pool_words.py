@@ -15,7 +15,7 @@ from ramole_core.pool import examples_and_readme, names
 from ramole_core.pool.examples_and_readme import (
     MAX_DESCRIPTION,
     MAX_LINES,
-    MAX_TEXT_BYTES,
+    MAX_TEXT,
     parse_examples,
     parse_readme,
     read_examples,
@@ -75,7 +75,7 @@ def test_the_sample_pools_cards_are_read_as_ever(path):
             ["one"],
             "1 lines of examples.json are not used",
         ),
-        ('["' + "x" * MAX_TEXT_BYTES + '"]', [], "examples.json is not used"),
+        ('["' + "x" * MAX_TEXT + '"]', [], "examples.json is not used"),
     ],
 )
 def test_one_list_of_examples_is_read_too_and_does_not_stay(tmp_path, listed, kept, note):
@@ -135,7 +135,7 @@ expressions say it, 60 and more, and 15 for half of that."""
 def test_the_time_grows_with_the_card_and_no_faster(name, prefix):
     """A first look at little text saves hours where it fails."""
     piece = mixed(2**12) if name == "mixed" else HOSTILE[name]
-    for size in (2**15, MAX_TEXT_BYTES // 2 if prefix else MAX_TEXT_BYTES):
+    for size in (2**15, MAX_TEXT // 2 if prefix else MAX_TEXT):
         text = (prefix + piece * (size // len(piece.encode())))[: size - 8].encode()
         with Spent() as spent:
             parse_readme(text)
@@ -151,7 +151,7 @@ def test_of_a_file_of_examples_so_many_lines_are_read(monkeypatch, line):
         return json.loads(text)
 
     monkeypatch.setattr(examples_and_readme, "json", SimpleNamespace(loads=loads))
-    text = (line * (MAX_TEXT_BYTES // len(line)))[: MAX_TEXT_BYTES - 8].encode()
+    text = (line * (MAX_TEXT // len(line)))[: MAX_TEXT - 8].encode()
     parse_examples(text)
     assert len(read) <= MAX_LINES and sum(read) <= len(text), "each is read once"
 

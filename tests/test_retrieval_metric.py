@@ -15,7 +15,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.retrieval.encoder import Encoder
 from ramole_core.retrieval.metric import BUCKETS, METRIC, Metric, inverse_frequencies, word_vectors
 from ramole_core.retrieval.tuning import RECORD, read_tuning
-from ramole_core.training.loop import Run
+from ramole_core.training.loop import TrainingRun
 from ramole_core.training.recipe import MetricRecipe, RetrieverRecipe, Schedule
 from ramole_core.training.retriever import train_retriever
 from ramole_core.training.retriever_metric import fit_metric
@@ -102,7 +102,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tuned(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuned")
-    train_retriever(RECIPE, texts=TEXTS, run=Run(folder), source=str(source))
+    train_retriever(RECIPE, texts=TEXTS, run=TrainingRun(folder), source=str(source))
     return folder
 
 

@@ -13,7 +13,7 @@ from ramole_core.engine.layer_inputs import read_means
 from ramole_core.engine.prompt import Turn, encode_prompt
 from ramole_core.errors import RamoleError
 from ramole_core.request import Request
-from ramole_core.training.loop import Run
+from ramole_core.training.loop import TrainingRun
 from ramole_core.training.material import Material
 from ramole_core.training.method import train_method
 from ramole_core.training.mixed_model import MixedModel
@@ -267,7 +267,7 @@ def test_it_begins_as_fusion_and_learns(base, loras, tmp_path):  # noqa: F811
     learning = MethodRecipe("smear", dropout=0.0, schedule=recipe(30).schedule)
     kept = {name: t.clone() for name, t in base.model.state_dict().items()}
     given = Material(loras, TASKS, base, SHAPES)
-    progress = train_method(learning, given, Run(tmp_path / "s"))
+    progress = train_method(learning, given, TrainingRun(tmp_path / "s"))
     first, last = progress.dev_losses[0], progress.dev_losses[-1]
     assert first["smear"] != pytest.approx(first["uniform"], abs=1e-4), "fusion is no mixture"
     assert last["smear"] < first["smear"] - 1e-2

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from ramole_core.base.model import dequantised
 from ramole_core.errors import RamoleError
 from ramole_core.training.adapter import attach_lora, train_adapter, trained_parameters
-from ramole_core.training.loop import Paused, Run
+from ramole_core.training.loop import Paused, TrainingRun
 from ramole_core.training.loss import answer_loss, can_share, row_losses, token_losses
 from ramole_core.training.recipe import AdapterRecipe, Schedule
 from ramole_core.training.rows import (
@@ -166,7 +166,7 @@ def test_batches_hold_every_row_once_an_epoch_and_start_anywhere():
 
 def test_the_loss_falls_and_peft_reads_the_files(tiny_base, tmp_path, data):
     out = tmp_path / "adapter"
-    progress = train_adapter(recipe(24), data=data, run=Run(out), base=tiny_base)
+    progress = train_adapter(recipe(24), data=data, run=TrainingRun(out), base=tiny_base)
     assert progress.dev_losses[-1]["adapter"] < 0.7 * progress.dev_losses[0]["adapter"]
     assert sorted(path.name for path in out.iterdir()) == [
         "adapter_config.json",
@@ -186,35 +186,35 @@ def test_the_loss_falls_and_peft_reads_the_files(tiny_base, tmp_path, data):
 
 def test_it_begins_with_the_weights_of_another_adapter(tiny_base, tmp_path, data):
     """The first dev loss is the other's last; a run that goes on begins with the same weights."""
-    first = train_adapter(recipe(24), data=data, run=Run(tmp_path / "a"), base=tiny_base)
+    first = train_adapter(recipe(24), data=data, run=TrainingRun(tmp_path / "a"), base=tiny_base)
     go_on = partial(train_adapter, recipe(4), data=data, base=tiny_base, start=tmp_path / "a")
-    second = go_on(run=Run(tmp_path / "b"))
+    second = go_on(run=TrainingRun(tmp_path / "b"))
     kept, begun = first.dev_losses[-1]["adapter"], second.dev_losses[0]["adapter"]
     assert begun == pytest.approx(kept, abs=5e-2)  # the file is in bfloat16
     assert begun < 0.7 * first.dev_losses[0]["adapter"]
     with pytest.raises(RamoleError, match="other ranks, modules or layers"):
         train_adapter(
             replace(recipe(4), rank=2),
-            data=data, run=Run(tmp_path / "c"), base=tiny_base, start=tmp_path / "a",
+            data=data, run=TrainingRun(tmp_path / "c"), base=tiny_base, start=tmp_path / "a",
         )  # fmt: skip
     with pytest.raises(RamoleError, match="cannot be read as an adapter's weights"):
-        go_on(run=Run(tmp_path / "c"), start=tmp_path / "none")
+        go_on(run=TrainingRun(tmp_path / "c"), start=tmp_path / "none")
     with pytest.raises(Paused):
-        go_on(run=Run(tmp_path / "d", deadline=0.0))
+        go_on(run=TrainingRun(tmp_path / "d", deadline=0.0))
     with pytest.raises(RamoleError, match="belongs to another recipe"):
-        go_on(run=Run(tmp_path / "d"), start=tmp_path / "b")
+        go_on(run=TrainingRun(tmp_path / "d"), start=tmp_path / "b")
 
 
 def test_weights_that_autocast_copies_are_seen_to_move(tmp_path, data):
     """Autocast's cache would freeze the first step's bf16 copies of the LoRA."""
     base = build_base(torch.bfloat16, tmp_path)
-    progress = train_adapter(recipe(24), data=data, run=Run(tmp_path / "a"), base=base)
+    progress = train_adapter(recipe(24), data=data, run=TrainingRun(tmp_path / "a"), base=base)
     assert progress.dev_losses[-1]["adapter"] < 0.8 * progress.dev_losses[0]["adapter"]
 
 
 def test_layers_modules_and_scaling_reach_the_config(tiny_base, tmp_path, data):
     chosen = recipe(3, modules=("q_proj", "down_proj"), layers=(1,), rslora=True)
-    train_adapter(chosen, data=data, run=Run(tmp_path / "a"), base=tiny_base)
+    train_adapter(chosen, data=data, run=TrainingRun(tmp_path / "a"), base=tiny_base)
     config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     assert config["target_modules"] == ["down_proj", "q_proj"]
     assert (config["use_rslora"], config["r"], config["lora_alpha"]) == (True, 3, 6)

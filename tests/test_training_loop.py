@@ -21,7 +21,7 @@ from ramole_core.training import weights_folder
 from ramole_core.training.adapter import train_adapter
 from ramole_core.training.card import Provenance, write_record
 from ramole_core.training.checkpoint import Progress
-from ramole_core.training.loop import Paused, Run, Trainable, train
+from ramole_core.training.loop import Paused, Trainable, TrainingRun, train
 from ramole_core.training.material import Material
 from ramole_core.training.method import train_method
 from ramole_core.training.recipe import AdapterRecipe, MethodRecipe, RetrieverRecipe, Schedule
@@ -58,7 +58,7 @@ class World:
     encoder: Path
     data: Path
 
-    def adapter(self, schedule: Schedule, run: Run) -> Progress:
+    def adapter(self, schedule: Schedule, run: TrainingRun) -> Progress:
         recipe = AdapterRecipe("colours", rank=3, alpha=6.0, schedule=schedule)
         origin = Provenance(
             "base", self.base.checksum, "none", "float32", run.command, "mit", "Colours."
@@ -69,7 +69,7 @@ class World:
 
         return train_adapter(recipe, data=self.data, base=self.base, run=run, finish=finish)
 
-    def method(self, name: str, schedule: Schedule, run: Run, **changes) -> Progress:
+    def method(self, name: str, schedule: Schedule, run: TrainingRun, **changes) -> Progress:
         names = changes.pop("names", NAMES)
         given = Material(
             {one: self.loras[one] for one in names},
@@ -81,7 +81,7 @@ class World:
         recipe = MethodRecipe(name, changes.pop("settings", {}), schedule=schedule, **changes)
         return train_method(recipe, given, run)
 
-    def retriever(self, schedule: Schedule, run: Run, measured: object = ()) -> Progress:
+    def retriever(self, schedule: Schedule, run: TrainingRun, measured: object = ()) -> Progress:
         return train_retriever(
             RetrieverRecipe(rank=3, alpha=6.0, tasks=2, schedule=schedule),
             texts=TEXTS,
@@ -94,7 +94,7 @@ class World:
         )
 
 
-KINDS: dict[str, Callable[[World, Schedule, Run], Progress]] = {
+KINDS: dict[str, Callable[[World, Schedule, TrainingRun], Progress]] = {
     "adapter": World.adapter,
     "ramole": lambda world, s, run: world.method("ramole", s, run),
     "ramole of what is found": lambda world, s, run: world.method("ramole", s, run, retrieved=2),
@@ -150,19 +150,19 @@ def test_an_interrupted_run_ends_as_one_that_never_stopped(kind, world, tmp_path
     """Paused, killed, ended by a full disk while it writes; each time taken up again."""
     fit = (KINDS | MEASURED)[kind]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    unbroken = fit(world, SCHEDULE, Run(whole))
+    unbroken = fit(world, SCHEDULE, TrainingRun(whole))
 
     def check_half() -> None:
         assert [path.name for path in broken.iterdir()] == [".checkpoint"]
         torch.rand(7)  # a new process does not begin with the same generator
 
     with pytest.raises(Paused):
-        fit(world, SCHEDULE, Run(broken, deadline=time.monotonic()))
+        fit(world, SCHEDULE, TrainingRun(broken, deadline=time.monotonic()))
     check_half()
     if kind in KINDS:
         last = 8 if kind == "ca_lora" else 2  # in the second adapter
         with pytest.raises(Killed):
-            fit(world, SCHEDULE, Run(broken, report=kill_at(last)))
+            fit(world, SCHEDULE, TrainingRun(broken, report=kill_at(last)))
         check_half()
     with monkeypatch.context() as patch:
 
@@ -172,10 +172,12 @@ def test_an_interrupted_run_ends_as_one_that_never_stopped(kind, world, tmp_path
 
         patch.setattr(weights_folder, "save_file", fill_disk)
         with pytest.raises(OSError, match="No space"):
-            fit(world, SCHEDULE, Run(broken))
+            fit(world, SCHEDULE, TrainingRun(broken))
     check_half()
     steps = []
-    resumed = fit(world, SCHEDULE, Run(broken, report=lambda progress, _: steps.append(progress)))
+    resumed = fit(
+        world, SCHEDULE, TrainingRun(broken, report=lambda progress, _: steps.append(progress))
+    )
     assert len(steps) <= 1, "it had done all of its steps"
     assert resumed.train_losses == unbroken.train_losses
     assert resumed.dev_losses == unbroken.dev_losses
@@ -188,7 +190,7 @@ def test_an_interrupted_run_ends_as_one_that_never_stopped(kind, world, tmp_path
 def test_it_stops_when_the_dev_loss_has_stopped_falling(kind, world, tmp_path):
     """Steps so long that the loss soon rises."""
     wild = replace(SCHEDULE, steps=60, learning_rate=0.9, evaluate_every=1, patience=2)
-    progress = KINDS[kind](world, wild, Run(tmp_path))
+    progress = KINDS[kind](world, wild, TrainingRun(tmp_path))
     runs = 2 if kind == "ca_lora" else 1
     assert progress.step == len(progress.train_losses) < 30 * runs
     record = record_in(tmp_path)
@@ -204,7 +206,7 @@ def test_a_run_goes_on_with_what_it_began_with_alone(change, world, tmp_path):
     data = write_rows(tmp_path / "colours.jsonl", "red")
     own = replace(world, data=data)
     with pytest.raises(Paused):
-        own.adapter(SCHEDULE, Run(tmp_path / "a", deadline=0.0))
+        own.adapter(SCHEDULE, TrainingRun(tmp_path / "a", deadline=0.0))
     schedule = SCHEDULE
     if change == "recipe":
         schedule = replace(SCHEDULE, steps=10)
@@ -217,14 +219,14 @@ def test_a_run_goes_on_with_what_it_began_with_alone(change, world, tmp_path):
     else:
         write_rows(data, "blue")
     with pytest.raises(RamoleError, match="another recipe, base model or data"):
-        own.adapter(schedule, Run(tmp_path / "a"))
+        own.adapter(schedule, TrainingRun(tmp_path / "a"))
 
 
 def test_a_retriever_goes_on_with_the_texts_that_it_was_measured_on(world, tmp_path):
     with pytest.raises(Paused):
-        world.retriever(SCHEDULE, Run(tmp_path, deadline=0.0), measured=("a",))
+        world.retriever(SCHEDULE, TrainingRun(tmp_path, deadline=0.0), measured=("a",))
     with pytest.raises(RamoleError, match="another recipe, base model or data"):
-        world.retriever(SCHEDULE, Run(tmp_path), measured=("b",))
+        world.retriever(SCHEDULE, TrainingRun(tmp_path), measured=("b",))
 
 
 # --- the loop alone -------------------------------------------------------------------------------
@@ -256,27 +258,30 @@ def test_the_best_measured_weights_are_kept_and_a_nan_is_never_the_best(tmp_path
         seen.append(one.parameters["a"].detach().clone())
 
     schedule = Schedule(steps=50, evaluate_every=1, patience=3)
-    progress = train(one, schedule, Run(tmp_path, report=watch))
+    progress = train(one, schedule, TrainingRun(tmp_path, report=watch))
     assert (progress.step, progress.kept_step) == (8, 5)
     assert len(progress.dev_losses) == 9
     assert torch.equal(one.parameters["a"], seen[5]) and not torch.equal(seen[5], seen[8])
     ended = toy([])  # resumed after its end: no step, no measurement, the same weights
-    again = train(ended, schedule, Run(tmp_path))
+    again = train(ended, schedule, TrainingRun(tmp_path))
     assert torch.equal(ended.parameters["a"], seen[5]) and again.kept_step == progress.kept_step
     plain = toy([1.0] * 9)
-    assert train(plain, replace(schedule, steps=8, patience=0), Run(tmp_path / "b")).kept_step == 8
+    assert (
+        train(plain, replace(schedule, steps=8, patience=0), TrainingRun(tmp_path / "b")).kept_step
+        == 8
+    )
 
 
 def test_a_parameter_that_no_gradient_reaches_is_taken_up_again(tmp_path):
     schedule = Schedule(steps=6, evaluate_every=6)
     whole = toy([1.0, 2.0])
-    train(whole, schedule, Run(tmp_path / "whole"))
+    train(whole, schedule, TrainingRun(tmp_path / "whole"))
     with pytest.raises(Paused):
-        train(toy([1.0]), schedule, Run(tmp_path / "broken", deadline=0.0))
+        train(toy([1.0]), schedule, TrainingRun(tmp_path / "broken", deadline=0.0))
     broken = toy([2.0])
-    train(broken, schedule, Run(tmp_path / "broken"))
+    train(broken, schedule, TrainingRun(tmp_path / "broken"))
     assert torch.equal(broken.parameters["a"], whole.parameters["a"])
-    held = load_file(Run(tmp_path / "broken").checkpoint)
+    held = load_file(TrainingRun(tmp_path / "broken").checkpoint)
     assert "exp_avg/a" in held and "exp_avg/still" not in held
 
 
@@ -287,12 +292,12 @@ def test_a_parameter_that_a_step_does_not_reach_moves_on_as_in_an_unbroken_run(t
         return toy([], parameters={"a": a, "b": b}, loss=loss, dev_loss=dict)
 
     schedule, whole = Schedule(steps=6, evaluate_every=6, checkpoint_every=1), sometimes()
-    train(whole, schedule, Run(tmp_path / "whole"))
+    train(whole, schedule, TrainingRun(tmp_path / "whole"))
     for step in range(1, 6):
         with pytest.raises(Killed):
-            train(sometimes(), schedule, Run(tmp_path / f"{step}", report=kill_at(step)))
+            train(sometimes(), schedule, TrainingRun(tmp_path / f"{step}", report=kill_at(step)))
         broken = sometimes()
-        train(broken, schedule, Run(tmp_path / f"{step}"))
+        train(broken, schedule, TrainingRun(tmp_path / f"{step}"))
         for name, parameter in whole.parameters.items():
             assert torch.equal(broken.parameters[name], parameter), (step, name)
 
@@ -300,21 +305,21 @@ def test_a_parameter_that_a_step_does_not_reach_moves_on_as_in_an_unbroken_run(t
 def test_a_deadline_leaves_one_step_and_a_finished_run_alone(tmp_path):
     schedule, steps = Schedule(steps=2, evaluate_every=9), []
     with pytest.raises(Paused):
-        train(toy([1.0]), schedule, Run(tmp_path, report=lambda p, _: steps.append(p.step),
+        train(toy([1.0]), schedule, TrainingRun(tmp_path, report=lambda p, _: steps.append(p.step),
                                         deadline=0.0))  # fmt: skip
     assert steps == [0, 1]
-    assert train(toy([2.0]), schedule, Run(tmp_path, deadline=0.0)).step == 2
+    assert train(toy([2.0]), schedule, TrainingRun(tmp_path, deadline=0.0)).step == 2
 
 
 def test_epochs_are_counted_in_steps(tmp_path):
-    progress = train(toy([1.0] * 9), Schedule(epochs=1.5), Run(tmp_path))
+    progress = train(toy([1.0] * 9), Schedule(epochs=1.5), TrainingRun(tmp_path))
     assert progress.step == 11  # 1.5 x 7
     assert Schedule(steps=4).counted(7).steps == 4
 
 
 def test_patience_needs_a_dev_loss(tmp_path):
     with pytest.raises(RamoleError, match="none is measured here; leave patience out"):
-        train(toy([], dev_loss=dict), Schedule(patience=1), Run(tmp_path))
+        train(toy([], dev_loss=dict), Schedule(patience=1), TrainingRun(tmp_path))
     with pytest.raises(RamoleError, match="patience -1 and epochs 0"):
         Schedule(patience=-1)
-    assert Run(tmp_path).deadline == inf
+    assert TrainingRun(tmp_path).deadline == inf

@@ -18,7 +18,7 @@ from ramole_core.retrieval.metric import METRIC
 from ramole_core.retrieval.model_files import find_model
 from ramole_core.retrieval.tuning import RECORD, Window, read_tuning, spans_of
 from ramole_core.training import command
-from ramole_core.training.loop import Run
+from ramole_core.training.loop import TrainingRun
 from ramole_core.training.recipe import RetrieverRecipe, Schedule
 from ramole_core.training.retriever import (
     contrast,
@@ -53,7 +53,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tuned(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuned")
-    train_retriever(RECIPE, texts=TEXTS, run=Run(folder, "as typed"), source=str(source))
+    train_retriever(RECIPE, texts=TEXTS, run=TrainingRun(folder, "as typed"), source=str(source))
     return folder
 
 
@@ -200,7 +200,7 @@ def test_a_broken_record_gets_a_sentence(
 def test_one_task_is_refused(source: Path, tmp_path: Path) -> None:
     texts = {"colour": TEXTS["colour"], "once": ("say red",)}
     with pytest.raises(RamoleError, match="and 1 of those given have two inputs or more"):
-        train_retriever(RECIPE, texts=texts, run=Run(tmp_path), source=str(source))
+        train_retriever(RECIPE, texts=texts, run=TrainingRun(tmp_path), source=str(source))
 
 
 @pytest.mark.parametrize("wrong", [{"rank": 0}, {"temperature": 0.0}, {"tasks": 1}, {"tasks": 9}])

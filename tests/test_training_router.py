@@ -13,7 +13,7 @@ from ramole_core.composition import Trained, find_method, load_router
 from ramole_core.composition.trained import load_trained
 from ramole_core.errors import RamoleError
 from ramole_core.training.gate import first_weights, fresh_weights, watched
-from ramole_core.training.loop import Run
+from ramole_core.training.loop import TrainingRun
 from ramole_core.training.loss import mean_by_row, row_losses, token_losses
 from ramole_core.training.material import Material, dev_rows, mixed_rows
 from ramole_core.training.method import train_method
@@ -45,7 +45,7 @@ def recipe(steps=8, **changes):
 def run(base, loras, out, command="", report=lambda progress, steps: None, **changes):
     learning = changes.pop("recipe", recipe())
     given = Material(loras, TASKS, base, SHAPES, **changes)
-    return train_method(learning, given, Run(out, command, report))
+    return train_method(learning, given, TrainingRun(out, command, report))
 
 
 def fresh(base, loras, recipe):

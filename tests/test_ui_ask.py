@@ -55,7 +55,7 @@ from ui.charts.heat import map_figure, whole
 from ui.charts.palette import INKS, letter_of
 from ui.charts.plots import inert, token_figure, token_table
 from ui.charts.recorded import read_run, recorded_files, write_files, write_run
-from ui.charts.run import NAMED, UNCOMPARED, Found, Run, entropy, led_by, strongest
+from ui.charts.run import NAMED, UNCOMPARED, FoundAdapter, Run, entropy, led_by, strongest
 from ui.charts.tokens import (
     BASE_MEANING,
     CONTRIBUTED,
@@ -428,7 +428,7 @@ def test_a_term_is_explained_where_it_first_stands():
 def test_token_text_never_becomes_markup():
     run, _, ramole = ask(Request("boats?"))
     run = replace(run, pieces=("<img src=x>", *run.pieces[1:]))
-    found = (Found("<script>", 0.5, True),)
+    found = (FoundAdapter("<script>", 0.5, True),)
     explanation = ramole.explain(run.request, 3)
     for markup in (
         token_html(run, 0),
@@ -513,7 +513,11 @@ def test_timings_name_each_stage():
 
 def test_similarities_stand_in_bars_and_in_numbers():
     said = found_html(
-        (Found("ant", 0.9, True), Found("bee", math.nan, True), Found("dog", 0.3, False))
+        (
+            FoundAdapter("ant", 0.9, True),
+            FoundAdapter("bee", math.nan, True),
+            FoundAdapter("dog", 0.3, False),
+        )
     )
     assert "0.900" in said and "width:90.0%" in said and "named" in said
     assert said.index("ant") < said.index("Left out") < said.index("dog")
@@ -804,7 +808,7 @@ def test_an_answer_says_how_it_was_asked_whatever_the_form_says_by_then():
 
 
 def test_those_left_out_are_folded_and_nearer_ones_say_so():
-    taken, other = Found("ant", 0.3, True), Found("bee", 0.2, False)
+    taken, other = FoundAdapter("ant", 0.3, True), FoundAdapter("bee", 0.2, False)
     folded = "<details><summary>Left out{}</summary><ol"
     assert folded.format(": the next most similar") in found_html([taken, other])
     nearer = found_html([taken, replace(other, score=0.4)])

@@ -72,7 +72,7 @@ def jsonl(*rows: dict) -> str:
 @pytest.fixture(autouse=True)
 def quick(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(batch_run, "PAUSE", 0.01)
+    monkeypatch.setattr(batch_run, "MIN_PAUSE", 0.01)
 
 
 @pytest.fixture

@@ -11,17 +11,17 @@ import pytest
 from ramole_core import RamoleError, Request
 from tests.fake_ramole import OPTIONS, WORDS, FakeRamole
 from tests.test_ui_ask import ask, asking, tokens_of
-from ui.ask.answer import Shown
+from ui.ask.answer import AnswerUpdate
 from ui.ask.conversation import EMPTY, Turn, continued, shortened, turn_of, view_of_conversation
 from ui.ask.form import FIELDS, Form
 from ui.ask.found import timing_html
 from ui.ask.layout import AskLayout
 from ui.ask.tab import AskHandlers
 from ui.ask.talk import MAX_TURNS
-from ui.ask.updates import Drawing
+from ui.ask.updates import Updates
 from ui.charts.palette import ink_of, scale_of
 from ui.charts.recorded import read_run, recorded_files
-from ui.charts.run import Found, Run
+from ui.charts.run import FoundAdapter, Run
 from ui.charts.tokens import view_of_run
 from ui.parts.prompts import LIVE
 from ui.session.quota import quota_of
@@ -159,9 +159,15 @@ def test_an_adapter_has_one_letter_and_colour_in_all_of_a_conversation(visit):
     visit.ask("one", k=2)
     begun = (visit.request, "two", True, visit.run, visit.turns, True)
     visit.held |= visit.handlers.on_begin(*begun)
-    drawing = Drawing("x", visit.turns)
-    found = (Found("cat", 0.5, True), Found("bee", 0.4, True), Found("ant", 0.3, False))
-    growing = Shown(found=found, experts=("cat", "bee"), pieces=("a",), shares=(np.eye(2)[0],))
+    drawing = Updates("x", visit.turns)
+    found = (
+        FoundAdapter("cat", 0.5, True),
+        FoundAdapter("bee", 0.4, True),
+        FoundAdapter("ant", 0.3, False),
+    )
+    growing = AnswerUpdate(
+        found=found, experts=("cat", "bee"), pieces=("a",), shares=(np.eye(2)[0],)
+    )
     _, view, _, beside, _ = drawing.picture(growing)
     visit.ask("two", pinned=["cat", "bee"])
     colours = {}

@@ -13,7 +13,7 @@ from tests.serving import sample_index, second_start
 from tests.test_ui_ask import ask, asking
 from tests.test_ui_conversation import Visit
 from tests.workers import python
-from ui.ask.updates import Drawing
+from ui.ask.updates import Updates
 from ui.model.reading import Reading, progress_of
 from ui.parts.markup import notice_html
 from ui.parts.prompts import GENERAL, SHORT, placeholder
@@ -110,9 +110,9 @@ def test_the_bar_stands_until_the_first_token_and_then_goes():
     assert early and late
     assert all(one.share is not None for one in early)
     assert all(one.share is None for one in late)
-    drawn, *_ = Drawing("x").picture(early[0])
+    drawn, *_ = Updates("x").picture(early[0])
     assert "<progress" in drawn
-    drawn, *_ = Drawing("x").picture(late[0])
+    drawn, *_ = Updates("x").picture(late[0])
     assert "<progress" not in drawn
 
 

@@ -14,9 +14,9 @@ from tests.pool_fakes import PoolRamole, write_adapter
 from ui.api.answers import how_of
 from ui.ask.found import found_html
 from ui.charts.recorded import _answer, _plain
-from ui.charts.run import Found
+from ui.charts.run import FoundAdapter
 from ui.pool import hub as hub_page
-from ui.pool.hub import AGAIN, MAX_ROWS, PAUSE, HubRun, table_html
+from ui.pool.hub import MAX_ROWS, RETRY_SECONDS, SEARCH_PAUSE_SECONDS, HubRun, table_html
 
 SHA = "0" * 40
 
@@ -71,7 +71,7 @@ def test_a_search_from_the_page_is_told_as_it_goes_and_not_begun_again_at_once(r
     assert {kind for _, kind in looks[:-1]} == {"busy"}
     with pytest.raises(RamoleError, match="ask again in 10 minutes"):
         list(run.looks("ben"))
-    now[0] += PAUSE + 1
+    now[0] += SEARCH_PAUSE_SECONDS + 1
     assert list(run.looks("ben"))[-1][1] == "ready"
 
 
@@ -111,7 +111,7 @@ def test_a_hub_that_is_gone_is_one_sentence_and_may_be_asked_again_soon(ramole, 
     assert kind == "wrong" and sentence.startswith("The Hub at http://127.0.0.1:9 does not answer")
     with pytest.raises(RamoleError, match="ask again in 30 seconds"):
         next(run.looks("ann"))
-    now[0] += AGAIN
+    now[0] += RETRY_SECONDS
     assert next(run.looks("ann"))
 
 
@@ -138,7 +138,7 @@ def test_what_came_of_the_hub_is_said_beside_the_answer_and_kept_with_it():
         first_token_seconds=1.0,
         notes=(f"ada/sums was fetched. {EVIL}",),
     )
-    shown = found_html([Found("a", 0.5, taken=True)], None, notes=answer.notes)
+    shown = found_html([FoundAdapter("a", 0.5, taken=True)], None, notes=answer.notes)
     assert "ada/sums was fetched." in shown and "<img" not in shown
     assert _answer(json.loads(json.dumps(_plain(answer)))).notes == answer.notes
     assert "notes" not in _plain(replace(answer, notes=()))

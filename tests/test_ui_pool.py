@@ -19,7 +19,7 @@ from ramole_core import AdapterRefused, RamoleError
 from ramole_core.pool.examples_and_readme import check_examples
 from tests.pool_fakes import PoolRamole, write_adapter, write_sample, zipped
 from ui.api.endpoints import Endpoints
-from ui.api.fields import Upload, WrongField, checked
+from ui.api.fields import UploadFields, WrongField, checked
 from ui.model import spaces
 from ui.parts.errors import UNEXPECTED, one_sentence
 from ui.parts.markup import escaped
@@ -33,7 +33,7 @@ from ui.session.leaving import sweep
 from ui.session.owner import OPERATOR_HEADER, OPERATOR_KEY, owner_of
 from ui.session.presence import Presence, heartbeat
 from ui.session.quota import MIB, Quota, quota_of
-from ui.session.removed import MAX_REMOVED, SECONDS, Removed
+from ui.session.removed import MAX_REMOVED, UNDO_SECONDS, Removed
 from ui.session.uploads import group, taken
 
 ANN, BEN = "session-ann", "session-ben"
@@ -465,13 +465,17 @@ def test_what_is_wrong_with_an_examples_file(tmp_path, name, content, reason):
 
 def test_the_page_takes_examples_as_long_as_the_pool_keeps_and_more_than_it_keeps():
     most = ["x" * 1998 + str(n % 90 + 10) for n in range(1000)]
-    assert examples_from_lines("\n".join(most)) == most == checked(Upload, examples=most).examples
+    assert (
+        examples_from_lines("\n".join(most))
+        == most
+        == checked(UploadFields, examples=most).examples
+    )
     assert check_examples(most) == (most[:200], ["The first 200 of 1000 examples are kept."])
     for more in ([*most, "y"], ["y" * 2001]):
         with pytest.raises(AdapterRefused, match="is the most"):
             examples_from_lines("\n".join(more))
         with pytest.raises(WrongField, match=r"^examples.* at most (1000 items|2000 characters)"):
-            checked(Upload, examples=more)
+            checked(UploadFields, examples=more)
 
 
 def test_typed_examples_are_lines():
@@ -526,7 +530,7 @@ def test_a_removal_can_be_undone_and_all_is_as_it_was(ramole, quota, archive):
     assert "mine" not in found(ramole, ANN) and len(ramole.pool.cards(ANN)) == 2
     assert quota.used(ANN) == (0, 0) and "can still be undone" in quota.sentence(ANN)
     ((removal, left),) = quota.removed.of(ANN)
-    assert removal.name == "mine" and 0 < left <= SECONDS and quota.removed.of(BEN) == []
+    assert removal.name == "mine" and 0 < left <= UNDO_SECONDS and quota.removed.of(BEN) == []
     for token, owner in ((removal.token, BEN), (removal.token, None), ("guess", ANN), ("", ANN)):
         with pytest.raises(AdapterRefused, match="cannot be undone any more"):
             quota.undo(token, owner)
@@ -544,7 +548,7 @@ def test_what_was_removed_goes_with_the_time_the_session_and_the_process(ramole,
     quota.removed = Removed(clock=lambda: now[0])
     quota.remove("one", ANN, keep=True)
     (removal, _), *_ = quota.removed.of(ANN)
-    now[0] = SECONDS + 1
+    now[0] = UNDO_SECONDS + 1
     assert quota.removed.of(ANN) == []
     quota.removed.drop(removal.token)
     assert len({Path(name).parent for name in uploads(ramole)}) == 2

@@ -7,10 +7,10 @@ import pytest
 
 from ramole_core import Evidence, Request
 from ui.ask.form import FIELDS, Form
-from ui.ask.found import IN_SIGHT, found_html
+from ui.ask.found import MAX_VISIBLE, found_html
 from ui.ask.options import OptionField
 from ui.ask.tags import TAGGED, USUAL, tagged
-from ui.charts.run import Found
+from ui.charts.run import FoundAdapter
 from ui.parts.asked import verdict
 
 
@@ -70,7 +70,7 @@ NEAR = {"nearest": "nl2bash", "similarity": 0.49, "threshold": 0.18}
 def test_the_verdict_is_one_sentence_and_the_rule_s_numbers_are_folded(evidence, words):
     said = verdict(evidence, ["nl2bash", "ant"])
     assert words in said and len(re.findall("[.](?![0-9])", said)) == 1
-    html = found_html([Found("nl2bash", 0.49, True)], evidence)
+    html = found_html([FoundAdapter("nl2bash", 0.49, True)], evidence)
     assert html.index("verdict") < html.index("<details") < html.index("By these numbers")
 
 
@@ -83,10 +83,10 @@ def test_where_the_nearest_does_not_answer_the_verdict_names_who_does():
 
 
 def test_of_many_adapters_the_last_are_folded_and_unknown_similarities_have_no_bar():
-    many = [Found(f"a{n}", float("nan"), True) for n in range(IN_SIGHT + 16)]
+    many = [FoundAdapter(f"a{n}", float("nan"), True) for n in range(MAX_VISIBLE + 16)]
     html = found_html(many)
     assert "16 more" in html and 'class="bar"' not in html
-    assert "more" not in found_html(many[:IN_SIGHT])
+    assert "more" not in found_html(many[:MAX_VISIBLE])
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_where_nothing_had_to_be_decided_the_verdict_says_who_chose(asked, words
     if request.adapters:
         taken = [(name, float("nan")) for name in request.adapters]
     left = [name for name in ("bee", "cat", "eel") if name not in dict(taken)]
-    found = [Found(*one, True) for one in taken]
-    found += [Found(name, {"bee": 0.7, "cat": 0.5}.get(name, 0.1), False) for name in left]
+    found = [FoundAdapter(*one, True) for one in taken]
+    found += [FoundAdapter(name, {"bee": 0.7, "cat": 0.5}.get(name, 0.1), False) for name in left]
     html = found_html(found, asked=request)
     assert f'<p class="verdict">{words}</p>' in html and "By these numbers" not in html
     assert 'class="verdict"' not in found_html(found), "none while it is on its way"

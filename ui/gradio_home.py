@@ -63,5 +63,5 @@ def _locked(folder: Path, *, keep: bool) -> bool:
 
 
 _held: list[object] = []
-"""Open files, by which this process holds its folders."""
+"""Open files whose locks mark this process's folders as in use."""
 CACHE = make_folder()

@@ -1,7 +1,7 @@
 """Gradio's import without its type stubs, which take a third of it.
 
 Gradio reads the source of each of its components when it is imported, and writes a stub for editors
-beside it, in the folder of the installation; whoever serves a page needs none.
+beside it, in the folder of the installation; a server needs none.
 """
 
 import sys
@@ -11,11 +11,11 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 MODULE, FUNCTION = "gradio.component_meta", "create_or_modify_pyi"
-"""What writes a component's stub."""
+"""Module and function that write a component's stub."""
 
 
 class WithoutStubs(MetaPathFinder):
-    """Find Gradio's module as ever, and replace what writes stubs once it is executed."""
+    """Find Gradio's module, and replace its writer of stubs once it is executed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

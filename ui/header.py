@@ -22,7 +22,7 @@ HERO = """
 
 
 def header(ramole: Ramole) -> None:
-    """Build the head inside the Blocks that is open; a timer asks until the model is there."""
+    """Build the head inside the Blocks that is open; a timer polls until the model is loaded."""
     page = open_page()
     with gr.Row(elem_id="head", equal_height=True):
         gr.HTML(hero_html(len(ramole.pool.cards())), elem_id="hero", **PLAIN)
@@ -44,7 +44,7 @@ def header(ramole: Ramole) -> None:
 
 
 def hero_html(adapters: int) -> str:
-    """The introduction, with the number of adapters that everybody has."""
+    """The introduction, with the number of shared adapters."""
     count = f"{adapters} add-ons (LoRA adapters)" if adapters > 1 else "add-ons (LoRA adapters)"
     return HERO.replace("COUNT", count)
 

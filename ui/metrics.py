@@ -1,7 +1,7 @@
 """The route `/metrics`, for this machine or the networks in RAMOLE_METRICS.
 
-Numbers tell nobody's words, but how busy a server is, and that is its operator's business. Where
-the page asks for passwords or keys, so does this: as Basic, or `Bearer KEY`.
+Numbers contain no texts, but show how busy a server is, which is for its operator. Where the page
+requires passwords or keys, so does this: as Basic, or `Bearer KEY`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -101,7 +101,7 @@ def _may_read(
 
 
 class Engine(Collector):
-    """A collector of one system's `stats`; before the model is loaded, only that it is not."""
+    """A collector of one system's `stats`; before the model is loaded, only that state."""
 
     def __init__(self, ramole: Ramole):
         self._ramole = ramole

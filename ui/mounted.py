@@ -1,7 +1,7 @@
 """The page as an ASGI application, mounted by a server of many engines.
 
-All is as on a port of its own (`serve.py`): doors, routes, passwords, MCP. Connections are that
-server's.
+Everything is as on its own port (`serve.py`): middleware, routes, passwords, MCP; but connections
+are that server's.
 """
 
 import threading

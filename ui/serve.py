@@ -43,22 +43,22 @@ PRINTED = Path(__file__).with_name("print.css")
 """The page on paper."""
 HOUR = 3600
 TIDY_SECONDS = 300
-"""Between two looks for files and uploads that nobody needs any more."""
+"""Interval of the sweep of unneeded files and uploads."""
 SWEEP_SECONDS = 5
-"""Between two looks for pages that were closed."""
+"""Interval of the sweep of closed pages."""
 EMPTY_SECONDS = 60
-"""A folder that is younger may be about to get its file."""
+"""Age of an empty folder from which it is deleted."""
 SPARE_THREADS = 32
-"""For whatever is not an answer on its way: clicks, uploads, files."""
+"""Threads beside running answers: clicks, uploads, files."""
 QUEUE_SLEEP = 0.01
-"""Seconds between two looks of Gradio at its queue; its own 0.001 costs 4 % of a core for ever."""
+"""Interval at which Gradio polls its queue; its default of 0.001 costs 4 % of a core."""
 NEVER = str(10**9)
-"""Events after which Gradio sums up all events so far, with pandas; its own is after each."""
+"""Events between two of Gradio's summaries of all events by pandas; its default is 1."""
 
 
 def serve(page: gr.Blocks, ramole: Ramole, *, as_json: bool = False) -> None:
     """Listen, load the model in the background, and stay until the process gets a signal to end.
-    The command line finds it by what is written into the data folder meanwhile."""
+    The command line finds it by a file in the data folder."""
     url = launch(page, ramole)
     print(json.dumps({"url": url}) if as_json else f"RAMoLE listens on {url}", flush=True)
     announce_page(ramole.settings.data_dir, url, OPERATOR_KEY)
@@ -77,7 +77,7 @@ def launch(page: gr.Blocks, ramole: Ramole) -> str:
     hosts, proxies or passwords that are none."""
     settings = ramole.settings
     said = served(page, ramole)
-    os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # or uvicorn believes whoever is on this host
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # or uvicorn trusts any local process
     try:
         _, url, _ = page.launch(
             **said,
@@ -176,7 +176,7 @@ def drop_old(cache: Path, age: float) -> None:
 
 
 def drop_gone(ramole: Ramole) -> None:
-    """Remove the uploads of sessions that left without a word."""
+    """Remove the uploads of sessions that ended without notice."""
     try:
         removed = quota_of(ramole).tidy()
         if removed:
@@ -240,7 +240,7 @@ def passwords(auth: str | None) -> list[tuple[str, str]] | None:
 
 
 def warn_of_open_index(url: str | None) -> None:
-    """Say in the log that a Chroma server beyond this machine is open to whoever reaches it."""
+    """Warn in the log that a remote Chroma server is open to all who reach it."""
     host = urlsplit(url or "").hostname
     if host is not None and host not in ("localhost", "127.0.0.1", "::1"):
         log.warning(
@@ -260,7 +260,7 @@ def refuse_links() -> None:
 
 
 def begin(ramole: Ramole) -> None:
-    """Remove what earlier sessions left, and load the model."""
+    """Remove leftovers of earlier sessions, and load the model."""
     try:
         removed = sweep(ramole)
         if removed:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from lab import harness
 from ramole_core import Ramole, Request
-from ramole_core.cli.timed_engine import BASE, MIXTURE, RAMOLE, SELECTION, Mix, make_requests
+from ramole_core.cli.timed_engine import BASE, MIXTURE, RAMOLE, SELECTION, MixSpec, make_requests
 from ramole_core.settings import load_settings
 
 PROMPT = (
     "The ferry from the old harbour leaves at nine and takes forty minutes, so we should be there "
     "early enough to see the market before it"
 )
-PLUS = Mix("ramole_plus", 3)
+PLUS = MixSpec("ramole_plus", 3)
 CASES = (
     *((mix, rows) for mix in (BASE, RAMOLE) for rows in (1, 8, 32)),
     *((mix, 8) for mix in (PLUS, MIXTURE, SELECTION)),
@@ -48,7 +48,7 @@ def main(threads: harness.Threads = 0, out: harness.Out = Path("decode_speed.jso
         names = [card.name for card in ramole.pool.cards()][:18]
 
         def best(
-            mix: Mix, rows: int, *, new: int, passes: int = 2, part: int = 0, times: int = 1
+            mix: MixSpec, rows: int, *, new: int, passes: int = 2, part: int = 0, times: int = 1
         ) -> float:
             prompts = [f"{row} " + " ".join([PROMPT] * times) for row in range(rows)]
             requests = make_requests(prompts, mix, names=names, new_tokens=new)
@@ -59,7 +59,7 @@ def main(threads: harness.Threads = 0, out: harness.Out = Path("decode_speed.jso
         for mix, rows in CASES:
             label = f"{mix.method} k{mix.k} b{rows}"
             found[label] = best(mix, rows, new=24 if rows < 32 else 16)
-        found["ramole k3 b8, traced"] = best(Mix("ramole", 3, trace=True), 8, new=16)
+        found["ramole k3 b8, traced"] = best(MixSpec("ramole", 3, trace=True), 8, new=16)
         for mix in (BASE, RAMOLE, PLUS):
             reading = best(mix, 1, new=2, passes=3, part=1, times=LONG)
             found[f"{mix.method}, reading"] = reading

@@ -21,14 +21,14 @@ from ramole_core.cli.timed_engine import (
     MIXTURE,
     RAMOLE,
     SELECTION,
-    Mix,
+    MixSpec,
     OurEngine,
     make_requests,
 )
 from ramole_core.retrieval import Encoder
 
 Part = Callable[[Stage, Record], Iterator[Sequence[Cell]]]
-ONE, EIGHT, TRACED = Mix("ramole", 1), Mix("ramole", 8), Mix("ramole", 3, trace=True)
+ONE, EIGHT, TRACED = MixSpec("ramole", 1), MixSpec("ramole", 8), MixSpec("ramole", 3, trace=True)
 MIXES = (BASE, SELECTION, MIXTURE, ONE, RAMOLE, EIGHT, TRACED)
 PREFILLED = (BASE, SELECTION, MIXTURE, RAMOLE, EIGHT)
 FORMS = {
@@ -151,14 +151,14 @@ OPTIONAL = ("llama_cpp",)
 """Parts that need a package of their own, and run where they are named."""
 
 
-def ours(stage: Stage, mixes: Sequence[Mix], prompts: Sequence[str], tokens: int) -> list[Cell]:
+def ours(stage: Stage, mixes: Sequence[MixSpec], prompts: Sequence[str], tokens: int) -> list[Cell]:
     """Our engine over the shared adapters, mixed in these ways."""
     return [our_cell(stage.ours, mix, prompts, stage.shared, tokens) for mix in mixes]
 
 
 def our_cell(
     engine: OurEngine,
-    mix: Mix,
+    mix: MixSpec,
     prompts: Sequence[str],
     names: Sequence[str],
     tokens: int,

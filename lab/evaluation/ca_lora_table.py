@@ -34,7 +34,7 @@ from ramole_core.base.model import BaseModel, load_base
 from ramole_core.base.shapes import read_shapes
 from ramole_core.settings import load_settings
 from ramole_core.training.adapter import attach_lora, fit_lora, reduced_precision
-from ramole_core.training.loop import Run
+from ramole_core.training.loop import TrainingRun
 from ramole_core.training.recipe import AdapterRecipe, MethodRecipe, Schedule
 from ramole_core.training.recovery import Recovery
 from ramole_core.training.rows import Task
@@ -80,7 +80,7 @@ class Trials:
             recipe, bypass = self.recipe, system == OURS
             if not bypass:
                 recipe = replace(recipe, settings={**recipe.settings, "distil": 0.0})
-            run, task = Run(self._file(system, name)), self.tasks[name]
+            run, task = TrainingRun(self._file(system, name)), self.tasks[name]
             tensors, _ = models.train(recipe, name, task=task, run=run, bypass=bypass)
             with models.mixing(tensors, name):
                 yield models.student.plain
@@ -94,7 +94,7 @@ class Trials:
             layers=None if made["layers"] is None else tuple(made["layers"]), rslora=made["rslora"],
             schedule=replace(self.recipe.schedule, learning_rate=rate),
         )  # fmt: skip
-        base, run = self.base, Run(self._file("trained_there", name))
+        base, run = self.base, TrainingRun(self._file("trained_there", name))
         model = attach_lora(base, recipe)
         fit_lora(model, recipe, task=self.tasks[name], base=base, run=run)
         plain = model.get_base_model()

@@ -28,7 +28,7 @@ from lab.evaluation.cells import MEASURED, Cell, fill, open_cells, pair_systems,
 from ramole_core.base.model import BaseModel
 from ramole_core.base.shapes import read_shapes
 from ramole_core.training.checkpoint import Progress
-from ramole_core.training.loop import Run
+from ramole_core.training.loop import TrainingRun
 from ramole_core.training.mole import MoleModel
 from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.rows import Task
@@ -75,7 +75,7 @@ class Trials:
             tasks = [self.tasks[name]] if system == "apart" else list(self.tasks.values())
             recipe = recipe_of(system, self.recipe, tasks=len(self.tasks))
             kept = f"{run}-{'-'.join(self.tasks)}-seed{recipe.schedule.seed}"
-            folder = Run(self.work / "checkpoints" / kept)
+            folder = TrainingRun(self.work / "checkpoints" / kept)
             self.made[run] = self.model.train(recipe, tasks, run=folder)
         return self.made[run]
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32
 from lab.evaluation.intervals import bootstrap, bootstrap_groups
 from ramole_core.retrieval.encoder import Encoder, unit
 from ramole_core.retrieval.tuning import RECORD, read_tuning
-from ramole_core.training.loop import Run
+from ramole_core.training.loop import TrainingRun
 from ramole_core.training.recipe import RetrieverRecipe
 from ramole_core.training.retriever import Texts, rank_of_own, train_retriever
 from ramole_core.training.retriever_metric import fit_metric
@@ -115,7 +115,7 @@ class Tuner:
         schedule = replace(self.recipe.schedule, seed=seed)
         recipe = replace(self.recipe, schedule=schedule)
         if not _holds(folder, recipe, texts):
-            train_retriever(recipe, texts=texts, run=Run(folder), data_dir=self.data_dir)
+            train_retriever(recipe, texts=texts, run=TrainingRun(folder), data_dir=self.data_dir)
         tuned = Encoder(data_dir=self.data_dir, adapter=folder)
         tuning = read_tuning(folder)
         assert tuning is not None and tuning.metric is not None

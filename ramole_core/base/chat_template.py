@@ -8,8 +8,8 @@
     ...
 
 What the tokenizer puts before a text comes first, then the system prompt and an empty line; an
-answer of before ends with the end token, where there is one. A base model that was never taught
-turns goes on with the user's next one, so `NEXT_TURN` ends its answers.
+answer of before ends with the end token, where there is one. A base model that was not trained on
+turns continues with the user's next one, so `NEXT_TURN` ends its answers.
 """
 
 from collections.abc import Iterable

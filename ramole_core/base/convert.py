@@ -102,9 +102,9 @@ def end_tokens(tokenizer: "PreTrainedTokenizerBase") -> int | list[int] | None:
 
 @contextmanager
 def _read_once() -> Iterator[None]:
-    """Cache what transformers computes again for each part of a GGUF: the list of its fields,
-    which is the whole vocabulary, and the names of an architecture's tensors. Both take several
-    times longer than the weights."""
+    """Cache what transformers computes again for each part of a GGUF: the list of its fields, which
+    is the whole vocabulary, and the names of an architecture's tensors. Both take several times
+    longer than the weights."""
     import gguf
     import numpy as np
 

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 PARAMETERS = ("gate_up_proj", "down_proj")
-TRIAL_SIZE = 16
+TRIAL = 16
 """Size of the trial's layers."""
 
 
@@ -127,16 +127,13 @@ def _agree(module: nn.Module, e: int) -> bool:
     """Whether results agree on a few random tokens and weights, some of them large."""
     pick = torch.Generator().manual_seed(2)
     small = copy.copy(module)
-    shapes = {
-        "gate_up_proj": (e, 2 * TRIAL_SIZE, TRIAL_SIZE),
-        "down_proj": (e, TRIAL_SIZE, TRIAL_SIZE),
-    }
+    shapes = {"gate_up_proj": (e, 2 * TRIAL, TRIAL), "down_proj": (e, TRIAL, TRIAL)}
     made = {
         name: nn.Parameter(torch.randn(shape, generator=pick, device="cpu"), requires_grad=False)
         for name, shape in shapes.items()
     }
     small.__dict__["_parameters"] = made
-    x = torch.randn(5, TRIAL_SIZE, generator=pick) * 4
+    x = torch.randn(5, TRIAL, generator=pick) * 4
     chosen = torch.rand(5, e, generator=pick).topk(min(2, e)).indices
     weights = torch.rand(chosen.shape, generator=pick)
     try:

@@ -2,8 +2,8 @@
 
 Only where that is equivalent. transformers multiplies by the router's weight in the midst of the
 router's code. Here the product stands alone, at a path such as `mlp.gate.router_logits`, so that
-adapters find it. The router's own code goes on from there: it is given the logits, and the identity
-as its weight.
+adapters find it. The router's own code continues from there: it is given the logits, and the
+identity as its weight.
 """
 
 import copy

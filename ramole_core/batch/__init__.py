@@ -1,1 +1,1 @@
-"""A batch: a file of prompts read, asked together, its answers written line by line."""
+"""A batch: a file of prompts read, run together, its answers written line by line."""

@@ -44,7 +44,7 @@ def _nearest(name: str) -> list[str]:
     return get_close_matches(name, NAMES, 1, cutoff=0.8)
 
 
-Read = Iterator[tuple[int, Mapping[str, object] | BadRow]]
+NumberedRows = Iterator[tuple[int, Mapping[str, object] | BadRow]]
 """Line numbers from 1, each with its row."""
 DELIMITERS = ",;\t|"
 csv.field_size_limit(2**31 - 1)  # what a C long holds anywhere; a prompt may be long
@@ -61,12 +61,12 @@ def kind_of(text: str) -> Kind:
         return "jsonl" if first.lstrip().startswith(("{", "[")) else "lines"
 
 
-def _plain_lines(text: str) -> Read:
+def _plain_lines(text: str) -> NumberedRows:
     for line, prompt in _lines(text):
         yield line, {"prompt": prompt.strip()}
 
 
-def _json_lines(text: str) -> Read:
+def _json_lines(text: str) -> NumberedRows:
     for line, words in _lines(text):
         try:
             said = json.loads(
@@ -86,7 +86,7 @@ def _json_lines(text: str) -> Read:
             yield line, BadRow(0, line, sentence, beginning(words))
 
 
-def _csv_rows(text: str) -> Read:
+def _csv_rows(text: str) -> NumberedRows:
     first = next((words for _, words in _lines(text)), "")
     delimiter = _delimiter(first) or ("" if first else ",")
     if not delimiter:
@@ -181,7 +181,7 @@ def _number(words: str) -> float:
     return number
 
 
-READERS: dict[Kind, Callable[[str], Read]] = {
+READERS: dict[Kind, Callable[[str], NumberedRows]] = {
     "jsonl": _json_lines,
     "csv": _csv_rows,
     "lines": _plain_lines,

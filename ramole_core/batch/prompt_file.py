@@ -75,7 +75,7 @@ def batch_text(data: bytes, name: str) -> tuple[str, Kind | None]:
 
 
 def read_batch_file(path: Path, **options) -> Batch:
-    """The rows of a file; its ending says how to read it, else its text. See `read_batch`."""
+    """The rows of a file; its ending decides how to read it, else its text. See `read_batch`."""
     text, kind = batch_text(path.read_bytes(), path.name)
     return read_batch(text, kind=kind, **options)
 

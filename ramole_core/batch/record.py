@@ -25,7 +25,7 @@ LINE_START = '{"index": '
 
 
 @dataclass(frozen=True)
-class Written:
+class AnswersFile:
     """The contents of an existing file of answers."""
 
     answered: frozenset[tuple[int, str]] = frozenset()
@@ -56,7 +56,7 @@ def as_line(record: dict[str, object]) -> str:
 
 
 @contextmanager
-def added_to(path: Path) -> Iterator[tuple[BinaryIO, Written]]:
+def added_to(path: Path) -> Iterator[tuple[BinaryIO, AnswersFile]]:
     """The file, open behind its last whole line, and what it has; no other run writes it.
 
     Raises RamoleError where another run does, or a line is none of ours.
@@ -74,7 +74,7 @@ def added_to(path: Path) -> Iterator[tuple[BinaryIO, Written]]:
         yield file, written
 
 
-def _read_written(data: bytes, path: Path) -> Written:
+def _read_written(data: bytes, path: Path) -> AnswersFile:
     """The contents of a file of answers; RamoleError where a line is not one."""
     end = data.rfind(b"\n") + 1
     last: dict[int, tuple[bool, str]] = {}  # whether it is an answer, and its digest or sentence
@@ -94,7 +94,7 @@ def _read_written(data: bytes, path: Path) -> Written:
         frozenset((index, said) for index, (good, said) in last.items() if good is wanted)
         for wanted in (True, False)
     )
-    return Written(answered, refused, end)
+    return AnswersFile(answered, refused, end)
 
 
 def _read(line: bytes) -> dict[str, object]:

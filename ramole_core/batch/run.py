@@ -52,9 +52,8 @@ def run_rows(
     """Each token of each row as it comes; a Generation, or the error that refuses it, ends a row.
 
     `waiting` is called with a row and its place in the queue (1: next, 0: it runs), `again` with a
-    row that is asked from its beginning again, as another row ended their call. Once
-    `cancelled` is true the rows that run end as `cancelled`, and the rest is not asked. A busy
-    server is tried again.
+    row that restarts, as another row ended their call. Once `cancelled` is true the rows that run
+    end as `cancelled`, and the rest is not run. A busy server is tried again.
     """
     size = WINDOW * ramole.settings.max_batch
     calls = [rows[start : start + size] for start in reversed(range(0, len(rows), size))]

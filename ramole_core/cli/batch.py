@@ -1,7 +1,7 @@
 """`python -m ramole_core batch`: a file of prompts in, one JSON line an answer out.
 
-A line is written as soon as its answer is there. However the command ends, it goes on with
-`--resume`: what OUT has is not asked again, and a line that was cut off is.
+A line is written as soon as its answer is there. However the command ends, `--resume` continues it:
+rows that OUT has are not run again, a line that was cut off is.
 """
 
 import sys
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ramole_core.batch.prompt_file import decode, read_batch, read_batch_file
-from ramole_core.batch.record import Written, added_to, as_line, record_of, refusal_of
+from ramole_core.batch.record import AnswersFile, added_to, as_line, record_of, refusal_of
 from ramole_core.batch.rows import BadRow, Batch
 from ramole_core.cli.opening import Owner, facts_here, is_server, load, reached
 from ramole_core.errors import RamoleError
@@ -52,7 +52,7 @@ def batch(
 ) -> None:
     """Answer a file of prompts together, one JSON line each as soon as it is there; can resume.
 
-    Options that a request has too are for the rows that do not say.
+    Options that a request has too are for rows that lack them.
     """
     from ramole_core.batch.run import refuse_unfit
 
@@ -71,7 +71,7 @@ def batch(
         answers: list[dict[str, object]] = []
         with ExitStack() as stack:
             write: Write = answers.append if as_json else _print_line
-            written = Written()
+            written = AnswersFile()
             if out is not None:
                 sink, written = stack.enter_context(added_to(out))
                 write = partial(_write_line, sink)
@@ -93,7 +93,7 @@ def _write_line(sink: BinaryIO, record: dict[str, object]) -> None:
 
 
 def _answer(
-    system: "Ramole | Server", asked: Batch, write: Write, written: Written
+    system: "Ramole | Server", asked: Batch, write: Write, written: AnswersFile
 ) -> dict[str, object]:
     """Answer the rows without an answer and write each line; returns the run's numbers."""
     from ramole_core.batch.run import run_rows

@@ -1,7 +1,7 @@
 """The command `doctor`: every setting with its origin, then each part checked in order of start.
 
-A check is ok, a note (information) or broken (its sentence has the repair). A
-broken part does not end the examination; what depends on it is left out.
+A check is ok, a note (information) or broken (its sentence has the repair). A broken part does not
+end the examination; what depends on it is left out.
 """
 
 import os

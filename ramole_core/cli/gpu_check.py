@@ -15,10 +15,10 @@ from ramole_core.base.fetch import fetch_base
 from ramole_core.base.model import pick_quantization
 from ramole_core.cli.gpu_side import (
     BARE,
+    AnswerTokens,
+    RunSizes,
     Side,
-    Sizes,
     Spread,
-    Tokens,
     divergence,
     measure_side,
 )
@@ -89,7 +89,7 @@ def check_gpu(
     *,
     tell: Callable[[str, float], None] = lambda stage, fraction: None,
     device: str = "cuda",
-    sizes: Sizes | None = None,
+    sizes: RunSizes | None = None,
 ) -> GpuReport:
     """Compare a card with the CPU; `device` cpu in its place tries the command itself.
 
@@ -100,7 +100,7 @@ def check_gpu(
             f"doctor --gpu needs an NVIDIA GPU, and this PyTorch ({torch.__version__}) sees none; "
             "install its CUDA build and a driver, or run doctor without --gpu."
         )
-    sizes = sizes or Sizes()
+    sizes = sizes or RunSizes()
     kind = pick_quantization(
         settings.quantization,
         device=torch.device(device),
@@ -149,7 +149,7 @@ def distance(truth: Side, side: Side) -> Distance:
     )
 
 
-def along(one: Tokens, other: Tokens) -> dict[str, float]:
+def along(one: AnswerTokens, other: AnswerTokens) -> dict[str, float]:
     """The share of tokens up to the first difference of answers."""
     found = {}
     for how, answers in one.items():

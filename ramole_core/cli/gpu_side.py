@@ -13,7 +13,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from ramole_core.cli.timed_engine import BASE, Mix, OurEngine, make_prompts, make_requests
+from ramole_core.cli.timed_engine import BASE, MixSpec, OurEngine, make_prompts, make_requests
 from ramole_core.engine.graph_step import Graphs
 from ramole_core.engine.reference import PROMPTS
 from ramole_core.errors import RamoleError
@@ -23,16 +23,16 @@ from ramole_core.ramole import Ramole
 from ramole_core.request import Generation, Request
 from ramole_core.settings import Settings
 
-Tokens = dict[str, list[list[int]]]
+AnswerTokens = dict[str, list[list[int]]]
 """Token ids of each answer, by way of running."""
 ALONE, TOGETHER, BARE = "alone", "at once", "base"
 
 
 @dataclass(frozen=True)
-class Sizes:
+class RunSizes:
     """Sizes of the run; `mix` answers beside the bare base."""
 
-    mix: Mix = Mix("ramole", 3)
+    mix: MixSpec = MixSpec("ramole", 3)
     new_tokens: int = 24
     """New tokens of each answer that is compared."""
     together: int = 8
@@ -67,7 +67,7 @@ class Side:
     dtype: str
     logits: Tensor = field(repr=False)
     """After each of our prompts, by the base and mixed: [b, v], float32 on the CPU."""
-    tokens: Tokens = field(repr=False)
+    tokens: AnswerTokens = field(repr=False)
     apart: float | None
     """Mean KL between few tokens mixed by PyTorch and by Triton; None: only one of them mixes."""
     mixing: str
@@ -102,7 +102,7 @@ class Side:
 def measure_side(
     name: str,
     settings: Settings,
-    sizes: Sizes,
+    sizes: RunSizes,
     *,
     timed: bool = True,
     tell: Callable[[str, float], None] = lambda stage, fraction: None,
@@ -161,7 +161,7 @@ def _steps(ramole: Ramole) -> str:
     return f"as CUDA graphs, {stats['replayed']} of {stats['forwards']} forwards"
 
 
-def _apart(ramole: Ramole, fused: Fused, mix: Mix, names: Sequence[str]) -> float | None:
+def _apart(ramole: Ramole, fused: Fused, mix: MixSpec, names: Sequence[str]) -> float | None:
     """KL(PyTorch, Triton) after the prompts that are short enough for Triton, each alone; by
     logits, since rounding soon changes answers."""
     asked = ramole.prepare(make_requests(PROMPTS, mix, names=names, new_tokens=1))
@@ -191,7 +191,7 @@ def _names(ramole: Ramole, k: int) -> list[str]:
     return names
 
 
-def _logits(ramole: Ramole, mix: Mix, names: Sequence[str]) -> Tensor:
+def _logits(ramole: Ramole, mix: MixSpec, names: Sequence[str]) -> Tensor:
     found = []
     for one in (BASE, mix):
         requests = make_requests(PROMPTS, one, names=names, new_tokens=1)
@@ -199,8 +199,8 @@ def _logits(ramole: Ramole, mix: Mix, names: Sequence[str]) -> Tensor:
     return torch.cat(found)
 
 
-def _answers(ours: OurEngine, sizes: Sizes, names: Sequence[str]) -> Tokens:
-    def ask(mix: Mix) -> list[Request]:
+def _answers(ours: OurEngine, sizes: RunSizes, names: Sequence[str]) -> AnswerTokens:
+    def ask(mix: MixSpec) -> list[Request]:
         prompts = PROMPTS[: sizes.together]
         return make_requests(prompts, mix, names=names, new_tokens=sizes.new_tokens)
 
@@ -224,7 +224,9 @@ def _answer_ids(ours: OurEngine, requests: Sequence[Request]) -> list[list[int]]
     return [found[state.number] for state in states]
 
 
-def _timed(ours: OurEngine, sizes: Sizes, names: Sequence[str]) -> tuple[Spread, dict[str, Spread]]:
+def _timed(
+    ours: OurEngine, sizes: RunSizes, names: Sequence[str]
+) -> tuple[Spread, dict[str, Spread]]:
     """Seconds to a short prompt's first token, and tokens a second; each once before it counts."""
     tokenizer = ours.ramole.base.tokenizer
 

@@ -1,6 +1,6 @@
 """The commands whose code lies beside the core: `page`, and of `lab/` `evaluate` and `benchmark`.
 
-A container or an installed package has no `lab/`; there both commands say so.
+A container or an installed package has no `lab/`; there both commands raise an error.
 """
 
 from collections.abc import Callable
@@ -67,6 +67,6 @@ PAGE = "ui.program"
 def page(as_json: Json = False) -> None:
     """The page on http://127.0.0.1:7860, until Ctrl-C; the model loads behind it.
 
-    The variables RAMOLE_* say the port, the base model and all else.
+    The variables RAMOLE_* set the port, the base model and all else.
     """
     import_module(PAGE).run(as_json=as_json)

@@ -75,7 +75,7 @@ def is_server(system: "Ramole | Server") -> "TypeIs[Server]":
 
 
 def facts_here(system: "Ramole | Server") -> dict[str, object]:
-    """Model and checksums for a command's JSON, or the server that was asked."""
+    """Model and checksums for a command's JSON, or the server that answered."""
     from ramole_core.facts import facts_of
 
     return {"server": system.url} if is_server(system) else facts_of(system)

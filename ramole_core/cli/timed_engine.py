@@ -19,7 +19,7 @@ from ramole_core.request import Generation, Request, Step
 
 
 @dataclass(frozen=True)
-class Mix:
+class MixSpec:
     """A way to mix: a method and how many adapters it gets."""
 
     method: str
@@ -33,8 +33,8 @@ class Mix:
         return self.method + k + ("_trace" if self.trace else "")
 
 
-BASE, SELECTION, MIXTURE = Mix("base", 0), Mix("selection", 1), Mix("mixture", 3)
-RAMOLE = Mix("ramole", 3)
+BASE, SELECTION, MIXTURE = MixSpec("base", 0), MixSpec("selection", 1), MixSpec("mixture", 3)
+RAMOLE = MixSpec("ramole", 3)
 WORDS = (
     "the river town keeps a small market where people trade bread, cloth and news every week; "
     "when the first boats come in, children run down to the water and count the sails"
@@ -132,7 +132,7 @@ def make_prompts(
 
 
 def make_requests(
-    prompts: Sequence[str], mix: Mix, *, names: Sequence[str], new_tokens: int
+    prompts: Sequence[str], mix: MixSpec, *, names: Sequence[str], new_tokens: int
 ) -> list[Request]:
     """One request a prompt; row j mixes the adapters j, j + 1, ... of `names`, round and round."""
     return [

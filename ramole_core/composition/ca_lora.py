@@ -18,8 +18,8 @@ the paper's text and the authors' repository (thunlp/CA-LoRA), whose script for 
 leaves the GELU out and has lambda = 0.055; its bypass has the LoRA's own rank.
 
 One adapter answers a request: the one that is named, or the nearest of those that were trained so.
-The weights file holds, for the n-th of these, tensors named `n/<module path>.A` and so on; which
-adapter is the n-th (name and checksum) says its config.
+The weights file holds, for the n-th of these, tensors named `n/<module path>.A` and so on; its
+config lists the adapters in order (name and checksum).
 
 Trained: for each adapter its A and B further, and a bypass a1, a2 of its own, on that adapter's
 rows, by `train method ca_lora`; the base stays as it is, and so does the pool.

@@ -8,7 +8,7 @@ changed seldom meets. The paper drops entries of fully fine-tuned models, 0.9 an
 here is an A or a B, or with `products` their product B A (`task_vectors.py`). Apart, both halves
 are thinned, so 0.9 leaves 1 in 100 products: `drop` is 0.5 unless set. With `signs` what is left is
 merged as TIES does (PEFT's dare_ties). The entries are drawn from a generator seeded by the
-adapter's own content in that module, so the same request is the same bits, whoever else is in it.
+adapter's own content in that module, so the same request is the same bits, whatever else is in it.
 Given weights take the place of 1/k. One adapter alone loses nothing.
 
 Trained: nothing.

@@ -13,7 +13,7 @@ weights of those that have the module then sum to less than 1.
 
 A decision is data about the whole model: tables by module and adapter, and functions where a table
 does not do. Two forms place it: the plain one (`layers/plain`: laws, training) and the served one
-(the engine). Neither knows which method it came from.
+(the engine). Neither depends on the method.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -216,7 +216,7 @@ class Gate:
     bias: Float[Tensor, "module k"] | None = None
     keeps: bool = True
     """Adapters that lack a module take part there all the same, and the base has their share.
-    False: those that have it share all of the weight (a paper that masks says so)."""
+    False: those that have it share all of the weight (for papers that mask)."""
 
     @property
     def late(self) -> bool:
@@ -255,7 +255,7 @@ class Decision:
     """The decision about k adapters in every module.
 
     A method that mixes outputs instead (each adapter a row of its own, next-token distributions
-    averaged) would say so in one more field here; the scheduler would keep its rows together.
+    averaged) would need one more field here; the scheduler would keep its rows together.
     """
 
     weights: Float[Tensor, "module k"]

@@ -7,8 +7,8 @@
 
 a_j is row j of an A, b_j column j of its B, m_j the paper's minimal semantic unit; k is the merged
 rank, r the rank that went in. Adapters of unequal rank pool what they have: r is then the largest
-number of units that one of them has in the module, and k is r unless the option `rank` says
-otherwise; it is never more than there are units. Ours:
+number of units that one of them has in the module, and k is r unless the option `rank` is set; it
+is never more than there are units. Ours:
 
 - k-means starts from the loudest unit, then each time from the one that is farthest from those
   chosen, not from random ones: the order of the adapters does not count, and the same request is

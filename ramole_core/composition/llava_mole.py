@@ -51,7 +51,7 @@ from ramole_core.methods import Method, Option, Value
 ATTENTION = "attention"
 MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
 """What a model may call the module that holds an MLP's layers."""
-OnRouting = Callable[[str, Float[Tensor, "*l n"]], None]
+Hook = Callable[[str, Float[Tensor, "*l n"]], None]
 """Called with each MLP's path, and p."""
 
 
@@ -119,11 +119,8 @@ def routers_of(trained: Trained) -> dict[str, tuple[Float[Tensor, "n i"], Float[
     }
 
 
-def decision_in_training(
-    trained: Trained, ask: Ask, *, on_routing: OnRouting | None = None
-) -> Decision:
-    """The decision of `decide`, with the gradient of `choose`; `on_routing` gets each router's
-    p."""
+def decision_in_training(trained: Trained, ask: Ask, *, hook: Hook | None = None) -> Decision:
+    """The decision of `decide`, with the gradient of `choose`; `hook` gets each router's p."""
     routers = routers_of(trained)
 
     def score(signal: Signal) -> Float[Tensor, "*l k"]:
@@ -134,8 +131,8 @@ def decision_in_training(
             return alone
         W, c = (one.to(x) for one in routers[signal.path])
         p = (x @ W.T + c).softmax(-1)
-        if on_routing is not None:
-            on_routing(signal.path, p)
+        if hook is not None:
+            hook(signal.path, p)
         return torch.cat([choose(p), alone[..., -1:]], dim=-1)
 
     gate = Gate(score=score, per="parent", softmax=False, keeps=False)

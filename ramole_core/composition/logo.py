@@ -5,12 +5,12 @@
                                                              (LoGo, arXiv 2511.07129)
 
 The paper's projection is the last block's query, its k is 20 of 260 adapters, and w are the weights
-of the whole answer; all three as in the authors' code. It asks the whole pool; ours asks the
-EXAMINED nearest, and k is the request's. Their x is the hidden state before the block's norm, read
-with all adapters added; ours is what the projection gets, read by the bare base, as for all methods
-that examine. Their other signal, 1 / entropy of softmax(B_j A_j x), is not here: responses are kept
-as norms. An adapter that lacks the projection says nothing there, s_j = 0: it gets no weight, and
-equal ones stand where all lack it.
+of the whole answer; all three as in the authors' code. It examines the whole pool; ours examines
+the EXAMINED nearest, and k is the request's. Their x is the hidden state before the block's norm,
+read with all adapters added; ours is what the projection gets, read by the bare base, as for all
+methods that examine. Their other signal, 1 / entropy of softmax(B_j A_j x), is not here: responses
+are kept as norms. An adapter that lacks the projection says nothing there, s_j = 0: it gets no
+weight, and equal ones stand where all lack it.
 
 Trained: nothing.
 

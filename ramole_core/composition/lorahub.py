@@ -20,7 +20,7 @@ same examples and adapters.
 Cost: a request like any merge, one LoRA of the largest rank whatever k is. The search before it
 makes `steps` merges (210 modules on the default base) and has each example read as often: 0.9 s of
 one core a step on the default base (135M, NF4) with k = 3 and five text messages, so 36 s for 40
-steps where nobody else asks. Beside rows that decode it reads 4 tokens a step of theirs at most.
+steps without other requests. Beside rows that decode it reads 4 tokens a step of theirs at most.
 
 Claimed: Flan-T5-large, BIG-Bench Hard, 27 tasks, 5 examples, 20 random LoRAs of about 200: mean
 accuracy 34.7 over five runs and 41.2 the best of them, against 27.0 zero-shot and 37.8 with five

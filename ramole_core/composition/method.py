@@ -1,7 +1,7 @@
 """The contract of a composition method, and the registry.
 
 A method is one file in this folder: its equation on top, a class with a `row` (name, paper,
-options), and `decide`, which says once what becomes of a request's adapters. Everything else here
+options), and `decide`, which decides once about a request's adapters. Everything else here
 has a default.
 """
 
@@ -37,8 +37,8 @@ class Tried:
 class Search(ABC):
     """A deterministic ask-and-tell search for a request's weights; independent of models.
 
-    `engine/fitting.py` asks for weights, measures the loss of the request's (input, target) pairs
-    under them, and reports it.
+    `engine/fitting.py` takes weights from it, measures the loss of the request's (input, target)
+    pairs under them, and reports it.
     """
 
     steps: int

@@ -5,12 +5,12 @@
     loss = language model + beta k sum_j f_j p_j    (Switch Transformers, arXiv 2101.03961, eq. 4-6)
 
 The papers (arXiv 2402.09997, 2406.16989) name three baselines, MoE Top1, Top3 and Soft: experts are
-the LoRAs, a router is learnt over all of them. Their equation is not at hand; this is the usual
-one (unsure: a router for each linear layer, as their RouterLoRA; trained soft and cut to its best
-when it is asked, where they may have trained each of the three). f_j is the share of tokens whose
-best adapter is j, p_j the mean of its weight over the answers' tokens of a batch: the balance loss
-is 1 where all are used alike. The router begins at 0, the equal mixture. Unlike MeteoRA's gate
-nobody tells it a row's own adapter. An adapter that lacks a module keeps its share there.
+the LoRAs, a router is learnt over all of them. Their equation is not at hand; this is the usual one
+(unsure: a router for each linear layer, as their RouterLoRA; trained soft and cut to its best in
+serving, where they may have trained each of the three). f_j is the share of tokens whose best
+adapter is j, p_j the mean of its weight over the answers' tokens of a batch: the balance loss is 1
+where all are used alike. The router begins at 0, the equal mixture. Unlike MeteoRA's gate it is
+trained without a row's own adapter. An adapter that lacks a module keeps its share there.
 
 Trained: W_r of every module, [k, i], with all adapters in the mix; an adapter that comes later
 means training again.

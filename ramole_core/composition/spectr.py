@@ -12,7 +12,7 @@ of the largest |B_j A_j x| and says that SpectR finds the same.) `spectrum=false
 score_j = |V_j^T x|, how much of x lies in the adapter's input space, however weak it acts there;
 Arrow is its first term. Where A A^T = E S^2 E^T, V^T x = S^-1 E^T A x: r x r numbers an adapter.
 
-Scores are not normalised by |x|, since the paper says nothing of it (unsure); n and temperature
+Scores are not normalised by |x|, since the paper does not mention it (unsure); n and temperature
 are those of Arrow here, so that the two can be compared. An adapter that lacks a module scores 0
 there and keeps the share that this gives it.
 

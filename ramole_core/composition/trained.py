@@ -1,7 +1,7 @@
 """A method's trained weights: one folder beside the sample pool, checked and known by a checksum.
 
-The folder `_NAME` holds `NAME.safetensors` and `NAME_config.json`, which says how it was trained:
-on which adapters (name and checksum of each), which base, by which command.
+The folder `_NAME` holds `NAME.safetensors` and `NAME_config.json`, which records how it was
+trained: on which adapters (name and checksum of each), which base, by which command.
 """
 
 import hashlib

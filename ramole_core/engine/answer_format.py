@@ -1,7 +1,7 @@
 """Answers that are JSON of a schema: which tokens may come next, by llguidance.
 
 A request has its own parser, fed with the tokens of its answer alone, so the same tokens are
-allowed whoever else is served, on any engine, and after an answer was cut and resumed. JSON is
+allowed whatever else is served, on any engine, and after an answer was cut and resumed. JSON is
 written on one line, with one space after `,` and `:`, as `json.dumps` does: a small model that may
 choose writes blanks without end.
 """
@@ -29,8 +29,7 @@ LIMITS = llguidance.LLParserLimits(
     max_lexer_states=50_000,
     max_grammar_size=100_000,
 )
-"""Limits of the work for one schema: about 10 ms a token at most, during which no request gets
-one."""
+"""Limits of the work for one schema: about 10 ms a token at most, in which the batch waits."""
 
 
 class AnswerFormat:

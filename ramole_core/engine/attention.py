@@ -24,7 +24,7 @@ from ramole_core.errors import Unsupported
 
 Window = int | str | None
 """Number of the last tokens that are visible; None: all so far; str: why it is not known."""
-BEYOND_WINDOWS = 1 << 24
+FAR = 1 << 24
 """A position beyond every window."""
 _found: dict[Hashable, Window] = {}
 
@@ -45,15 +45,7 @@ def window_of(sees: Callable, sizes: Iterable[int | None]) -> Window:
 def _ask(sees: Callable, windows: Sequence[int]) -> Window:
     places = {0, 1, 5, *(at for w in windows for at in (w - 1, w, w + 1, 2 * w + 3))}
     asked = [(at, torch.arange(2 * at + 2)) for at in sorted(places)]
-    asked.append(
-        (
-            BEYOND_WINDOWS,
-            BEYOND_WINDOWS
-            - torch.tensor(
-                [-1, 0, 1, 100, 10_000, BEYOND_WINDOWS // 2, BEYOND_WINDOWS - 1, BEYOND_WINDOWS]
-            ),
-        )
-    )
+    asked.append((FAR, FAR - torch.tensor([-1, 0, 1, 100, 10_000, FAR // 2, FAR - 1, FAR])))
     first = torch.zeros((), dtype=torch.long)
     try:
         seen = [
@@ -63,7 +55,7 @@ def _ask(sees: Callable, windows: Sequence[int]) -> Window:
     except Exception as error:  # of padding, images or blocks: it looks at other tensors
         return f"its mask depends on more than places ({error})"
     for window in (None, *windows):
-        wanted = [(keys <= at) & (keys > at - (window or BEYOND_WINDOWS + 1)) for at, keys in asked]
+        wanted = [(keys <= at) & (keys > at - (window or FAR + 1)) for at, keys in asked]
         if all(map(torch.equal, seen, wanted)):
             return window
     return "its mask is neither causal nor a sliding window"
@@ -116,8 +108,7 @@ class ServedAttention:
         return self._masks[window]
 
     def window(self, mask: Tensor | None, module: torch.nn.Module) -> int | None:
-        """Return the window of a mask made here; raises Unsupported for a mask of the model's
-        own."""
+        """Return the window of a mask made here; raises Unsupported for the model's own masks."""
         if mask is None and getattr(module, "is_causal", True):
             return None
         for window, ours in self._masks.items():

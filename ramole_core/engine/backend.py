@@ -36,8 +36,7 @@ class Backend(Protocol):
         ...
 
     def read(self, request: Request) -> Prompt:
-        """Return the request's turns as token ids; raises RamoleError where the context is too
-        short."""
+        """Return the turns as token ids; raises RamoleError where the context is too short."""
         ...
 
     def prepare(

@@ -2,7 +2,7 @@
 
 A token is the likeliest one, or drawn with the request's own seed among those that top_k, top_p and
 min_p leave; nothing past a stop string is ever given out. Penalties, bias and format change the
-logits of requests that ask for it, one row at a time, so no number hangs on the batch.
+logits of requests that use them, one row at a time, so no number hangs on the batch.
 """
 
 import sys

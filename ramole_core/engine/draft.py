@@ -6,8 +6,8 @@ arXiv 2211.17192). A token's bits do not depend on the other rows of its step, a
 chosen from its own row as it would be alone, greedy or sampled; so a draft changes how many tokens
 a step makes, and none of them.
 
-The gain of a source's drafts is measured by the adapter with the largest weight
-(`DraftGain`); of the sources in `draft_sources.py` a step uses the one with the largest gain.
+The gain of a source's drafts is measured for each first adapter of an answer (`DraftGain`); of the
+sources in `draft_sources.py` a step uses the one with the largest gain.
 """
 
 from collections.abc import Mapping, Sequence
@@ -132,7 +132,7 @@ class Drafts:
     def begin(
         cls, prompt: Sequence[int], tokenizer: PreTrainedTokenizerBase, gains: DraftGains, name: str
     ) -> "Drafts":
-        """Begin after the prompt; `name` is the adapter with the largest weight."""
+        """Begin after the prompt; `name` is the answer's first adapter."""
         prompt, spelled = list(prompt[-MAX_READ:]), partial(spell_token, tokenizer)
         every = [Draft(Copies(prompt, spelled), gains.of(name, Copies))]
         if run := run_of(str(tokenizer.decode(prompt))):

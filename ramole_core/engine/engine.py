@@ -24,7 +24,7 @@ from ramole_core.engine.placement import Placer, Weights
 from ramole_core.engine.prompt import Prepared, encode_prompt
 from ramole_core.engine.prompt_reader import PromptReader
 from ramole_core.engine.reader import RequestReader, facts_of_model
-from ramole_core.engine.reference import Reference, reference_key, remembered
+from ramole_core.engine.reference import Reference, key_of, remembered
 from ramole_core.engine.request_stream import Caller, RequestStream
 from ramole_core.engine.running_batch import Event
 from ramole_core.engine.scheduler import Scheduler, Sizes
@@ -71,8 +71,8 @@ class Engine:
     ):
         """`shapes`: (i, o) of the layers to serve, by module path; `weights` gives a method's
         trained weights. On a GPU, `fused`: few tokens may be mixed by Triton; `graphs`: decode
-        steps may be CUDA graphs. With `own`, what is served is held against it, and `verdict` says
-        how that went. Raises RamoleError for a model that cannot be served."""
+        steps may be CUDA graphs. With `own`, the served model is compared with it, and `verdict` is
+        the result. Raises RamoleError for a model that cannot be served."""
         self._base = base
         self.sizes = sizes = sizes or EngineSizes()
         self._lock = TurnLock()
@@ -136,9 +136,7 @@ class Engine:
         self.thread: EngineThread | None = None
         """The thread that steps the engine; None: callers do."""
         self.verdict = None if own is None else self._check(own)
-        read = remembered(
-            beside.ends, folder=sizes.reference_dir, what=reference_key(base, self.layout)
-        )
+        read = remembered(beside.ends, folder=sizes.reference_dir, what=key_of(base, self.layout))
         self.store.measure = Reference(read, base.tokenizer).measure
 
     def _check(self, own: OwnForward) -> Verdict:

@@ -1,11 +1,11 @@
 """The search for a request's weights: proposed by its method, measured by the engine, cached.
 
-Each step makes one merge with the weights that the method asks for and has one row read the
-request's examples under it (`pair_reading.py`), in the same batch as everybody's prompts; the merge
-goes with its row. It runs in the thread of whoever asks (`request_stream.py`), which makes the
-merges, and may stop between two steps. What a whole search found is remembered, a few numbers, so
-that a file of prompts with the same examples searches once; the search knows neither prompt nor
-earlier turns nor `without`.
+Each step makes one merge with the weights that the method proposes and has one row read the
+request's examples under it (`pair_reading.py`), in the same batch as all prompts; the merge goes
+with its row. It runs in the caller's thread (`request_stream.py`), which makes the merges, and may
+stop between two steps. What a whole search found is remembered, a few numbers, so that a file of
+prompts with the same examples searches once; the search uses neither prompt nor earlier turns nor
+`without`.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def weighted(request: Request, names: Sequence[str], weights: Sequence[float]) -
 
 
 @dataclass(frozen=True)
-class FitResult:
+class Fitted:
     """The result of a completed search."""
 
     best: Tried
@@ -57,15 +57,15 @@ class FitResult:
 class FitCache:
     def __init__(self, most: int = MAX_CACHED):
         self._most, self._lock = most, threading.Lock()
-        self._known: OrderedDict[str, FitResult] = OrderedDict()
+        self._known: OrderedDict[str, Fitted] = OrderedDict()
 
-    def get(self, key: str) -> FitResult | None:
+    def get(self, key: str) -> Fitted | None:
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
             return self._known.get(key)
 
-    def put(self, key: str, known: FitResult) -> None:
+    def put(self, key: str, known: Fitted) -> None:
         with self._lock:
             self._known[key] = known
             while len(self._known) > self._most:
@@ -125,12 +125,12 @@ class Fit:
         self._step, self._asked = self._step + 1, None
         best = self._search.best
         if self._step >= self._search.steps and best is not None:
-            self._known = FitResult(best, self._start, self._step)
+            self._known = Fitted(best, self._start, self._step)
             self._remembered.put(self._key, self._known)
 
     def know(self, best: Tried, *, start: float, steps: int) -> None:
         """Take the result of an equal search."""
-        self._known = FitResult(best, start, steps)
+        self._known = Fitted(best, start, steps)
         self._remembered.put(self._key, self._known)
 
     @property
@@ -140,10 +140,7 @@ class Fit:
             found, spent = self._known, 0.0
             steps = found.steps
         elif self._search is not None and (best := self._search.best) is not None:
-            found, spent = (
-                FitResult(best, self._start, self._step),
-                time.perf_counter() - self._began,
-            )
+            found, spent = Fitted(best, self._start, self._step), time.perf_counter() - self._began
             steps = self._search.steps
         else:
             return None

@@ -30,7 +30,7 @@ MAX_WAIT = 4
 """Longest wait for the batch's steps, over the time that it is owed."""
 
 
-class Job(NamedTuple):
+class PromptJob(NamedTuple):
     """A prompt to be read."""
 
     segments: Segments
@@ -39,7 +39,7 @@ class Job(NamedTuple):
     """Length that its request may reach, where that is more than its tokens."""
 
 
-class Part(NamedTuple):
+class Chunk(NamedTuple):
     """Tokens of one prompt that a forward reads."""
 
     prompt: int
@@ -47,7 +47,7 @@ class Part(NamedTuple):
     end: int
 
 
-Watch = Callable[[Sequence[Part]], AbstractContextManager[object]]
+ForwardContext = Callable[[Sequence[Chunk]], AbstractContextManager[object]]
 """From a forward's parts, in order: the context in which it runs."""
 
 
@@ -91,17 +91,17 @@ class IsolatedForward:
 
     def read(
         self,
-        jobs: Sequence[Job],
+        jobs: Sequence[PromptJob],
         *,
         full: str,
-        watch: Watch = lambda parts: nullcontext(),
+        watch: ForwardContext = lambda parts: nullcontext(),
         source: Source = ("", ""),
         cancelled: Callable[[], bool] = never,
     ) -> tuple[Float[Tensor, "b v"], dict[int, Exception]]:
         """Logits after each prompt's last token, and errors of the methods' own scores, by index.
 
-        Prompts that fit into one forward together are read together. `source`: who asks, for whose
-        turn it is. Raises RamoleError with the sentence `full` where their adapters have no room
+        Prompts that fit into one forward together are read together. `source`: the sender, which
+        takes a turn. Raises RamoleError with the sentence `full` where their adapters have no room
         together now, Cancelled where `cancelled` is true while it waits. Without a source all who
         read take one turn.
         """
@@ -123,9 +123,9 @@ class IsolatedForward:
 
     def _read(
         self,
-        jobs: Mapping[int, Job],
+        jobs: Mapping[int, PromptJob],
         full: str,
-        watch: Watch,
+        watch: ForwardContext,
         source: Source,
         cancelled: Callable[[], bool],
     ) -> "_Reading":
@@ -145,7 +145,7 @@ class IsolatedForward:
                     self._owed = spent * (BEHIND_STEPS if self._scheduler.behind(source) else 1)
         return reading
 
-    def _read_parts(self, reading: "_Reading", full: str, watch: Watch) -> None:
+    def _read_parts(self, reading: "_Reading", full: str, watch: ForwardContext) -> None:
         """Run one forward: the next parts of all prompts that are not read."""
         jobs, parts = reading.jobs, reading.next_parts(self._chunk)
         placements = [reading.segment(n).placement for n, _, _ in parts]
@@ -169,7 +169,7 @@ class IsolatedForward:
 class _Reading:
     """Prompts that are read together, and their progress."""
 
-    def __init__(self, jobs: Mapping[int, Job], kv: KvCache):
+    def __init__(self, jobs: Mapping[int, PromptJob], kv: KvCache):
         self.jobs, self.kv = jobs, kv
         self.sequences: dict[int, KvSequence] = {}
         for n, (segments, ids, becomes) in jobs.items():
@@ -184,13 +184,13 @@ class _Reading:
         segments = self.jobs[n].segments
         return segments.all[segments.at(self.sequences[n].length)]
 
-    def next_parts(self, most: int) -> list[Part]:
+    def next_parts(self, most: int) -> list[Chunk]:
         """Return the parts of the next forward: at most so many tokens of each prompt."""
         parts = []
         for n, job in self.jobs.items():
             if n not in self.logits:
                 start = self.sequences[n].length
-                parts.append(Part(n, start, min(self.segment(n).end, start + most, len(job.ids))))
+                parts.append(Chunk(n, start, min(self.segment(n).end, start + most, len(job.ids))))
         return parts
 
 

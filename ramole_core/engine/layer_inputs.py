@@ -2,7 +2,7 @@
 
 At the last token of a prompt for methods that examine adapters; as a mean over its tokens for
 methods that read the prompt (`Ask.means`). Each sum runs over one prompt alone, token by token in
-float64, so that a mean's bits depend on nobody else, and not on how many read at once.
+float64, so that a mean's bits do not depend on other prompts.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -43,8 +43,8 @@ def watch_inputs(
     model: nn.Module, layout: Layout, at: Int[Tensor, "b"]
 ) -> Iterator[Callable[[], list[Float[Tensor, "_ b _"]]]]:
     """Record, in the forward inside, each group's input in each block at these tokens, all rows'
-    counted as one (some models give their layers no rows). Experts are asked at all of these
-    tokens, whoever was chosen."""
+    counted as one (some models give their layers no rows). Experts are computed at all of these
+    tokens, whichever were chosen."""
     seen: dict[str, Tensor] = {}
     at = at.to(next(model.parameters()).device)  # once: each layer would wait for it
 

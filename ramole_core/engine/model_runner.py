@@ -207,8 +207,8 @@ class ModelRunner:
     def _kind(
         self, mixes: list[RowMix], traced: Sequence[int], spans: Sequence[Span]
     ) -> object | None:
-        """The cache key of a decode step: a kept step replaces all with the same key. None: a
-        step of these rows is not kept."""
+        """The cache key of a decode step: a kept step replaces all with the same key. None: a step
+        of these rows is not kept."""
         batch = self._batch_of(mixes)
         if self._graphs is not None:
             takes = self._graphs.takes(batch) and not self._bank.has_experts

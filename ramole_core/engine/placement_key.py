@@ -3,7 +3,7 @@
 Keys and values that were made under two placements of one key are the same to the bit, so either
 may be read in the place of the other. Tables count by their numbers; adapters, merges, routers and
 bypasses by what they are known by. A score of a method's own is a function, which has no checksum:
-for it counts all that its method was told.
+for it all inputs of its method count.
 """
 
 import hashlib

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ramole_core.composition import Candidate, Response
 from ramole_core.engine.decoding import spell
-from ramole_core.engine.isolated_forward import IsolatedForward, Job, Part
+from ramole_core.engine.isolated_forward import Chunk, IsolatedForward, PromptJob
 from ramole_core.engine.layer_inputs import mean_of, response_of, watch_inputs, watch_sums
 from ramole_core.engine.placement import Placement
 from ramole_core.engine.prompt import Prepared, Prompt
@@ -74,7 +74,7 @@ class PromptReader:
     ) -> Float[Tensor, "b v"]:
         """The logits, float32, after these tokens of each request."""
         jobs = [
-            Job(
+            PromptJob(
                 self._maker.segments(one, length=len(ids)),
                 ids,
                 becomes=len(one.prompt.ids) + one.prompt.room,
@@ -104,7 +104,7 @@ class PromptReader:
         found: dict[int, list[Tensor]] = {}
 
         @contextmanager
-        def watch(parts: Sequence[Part]) -> Iterator[None]:
+        def watch(parts: Sequence[Chunk]) -> Iterator[None]:
             ends = torch.tensor([end - start for _, start, end in parts]).cumsum(0) - 1
             last = [place for place, (n, _, end) in enumerate(parts) if end == len(prompts[n])]
             if not last:
@@ -124,7 +124,7 @@ class PromptReader:
     def _means(self, ids: tuple[int, ...]) -> Mapping[str, Tensor]:
         sums: dict[str, Tensor] = {}
 
-        def watch(parts: Sequence[Part]):
+        def watch(parts: Sequence[Chunk]):
             ((_, start, end),) = parts
             return watch_sums(
                 self._model, self._placer.layout.sites.blocks, [(0, end - start)], [sums]
@@ -157,6 +157,6 @@ class PromptReader:
                 for n, part in enumerate(candidates)
             ]
 
-    def _bare_jobs(self, prompts: Sequence[Sequence[int]]) -> list[Job]:
+    def _bare_jobs(self, prompts: Sequence[Sequence[int]]) -> list[PromptJob]:
         bare = self.bare()
-        return [Job(Segments((Segment(len(ids), bare),)), ids) for ids in prompts]
+        return [PromptJob(Segments((Segment(len(ids), bare),)), ids) for ids in prompts]

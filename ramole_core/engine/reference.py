@@ -1,9 +1,9 @@
 """An adapter's usual responses: those to the base's inputs on everyday prompts.
 
 A few dozen everyday requests are read once by the bare base, and what goes into each layer at the
-end of each is kept. An adapter's usual response is the mean and the standard deviation of
-log |B A x| over those inputs; a response far above it says that the request is of the adapter's
-kind. Nothing is trained, and an adapter that comes later is measured in the same way.
+end of each is kept. An adapter's usual response is the mean and the standard deviation of log |B A
+x| over those inputs; a response far above it means that the request is of the adapter's kind.
+Nothing is trained, and an adapter that comes later is measured in the same way.
 """
 
 import hashlib
@@ -126,11 +126,11 @@ def _encode(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         return encode_prompt(Request(prompt, raw=True), tokenizer)
 
 
-Read = Callable[[Sequence[Sequence[int]]], list[Tensor]]
+ReadEnds = Callable[[Sequence[Sequence[int]]], list[Tensor]]
 """From prompts to the inputs of each layer at their ends, by group."""
 
 
-def reference_key(base: BaseModel, layout: Layout) -> str:
+def key_of(base: BaseModel, layout: Layout) -> str:
     """Return the cache key of the numbers, without the prompts: base, precision and code."""
     versions = [metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")]
     kind = base.checksum, base.quantization, base.head, str(base.dtype), base.device.type
@@ -138,7 +138,7 @@ def reference_key(base: BaseModel, layout: Layout) -> str:
     return repr((kind, groups, FOLDER.name, LANES, way_here(), versions))
 
 
-def remembered(read: Read, *, folder: Path | None, what: str) -> Read:
+def remembered(read: ReadEnds, *, folder: Path | None, what: str) -> ReadEnds:
     """Wrap `read` with a cache in the folder; None: no folder."""
     if folder is None:
         return read

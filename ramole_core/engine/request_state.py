@@ -94,14 +94,14 @@ class RequestState:
     """The next token, where another engine had sent it and was lost: it is not chosen anew, so that
     no reader sees two, and it ends the answer where it did."""
     logprobs: list[float] = field(default_factory=list)
-    """Of each token of the answer, where its effects are asked for; nan of those that were given or
+    """Of each token of the answer, where its effects are requested; nan of those that were given or
     made elsewhere."""
     reading: PairReading | None = None
     """Pairs that are read for their losses, one at a time, in place of an answer."""
     form: AnswerFormat | None = None
     """Format of the answer; None: any text."""
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
-    """Of the prompt's tokens that were read, where the request asks for them."""
+    """Of the prompt's tokens that were read, if requested."""
     becomes: int = 0
     """Length of the request that it is read for, where that is longer."""
     draft: Drafts | None = None

@@ -1,7 +1,7 @@
 """The stream of one caller's requests: submit what fits, yield results as they come.
 
-A request whose weights have to be found first stands aside meanwhile: of all that a caller asks one
-search runs at a time, one row of the batch. An answer whose effects are asked for is held back
+A request whose weights have to be found first stands aside meanwhile: of all requests of a caller
+one search runs at a time, one row of the batch. An answer whose effects are requested is held back
 until it has been read again (`effect_reading.py`), also where that fails.
 
 Without an `EngineThread` the callers step the engine themselves, in turn (scripts, ZeroGPU).
@@ -144,9 +144,8 @@ class RequestStream:
     def _queue(
         self, index: int, submit: Callable[..., RequestState], before: object
     ) -> RequestState | None:
-        """Return the state submitted for a request; None: there is no place now. Raises Busy where
-        nothing of this caller is in the engine, nor was `before`: else it waits for one of
-        these."""
+        """Return the submitted state; None: there is no place now. Raises Busy where nothing of
+        this caller is in the engine, nor was `before`: else it waits for one of these."""
         try:
             return submit(
                 session=self._session or self._asked[index].request.owner or "",

@@ -227,8 +227,8 @@ class Scheduler:
         if most < FEW_DRAFTS or not self._runner.replays:
             return []
         if state.draft is None:
-            leads = next(iter(state.segments.open.names), "")
-            state.draft = Drafts.begin(state.prompt_ids, state.tokenizer, self._draft_gains, leads)
+            first = next(iter(state.segments.open.names), "")
+            state.draft = Drafts.begin(state.prompt_ids, state.tokenizer, self._draft_gains, first)
             for token in state.tokens:
                 state.draft.read(token)
         end = min(state.length, state.segment.end)

@@ -1,6 +1,6 @@
 """A request as segments: runs of its tokens that are mixed one way, the last of them open.
 
-Earlier turns of a chat, an answer that goes on, a "what if" from some token on: all are requests of
+Earlier turns of a chat, a continued answer, a "what if" from some token on: all are requests of
 several segments, and one that is nothing of this has one.
 """
 

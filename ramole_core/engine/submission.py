@@ -54,7 +54,7 @@ class Submission:
         self, fit: Fit, *, session: str = "", address: str = "", deliver: Deliver
     ) -> RequestState:
         """Put the next step of a search into the queue: its examples, read by one row under the
-        weights that it asks for; `deliver` gets the `PairReading` once all are read.
+        weights that it proposes; `deliver` gets the `PairReading` once all are read.
 
         Raises as `submit` does.
         """

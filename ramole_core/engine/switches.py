@@ -1,8 +1,8 @@
 """Switch off or reweight parts of a request from a position on.
 
 Off means: as though the adapter lacked the module there, so that its update is 0 and the method's
-own rule for missing modules says what becomes of its weight. Without an adapter's name the base
-alone is left. Weights that come later are fixed from there on, in every module.
+own rule for missing modules applies to its weight. Without an adapter's name the base alone is
+left. Weights that come later are fixed from there on, in every module.
 """
 
 from collections.abc import Mapping, Sequence

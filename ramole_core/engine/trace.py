@@ -16,7 +16,7 @@ from ramole_core.layers.traced import CONTRIBUTION, WEIGHT
 from ramole_core.request import Trace
 
 
-class Row(NamedTuple):
+class TraceRow(NamedTuple):
     """A trace row: one token."""
 
     weights: Float[np.ndarray, "layer module k"]
@@ -56,15 +56,15 @@ class Gates:
                 places, gates = zip(*run, strict=True)
                 self.parts.append((places[0], torch.stack(gates)))
 
-    def last(self, segment: Segment) -> Row | None:
+    def last(self, segment: Segment) -> TraceRow | None:
         present = self.present.get(id(segment.placement))
         if present is None:
             return None
         if not segment.mixed:
             nothing = np.zeros(present.shape, np.float16)
-            return Row(nothing, nothing, present)
+            return TraceRow(nothing, nothing, present)
         weights, contribution = self.parts[-1][1][-1].numpy()
-        return Row(weights, contribution, present)
+        return TraceRow(weights, contribution, present)
 
     def _present(self, segment: Segment, layout: Layout) -> Bool[np.ndarray, "layer module k"]:
         found = self.present.get(id(segment.placement))

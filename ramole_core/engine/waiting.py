@@ -2,7 +2,7 @@
 
 Shares are those of the virtual token counter of Sheng et al. (arXiv 2401.00588), with seconds in
 place of tokens, which are forgotten by and by, and a burst that is always allowed: a long document
-or a full batch is answered at once, and the next one behind those who asked for little.
+or a full batch is answered at once, and the next one after sources that used little.
 """
 
 import math
@@ -165,8 +165,8 @@ class FairShare:
                 self._last[source] = self._since
 
     def exceeding(self, asking: Iterable[Source]) -> set[Source]:
-        """Active sources that used a burst more than the mean of all active ones:
-        never all, so one that asks alone is none, nor is a script."""
+        """Active sources that used a burst more than the mean of all active ones: never all, so a
+        source alone is none, nor is a script."""
         with self._lock:
             self._forget()
             had = {source: self._had.get(source, 0.0) for source in asking}

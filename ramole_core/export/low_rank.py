@@ -19,7 +19,7 @@ from ramole_core.composition import Lora
 
 
 @dataclass(frozen=True)
-class Cut:
+class LowRankCut:
     """A LoRA of lower rank, and its output and input spaces."""
 
     lora: Lora
@@ -44,14 +44,14 @@ def concatenate(loras: Sequence[Lora | None], weights: Sequence[float]) -> Lora 
     )
 
 
-def cut(lora: Lora, rank: int) -> Cut:
+def cut(lora: Lora, rank: int) -> LowRankCut:
     """The nearest LoRA of at most that rank, |a| = |b| in each of its units."""
     Q, R = torch.linalg.qr(lora.B.double())
     P, T = torch.linalg.qr(lora.A.double().T)
     U, S, Vh = torch.linalg.svd(R @ T.T)
     U, V, root = Q @ U[:, :rank], P @ Vh[:rank].T, S[:rank].sqrt()
     U, V = U[:, : len(root)], V[:, : len(root)]
-    return Cut(Lora(A=(V * root).T.float().contiguous(), B=(U * root).float()), U, V)
+    return LowRankCut(Lora(A=(V * root).T.float().contiguous(), B=(U * root).float()), U, V)
 
 
 def square(lora: Lora) -> float:

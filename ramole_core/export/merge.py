@@ -23,7 +23,7 @@ from ramole_core.composition import (
 from ramole_core.composition.trained import WeightsFolder
 from ramole_core.errors import RamoleError
 from ramole_core.export.low_rank import concatenate, cut, ratio, square, square_between
-from ramole_core.export.sources import Source
+from ramole_core.export.sources import MergeSource
 from ramole_core.methods import Value, complete_options
 from ramole_core.pool.pairs import Shapes
 
@@ -50,7 +50,7 @@ class Merged:
     loras: dict[str, Lora]
     """By module path, float32; the scale is 1."""
     method: str
-    sources: tuple[Source, ...]
+    sources: tuple[MergeSource, ...]
     weights: tuple[float, ...] | None
     """Weights as given."""
     options: Mapping[str, Value]
@@ -65,7 +65,7 @@ class Merged:
 
 
 def merge_adapters(
-    sources: Sequence[Source],
+    sources: Sequence[MergeSource],
     method: str,
     *,
     shapes: Shapes,
@@ -78,8 +78,8 @@ def merge_adapters(
     """Merge the adapters into one.
 
     `rank` 0 keeps what comes out; else it is the method's own option `rank` where it has one that
-    was not given, and what is still larger is cut to it. Raises RamoleError where the method says
-    nothing that one adapter could hold, or where nothing is left.
+    was not given, and what is still larger is cut to it. Raises RamoleError where one adapter
+    cannot hold the method's decision, or where nothing is left.
     """
     how = find_method(method)
     if "rank" in {option.name for option in how.row.options} and rank:
@@ -122,7 +122,7 @@ def merge_adapters(
 
 def _decide(
     how: Composition,
-    sources: Sequence[Source],
+    sources: Sequence[MergeSource],
     sites: Sites,
     options: Mapping[str, Value],
     *,
@@ -162,7 +162,7 @@ def _decide(
 
 def _error(
     made: Mapping[str, Lora],
-    sources: Sequence[Source],
+    sources: Sequence[MergeSource],
     weights: Float[Tensor, "module k"],
     sites: Sites,
     *,

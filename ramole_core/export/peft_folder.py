@@ -95,7 +95,7 @@ _ROUTER = ".router_logits"
 
 
 @dataclass(frozen=True)
-class Written:
+class PeftPair:
     """One pair of tensors in the file."""
 
     path: str
@@ -109,9 +109,9 @@ class Written:
     """It changes a parameter, and no linear layer."""
 
 
-def written_by_peft(loras: Mapping[str, Lora], shapes: Shapes) -> list[Written]:
+def written_by_peft(loras: Mapping[str, Lora], shapes: Shapes) -> list[PeftPair]:
     """PEFT's pairs for these; `shapes` are the base's, by module path."""
-    found: list[Written] = []
+    found: list[PeftPair] = []
     stacks: dict[str, dict[str, dict[int, Lora]]] = {}
     for path, lora in loras.items():
         expert, rank = _EXPERT.fullmatch(path), lora.A.shape[0]
@@ -120,9 +120,9 @@ def written_by_peft(loras: Mapping[str, Lora], shapes: Shapes) -> list[Written]:
             stack[int(expert["expert"])] = lora
         elif path.endswith(_ROUTER):
             router = path.removesuffix(_ROUTER)
-            found.append(Written(router, f"{router}.weight", lora, rank, bare=True))
+            found.append(PeftPair(router, f"{router}.weight", lora, rank, bare=True))
         else:
-            found.append(Written(path, path, lora, rank))
+            found.append(PeftPair(path, path, lora, rank))
     for module, stack in stacks.items():
         for name, experts in stack.items():
             inner = name == "gate_up_proj" and len(stack) > 1  # the first of two is wrapped first
@@ -130,7 +130,7 @@ def written_by_peft(loras: Mapping[str, Lora], shapes: Shapes) -> list[Written]:
             count = sum(f"{module}.{e}.{name}" in shapes for e in range(len(shapes)))
             rank = max(lora.A.shape[0] for lora in experts.values())
             lora = _stacked(experts, count, rank)
-            found.append(Written(path, f"{module}.{name}", lora, rank, bare=True))
+            found.append(PeftPair(path, f"{module}.{name}", lora, rank, bare=True))
     return found
 
 

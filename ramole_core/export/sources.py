@@ -13,7 +13,7 @@ from ramole_core.settings import Settings
 
 
 @dataclass(frozen=True)
-class Source:
+class MergeSource:
     """One adapter, scale folded into B."""
 
     name: str
@@ -29,7 +29,7 @@ class Source:
 
 def read_sources(
     words: Sequence[str], *, settings: Settings, shapes: Shapes, owner: str | None = None
-) -> list[Source]:
+) -> list[MergeSource]:
     """The adapters that the words name, in their order.
 
     A word is a name of the pool, or where there is a folder or archive of that path, that. Raises
@@ -44,7 +44,7 @@ def read_sources(
         read_only=True,
     )
     known = {card.name for card in pool.cards(owner)}
-    found: list[Source] = []
+    found: list[MergeSource] = []
     for word in words:
         if word not in known and Path(word).expanduser().exists():
             source = _read_folder(Path(word).expanduser(), shapes=shapes, limits=limits)
@@ -61,7 +61,7 @@ def read_sources(
     return found
 
 
-def _read_folder(path: Path, *, shapes: Shapes, limits: Limits) -> Source:
+def _read_folder(path: Path, *, shapes: Shapes, limits: Limits) -> MergeSource:
     """Read a folder as an upload is checked, by a temporary pool."""
     with tempfile.TemporaryDirectory(prefix="ramole-merge-") as home:
         empty = Path(home) / "samples"
@@ -75,5 +75,5 @@ def _read_folder(path: Path, *, shapes: Shapes, limits: Limits) -> Source:
             return _read(pool, pool.add(path))
 
 
-def _read(pool: Pool, card: AdapterCard) -> Source:
-    return Source(card.name, card, pool.tensors(card).loras)
+def _read(pool: Pool, card: AdapterCard) -> MergeSource:
+    return MergeSource(card.name, card, pool.tensors(card).loras)

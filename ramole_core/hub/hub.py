@@ -14,7 +14,7 @@ from ramole_core.base.hub_name import hub_id, hub_name
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.hub.arrivals import MAX_WAIT_SECONDS, Arrivals, NotHere, Wait
 from ramole_core.hub.register import Listed, Register
-from ramole_core.hub.search import Progress, Search, Searcher
+from ramole_core.hub.search import Progress, Searcher, SearchResult
 from ramole_core.pool.inspection import Shapes
 from ramole_core.pool.pool import Pool
 from ramole_core.retrieval import AdapterIndex, Hit, Retriever
@@ -90,7 +90,7 @@ class Hub:
 
     def search(
         self, progress: Progress | None = None, *, most: int | None = None, anew: bool = False
-    ) -> Search:
+    ) -> SearchResult:
         """List the Hub's adapters of this base, read their cards and index them; no weights.
 
         `anew` reads cards again that have not changed. Raises RamoleError where the Hub does not
@@ -190,7 +190,7 @@ class Hub:
         return tuple(said)
 
     def _brought(self, one: Listed, wait: Wait) -> str:
-        """Fetch the adapter; returns a sentence that says so. Raises NotHere."""
+        """Fetch the adapter; returns a sentence about it. Raises NotHere."""
         self._arrivals.bring(one, wait)
         licence = f", licence {one.licence}" if one.licence else ""
         size = f"({one.bytes / 2**20:.1f} MiB{licence})"

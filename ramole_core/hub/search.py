@@ -30,7 +30,7 @@ Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchResult:
     """The result of a search of the Hub."""
 
     base: str
@@ -78,7 +78,7 @@ class Searcher:
         self._read, self._silent = 0, 0
         self._unread: dict[str, str] = {}
 
-    def run(self, *, most: int, anew: bool = False) -> Search:
+    def run(self, *, most: int, anew: bool = False) -> SearchResult:
         """List up to `most`; with `anew` cards are read again. Raises RamoleError where the Hub
         does not answer; adapters read until then stay listed."""
         began = time.monotonic()
@@ -103,7 +103,7 @@ class Searcher:
         else:
             self._register.keep_only(rows, when=time.time())
             self._retriever.check()
-        return Search(
+        return SearchResult(
             self._base,
             tuple(self._register.rows()),
             read=self._read,

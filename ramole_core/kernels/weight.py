@@ -162,8 +162,7 @@ _PICKING = threading.Lock()
 
 
 def way_here() -> str:
-    """The way of this CPU's products of bfloat16 inputs; of two first callers one
-    measures."""
+    """The way of this CPU's products of bfloat16 inputs; of two first callers one measures."""
     if not _WAY:
         with _PICKING:
             if not _WAY:

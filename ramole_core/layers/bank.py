@@ -62,8 +62,7 @@ class Bank:
         self.most = self._room.most(frozenset())
         self.loads = self.evictions = 0
         self.version = 0
-        """Incremented with every change of pages, numbers or router rows: tables of an older one
-        are stale."""
+        """Incremented with pages, numbers or router rows; tables of an older version are stale."""
         self._slots: dict[Hashable, Slot] = {}  # least recently used first
         self._free = list(range(min(INITIAL_PAGES, self.most)))
         self.tensors = BankTensors(

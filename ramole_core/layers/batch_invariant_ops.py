@@ -219,11 +219,8 @@ def _is_known(weight: Tensor) -> bool:
     return weight.device.type == "cpu" and weight.dtype in DTYPES
 
 
-def batch_invariant_layers(
-    model: nn.Module, long: LongTokens | None = None
-) -> dict[str, nn.Module]:
-    """Replacements for a model's modules, by path; `long` says which tokens are of long
-    requests."""
+def invariant_layers(model: nn.Module, long: LongTokens | None = None) -> dict[str, nn.Module]:
+    """Replacements for a model's modules, by path; `long` marks tokens of long requests."""
     found: dict[str, nn.Module] = {}
     short = short_length(model)
     for path, module in model.named_modules():

@@ -21,7 +21,7 @@ TABLES = ("pages", "slots", "acts", "counts", "asks", "own", "present", "fixed",
 
 
 @dataclass(frozen=True)
-class UnweightedUnits:
+class RawUnits:
     """A group's unweighted units in one block, of a forward's tokens."""
 
     inner: Float[Tensor, "N R m"]
@@ -48,7 +48,7 @@ class Fused:
     def mix(
         self,
         ys: Sequence[Float[Tensor, "*b _"]],
-        draft: UnweightedUnits,
+        draft: RawUnits,
         batch: BatchMix,
         g: int,
         block: int,

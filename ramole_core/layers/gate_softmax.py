@@ -31,7 +31,7 @@ from ramole_core.kernels.gate import (
 from ramole_core.kernels.widen import widened
 from ramole_core.layers.layout import Layout
 
-MASKED_SCORE = -1e30
+MASKED = -1e30
 """The score of an adapter that may get no weight; finite, so that no row is nan."""
 TILE = 8
 """Tokens of a tile; empty places hold a copy of one of them."""
@@ -55,16 +55,14 @@ def weigh(
 
     Of equal scores the first counts as the better.
     """
-    scores = scores.masked_fill(~allowed, MASKED_SCORE)
+    scores = scores.masked_fill(~allowed, MASKED)
     if isinstance(top, Tensor) or top:
         place = scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
         most = torch.as_tensor(top).to(place)
-        scores = scores.masked_fill((place >= most) & (most > 0), MASKED_SCORE)
+        scores = scores.masked_fill((place >= most) & (most > 0), MASKED)
     alpha = scores.softmax(-1)
     if isinstance(raw, Tensor) or raw:
-        alpha = torch.where(
-            torch.as_tensor(raw), scores.masked_fill(scores <= MASKED_SCORE, 0.0), alpha
-        )
+        alpha = torch.where(torch.as_tensor(raw), scores.masked_fill(scores <= MASKED, 0.0), alpha)
     return (alpha if bias is None else alpha + bias) * allowed
 
 

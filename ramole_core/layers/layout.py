@@ -18,7 +18,7 @@ from ramole_core.composition import Sites
 
 
 @dataclass(frozen=True)
-class Places:
+class TraceAxes:
     """The axes of a trace: layers, module names, and each module path's place among them."""
 
     layers: tuple[int, ...]
@@ -28,7 +28,7 @@ class Places:
     """Module path -> (index into layers, index into modules)."""
 
 
-def find_places(paths: Iterable[str]) -> Places:
+def find_places(paths: Iterable[str]) -> TraceAxes:
     """Sort module paths such as `model.layers.0.self_attn.q_proj` into layers and short names."""
     split = {path: _split(path) for path in paths}
     tails = list(dict.fromkeys(tail for _, tail in split.values()))
@@ -43,7 +43,7 @@ def find_places(paths: Iterable[str]) -> Places:
         path: (layers.index(layer), modules.index(short[tail]))
         for path, (layer, tail) in split.items()
     }
-    return Places(layers, modules, at)
+    return TraceAxes(layers, modules, at)
 
 
 def _with_parent(tail: str) -> str:
@@ -83,7 +83,7 @@ class Layout:
     """All mixed layers of a model: by group, block and module, which is also their flat order."""
 
     groups: tuple[Group, ...]
-    places: Places
+    places: TraceAxes
 
     @cached_property
     def flat(self) -> tuple[str, ...]:

@@ -7,9 +7,9 @@
 
 (RAMoLE, arXiv 2406.16989, eq. 6-11.) The tokens of all rows stand side by side. Two ways give the
 same numbers within rounding. *By rows*: a compiled kernel walks each token's own pages, so that no
-other token changes a bit; always on a CPU. *All pages*: every token meets every page of the bank,
-and masks say whose counts; each adapter is read once for all rows. There all behind the first
-product may be one launch for all layers that share the input (`fused.py`).
+other token changes a bit; always on a CPU. *All pages*: every token is multiplied with every page
+of the bank, and masks select its own; each adapter is read once for all rows. There all behind the
+first product may be one launch for all layers that share the input (`fused.py`).
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from ramole_core.composition.activation import MAX_Z, log_norm
 from ramole_core.kernels.input_scores import UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Update
 from ramole_core.layers.batch_mix import FIXED, BatchMix
-from ramole_core.layers.fused import Fused, UnweightedUnits
+from ramole_core.layers.fused import Fused, RawUnits
 from ramole_core.layers.gate_softmax import ACTIVATIONS, weigh
 from ramole_core.layers.late_scores import LateScores
 from ramole_core.layers.rows_mixing import RowsMixing
@@ -115,7 +115,7 @@ class Forward:
 
     def units(
         self, x: Float[Tensor, "*b i"], given: Input, g: int, block: int
-    ) -> Float[Tensor, "m N R"] | np.ndarray | UnweightedUnits:
+    ) -> Float[Tensor, "m N R"] | np.ndarray | RawUnits:
         """Weighted units in the compute dtype; by rows, of `given` (x as kernels read it), in
         float32. A draft of them where they are weighed and added in one launch."""
         if self.rows is not None:
@@ -125,10 +125,10 @@ class Forward:
         A = bank.tensors.A[g][block][: batch.s + batch.high].flatten(0, 1)
         inner = (x.to(A.dtype) @ A.T).view(len(x), -1, bank.layout.groups[g].m)
         late = self.late.of(x, g, block) if batch.late else None
-        draft = UnweightedUnits(inner, late)
+        draft = RawUnits(inner, late)
         return draft if self.fused is not None else self._weighted(draft, g, block)
 
-    def _weighted(self, draft: UnweightedUnits, g: int, block: int) -> Float[Tensor, "m N R"]:
+    def _weighted(self, draft: RawUnits, g: int, block: int) -> Float[Tensor, "m N R"]:
         batch, bank = self.batch, self.batch.bank
         inner = _modules_first(draft.inner, bank.wide)
         q, u = inner[..., : batch.s], inner[..., batch.s :]
@@ -147,21 +147,17 @@ class Forward:
                 self._trace(fixed[:, self.row_of], u, g, block)
         return (weight * u).to(bank.dtype)
 
-    def add_all(self, ys: Sequence[Tensor], draft: UnweightedUnits, g: int, block: int) -> None:
+    def add_all(self, ys: Sequence[Tensor], draft: RawUnits, g: int, block: int) -> None:
         """The outputs of all layers of a group with their updates added."""
         bank = self.batch.bank
         if self.fused is not None:
-            recorded = None
+            out = None
             if self.traced is not None:
-                recorded = torch.empty(
-                    2, len(ys), len(draft.inner), self.batch.k, device=bank.device
-                )
+                out = torch.empty(2, len(ys), len(draft.inner), self.batch.k, device=bank.device)
             row_of = self.row_of
-            if self.fused.mix(ys, draft, self.batch, g, block, row_of=row_of, recorded=recorded):
-                if self.traced is not None and recorded is not None:
-                    self.traced.write(
-                        bank.layout.first(g, block), *recorded[:, :, self.traced.places]
-                    )
+            if self.fused.mix(ys, draft, self.batch, g, block, row_of=row_of, recorded=out):
+                if self.traced is not None and out is not None:
+                    self.traced.write(bank.layout.first(g, block), *out[:, :, self.traced.places])
                 return
             self.fused = None
         units = self._weighted(draft, g, block)

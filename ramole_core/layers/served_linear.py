@@ -20,9 +20,9 @@ from ramole_core.base.kernel_linear import base_weight, kernel_linears
 from ramole_core.base.packed import PackedLinear
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.weight import Input, Weight
-from ramole_core.layers.batch_invariant_ops import EXACT, LongTokens, batch_invariant_layers
+from ramole_core.layers.batch_invariant_ops import EXACT, LongTokens, invariant_layers
 from ramole_core.layers.batch_mix import BatchMix
-from ramole_core.layers.fused import Fused, UnweightedUnits
+from ramole_core.layers.fused import Fused, RawUnits
 from ramole_core.layers.install import Installation, watch_blocks, wrap
 from ramole_core.layers.layout import Layout
 from ramole_core.layers.mixing import Forward, Way
@@ -51,8 +51,8 @@ class Serving:
     ) -> Iterator[Forward]:
         """Mix the block's forward of `counts[n]` tokens of row n, side by side.
 
-        `starts` are the places of their first tokens; `trace` are the rows whose traces are
-        asked for; `way` forces one of the two ways of `mixing`.
+        `starts` are the places of their first tokens; `trace` are the rows to trace; `way` forces
+        one of the two ways of `mixing`.
         """
         forward = Forward.of(batch, counts, starts=starts, trace=trace, way=way, fused=self.fused)
         self.now = forward if batch.mixes else None
@@ -96,8 +96,8 @@ class SharedInput:
         self._serving, self._g, self._block = serving, g, block
         self._x: Tensor | None = None
         self._given: Input | None = None
-        self._units: Tensor | np.ndarray | UnweightedUnits | None = None
-        self._draft: UnweightedUnits | None = None
+        self._units: Tensor | np.ndarray | RawUnits | None = None
+        self._draft: RawUnits | None = None
         self._ys: list[Tensor] = []
         """Outputs of the group, by layer."""
         self.layers: list[ServedLinear] = []
@@ -116,7 +116,7 @@ class SharedInput:
             self._x = self._given = self._units = None
         if forward is None or units is None:
             return layer.alone(x, given)
-        if isinstance(units, UnweightedUnits):
+        if isinstance(units, RawUnits):
             return self._together(forward, units, x, given, j, last=last)
         if weight is None or forward.rows is None:
             return forward.add(layer.alone(x, given), units, self._g, self._block, j)
@@ -124,14 +124,7 @@ class SharedInput:
         return weight.multiply(given, forward.update(units, self._g, self._block, j))
 
     def _together(
-        self,
-        forward: Forward,
-        draft: UnweightedUnits,
-        x: Tensor,
-        given: Input,
-        j: int,
-        *,
-        last: bool,
+        self, forward: Forward, draft: RawUnits, x: Tensor, given: Input, j: int, *, last: bool
     ) -> Tensor:
         """The output of layer j; the first call computes the group's."""
         if draft is not self._draft:
@@ -189,7 +182,7 @@ def install_serving(
             for j, path in enumerate(paths):
                 base = model.get_submodule(path)
                 layers[path] = ServedLinear(base, shared, j, last=j == group.m - 1)
-    invariant = batch_invariant_layers(model, serving.long)
+    invariant = invariant_layers(model, serving.long)
     every = kernel_linears(model) | invariant | layers
     return wrap(model, every, serving.watch_experts()), serving
 
@@ -204,7 +197,7 @@ def is_exact(model: PreTrainedModel) -> bool:
     in float32 or bfloat16 (or fewer bits), with a kernel for every product."""
     if model.device.type != "cpu" or model.dtype not in DTYPES:
         return False
-    invariant = batch_invariant_layers(model)
+    invariant = invariant_layers(model)
     for path, module in model.named_modules():
         if isinstance(module, Experts):
             return False  # PyTorch chooses them

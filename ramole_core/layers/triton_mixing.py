@@ -6,8 +6,8 @@ and no others, as `kernels/mixing.py` does on a CPU:
     score = (q gram * u) summed by slot + offset + own z + late;   alpha = weigh(score)
     y += sum over pages of  alpha[slot] u B[page]
 
-Every program of a token computes the same weights, which costs less than storing and loading
-them. Importing this needs Triton.
+Every program of a token computes the same weights, which costs less than storing and loading them.
+Importing this needs Triton.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,13 +20,13 @@ from torch import Tensor
 
 from ramole_core.composition import activation
 
-MASKED_SCORE = tl.constexpr(-1e30)
+MASKED = tl.constexpr(-1e30)
 """As in `gate_softmax`."""
 TINY, MAX_Z = tl.constexpr(activation.TINY), tl.constexpr(activation.MAX_Z)
 MAX_MODULES = 4
 """Modules of a launch; a larger group takes several."""
 PAGES, OUTPUTS = 16, 128
-"""Pages that a program looks at together, and outputs of its tile."""
+"""Pages that a program reads together, and outputs of its tile."""
 
 
 @triton.jit
@@ -102,15 +102,15 @@ def _mix(
         score += tl.load(late + (j * n + token) * k + kk, mask=known, other=0.0)
 
     allowed = here | ((kind == 2) & (kk < mine))
-    score = tl.where(allowed, score, MASKED_SCORE)
+    score = tl.where(allowed, score, MASKED)
     better = (score[None, :] > score[:, None]) | (
         (score[None, :] == score[:, None]) & (kk[None, :] < kk[:, None])
     )
     rank_of = tl.sum(better.to(tl.int32), axis=1)
-    score = tl.where((top > 0) & (rank_of >= top), MASKED_SCORE, score)
+    score = tl.where((top > 0) & (rank_of >= top), MASKED, score)
     alpha = tl.exp(score - tl.max(score, axis=0))
     alpha = alpha / tl.sum(alpha, axis=0)
-    alpha = tl.where(raw > 0, tl.where(score <= MASKED_SCORE, 0.0, score), alpha)
+    alpha = tl.where(raw > 0, tl.where(score <= MASKED, 0.0, score), alpha)
     alpha += tl.load(bias + table, mask=known, other=0.0)
     alpha = tl.where(kind == 0, given, tl.where(allowed, alpha, 0.0))
     weight = tl.where(here, alpha, 0.0)

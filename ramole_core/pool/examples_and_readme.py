@@ -15,7 +15,7 @@ MAX_EXAMPLES = 200
 """Most examples of one adapter."""
 MAX_EXAMPLE = 2000
 """Characters."""
-MAX_TEXT_BYTES = 2**20
+MAX_TEXT = 2**20
 """Bytes of examples.jsonl or README.md."""
 MAX_LINES = 10_000
 """Lines of examples.jsonl that are parsed, since bad ones cost time too."""
@@ -70,7 +70,7 @@ def _listed(text: bytes) -> tuple[list[str], list[str]]:
     """Examples of a JSON list of texts, or of objects with a text."""
     unused = f'{EXAMPLES_JSON} is not used; expected a JSON list of texts, or of {{"text": "..."}}.'
     try:
-        rows = json.loads(text) if len(text) <= MAX_TEXT_BYTES else None
+        rows = json.loads(text) if len(text) <= MAX_TEXT else None
     except (ValueError, RecursionError):
         rows = None
     if not isinstance(rows, list):
@@ -83,10 +83,8 @@ def _listed(text: bytes) -> tuple[list[str], list[str]]:
 
 def parse_examples(text: bytes) -> tuple[list[str], list[str]]:
     """Examples of an examples.jsonl, and notes on the lines that cannot be used."""
-    if len(text) > MAX_TEXT_BYTES:
-        return [], [
-            f"{EXAMPLES} has {len(text)} bytes, more than {MAX_TEXT_BYTES}; it is not used."
-        ]
+    if len(text) > MAX_TEXT:
+        return [], [f"{EXAMPLES} has {len(text)} bytes, more than {MAX_TEXT}; it is not used."]
     try:
         lines = text.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError:
@@ -138,8 +136,8 @@ def _problem(text: str) -> str | None:
 
 def parse_readme(text: bytes) -> tuple[str | None, str, list[str]]:
     """Licence, description and notes of a model card."""
-    if len(text) > MAX_TEXT_BYTES:
-        return None, "", [f"{README} has {len(text)} bytes, more than {MAX_TEXT_BYTES}."]
+    if len(text) > MAX_TEXT:
+        return None, "", [f"{README} has {len(text)} bytes, more than {MAX_TEXT}."]
     try:
         card = text.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:

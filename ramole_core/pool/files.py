@@ -20,7 +20,7 @@ from ramole_core.pool.examples_and_readme import EXAMPLES, EXAMPLES_JSON, README
 from ramole_core.pool.inspection import WEIGHTS
 
 T = TypeVar("T")
-Found = tuple[str | None, list[str]]
+SourceInfo = tuple[str | None, list[str]]
 """The name that a source suggests, and notes on its files."""
 USED = (WEIGHTS, CONFIG, README, EXAMPLES, EXAMPLES_JSON)
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill")

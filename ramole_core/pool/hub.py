@@ -11,7 +11,7 @@ from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Limits
 from ramole_core.pool.config import CONFIG
 from ramole_core.pool.disk import DISK_ERRORS
-from ramole_core.pool.files import PICKLES, USED, Found, too_large
+from ramole_core.pool.files import PICKLES, USED, SourceInfo, too_large
 from ramole_core.pool.inspection import WEIGHTS
 
 PREFIX = "hf:"
@@ -22,7 +22,7 @@ class HubUnreachable(AdapterRefused):
     """The Hub did not answer, whatever the adapter; try again later."""
 
 
-def copy_hub(source: str, into: Path, *, limits: Limits, use_token: bool) -> Found:
+def copy_hub(source: str, into: Path, *, limits: Limits, use_token: bool) -> SourceInfo:
     """Fetch `hf:owner/name[@revision]` into `into`; raises AdapterRefused.
 
     `use_token`: whether the operator's own Hub login may be used. A visitor's request must not,

@@ -1,8 +1,8 @@
 """Markdown from untrusted authors -> its plain words, in linear time.
 
-An expression that looks for `[a](b)` or `<!-- -->` begins anew at every `[` or `<!--` and runs to
+An expression that searches `[a](b)` or `<!-- -->` begins anew at every `[` or `<!--` and runs to
 the end of the text each time: a card of brackets alone would hold the process for hours. Here every
-search goes on where the last one ended; an end that is missing once is not looked for again.
+search continues where the last one ended; an end that is missing once is not searched again.
 """
 
 import re

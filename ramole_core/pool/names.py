@@ -10,7 +10,7 @@ from ramole_core.errors import AdapterRefused
 
 MAX_NAME = 64
 MAX_WANTED = 1024
-"""Characters that are looked at: Unicode's normal form of n accents takes n * n steps."""
+"""Characters that are read: Unicode's normal form of n accents takes n * n steps."""
 EVERYONE = "everyone"
 """Folder of uploads without an owner; an owner's folder is hexadecimal, so they never collide."""
 

@@ -8,7 +8,7 @@ LoRA on bare parameters (`target_parameters`) is taken where the base has plain 
 them: a router's weight, and the experts of a mixture. Any other parameter is refused. Of experts,
 `target_parameters` on `mlp.experts` gives A [e r, i], an expert's r rows together, and B [o, e r],
 an expert's columns e apart: update_n = B[:, n::e] A[n r : (n + 1) r]. Two parameters of one module
-are nested, the inner at `mlp.experts.base_layer`; shapes tell which is which. (peft 0.21,
+are nested, the inner at `mlp.experts.base_layer`; shapes distinguish them. (peft 0.21,
 `tuners/lora/layer.py`, ParamWrapper.)
 """
 

@@ -218,7 +218,7 @@ class Pool(AbstractContextManager["Pool"]):
 
     def leave_out_unfit(self) -> list[AdapterCard]:
         """Drop adapters of another base, which do not fit this one, from the cards (not from the
-        disk); `problems` says why. Call it before the index is checked."""
+        disk); `problems` has the reason. Call it before the index is checked."""
         shapes = self._shapes()
         mark = fingerprint(shapes)
         unfit = []

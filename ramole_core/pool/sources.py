@@ -18,7 +18,7 @@ from ramole_core.pool.examples_and_readme import (
     read_examples,
     write_examples,
 )
-from ramole_core.pool.files import PICKLES, USED, Found, copy_chosen, copy_zip, pickled
+from ramole_core.pool.files import PICKLES, USED, SourceInfo, copy_chosen, copy_zip, pickled
 from ramole_core.pool.hub import PREFIX, copy_hub
 from ramole_core.pool.inspection import WEIGHTS
 from ramole_core.pool.names import clean_name
@@ -65,7 +65,7 @@ def _name(suggested: str | None, folder: Path) -> str:
         return f"adapter-{sha256(folder / WEIGHTS)[:8]}"
 
 
-def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
+def copy_source(source: Source, into: Path, *, limits: Limits) -> SourceInfo:
     """Copy the adapter's files into the folder `into`; raises AdapterRefused."""
     if not isinstance(source, str | os.PathLike):
         if not source:

@@ -114,8 +114,8 @@ class Store:
         _settle(target.parent)
 
     def sweep(self) -> list[str]:
-        """Undo or finish what the last process had begun; returns a sentence for
-        each failure, which the next start retries."""
+        """Undo or finish what the last process had begun; returns a sentence for each failure,
+        which the next start retries."""
         problems = []
         for left in _folders(self._staging):
             owner, _, name = left.name.removesuffix(_EARLIER).partition(".")

@@ -16,11 +16,11 @@ from ramole_core.pool.inspection import WEIGHTS
 from ramole_core.pool.manifest import read_card
 from ramole_core.pool.store import Store
 
-Cards = dict[tuple[str | None, str], AdapterCard]
+CardsByName = dict[tuple[str | None, str], AdapterCard]
 """By owner and name."""
 
 
-def read_samples(adapters_dir: Path) -> tuple[Cards, list[str]]:
+def read_samples(adapters_dir: Path) -> tuple[CardsByName, list[str]]:
     """The sample pool's cards and problems; folders that begin with `_` or `.`, or hold no
     weights, are not adapters."""
     if not adapters_dir.is_dir():
@@ -35,8 +35,8 @@ def read_samples(adapters_dir: Path) -> tuple[Cards, list[str]]:
 
 def _read(
     folders: Iterable[Path], place: Callable[[AdapterCard], Path], *, sample: bool
-) -> tuple[Cards, list[str]]:
-    cards: Cards = {}
+) -> tuple[CardsByName, list[str]]:
+    cards: CardsByName = {}
     problems = []
     for folder in folders:
         try:
@@ -58,7 +58,7 @@ def _read(
     return cards, problems
 
 
-def without(cards: Cards, gone: Sequence[AdapterCard]) -> Cards:
+def without(cards: CardsByName, gone: Sequence[AdapterCard]) -> CardsByName:
     """The cards less those that are gone."""
     folders = {card.folder for card in gone}
     return {key: card for key, card in cards.items() if card.folder not in folders}
@@ -95,7 +95,7 @@ class Uploads:
 
     def __init__(self, store: Store):
         self._store = store
-        self.cards: Cards = {}
+        self.cards: CardsByName = {}
         self.listeners: list[Listener] = []
 
     def read(self) -> list[str]:

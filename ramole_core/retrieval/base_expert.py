@@ -21,7 +21,7 @@ from ramole_core.retrieval.retriever import Hit
 
 
 @runtime_checkable
-class Vectors(Protocol):
+class VectorSource(Protocol):
     """The interface of a retriever, as the base's card needs it."""
 
     @property
@@ -33,7 +33,7 @@ class Vectors(Protocol):
 class BaseExpert:
     """Decide whether a text is for the adapters, the base, or the turn before."""
 
-    def __init__(self, retriever: Vectors, *, folder: Path, base: Callable[[], str]):
+    def __init__(self, retriever: VectorSource, *, folder: Path, base: Callable[[], str]):
         """`folder` may hold a calibration, `base` gives the base model's kind. Nothing is read
         yet."""
         self._retriever, self._folder, self._base = retriever, folder, base
@@ -148,7 +148,7 @@ class BaseExpert:
         return {name: self.calibration.vector(name) for name in self.calibration.vectors}
 
 
-def card_vectors(retriever: Vectors) -> dict[str, Float32[np.ndarray, "d"]]:
+def card_vectors(retriever: VectorSource) -> dict[str, Float32[np.ndarray, "d"]]:
     """The unit-length means over the two cards, as an adapter's vector is one."""
     cards = {"everyday": everyday_texts(), "going_on": GOING_ON}
     return {

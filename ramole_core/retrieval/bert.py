@@ -27,8 +27,7 @@ from ramole_core.retrieval.tuning import Span, Tuning, fold
 MAX_TOKENS = 512
 """Most tokens in one forward, unless one text has more."""
 WHOLE = 64
-"""Numbers of a row that PyTorch computes as whole vectors; it computes the remainder
-differently."""
+"""Numbers of a row that PyTorch computes alike; it computes the remainder differently."""
 CONFIG, MODULES, SENTENCE = "config.json", "modules.json", "sentence_bert_config.json"
 TOKENIZER, POOLING, PROMPTS = (
     "tokenizer.json",
@@ -166,8 +165,8 @@ def attend(
 
 
 def can_read(folder: Path) -> bool:
-    """Whether a folder's encoder is a BERT with the mean of its tokens, of sizes at which no
-    text's place in the row shows in its bits, and no other setting that would change vectors."""
+    """Whether a folder's encoder is a BERT with the mean of its tokens, of sizes at which no text's
+    place in the row shows in its bits, and no other setting that would change vectors."""
     files = CONFIG, MODULES, SENTENCE, TOKENIZER, POOLING
     if not all((folder / name).is_file() for name in files):
         return False

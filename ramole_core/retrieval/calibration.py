@@ -9,8 +9,8 @@
 
 best is the similarity of a text to its nearest adapter, base and go_on those to the two cards of
 `own_cards.py`, leader that to the first adapter of the turn before; z is the nearest adapter's
-surprise, mean z that of all that were asked. All of it hangs on the encoder; on the base model only
-the lines with responses do. The adapters of the pool come and go without making it stale.
+surprise, mean z that of all that were examined. All of it hangs on the encoder; on the base model
+only the lines with responses do. The adapters of the pool come and go without making it stale.
 """
 
 import json
@@ -49,7 +49,7 @@ class ResponseLine:
 
 
 @dataclass(frozen=True)
-class NoExamplesLine:
+class BlindLine:
     """The line for adapters without examples, by responses; by default they always answer."""
 
     slope: float = 0.0
@@ -68,12 +68,12 @@ class FollowUpLine:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The numbers in use; only thresholds and weights of responses are fitted, and the defaults
-    are the plain comparison: the nearest card wins."""
+    """The numbers in use; only thresholds and weights of responses are fitted, and the defaults are
+    the plain comparison: the nearest card wins."""
 
     alone: SimilarityLine = SimilarityLine()
     heard: ResponseLine = ResponseLine()
-    blind: NoExamplesLine = NoExamplesLine()
+    blind: BlindLine = BlindLine()
     kept: FollowUpLine = FollowUpLine()
     encoder: str = ""
     """Checksum of the encoder that it holds for."""
@@ -101,12 +101,7 @@ class Calibration:
         return np.array(self.vectors[card], np.float32)
 
 
-PARTS = {
-    "alone": SimilarityLine,
-    "heard": ResponseLine,
-    "blind": NoExamplesLine,
-    "kept": FollowUpLine,
-}
+PARTS = {"alone": SimilarityLine, "heard": ResponseLine, "blind": BlindLine, "kept": FollowUpLine}
 
 
 def read_calibration(folder: Path) -> Calibration | None:

@@ -20,8 +20,7 @@ EXAMPLES = 20
 WORDS = 0.3
 """The share of the card's own words, where it shows examples too; chosen on written prompts."""
 MAX_CHARACTERS = 400
-"""Characters of the words that count: a card begins with the task, and ends with licences and
-data."""
+"""Characters of the words that count: a card has its task first, licences and data last."""
 
 
 Embed = Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]

@@ -1,11 +1,11 @@
 """Check that an index on disk can be opened safely: another process reads and rewrites it.
 
-Some damage to Chroma's files ends the process that reads them, and cannot be caught in it. So
-a folder is marked with the digest of its files when it is closed, and the mark goes when it is
-opened. A folder without its mark was left by a kill or changed from outside. Another
-process reads every vector of it, compares each with the sum that was written beside it, and writes
-them into a new folder, which takes the old one's place: no link of a damaged graph is followed
-later. Where that process dies, takes too long or finds a difference, the index is broken.
+Some damage to Chroma's files ends the process that reads them, and cannot be caught in it. So a
+folder is marked with the digest of its files when it is closed, and the mark goes when it is
+opened. A folder without the right mark was left by a kill or changed from outside. Another process
+reads every vector of it, compares each with the sum that was written beside it, and writes them
+into a new folder, which takes the old one's place: no link of a damaged graph is followed later.
+Where that process dies, takes too long or finds a difference, the index is broken.
 
     python -m ramole_core.retrieval.examination FOLDER NEW
 """

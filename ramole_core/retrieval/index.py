@@ -2,9 +2,8 @@
 
 Chroma's search is approximate, and slow where every neighbour is requested. An embedded Chroma is
 copied into `Vectors`, which search exactly; the copy is dropped when another client wrote to the
-folder, so what Chroma holds is what is found. A server does not report writes of other clients:
-there every neighbour is requested, those that the graph lost are read, and the stored vectors
-decide.
+folder, so what Chroma holds is what is found. A server hides other clients' writes: there every
+neighbour is requested, those that the graph lost are read, and stored vectors decide.
 """
 
 import threading

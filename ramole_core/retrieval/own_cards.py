@@ -1,9 +1,8 @@
 """Two built-in cards: the base model's, and that of follow-up messages.
 
-An adapter's card shows inputs of its task. The base's shows what people say when they want no task,
-the other one how a second message asks for more of the same. Written for this purpose, in kinds and
-sentences that the evaluation's prompts do not have (`training/prompts/`), so that nothing is
-measured on its own card.
+An adapter's card shows inputs of its task. The base's shows prompts without a task, the other one
+second messages that continue a task. Written for this purpose, in kinds and sentences that the
+evaluation's prompts do not have (`training/prompts/`), so that nothing is measured on its own card.
 """
 
 import hashlib

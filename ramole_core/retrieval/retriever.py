@@ -78,8 +78,8 @@ class Retriever(KeptIndex):
         """Up to `count` adapters to examine: the nearest, best first, and after them those that
         show no examples, whose score is nan.
 
-        Where not all can be asked, at most BLIND of the latter, and no more than half: those whose
-        names or descriptions are nearest. Raises RamoleError as `retrieve` does.
+        Where not all can be examined, at most BLIND of the latter, and no more than half: those
+        whose names or descriptions are nearest. Raises RamoleError as `retrieve` does.
         """
         cards = self.visible(count, exclude, owner)
         known = {key: card for key, card in cards.items() if not card.blind}

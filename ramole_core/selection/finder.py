@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 NAN = float("nan")
-Fetched = tuple[Request, tuple[str, ...]]
+FetchedTurn = tuple[Request, tuple[str, ...]]
 """The turn with names of the pool, and a sentence for each adapter that was fetched, or not."""
 
 
@@ -39,7 +39,7 @@ class Finder:
         base: BaseExpert,
         weights: "Callable[[Composition], Trained | None]",
     ):
-        """`base` says where the base answers, `weights` gives a method's trained weights."""
+        """`base` decides where the base answers, `weights` gives a method's trained weights."""
         self.pool, self.hub = pool, hub
         self._retriever, self._base, self._weights = retriever, base, weights
 
@@ -47,7 +47,7 @@ class Finder:
         """The names of the pool's adapters that the owner sees."""
         return {card.name for card in self.pool.cards(owner)}
 
-    def fetch_named(self, turn: Request, wait: Wait) -> Fetched:
+    def fetch_named(self, turn: Request, wait: Wait) -> FetchedTurn:
         """Fetch the adapters that the turn names; raises RamoleError where a listed one does not
         come."""
         names = turn.adapters or ()
@@ -58,7 +58,7 @@ class Finder:
         here = [name if name in there else self.hub.name_in_pool(name) for name in names]
         return replace(turn, adapters=list(dict.fromkeys(here))), said
 
-    def fetch_nearest(self, turn: Request, method: "Composition", wait: Wait) -> Fetched:
+    def fetch_nearest(self, turn: Request, method: "Composition", wait: Wait) -> FetchedTurn:
         """Fetch those that are among the nearest to the turn's text, as many as the method takes;
         none where it has a fixed pool."""
         count = method.experts(turn.k)
@@ -86,8 +86,7 @@ class Finder:
         return evidence.decision == "adapters" or self._base.doubts(evidence)
 
     def abstains(self, turn: Request, method: "Composition") -> bool:
-        """Whether the base may answer where nothing fits; raises RamoleError where a fixed pool is
-        asked to."""
+        """Whether the base may answer where nothing fits; raises RamoleError for a fixed pool."""
         if turn.adapters is not None or not method.experts(turn.k):
             return False
         if self.fixed_pool(method) is not None:

@@ -40,14 +40,14 @@ HARMFUL = re.compile(
 """A command in such a line that deletes or overwrites files."""
 NO_ROOM = "The answers so far filled the context; parts"
 Items = Iterator[tuple[int, Step | Generation]]
-Run = Callable[[Sequence[int], "Sequence[Prepared]"], Items]
+StreamPrepared = Callable[[Sequence[int], "Sequence[Prepared]"], Items]
 """Streams prepared requests; the first argument is the index of each."""
 Follow = Callable[["Prepared", Generation], "Prepared"]
 """The next part of a request, from the part that was answered and its answer; raises RamoleError
 where it cannot run."""
 
 
-def stream_parts(asked: "Sequence[Prepared]", *, run: Run, follow: Follow) -> Items:
+def stream_parts(asked: "Sequence[Prepared]", *, run: StreamPrepared, follow: Follow) -> Items:
     """Each token of each request, with the request's index, and its Generation at the end.
 
     A fault in a later part ends that answer behind the parts that are there; one in a first part is
@@ -95,7 +95,7 @@ def stream_parts(asked: "Sequence[Prepared]", *, run: Run, follow: Follow) -> It
 
 def run_by(
     engines: "Backend", requests: Sequence[Request], *, seconds: float, **caller: Unpack["Caller"]
-) -> Run:
+) -> StreamPrepared:
     """What streams parts of these requests by these engines; the caller's indexes are those of the
     requests. The preparation of each took so many `seconds`."""
 

@@ -1,4 +1,4 @@
-"""The parts of a prompt that asks for several things, each for an adapter of its own.
+"""The parts of a prompt with several tasks, each for an adapter of its own.
 
     gain = sum over two parts of (max_j cos(part, adapter_j) - cos(part, adapter_w)) - price
 
@@ -6,13 +6,13 @@ with w the adapter that is nearest to both together: parts are worth how much ne
 their own are. The prompt is cut where that is most, if it is more than 0, and each part again. A
 part is a run of pieces (sentences, lines; a list of options stays with the line before it, and what
 a question at the very beginning announces with the question). Each must fit: its similarity reaches
-MIN_FIT and what the base model asks for (`base_expert.py`); neighbours that find the same adapter
-are one part. A cut costs less where the text says that another request begins (by English cues),
-but in a form, whose fields belong together. A first look takes the means of the pieces' vectors; of
-the places that come within MAX_ERROR of a gain, the MAX_EMBEDDED best are looked at with the
-vectors of both sides. Prices and MIN_FIT were fitted on training rows and prompts in people's own
-words, for the encoder that the calibration is of (LOG); with another encoder only `split=True`
-cuts. `python -m lab parts_table` and `second_half` measure what comes of it.
+MIN_FIT and the base model's threshold (`base_expert.py`); neighbours that find the same adapter are
+one part. A cut costs less where English cues show that another request begins, but in a form, whose
+fields belong together. A first look takes the means of the pieces' vectors; of the places that come
+within MAX_ERROR of a gain, the MAX_EMBEDDED best are computed from the vectors of both sides.
+Prices and MIN_FIT were fitted on training rows and prompts in people's own words, for the encoder
+that the calibration is of (LOG); with another encoder only `split=True` cuts. `python -m lab
+parts_table` and `second_half` measure what comes of it.
 """
 
 import re
@@ -64,7 +64,7 @@ def has_fields(text: str) -> bool:
 
 
 def joins(text: str) -> bool:
-    """Whether the text begins as one that goes on with another matter: `Also, ...`."""
+    """Whether the text begins with a word that joins another task: `Also, ...`."""
     return JOINING.match(text) is not None
 
 
@@ -97,7 +97,7 @@ MAX_NEAREST = 3
 """Adapters that are compared with every run, for each piece."""
 END = re.compile(r"\n+|(?<=[.!?])[\"')\]]*\s+")
 """End of a piece."""
-Run = tuple[int, int]
+Span = tuple[int, int]
 """A part's first piece, and the one after its last."""
 
 
@@ -123,7 +123,7 @@ def pieces_of(text: str, most: int = MAX_PIECES) -> list[str]:
 
 
 def is_option(text: str) -> bool:
-    """Whether a piece is of a list of options, which goes on with the line before it."""
+    """Whether a piece is of a list of options, which continues the line before it."""
     return LISTED.match(text) is not None and not asks(text.strip(" -*•\n"))
 
 
@@ -170,11 +170,11 @@ class Cutter:
         self._form = has_fields("".join(pieces))
         self._more = PLACES * log(max(1, len(pieces) - 1))
 
-    def text_of(self, run: Run) -> str:
+    def text_of(self, run: Span) -> str:
         """Its text; behind the first, without the joining words that it begins with."""
         return begun_anew(self._plain(run)) if run[0] else self._plain(run)
 
-    def cut(self, run: Run) -> list[Run]:
+    def cut(self, run: Span) -> list[Span]:
         """The run in parts."""
         start, end = run
         leader = int(np.argmax(self._adapters @ self._vector(run)))
@@ -186,7 +186,7 @@ class Cutter:
         best = max(gains, key=lambda at: gains[at], default=start)
         if gains.get(best, 0.0) <= 0:
             return [run]
-        found: list[Run] = []
+        found: list[Span] = []
         for part in (*self.cut((start, best)), *self.cut((best, end))):
             found.append(part)
             while len(found) > 1 and self._nearest(found[-2]) == self._nearest(found[-1]):
@@ -194,7 +194,7 @@ class Cutter:
         return found
 
     def _gain(
-        self, run: Run, at: int, leader: int, vector_of: Callable[[Run], np.ndarray | None]
+        self, run: Span, at: int, leader: int, vector_of: Callable[[Span], np.ndarray | None]
     ) -> float:
         """Return the gain of a cut there; -inf where none is allowed."""
         sides = (run[0], at), (at, run[1])
@@ -207,30 +207,30 @@ class Cutter:
         before, after = map(self._plain, sides)
         return ahead - self._more - price_of(before, after, form=self._form)
 
-    def _plain(self, run: Run) -> str:
+    def _plain(self, run: Span) -> str:
         return "".join(self._pieces[slice(*run)]).strip()
 
-    def _mean(self, run: Run) -> Float32[np.ndarray, "d"]:
+    def _mean(self, run: Span) -> Float32[np.ndarray, "d"]:
         vector = self._weighted[slice(*run)].sum(0)
         return vector / np.linalg.norm(vector)
 
-    def _fitting(self, run: Run) -> Float32[np.ndarray, "d"] | None:
+    def _fitting(self, run: Span) -> Float32[np.ndarray, "d"] | None:
         """Its vector; None: no adapter fits."""
         vector = self._vector(run)
         similarity = float((self._adapters @ vector).max())
         return vector if similarity >= max(MIN_FIT, self._base.needed(vector)) else None
 
-    def _read(self, runs: Sequence[Run]) -> None:
+    def _read(self, runs: Sequence[Span]) -> None:
         """Embed those that are not known, in one call."""
         new = [run for run in runs if run not in self._known]
         if new:
             self._known.update(zip(new, self._embed(list(map(self.text_of, new))), strict=True))
 
-    def _vector(self, run: Run) -> Float32[np.ndarray, "d"]:
+    def _vector(self, run: Span) -> Float32[np.ndarray, "d"]:
         self._read([run])
         return self._known[run]
 
-    def _nearest(self, run: Run) -> int:
+    def _nearest(self, run: Span) -> int:
         return int(np.argmax(self._adapters @ self._vector(run)))
 
 

@@ -73,8 +73,8 @@ class Selector:
     def __init__(
         self, finder: Finder, retriever: Retriever, *, base: BaseExpert, max_new_tokens: int
     ):
-        """`base` says where the base answers; `max_new_tokens`: the most that this server gives to
-        one request."""
+        """`base` decides where the base answers; `max_new_tokens`: the most that this server gives
+        to one request."""
         self._finder, self._retriever, self._base = finder, retriever, base
         self._pool, self._hub = finder.pool, finder.hub
         self._max_new_tokens = max_new_tokens

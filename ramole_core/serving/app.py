@@ -35,8 +35,7 @@ class EnginesArgs(BaseModel):
     make: str = REAL
     """The function that makes an engine from `Settings`, as `module:function`."""
     drain_seconds: float = 30
-    """Seconds in which answers may end in an engine that is restarted; the others continue
-    elsewhere."""
+    """Seconds for answers to end in a restarting engine; the rest continue elsewhere."""
 
 
 class PageArgs(BaseModel):

@@ -1,7 +1,7 @@
 """Publish the pool's adapters to the store, and sweep removed ones.
 
-An adapter is in the store before an engine needs it. The files of one that was removed go
-when no request that runs names them; those that a page that died left there go at the next start.
+An adapter is in the store before an engine needs it. The files of one that was removed go when no
+request that runs names them; those that a page that died left there go at the next start.
 """
 
 import logging

@@ -1,9 +1,9 @@
 """The stream of one caller's requests over many engines, continued where one is lost.
 
-When an engine is lost in the midst of an answer, nothing is lost: the request goes to another
-one with the tokens that were streamed already. That one reads them as it reads a prompt, draws as
-many random numbers as they cost, and sends the last of them again, which is dropped here; so no
-reader sees a token twice, or another one.
+When an engine is lost in the midst of an answer, nothing is lost: the request goes to another one
+with the tokens that were streamed already. That one reads them as it reads a prompt, draws as many
+random numbers as they cost, and sends the last of them again, which is dropped here; so no reader
+sees a token twice, or another one.
 """
 
 import queue

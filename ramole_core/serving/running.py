@@ -34,7 +34,7 @@ POLL_SECONDS = 0.5
 MADE_PAGE = "ui.mounted:mounted"
 
 
-class Running:
+class ServeProcess:
     """Ray, its Serve, and the two applications."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Running:
         """Start Ray, or join it, and deploy; returns before engines or page are ready. Raises
         RamoleError where there is no such cluster."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # or Serve's uvicorn believes the X-Forwarded-For of whoever is on this host
+        # or Serve's uvicorn trusts the X-Forwarded-For of any local process
         os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
         os.environ.setdefault("RAY_worker_niceness", "0")  # not behind whatever runs
         import ray
@@ -163,7 +163,7 @@ def serve(
         )
     settings = load_settings()
     cores = cpus_per_engine or max(1, (os.cpu_count() or 1) // engines)
-    running = Running(
+    running = ServeProcess(
         settings, engines=engines, cpus=cores, gpus=gpus_per_engine, address=address, page=page
     )
     told: list[int] = []

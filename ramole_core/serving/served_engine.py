@@ -1,7 +1,7 @@
 """An engine as a deployment of Ray Serve: a stream a request, and calls; nothing of Ray is needed.
 
-Errors are sent as data, so that the page shows the same sentence. What runs for a page
-is given up once that page is gone (`Leases`).
+Errors are sent as data, so that the page shows the same sentence. What runs for a page is given up
+once that page is gone (`Leases`).
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class Reply:
 
 
 @dataclass
-class Running:
+class RunningRequest:
     """A running request."""
 
     page: str
@@ -87,7 +87,7 @@ class ServedEngine:
         said = Settings(**settings)  # pyright: ignore[reportArgumentType] checked by pydantic
         self._threads = ThreadPoolExecutor(said.max_batch + said.max_queue + SPARE_THREADS)
         self._engine: Any = located(make)(said)
-        self._open: dict[str, Running] = {}
+        self._open: dict[str, RunningRequest] = {}
         """The requests that run, by their numbers."""
         self._leases = Leases(self._give_up)
         settle()
@@ -96,7 +96,7 @@ class ServedEngine:
         """Stream a request's results; closing the stream cancels it."""
         loop = asyncio.get_running_loop()
         news: asyncio.Queue[Item | None] = asyncio.Queue()
-        one = self._open[job.number] = Running(job.page)
+        one = self._open[job.number] = RunningRequest(job.page)
         self._leases.renew(job.page)
 
         def deliver(item: Item | None) -> None:

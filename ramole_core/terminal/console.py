@@ -105,7 +105,7 @@ def write_answer(
 ) -> "Generation":
     """Print each token as it comes, then one line about the run on standard error.
 
-    `quiet` prints nothing. With `shares` the line tells each adapter's part of the answer, which
+    `quiet` prints nothing. With `shares` the line has each adapter's part of the answer, which
     needs a trace. Returns the generator's own value, the whole answer.
     """
     while True:
@@ -176,8 +176,8 @@ def _plain(value: object) -> object:
 
 
 def shares_of(answer: "Generation") -> list[float]:
-    """Each adapter's share, 0 to 1, the mean over the answer's tokens: of its effects where asked
-    for, else of the contributions; empty where neither is known."""
+    """Each adapter's share, 0 to 1, the mean over the answer's tokens: of its effects where
+    requested, else of the contributions; empty where neither is known."""
     if answer.parts:
         total = sum(part.new_tokens for part in answer.parts)
         found = dict.fromkeys(answer.adapters, 0.0)

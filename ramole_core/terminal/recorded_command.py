@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 PLACES = {"--data": "", "--out": "results", "--work": None}
-"""Options that say where something lies: the folder recorded instead; empty: none, None: left out
-altogether."""
+"""Options that are paths: the folder recorded instead; empty: none, None: left out altogether."""
 PRINTED = ("--json", "--overwrite")
 """Flags that change no number, and are left out."""
 
@@ -16,7 +15,7 @@ def recorded_command(module: str) -> str:
     """The running command line of `python -m MODULE`, portable.
 
     `--data` is recorded by the folder's own name, one task's rows as `FOLDER/TASK`, `--out` as the
-    file's name under `results`; `--work`, which only says where to go on from, is left out.
+    file's name under `results`; `--work`, which only continues a run, is left out.
     """
     return shlex.join(["python", "-m", module, *as_typed(sys.argv[1:])])
 

@@ -31,7 +31,7 @@ from ramole_core.base.hub_name import hub_name
 from ramole_core.base.model import BaseModel, dequantised
 from ramole_core.errors import RamoleError
 from ramole_core.training.checkpoint import Progress
-from ramole_core.training.loop import Run, Trainable, train
+from ramole_core.training.loop import Trainable, TrainingRun, train
 from ramole_core.training.loss import answer_loss, can_share, row_losses
 from ramole_core.training.material import identity
 from ramole_core.training.recipe import AdapterRecipe
@@ -47,7 +47,7 @@ def train_adapter(
     *,
     data: Path,
     base: BaseModel,
-    run: Run,
+    run: TrainingRun,
     start: Path | None = None,
     finish: Finish = lambda folder, task, counts, progress: None,
 ) -> Progress:
@@ -145,7 +145,7 @@ def fit_lora(
     *,
     task: Task,
     base: BaseModel,
-    run: Run,
+    run: TrainingRun,
     start: str = "",
     save: Callable[[Path, RowCounts, Progress], None] | None = None,
 ) -> Progress:

@@ -22,9 +22,9 @@ from ramole_core.errors import RamoleError
 from ramole_core.request import Request
 from ramole_core.retrieval.base_expert import card_vectors
 from ramole_core.retrieval.calibration import (
+    BlindLine,
     Calibration,
     FollowUpLine,
-    NoExamplesLine,
     ResponseLine,
     SimilarityLine,
 )
@@ -176,10 +176,10 @@ def response_line(line: Line) -> ResponseLine:
     return ResponseLine(threshold=-line.offset / scale, own=own, all=every)
 
 
-def no_examples_line(line: Line) -> NoExamplesLine:
+def blind_line(line: Line) -> BlindLine:
     """The line over (-base, mean z)."""
     slope, every = (float(w) for w in line.weights)
-    return NoExamplesLine(slope=slope, threshold=-line.offset, all=every)
+    return BlindLine(slope=slope, threshold=-line.offset, all=every)
 
 
 def follow_up_line(worth: Line) -> FollowUpLine:
@@ -232,7 +232,7 @@ def calibrate_for(
     highs = np.arange(len(high)) % 2 == 0
     if own_words:
         highs = np.isin([name for _, name in phrased], adapters)
-    heard, blind, doubt = ResponseLine(), NoExamplesLine(), 0.0
+    heard, blind, doubt = ResponseLine(), BlindLine(), 0.0
     if response and own_words:
         loud, quiet = (
             responses(ramole, texts_of(part, half), tell=tell)
@@ -241,7 +241,7 @@ def calibrate_for(
         heard = response_line(
             fit_line(np.hstack([high[highs], loud]), np.hstack([low[lows], quiet]))
         )
-        blind = no_examples_line(
+        blind = blind_line(
             fit_line(
                 np.column_stack([-fits[highs, 1], loud[:, 1]]),
                 np.column_stack([-near[lows, 1], quiet[:, 1]]),

@@ -29,7 +29,7 @@ from ramole_core.composition import (
 )
 from ramole_core.errors import RamoleError
 from ramole_core.training.checkpoint import Progress
-from ramole_core.training.loop import Run, Trainable, train
+from ramole_core.training.loop import Trainable, TrainingRun, train
 from ramole_core.training.loss import mean_by_row, row_losses, token_losses
 from ramole_core.training.material import Material, dev_rows, identity, mixed_rows
 from ramole_core.training.mixed_model import MixedModel
@@ -46,7 +46,7 @@ CONTROL_RANK = 6
 """Rank of the random router beside a gate for any adapters without a rank of its own."""
 
 
-def train_gate(recipe: MethodRecipe, given: Material, run: Run) -> Progress:
+def train_gate(recipe: MethodRecipe, given: Material, run: TrainingRun) -> Progress:
     """Train the gate of a method and write its folder. Raises RamoleError where it cannot be."""
     method, base, schedule = find_method(recipe.method), given.base, recipe.schedule
     _check(method, recipe, given)

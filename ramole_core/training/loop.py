@@ -49,7 +49,7 @@ class Trainable:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One call of a training: output folder, observers, time limit."""
 
     out_dir: Path
@@ -69,7 +69,7 @@ class Run:
         return self.out_dir / CHECKPOINT / f"{self.part}.safetensors"
 
 
-def train(one: Trainable, schedule: Schedule, run: Run) -> Progress:
+def train(one: Trainable, schedule: Schedule, run: TrainingRun) -> Progress:
     """Train with AdamW until the schedule's end, and leave the weights that are kept in place.
 
     The dev loss is measured before the first step, every `evaluate_every` steps, and at the end.
@@ -104,7 +104,7 @@ def train(one: Trainable, schedule: Schedule, run: Run) -> Progress:
 class _State:
     """Parameters, AdamW's moments, the best weights and the generator, as a checkpoint has them."""
 
-    def __init__(self, one: Trainable, schedule: Schedule, run: Run):
+    def __init__(self, one: Trainable, schedule: Schedule, run: TrainingRun):
         self._one, self._schedule, self._file = one, schedule, run.checkpoint
         self._optimizer = torch.optim.AdamW(
             one.parameters.values(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay

@@ -6,14 +6,14 @@ from ramole_core.composition import find_method
 from ramole_core.errors import RamoleError
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.gate import train_gate
-from ramole_core.training.loop import Run
+from ramole_core.training.loop import TrainingRun
 from ramole_core.training.material import Material
 from ramole_core.training.mole import train_mole
 from ramole_core.training.recipe import MethodRecipe
 from ramole_core.training.recovery import train_recovery
 from ramole_core.training.task_table import write_task_table
 
-OWN: dict[str, Callable[[MethodRecipe, Material, Run], Progress]] = {
+OWN: dict[str, Callable[[MethodRecipe, Material, TrainingRun], Progress]] = {
     "ca_lora": train_recovery,
     "llava_mole": train_mole,
 }
@@ -27,7 +27,7 @@ def check_start(name: str) -> None:
         raise RamoleError(f"{name} cannot begin with trained weights; leave --start out.")
 
 
-def train_method(recipe: MethodRecipe, given: Material, run: Run) -> Progress:
+def train_method(recipe: MethodRecipe, given: Material, run: TrainingRun) -> Progress:
     """Train a method over the adapters on the rows of their tasks, and write its folder.
 
     The adapters' checksums go into the record, by which a method of a fixed pool finds its rows

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Trained
-from ramole_core.composition.llava_mole import OnRouting, balance, begin, decision_in_training, fold
+from ramole_core.composition.llava_mole import Hook, balance, begin, decision_in_training, fold
 from ramole_core.training.checkpoint import Progress
-from ramole_core.training.loop import Run, Trainable, train
+from ramole_core.training.loop import Trainable, TrainingRun, train
 from ramole_core.training.loss import row_losses, token_losses
 from ramole_core.training.material import Material, dev_rows, identity, mixed_rows
 from ramole_core.training.mixed_model import MixedModel, Shapes
@@ -30,7 +30,7 @@ from ramole_core.training.weights_folder import weights_folder, write_weights
 METHOD = "llava_mole"
 
 
-def train_mole(recipe: MethodRecipe, given: Material, run: Run) -> Progress:
+def train_mole(recipe: MethodRecipe, given: Material, run: TrainingRun) -> Progress:
     """Train on the rows of the tasks mixed, and write the folder; LoRAs of the pool are not
     used."""
     with closing(MoleModel(given.base, given.shapes)) as model:
@@ -49,7 +49,7 @@ class MoleModel(MixedModel):
         self._base = base
 
     def train(
-        self, recipe: MethodRecipe, tasks: Sequence[Task], *, run: Run
+        self, recipe: MethodRecipe, tasks: Sequence[Task], *, run: TrainingRun
     ) -> tuple[dict[str, Tensor], Progress]:
         """The tensors as `decide` reads them, and the run's progress; the dev loss is measured of
         each task and, as `llava_mole`, of all rows."""
@@ -87,20 +87,18 @@ class MoleModel(MixedModel):
     ) -> Float[Tensor, ""]:
         """CE + beta times the balance of one batch."""
         batch, seen = collate(rows), dict[str, Tensor]()
-        with self.trained(fold(weights, recipe.settings), on_routing=seen.__setitem__):
+        with self.trained(fold(weights, recipe.settings), hook=seen.__setitem__):
             loss = token_losses(self.plain, batch).mean()
         real = batch.real
         even = torch.stack([balance(p[real.to(p.device)]) for p in seen.values()]).mean()
         return loss + recipe.settings["balance"] * even
 
     def trained(
-        self, tensors: Mapping[str, Tensor], *, on_routing: OnRouting | None = None
+        self, tensors: Mapping[str, Tensor], *, hook: Hook | None = None
     ) -> AbstractContextManager[None]:
         """Mix the forwards inside by `llava_mole` with these tensors, named as `decide` reads them;
-        they get gradients. `on_routing` gets each router's probabilities."""
+        they get gradients. `hook` gets each router's probabilities."""
         trained = Trained(tensors)
         return self.bringing(
-            METHOD,
-            trained,
-            by=lambda ask: decision_in_training(trained, ask, on_routing=on_routing),
+            METHOD, trained, by=lambda ask: decision_in_training(trained, ask, hook=hook)
         )

@@ -16,13 +16,13 @@ from rich.progress import (
 )
 
 from ramole_core.training.checkpoint import Progress
-from ramole_core.training.loop import Paused, Run
+from ramole_core.training.loop import Paused, TrainingRun
 from ramole_core.training.options import Pace, command_line
 
 
 @contextmanager
-def shown_run(name: str, out_dir: Path, pace: Pace) -> Iterator[Run]:
-    """A `Run` of a command, shown on standard error where it ends with JSON, which stays alone.
+def shown_run(name: str, out_dir: Path, pace: Pace) -> Iterator[TrainingRun]:
+    """Show a command's `TrainingRun`, on standard error where standard output is for JSON.
 
     Where it pauses at its deadline, the command ends there, with exit status 0.
     """
@@ -47,7 +47,7 @@ def shown_run(name: str, out_dir: Path, pace: Pace) -> Iterator[Run]:
             bar.update(task, total=most, completed=step)
 
         try:
-            yield Run(out_dir, command_line(), report, pace.deadline)
+            yield TrainingRun(out_dir, command_line(), report, pace.deadline)
             return
         except Paused:
             pass

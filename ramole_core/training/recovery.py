@@ -20,7 +20,7 @@ from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, Trained
 from ramole_core.composition.ca_lora import fold, inherit
 from ramole_core.training.checkpoint import Progress
-from ramole_core.training.loop import Run, Trainable, train
+from ramole_core.training.loop import Trainable, TrainingRun, train
 from ramole_core.training.loss import last_hidden, row_losses, token_losses
 from ramole_core.training.material import Material, identity
 from ramole_core.training.mixed_model import Loras, MixedModel, Shapes
@@ -31,7 +31,7 @@ from ramole_core.training.weights_folder import weights_folder, write_weights
 METHOD = "ca_lora"
 
 
-def train_recovery(recipe: MethodRecipe, given: Material, run: Run) -> Progress:
+def train_recovery(recipe: MethodRecipe, given: Material, run: TrainingRun) -> Progress:
     """Train the adapters further, each on the rows of its task, and write the folder; the teacher
     is the base without its quantisation."""
     base, teacher = given.base, replace(given.base, quantization="none")
@@ -77,7 +77,7 @@ class Recovery:
         self.teacher.close()
 
     def train(
-        self, recipe: MethodRecipe, name: str, *, task: Task, run: Run, bypass: bool = True
+        self, recipe: MethodRecipe, name: str, *, task: Task, run: TrainingRun, bypass: bool = True
     ) -> tuple[dict[str, Tensor], Progress]:
         """Train one adapter; its tensors as `decide` reads them, named `0/...`, and its progress.
 

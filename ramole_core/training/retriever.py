@@ -30,7 +30,7 @@ from ramole_core.retrieval.model_files import PACKAGED, find_model, hash_files
 from ramole_core.retrieval.tuning import RECORD
 from ramole_core.training.adapter import trained_parameters, write_adapter
 from ramole_core.training.checkpoint import Progress
-from ramole_core.training.loop import Run, Trainable, train
+from ramole_core.training.loop import Trainable, TrainingRun, train
 from ramole_core.training.material import fingerprint
 from ramole_core.training.recipe import RetrieverRecipe
 from ramole_core.training.retriever_metric import fit_metric
@@ -52,7 +52,7 @@ def train_retriever(
     recipe: RetrieverRecipe,
     *,
     texts: Texts,
-    run: Run,
+    run: TrainingRun,
     measure: Measure | None = None,
     measured: object = (),
     source: str = PACKAGED[0],

@@ -25,7 +25,7 @@ from ramole_core.composition.trained import config_file, weights_file
 from ramole_core.errors import RamoleError
 from ramole_core.methods import find_row
 from ramole_core.training.checkpoint import Progress, restore_checkpoint, save_checkpoint
-from ramole_core.training.loop import Paused, Run
+from ramole_core.training.loop import Paused, TrainingRun
 from ramole_core.training.loss import row_losses
 from ramole_core.training.material import Material, identity
 from ramole_core.training.mixed_model import MixedModel
@@ -39,7 +39,7 @@ from ramole_core.training.weights_folder import (
 )
 
 
-def write_task_table(recipe: MethodRecipe, given: Material, run: Run) -> Progress:
+def write_task_table(recipe: MethodRecipe, given: Material, run: TrainingRun) -> Progress:
     """Measure the table over the adapters, one a task, and write it as the method's weights.
 
     `recipe.settings["rows"]` rows of each task are read, none longer than its `max_tokens`. A step

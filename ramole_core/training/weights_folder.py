@@ -23,7 +23,7 @@ from ramole_core.training.checkpoint import Progress
 from ramole_core.training.recipe import MethodRecipe
 
 if TYPE_CHECKING:
-    from ramole_core.training.loop import Run
+    from ramole_core.training.loop import TrainingRun
 
 CHECKPOINT = PLACING.parent.name
 """The folder of a run that has not ended, inside the weights' folder."""
@@ -57,7 +57,7 @@ def write_weights(
     *,
     base: BaseModel,
     progress: Progress,
-    run: "Run",
+    run: "TrainingRun",
 ) -> None:
     """Write a method's tensors as `decide` reads them, with the record of their run."""
     record = {

@@ -18,11 +18,11 @@ import httpx
 from tests.campaigns.figures import Figures
 from tests.pool_fakes import write_sample
 from tests.serving import fake
-from ui.middleware.routes import RULES, UNUSED, Rule, Table
+from ui.middleware.routes import RULES, UNUSED, RouteTable, Rule
 
 PROMISED = ("status_500", "tracebacks", "hangs", "connections_lost", "server_gone")
 PROMISED += ("routes_never_asked",)
-TABLE = Table(RULES)
+TABLE = RouteTable(RULES)
 HANG_SECONDS = 2.0
 WAITS = {"upload_progress": 3.0}
 """Seconds that Gradio itself waits, here for an upload that may begin yet."""

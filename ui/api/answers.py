@@ -20,7 +20,7 @@ from ramole_core import (
     parts_record,
 )
 
-from ..model.reading import BEAT, Reading
+from ..model.reading import HEARTBEAT_SECONDS, Reading
 from .fields import MAX_PROMPTS, read_ask
 
 
@@ -48,7 +48,7 @@ def batched(
     owner: str | None,
     address: str = "",
 ) -> Iterator[list[dict | None]]:
-    """The answers so far, in order, None for one on its way; the last time they are all there.
+    """The answers so far, in order, None for a running one; the last time they are all there.
 
     A bad prompt gets its sentence in the place of an answer, as in a file of prompts.
     """
@@ -70,7 +70,7 @@ def batched(
             told[place] = {"error": str(error)}
     count, said = -1, time.monotonic()
     for _ in _answer(ramole, good, told, owner=owner, address=address):
-        if len(told) != count or time.monotonic() - said > BEAT:
+        if len(told) != count or time.monotonic() - said > HEARTBEAT_SECONDS:
             count, said = len(told), time.monotonic()
             yield [told.get(place) for place in range(len(prompts))]
 
@@ -83,7 +83,7 @@ def _answer(
     owner: str | None,
     address: str,
 ) -> Iterator[None]:
-    """Put what each request is told into `told`; yields whenever it is time to look.
+    """Collect each request's events in `told`; yield whenever an update is due.
 
     `stream_batch` refuses all requests of a call for one that cannot run: such a call is halved
     until that one is found, as in a file of prompts.
@@ -112,7 +112,7 @@ def _answer(
 
 
 def _ended(reading: Reading, places: Sequence[int]) -> dict[int, dict]:
-    """What has been answered, by the places of its requests."""
+    """Return the finished answers by the index of their requests."""
     return {
         place: {"text": answer.text, **how_of(answer, request, reading.steps[n])}
         for n, (place, request) in enumerate(zip(places, reading.requests, strict=True))
@@ -146,14 +146,14 @@ def how_of(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
 
 
 def _logprobs(name: str, found: Sequence[TokenLogprob | None]) -> dict:
-    """[token, log probability, [[token, log probability], ...]] each; nothing where none were
-    asked for."""
+    """[token, log probability, [[token, log probability], ...]] each; empty where none were
+    requested."""
     told = [[one.token, one.logprob, list(map(list, one.top))] for one in found if one is not None]
     return {name: told} if told else {}
 
 
 def _fitting(how: Fitting) -> dict:
-    """How a search stands, or what it found."""
+    """Return a search's progress, or its result."""
     pairs = zip(how.adapters, how.weights, strict=True)
     return {
         "step": how.step,

@@ -13,7 +13,7 @@ FIRST = (
     "top_p", "seed", "stop", "system", "raw", "options", "history", "drop_turns", "prefix_ids",
     "without", "later_weights", "abstain", "examples", "mix",
 )  # fmt: skip
-"""The order that calls by place know; fields that requests were given later come after these."""
+"""Order of positional arguments; fields that were added later come after these."""
 TYPES: Mapping[str, Any] = {
     "text": str,
     "word": str,
@@ -68,7 +68,7 @@ def ask_endpoint(answer: Answer, ramole: Ramole) -> Callable[..., Iterator[Any]]
 
 
 def usual_length(ramole: Ramole) -> int:
-    """The longest answer where a call says none: a request's default, or what the server gives."""
+    """Default length of an answer: a request's default, or the server's limit if that is less."""
     return min(Request.max_new_tokens, ramole.settings.max_new_tokens)
 
 

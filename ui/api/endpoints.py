@@ -1,8 +1,8 @@
 """The endpoints over HTTP and MCP; clients read their docstrings.
 
-A client is a session like a browser tab is: its uploads are its own, and go when it leaves. Its
-calls are its signs of life: without one for `presence.IDLE_SECONDS` its uploads may make room for
-others', and after `presence.GONE_SECONDS` they go.
+A client is a session like a browser tab is: its uploads are its own, and go when it leaves. Each
+call renews it: without one for `presence.IDLE_SECONDS` its uploads may make room for others', and
+after `presence.GONE_SECONDS` they go.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,14 +19,14 @@ from ..session.quota import quota_of
 from ..watch.events import RETRIEVAL
 from .answers import batched, card_of, hit_of, streamed
 from .asking import ask_endpoint, usual_length
-from .fields import Named, Search, Upload, checked, read_ask, stored_path
+from .fields import NamedFields, RetrieveFields, UploadFields, checked, read_ask, stored_path
 
 
 class Endpoints:
     """The endpoints that Gradio calls by name; errors are one sentence.
 
-    A stream's return type is that of one step, since from it Gradio learns how many outputs there
-    are; a type checker wants an iterator there, and is told not to look.
+    A stream's return type is that of one step, from which Gradio takes the number of outputs; type
+    checkers expect an iterator there, so they are silenced.
     """
 
     def __init__(self, ramole: Ramole):
@@ -88,7 +88,7 @@ class Endpoints:
             A list of objects with name and score (cosine similarity, at most 1).
         """
         with one_sentence(markup=False), self.call(request) as visitor:
-            said = checked(Search, text=text, k=k, exclude=exclude)
+            said = checked(RetrieveFields, text=text, k=k, exclude=exclude)
             if not said.text.strip():
                 raise RamoleError("The text is empty; give a prompt.")
             with RETRIEVAL.time():
@@ -132,7 +132,7 @@ class Endpoints:
             The new adapter as /list_adapters shows it, with a verdict and its nearest neighbours.
         """
         with one_sentence(markup=False), self.call(request) as visitor:
-            said = checked(Upload, name=name, examples=examples)
+            said = checked(UploadFields, name=name, examples=examples)
             path = stored_path(file)
             (verdict,) = judge(
                 self.ramole,
@@ -163,7 +163,7 @@ class Endpoints:
             An object with removed, the name.
         """
         with one_sentence(markup=False), self.call(request) as visitor:
-            said = checked(Named, name=name)
+            said = checked(NamedFields, name=name)
             if visitor.operator:
                 self.quota.remove_shared(said.name)
             else:

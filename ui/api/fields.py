@@ -1,6 +1,6 @@
 """The fields of each call, checked before anything runs; errors are one sentence.
 
-Gradio passes on whatever JSON a client sends, so nothing about a call is believed.
+Gradio passes on whatever JSON a client sends, so every field is checked.
 """
 
 from collections.abc import Iterator, Mapping
@@ -36,7 +36,7 @@ Fields = TypeVar("Fields")
 def read_ask(
     ramole: Ramole, said: Mapping[str, object], *, owner: str | None, trace: bool = False
 ) -> Request:
-    """The request of the fields that were given, within what a call may send; raises RamoleError
+    """Return the request of the given fields, within what a call may send; raises RamoleError
     (WrongField where one field is wrong), also for an option that the method has not."""
     for name, value in said.items():
         _bounded(name, value)
@@ -51,7 +51,7 @@ def read_ask(
     return replace(asked, owner=owner, trace=trace)
 
 
-class Search(BaseModel):
+class RetrieveFields(BaseModel):
     """The fields of `/retrieve`."""
 
     text: Text
@@ -59,7 +59,7 @@ class Search(BaseModel):
     exclude: Names | None = None
 
 
-class Upload(BaseModel):
+class UploadFields(BaseModel):
     """The fields of `/add_adapter` beside the file."""
 
     name: Annotated[str, Field(strict=True, max_length=200)] | None = None
@@ -68,14 +68,14 @@ class Upload(BaseModel):
     )
 
 
-class Named(BaseModel):
+class NamedFields(BaseModel):
     """An adapter by its name."""
 
     name: Name
 
 
 class StoredFile(BaseModel):
-    """A file as Gradio hands it on: only its path in the cache of uploads is used."""
+    """A file as Gradio passes it: only its path in the cache of uploads is used."""
 
     path: Annotated[str, Field(strict=True, min_length=1, max_length=4096)]
     meta: dict[Literal["_type"], Literal["gradio.FileData"]]
@@ -123,7 +123,7 @@ def _bounded(name: str, value: object) -> None:
 
 
 def _parts(value: object) -> Iterator[object]:
-    """All that is inside lists and objects, however deep."""
+    """Yield all items inside lists and objects, at any depth."""
     left = [value]
     while left:
         part = left.pop()
@@ -135,6 +135,6 @@ def _parts(value: object) -> Iterator[object]:
 
 
 def short(value: object) -> str:
-    """A value as a refusal repeats it."""
+    """Return a value as an error quotes it."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

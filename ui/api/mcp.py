@@ -1,7 +1,7 @@
 """The endpoints as MCP tools: short schemas, what each may change, and results as JSON.
 
-Gradio's server carries the calls and runs them; here is what a client reads and gets. Arguments
-that a schema leaves out, to be short, work as they do over HTTP.
+Gradio's server runs the calls; this module makes the schemas and results. Arguments that a schema
+leaves out, to be short, work as they do over HTTP.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class ToolRow:
     shown: tuple[str, ...] | None = None
     """Arguments in its schema; None: all."""
     key: str = ""
-    """What a list stands under, since a result is an object."""
+    """Key of a list in the result, which must be an object."""
 
 
 TOOLS = {
@@ -57,7 +57,7 @@ TOOLS = {
 
 
 def describe_tools(page: gr.Blocks) -> None:
-    """Have the page's MCP server list and answer as this file says; nothing where it has none."""
+    """Describe the tools of the page's MCP server as in this file; nothing where it has none."""
     server = page.mcp_server_obj
     if server is None:
         return

@@ -1,7 +1,7 @@
-"""Answer one question, without gradio: loading, selection, streaming, the end.
+"""Answer one prompt, without gradio: loading, selection, streaming, the end.
 
-`answer` yields `Shown` pictures of a run on its way. However it ends (finished, stopped, or its
-reader gone), the engine is given back and `live.run` holds what came.
+`answer` yields an `AnswerUpdate` at a time. However it ends (finished, stopped, or
+its reader gone), the engine is given back and `live.run` holds what came.
 """
 
 import secrets
@@ -15,15 +15,15 @@ import numpy as np
 
 from ramole_core import Hit, Ramole, RamoleError, Request, Selection, Step
 
-from ..charts.run import NAMED, UNCOMPARED, Found, Run
+from ..charts.run import NAMED, UNCOMPARED, FoundAdapter, Run
 from ..model.loading import loaded, loading_of
 from ..model.reading import FINDING, Reading, progress_of
 from ..parts.markup import description_of
 
 ABOUT = 90
-"""Characters of what a card says, beside a name."""
-NEXT = 3
-"""How many adapters that were not taken are shown below those that were."""
+"""Characters of a card's description beside a name."""
+MAX_LEFT_OUT = 3
+"""Adapters that are shown below those that were selected."""
 STILL = "The answer is there; the bare base is still writing…"
 MEASURING = "The answer is there; measuring what each adapter changed…"
 
@@ -33,10 +33,10 @@ class Live:
     """A running answer; one thread fills it, others read it, and `cancelled` ends it."""
 
     name: str = field(default_factory=lambda: secrets.token_hex(4))
-    """Of its run, for the browser."""
+    """Name of its run, for the browser."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
-    found: tuple[Found, ...] | None = None
+    found: tuple[FoundAdapter, ...] | None = None
     """Its adapters and the nearest others, once they are drawn."""
     run: Run | None = None
     """Set before `ended`, where there was an answer at all."""
@@ -45,34 +45,34 @@ class Live:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One picture of a running answer."""
+class AnswerUpdate:
+    """One update of a running answer."""
 
     note: str = ""
     share: float | None = None
     """Of the work before the first token, 0 to 1; None once it is there."""
-    found: tuple[Found, ...] = ()
+    found: tuple[FoundAdapter, ...] = ()
     experts: tuple[str, ...] = ()
     pieces: tuple[str, ...] = ()
     shares: tuple[np.ndarray, ...] = ()
     """[k] for each piece: each adapter's share of what all contributed."""
     beside: str | None = None
     run: Run | None = None
-    """The finished run; None while it is on its way."""
+    """The finished run; None while it is running."""
 
 
 def answer(
     ramole: Ramole, request: Request, live: Live, *, beside: bool, address: str = ""
-) -> Generator[Shown, None, None]:
-    """Pictures of the answer as it grows, the last one with the run; raises RamoleError."""
+) -> Generator[AnswerUpdate, None, None]:
+    """Yield updates of the answer, the last one with the run; raises RamoleError."""
     reading = None
     try:
         for progress in loaded(ramole, live.cancelled):
             said = f"{progress}; your question is answered as soon as it is there."
-            yield Shown(said, share=loading_of(ramole).fraction)
+            yield AnswerUpdate(said, share=loading_of(ramole).fraction)
         if live.cancelled.is_set():
             return
-        yield Shown(FINDING, share=0)
+        yield AnswerUpdate(FINDING, share=0)
         requests = [request, request_beside(request)] if beside else [request]
         reading = Reading(
             ramole,
@@ -88,17 +88,17 @@ def answer(
             live.ended.set()
 
 
-def found_by(ramole: Ramole, request: Request, selection: Selection) -> tuple[Found, ...]:
+def found_by(ramole: Ramole, request: Request, selection: Selection) -> tuple[FoundAdapter, ...]:
     """The adapters that answer, in their order, and the nearest of those that were left; without
     these where they cannot be found now."""
     cards = {card.name: card for card in ramole.pool.cards(request.owner)}
 
-    def found(name: str, score: float, taken: bool, without: str = NAMED) -> Found:
+    def found(name: str, score: float, taken: bool, without: str = NAMED) -> FoundAdapter:
         card = cards.get(name)
         about = description_of(card, most=ABOUT, sentence=True) if card else ""
-        return Found(name, score, taken, without, about)
+        return FoundAdapter(name, score, taken, without, about)
 
-    taken: dict[str, Found] = {}
+    taken: dict[str, FoundAdapter] = {}
     for part in (selection, *selection.later):
         for name, score in zip(part.adapters, part.scores, strict=True):
             uncompared = isnan(score) and request.adapters is None
@@ -108,13 +108,13 @@ def found_by(ramole: Ramole, request: Request, selection: Selection) -> tuple[Fo
     hits: list[Hit] = []
     if not cards.keys() <= {*exclude, *taken}:
         with suppress(RamoleError):
-            k = len(taken) + NEXT
+            k = len(taken) + MAX_LEFT_OUT
             hits = ramole.retrieve(request.prompt, k=k, exclude=exclude, owner=request.owner)
-    left = [hit for hit in hits if hit.name not in taken][:NEXT]
+    left = [hit for hit in hits if hit.name not in taken][:MAX_LEFT_OUT]
     return (*taken.values(), *(found(hit.name, hit.score, False) for hit in left))
 
 
-def _draw(ramole: Ramole, reading: Reading, live: Live, request: Request) -> Iterator[Shown]:
+def _draw(ramole: Ramole, reading: Reading, live: Live, request: Request) -> Iterator[AnswerUpdate]:
     steps, beside = reading.steps[0], len(reading.steps) > 1
     shares: list[np.ndarray] = []
     base = None
@@ -132,10 +132,10 @@ def _draw(ramole: Ramole, reading: Reading, live: Live, request: Request) -> Ite
             if beside:
                 base = "".join(step.text for step in reading.steps[1])
             if reading.ended.is_set() and live.run is not None:
-                yield Shown(run=live.run, beside=base)
+                yield AnswerUpdate(run=live.run, beside=base)
                 return
             note, share = _note(reading, count)
-            yield Shown(
+            yield AnswerUpdate(
                 note,
                 share,
                 found=live.found or (),
@@ -153,7 +153,7 @@ def _experts(selection: Selection) -> tuple[str, ...]:
 
 
 def _note(reading: Reading, count: int) -> tuple[str, float | None]:
-    """What is done now, and before the first token the share that is done."""
+    """Return the current stage, and before the first token the share that is done."""
     if 0 in reading.answers:
         return STILL, None
     if not count or reading.places.get(0):

@@ -40,7 +40,7 @@ class Change:
     moved: str | None = None
     """The adapter whose weight is moved."""
     weight: float = 0.0
-    """What it is moved to."""
+    """Its new weight."""
     token: int | None = None
     """Taken in place of the answer's own."""
     unfound: bool = False
@@ -65,8 +65,8 @@ class Change:
 
 
 def branched(run: Run, index: int, change: Change) -> Request:
-    """The request whose answer goes on from the token at `index`; raises RamoleError where there is
-    nothing to change."""
+    """The request whose answer continues from the token at `index`; raises RamoleError where there
+    is nothing to change."""
     trace = run.answer.trace
     if trace is None or not 0 <= index < len(run.pieces):
         raise RamoleError("This answer has no trace to go on from; ask again.")
@@ -105,8 +105,8 @@ def weights_at(run: Run, index: int) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Look:
-    """One picture of the growing answer."""
+class BranchUpdate:
+    """One update of the growing answer."""
 
     note: str
     kind: str = "busy"
@@ -125,12 +125,12 @@ def going_on(
     *,
     text: str,
     address: str,
-) -> Generator[Look, None, None]:
-    """Stream pictures of the answer from the token at `index` on; `text` is that of the token that
+) -> Generator[BranchUpdate, None, None]:
+    """Stream updates of the answer from the token at `index` on; `text` is that of the token that
     is taken there, where one is. Raises RamoleError."""
     asked = branched(run, index, change)
     for progress in loaded(ramole, cancelled):
-        yield Look(f"{progress}; then the answer goes on.")
+        yield BranchUpdate(f"{progress}; then the answer goes on.")
     reading = Reading(ramole, [asked], session=asked.owner, address=address, cancelled=cancelled)
     said = ""
     growing, before = Growing(f"branch-{index}"), list(run.shares[:index])
@@ -146,7 +146,7 @@ def going_on(
             shares = [*before, *came]
             view = growing.view(pieces, shares, run.experts, running=not over, places=run.places)
             if not over:
-                yield Look("Answering from here…", view=view)
+                yield BranchUpdate("Answering from here…", view=view)
                 continue
             answer = reading.answers.get(0)
             if answer is not None and answer.effects is not None:
@@ -156,9 +156,9 @@ def going_on(
             view["differs"] = differing(pieces, run.pieces)
             stopped = "Stopped. " if cancelled.is_set() else ""
             said = f"{stopped}From token {index + 1} on, {change.words}. {verdict(pieces, run)}"
-            yield Look(said, kind="quiet", view=view)
+            yield BranchUpdate(said, kind="quiet", view=view)
     if (change.off or change.moved) and not cancelled.is_set():
-        yield Look(said, kind="quiet", likely=_likely(ramole, run, index, change))
+        yield BranchUpdate(said, kind="quiet", likely=_likely(ramole, run, index, change))
 
 
 def verdict(pieces: Sequence[str], run: Run) -> str:

@@ -1,7 +1,7 @@
 """A conversation: its earlier turns, in the next request and on the page.
 
-An earlier turn goes along with the adapters that it had, so it keeps what it had. The bare base
-beside an answer reads the same turns, the mixture's answers included, all by itself.
+An earlier turn is sent with the adapters that it had, and so keeps them. The bare base beside an
+answer reads the same turns, the mixture's answers included, all by itself.
 """
 
 import json
@@ -29,11 +29,11 @@ class Turn:
     """One earlier turn, reduced to what the next request needs."""
 
     name: str
-    """Of its run, for the browser and for who looks it up."""
+    """Name of its run, for the browser and for lookups."""
     user: str
     assistant: str
     adapters: tuple[str, ...]
-    """What it had; none: the base alone."""
+    """Its adapters; none: the base alone."""
 
 
 def turn_of(run: Run, name: str) -> Turn:

@@ -1,6 +1,6 @@
 """Recorded runs, as files (`charts/recorded.py`).
 
-With them a visitor sees an answer before any model is there. `python -m ui.ask.record` makes them.
+They show a visitor an answer before any model is loaded. `python -m ui.ask.record` makes them.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from ..charts.run import Run
 from ..parts.choices import choices
 from ..parts.prompts import LIVE, Example
 
-IN_SIGHT = 6
-"""Recorded runs that are not folded away."""
+MAX_VISIBLE = 6
+"""Recorded runs outside the fold."""
 MORE = "More prompts to try"
 
 
@@ -56,7 +56,7 @@ RECORDED = (
           adapters=("dart", "e2e_nlg", "common_gen")),
     _live(FACTS, title="Facts to a sentence, by the trained gate", method="ramole"),
 )  # fmt: skip
-"""What `python -m ui.ask.record` runs; the first is open when the page opens."""
+"""Runs of `python -m ui.ask.record`; the first is open when the page opens."""
 
 
 def earlier_runs(run: Run, files: Sequence[Path]) -> dict[int, Run]:
@@ -77,7 +77,7 @@ def example_choices(
     that are not recorded."""
     runs = {i: ("examples", title) for i, title in enumerate(recorded)}
     asked = {i: ("asked now", title) for i, title in enumerate(live) if title not in recorded}
-    first = {i: run for i, run in runs.items() if i < IN_SIGHT}
+    first = {i: run for i, run in runs.items() if i < MAX_VISIBLE}
     label = "Recorded runs, shown without the model"
     kept = choices(first, label, elem_id="examples-recorded", kind="recorded")
     with gr.Accordion(MORE, open=False, elem_id="examples-fold", visible=bool(asked)):

@@ -11,13 +11,13 @@ from .pairs import lines_of
 
 @dataclass(frozen=True)
 class Form:
-    """The fields, in the order of the page's inputs, as gradio hands them over."""
+    """The fields, in the order of the page's inputs, as gradio passes them."""
 
     prompt: str = ""
     method: str = DEFAULT_METHOD
     k: float = 3
     beside: bool = True
-    """The bare base's answer beside it."""
+    """Whether the bare base answers too."""
     pinned: Sequence[str] = ()
     weights: str = ""
     exclude: Sequence[str] = ()
@@ -40,7 +40,7 @@ class Form:
     """The method's own, by name; those that are missing have their defaults."""
 
     def request(self, owner: str | None) -> Request:
-        """The request that the fields ask for; raises RamoleError with one sentence."""
+        """Return the request of these fields; raises RamoleError with one sentence."""
         pinned = list(self.pinned or ())
         weights = read_weights(self.weights or "")
         if weights and not pinned:
@@ -76,7 +76,7 @@ FIELDS = tuple(one.name for one in fields(Form) if one.name != "options")
 
 
 def form_of(request: Request, *, beside: bool) -> Form:
-    """The fields that ask for this request again."""
+    """Return the fields that repeat this request."""
     return Form(
         prompt=request.prompt,
         method=request.method,

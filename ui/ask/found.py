@@ -12,18 +12,18 @@ import gradio as gr
 from ramole_core import Evidence, Request
 
 from ..charts.palette import chip_html, ink_of, places_of
-from ..charts.run import Found, Run
+from ..charts.run import FoundAdapter, Run
 from ..parts.asked import decoding_words, ending, mixed_words, signed, verdict_html
 from ..parts.events import scripted
 
-NOTABLE = 0.005
-"""Seconds in the queue that are worth a line."""
-IN_SIGHT = 5
-"""Adapters of a list that are not folded away."""
+MIN_QUEUE_SECONDS = 0.005
+"""Seconds in the queue from which they are shown."""
+MAX_VISIBLE = 5
+"""Adapters of a list outside the fold."""
 LEFT, NEXT = "Left out: the next most similar", "Most similar, not taken"
 NEARER = "Left out, though some are more similar"
 RESPONDS = "How an adapter responds to the words counts too, not similarity alone."
-"""Where the method asked the adapters themselves."""
+"""Heading where the method examined the adapters."""
 COSINE = "Similarity: the cosine between the prompt and up to 20 example inputs of each adapter."
 NO_RETRIEVAL = "No adapter is mixed; the nearest ones are shown for comparison."
 BESIDE = """
@@ -40,7 +40,7 @@ draw();
 
 
 def found_html(
-    found: Sequence[Found],
+    found: Sequence[FoundAdapter],
     evidence: Evidence | None = None,
     *,
     asked: Request | None = None,
@@ -84,7 +84,7 @@ def timing_html(run: Run) -> str:
     stages = [("mixed by", mixed_words(run.request)), ("decoding", decoding_words(run.request))]
     if "retrieve" in answer.extra:
         stages.append(("finding adapters", _seconds(answer.extra["retrieve"])))
-    if answer.extra.get("queue", 0) >= NOTABLE:
+    if answer.extra.get("queue", 0) >= MIN_QUEUE_SECONDS:
         stages.append(("in the queue", _seconds(answer.extra["queue"])))
     if (how := answer.fitted) is not None:
         pairs = zip(how.adapters, how.weights, strict=True)
@@ -112,12 +112,12 @@ def beside_view(*, elem_id: str) -> gr.HTML:
     return scripted("", BESIDE, BESIDE_JS, elem_id=elem_id)
 
 
-def _bars(title: str, rows: Sequence[Found], before: Sequence[str] | None = None) -> str:
+def _bars(title: str, rows: Sequence[FoundAdapter], before: Sequence[str] | None = None) -> str:
     """A heading and its list."""
     return f"<h2>{escape(title)}</h2>{_list(rows, before)}"
 
 
-def _list(rows: Sequence[Found], before: Sequence[str] | None = None) -> str:
+def _list(rows: Sequence[FoundAdapter], before: Sequence[str] | None = None) -> str:
     """With letters and colours unless `before` is None."""
     items, lettered = [], before is not None
     for place, one in zip(places_of([one.name for one in rows], before or ()), rows, strict=True):
@@ -137,11 +137,11 @@ def _list(rows: Sequence[Found], before: Sequence[str] | None = None) -> str:
             f'<span class="score">{value}</span>{"" if unknown else bar}{about}</li>'
         )
     kind = "taken" if lettered else "others"
-    rest = "".join(items[IN_SIGHT:])
+    rest = "".join(items[MAX_VISIBLE:])
     if rest:
-        more = f"{len(items) - IN_SIGHT} more"
+        more = f"{len(items) - MAX_VISIBLE} more"
         rest = f'<details><summary>{more}</summary><ol class="{kind}">{rest}</ol></details>'
-    return f'<ol class="{kind}">{"".join(items[:IN_SIGHT])}</ol>{rest}'
+    return f'<ol class="{kind}">{"".join(items[:MAX_VISIBLE])}</ol>{rest}'
 
 
 def _seconds(value: float) -> str:

@@ -27,7 +27,7 @@ from .whole_panel import WholePanel
 
 AGAIN = "Run this example now"
 INSPECT = "() => window.ramoleTab?.('inspect')"
-"""Opens the tab Inspect, which shows the answer in sight."""
+"""Opens the tab Inspect with the current answer."""
 ON = "follow up on this answer"
 DROP = "drop oldest turns that no longer fit"
 
@@ -91,14 +91,14 @@ class AskInputs:
         box["mix"] = self.pairs.mix
         # In the order of `FIELDS`; the next three are among them.
         self.fields = {name: box[name] for name in FIELDS}
-        # Asks live what the recorded run in sight was asked.
+        # Runs the shown recorded prompt live.
         self.again = gr.Button(
             AGAIN, visible=False, size="sm", elem_id="again-button", render=False
         )
 
     @property
     def values(self) -> list[Component]:
-        """All that a question is made of: `fields`, then the options' components."""
+        """Components of a request: `fields`, then the options' components."""
         return [*self.fields.values(), *self.options.components]
 
 
@@ -156,11 +156,11 @@ class AskLayout:
         self.run = gr.State(None) if run is None else run
         # The earlier turns of the conversation, each a `Turn`.
         self.turns = gr.State(())
-        # What is asked now in place of the form's fields, by name; the prompt at least.
+        # Fields of the current request in place of the form's, by name; the prompt at least.
         self.asked = gr.State({})
         # Whether the panel of the whole answer is unfolded.
         self.open = gr.State(False)
-        # What the page's address asks for; never seen.
+        # The page's address; invisible.
         self.told = gr.Textbox(visible=False)
 
     @property

@@ -28,7 +28,7 @@ GO = """() => {
   if (fine && /[?&]r=/.test(opened.told)) document.querySelector('#ask-button').click();
   setTimeout(() => { opened.waits = false; }, 300);
 }"""
-"""Ask what the address asks, unless it could not be read."""
+"""Script: run the request in the address, unless it is unreadable."""
 UNKNOWN = "This link opens a recorded run that this page does not have."
 ANEW = "It was drawn by chance without a seed, so another answer comes."
 
@@ -51,10 +51,10 @@ class Opening:
         self.call = quota_of(ramole).presence.call
 
     def on_open(self, request: gr.Request, whole: bool, fragment: str) -> dict[Any, Any]:
-        """The form, filled in with what the address asks for; without it, a recorded run beside an
+        """The form, filled in from the address; without a request in it, a recorded run beside an
         empty form."""
         if self.talk.busy(session_of(request)):
-            return {self.ui.outcome.notice: gr.skip()}  # somebody asked before the page was whole
+            return {self.ui.outcome.notice: gr.skip()}  # a request came before this
         try:
             link = read_link(str(fragment or ""))
             if link is None:
@@ -66,7 +66,7 @@ class Opening:
             return {self.ui.outcome.notice: notice_html(str(error), kind="wrong")}
 
     def first(self, request: gr.Request, *, whole: bool) -> dict[Any, Any]:
-        """The recorded run that a visitor sees first; what is asked then does not go on from it."""
+        """Show the first recorded run; the next request does not continue it."""
         ui = self.ui
         if not self.recorded:
             return {ui.outcome.notice: gr.skip()}

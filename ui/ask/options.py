@@ -74,7 +74,7 @@ class Options:
         return {one.name: value for one, value in mine if value != one.default}
 
     def filled(self, method: str, options: dict[str, Any]) -> dict[Any, Any]:
-        """The components that ask for these options again; other methods' have their defaults."""
+        """Return the components with these options; other methods' have their defaults."""
         return {
             one.component: options.get(one.name, one.default)
             if one.method == method

@@ -12,8 +12,8 @@ from ramole_core import Ramole, RamoleError, read_example_lines
 from ..parts.errors import one_sentence
 from ..parts.events import QUIET
 
-LARGEST = 2_000_000
-"""Bytes of a file."""
+MAX_FILE_BYTES = 2_000_000
+"""Most bytes of a file."""
 KEPT = "Or weights that you kept: no examples are needed then"
 LABEL = "Examples, about 5 pairs, one a line: input => target, or JSON of inputs and targets"
 
@@ -74,9 +74,9 @@ def lines_of(examples: Sequence[Sequence[str] | Mapping[str, str]]) -> str:
 
 def text_of(path: Path) -> str:
     """The pairs in a file, as the field has them; raises RamoleError."""
-    if path.stat().st_size > LARGEST:
+    if path.stat().st_size > MAX_FILE_BYTES:
         raise RamoleError(
-            f"{path.name} is larger than {LARGEST // 10**6} MB; about 5 pairs will do."
+            f"{path.name} is larger than {MAX_FILE_BYTES // 10**6} MB; about 5 pairs will do."
         )
     try:
         text = path.read_text(encoding="utf-8-sig")

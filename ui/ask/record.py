@@ -1,4 +1,4 @@
-"""`python -m ui.ask.record`: run the recorded examples on the real system and keep what came.
+"""`python -m ui.ask.record`: run the recorded examples on the real system and save them.
 
 Each run is one file in `ui/ask/recorded/`: request, answer, trace, the bare base's answer from the
 same batch, and the likeliest tokens of base and mixture at every generated position.
@@ -20,8 +20,8 @@ from .token_panel import TOP
 
 
 def record(ramole: Ramole, example: Example, before: Run | None = None) -> Run:
-    """Ask, after another run where it goes on from one, and explain every token of the answer;
-    raises RamoleError."""
+    """Run a prompt, after another run where it continues one, and explain every token of the
+    answer; raises RamoleError."""
     request = _request(example)
     if before is not None:
         request = continued(request, [turn_of(before, before.title)], drop=False)

@@ -27,7 +27,7 @@ from .form import FIELDS, Form, form_of
 from .layout import AskLayout, about_html, how
 from .opening import Opening
 from .talk import Talk
-from .updates import NOT_ASKED, Drawing, begun, done, emptied, ended, failed, freed, part_by_part
+from .updates import NOT_ASKED, Updates, begun, done, emptied, ended, failed, freed, part_by_part
 
 RUNNING = "An answer is on its way."
 NONE = "There is no answer yet; ask something first."
@@ -62,7 +62,7 @@ class AskHandlers:
         return {**head, **entry.options.shown(method), **entry.pairs.shown(method)}
 
     def on_begin(self, request: gr.Request, prompt, beside, run: Run | None, turns, on=False):
-        """An empty answer, unless one is on its way; in a conversation, and with `on`, the last one
+        """An empty answer, unless one is running; in a conversation, and with `on`, the last one
         joins those above."""
         return self._begin(request, {"prompt": prompt or ""}, beside, run, turns, bool(on))
 
@@ -73,7 +73,7 @@ class AskHandlers:
         return self._begin(request, asked, beside, None, ())
 
     def on_begin_again(self, request: gr.Request, run: Run | None):
-        """As `on_begin`, for what the recorded run in sight was asked, with its turns."""
+        """As `on_begin`, for the request of the shown recorded run, with its turns."""
         if run is None or self.talk.busy(session_of(request)):
             raise gr.Error(RUNNING, print_exception=False)
         form = form_of(run.request, beside=run.beside is not None)
@@ -91,11 +91,11 @@ class AskHandlers:
     def on_ask(
         self, request: gr.Request, turns, drop, instead, *values
     ) -> Generator[tuple[Any, ...], None, None]:
-        """Pictures of the answer, in the order of `AskLayout.growing`; `instead`: fields that are
-        asked in place of the form's."""
+        """Yield updates of the answer, in the order of `AskLayout.growing`; `instead`: fields that
+        are used in place of the form's."""
         session = session_of(request)
         asked = self.talk.begin(session)
-        drawing = Drawing(asked.name, turns)
+        drawing = Updates(asked.name, turns)
         try:
             form = self.form(values, instead)
             with self.call(request) as visitor:
@@ -163,7 +163,7 @@ class AskHandlers:
         return {**shown, self.ui.outcome.talk: view, self.ui.turns: ()}
 
     def on_take(self, request: gr.Request, run: Run | None):
-        """The trace as files, with what was asked and what answered."""
+        """The trace as files, with request and facts."""
         if run is None or run.answer.trace is None:
             raise gr.Error("There is no trace yet; ask something first.", print_exception=False)
         with one_sentence(), self.call(request) as visitor:

@@ -1,4 +1,4 @@
-"""What the next question is asked with, where it is not as usual: tags that a press removes."""
+"""Settings of the next request that differ from the defaults: tags that a press removes."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
@@ -33,7 +33,7 @@ TAGGED: dict[str, Callable[[Any], str]] = {
     "examples": lambda value: "your examples",
     "mix": lambda value: f"kept weights {value}",
 }
-"""The words of each field that has a tag."""
+"""Label of each field that has a tag."""
 FITTED = {"examples", "mix"}
 """Tagged for the methods alone that have use for them."""
 

@@ -19,21 +19,21 @@ from .answer import Live
 from .conversation import Turn, shortened, turn_of, turns_of, view_of_conversation
 from .examples import earlier_runs
 from .layout import AskLayout
-from .token_panel import PICKS
+from .token_panel import MAX_PICKS
 from .updates import fresh
 
 ENTER = script_beside(__file__, "enter.js")
-"""Enter asks; while an answer is on its way, what is typed is kept and asked next."""
+"""Enter submits; while an answer is running, the text is kept and submitted next."""
 TYPE = "() => document.querySelector('#prompt textarea').focus()"
 RECORDED = re.compile(r"recorded-\d{1,3}")
 """Name of an earlier turn of a recorded run."""
 Turns = tuple[Turn, ...]
 MAX_TURNS = 24
-"""Earlier turns whose tokens can still be looked into."""
+"""Earlier turns whose tokens can still be inspected."""
 
 
 class Talk:
-    """The last question of each session, and what its conversation said before; with its events."""
+    """The last answer of each session, and its conversation before that; with its events."""
 
     def __init__(self, ramole: Ramole, ui: AskLayout):
         self.ui, store = ui, quota_of(ramole).presence.sessions
@@ -45,12 +45,12 @@ class Talk:
         )
 
     def busy(self, session: str) -> bool:
-        """Whether an answer is on its way."""
+        """Whether an answer is running."""
         asked = self._asked.get(session)
         return asked is not None and not asked.ended.is_set()
 
     def begin(self, session: str) -> Live:
-        """A new question; the one before ends."""
+        """Begin a new answer; the one before ends."""
         self.stop(session)
         asked = Live()
         self._asked.put(session, asked)
@@ -92,8 +92,8 @@ class Talk:
         return asked.name if asked is not None and asked.run is run else secrets.token_hex(4)
 
     def begun(self, session: str, run: Run | None, turns: Turns, on: bool = False) -> Turns:
-        """The turns before the question that is asked now: the answer in sight joins those that are
-        there, or with `on` becomes the first one; else it is a question of its own."""
+        """The turns before the current request: the answer in sight joins those that are there, or
+        with `on` becomes the first one; else it is a question of its own."""
         self.ui.token.leave(session)
         if turns or (on and run is not None and not run.title):
             return self._joined(session, run, turns)
@@ -101,7 +101,7 @@ class Talk:
         return ()
 
     def view(self, session: str, turns: Turns, *, asked: str) -> dict[Any, Any]:
-        """The turns as the browser draws them, and what is asked now."""
+        """The turns as the browser draws them, and the current prompt."""
         view = view_of_conversation(turns, partial(self.earlier, session), asked=asked)
         return {self.ui.outcome.talk: view}
 
@@ -148,7 +148,7 @@ class Talk:
             self.on_pick,
             ui.turns,
             ui.token.all,
-            concurrency_limit=PICKS,
+            concurrency_limit=MAX_PICKS,
             trigger_mode="multiple",
             **QUIET,
         )

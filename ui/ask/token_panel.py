@@ -19,10 +19,10 @@ from ..session.store import Drawer
 from .what_if import WhatIf
 
 TOP = 10
-PICKS = 16
-"""Picks that are answered at the same time; most need no model."""
+MAX_PICKS = 16
+"""Picks that are handled at the same time; most need no model."""
 ASKING = threading.Lock()
-"""One question to the model at a time, so that the streams of others go on between two."""
+"""One explanation at a time, so that others' streams continue between two."""
 CLOSE = """
 const panel = () => element.closest('#token-panel');
 const close = () => {
@@ -93,7 +93,7 @@ class TokenPanel:
             self.on_shown,
             [run, self.what.picked],
             [self.likely, self.what.token, self.what.tokens],
-            concurrency_limit=PICKS,
+            concurrency_limit=MAX_PICKS,
             trigger_mode="always_last",
             **QUIET,
         )
@@ -150,8 +150,8 @@ class TokenPanel:
         *,
         here: Callable[[], bool] = lambda: True,
     ) -> dict[Any, Any]:
-        """The model's explanation; nothing where all of it was recorded, or where it is no more
-        `here` once the model can be asked."""
+        """The model's explanation; nothing where all of it was recorded, or where it is no longer
+        `here` once the model is free."""
         if run is None or index is None or not 0 <= index < len(run.pieces):
             return {}
         known = run.explained.get(index)

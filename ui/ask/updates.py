@@ -1,7 +1,7 @@
 """Updates of the tab Ask: for a growing answer, a finished one, and none.
 
-A picture of a growing answer changes four components, and all four have a value in each: Gradio
-builds a component that is left out anew, at ten times the cost of sending it what it has already.
+An update of a growing answer changes four components, and always has a value for all four: Gradio
+rebuilds a component that is left out, at ten times the cost of resending its value.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from ..parts.asked import ending
 from ..parts.events import free, not_asked_of
 from ..parts.fields import run_and_stop
 from ..parts.markup import notice_html
-from .answer import Shown
+from .answer import AnswerUpdate
 from .conversation import EMPTY, Turn
 from .found import found_html, timing_html
 from .layout import ON, AskLayout
@@ -32,17 +32,17 @@ SAME = "The same answer: no adapter was used above."
 GO_ON = f'To ask about it, tick "{ON}".'
 
 
-class Drawing:
-    """The pictures of one run, in the order of `AskLayout.growing`; what stays is made once."""
+class Updates:
+    """The updates of one run, in the order of `AskLayout.growing`; fixed parts are made once."""
 
     def __init__(self, name: str, turns: Sequence[Turn] = ()):
         """`turns`: those before, whose adapters keep their letters and colours."""
         self._view, self._found = Growing(name), found_html(())
         self._before = [adapter for turn in turns for adapter in turn.adapters]
-        self._last = Shown()
+        self._last = AnswerUpdate()
 
-    def picture(self, shown: Shown) -> tuple[Any, ...]:
-        """A picture of the running answer."""
+    def picture(self, shown: AnswerUpdate) -> tuple[Any, ...]:
+        """Return an update of the running answer."""
         if shown.found != self._last.found:
             self._found = found_html(shown.found, before=self._before)
         self._last = shown
@@ -54,7 +54,7 @@ class Drawing:
         return note, view, shown.beside or "", self._found, gr.skip()
 
     def end(self, run: Run) -> tuple[Any, ...]:
-        """The last picture, and the run."""
+        """Return the last update, and the run."""
         *shown, _ = self.picture(self._last)
         return (*shown, run)
 
@@ -144,7 +144,7 @@ def part_by_part(run: Run, count: int) -> str:
 
 
 def beside_text(run: Run) -> str | None:
-    """What the bare base said; where it is the answer itself, only that; None: it was not asked."""
+    """Return the base's answer, or a note where it is the answer itself; None: none."""
     if run.beside is None:
         return None
     same = not run.answer.adapters and run.beside.text == run.answer.text

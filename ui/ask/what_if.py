@@ -110,7 +110,7 @@ class WhatIf:
         }
 
     def choices(self, explanation: Explanation | None) -> dict[Any, Any]:
-        """The tokens that can be taken: those that base or mixture found likely."""
+        """The tokens that can be taken: the likeliest of base and mixture."""
         likely: dict[int, str] = {}
         if explanation is not None:
             pairs = zip(explanation.mixture_ids, explanation.mixture, strict=False)
@@ -177,7 +177,7 @@ class WhatIf:
         self.running.end_of(session_of(request))
 
     def leave(self, session: str) -> None:
-        """End the answer that is on its way, and draw no more of it: its token is not open now."""
+        """End the running answer without further updates, since its token is closed."""
         self.running.drop(session)
 
     def connect(self, *, run: gr.State) -> None:

@@ -10,12 +10,12 @@ from ..parts.prompts import LIVE
 
 
 @dataclass(frozen=True)
-class Example:
+class BatchExample:
     """A text for the editor under a short title."""
 
     title: str
     kind: str
-    """As the page's list of kinds says it."""
+    """Its name in the page's list of kinds."""
     make: Callable[[], str]
 
     @property
@@ -97,8 +97,8 @@ def _jsonl(rows) -> str:
 
 
 EXAMPLES = (
-    Example("Fourteen skills", "jsonl", _each_task),
-    Example("24 rows of four tasks", "jsonl", _many),
-    Example("One prompt, seven ways", "csv", _methods),
-    Example("Plain lines", "one prompt a line", _lines),
+    BatchExample("Fourteen skills", "jsonl", _each_task),
+    BatchExample("24 rows of four tasks", "jsonl", _many),
+    BatchExample("One prompt, seven ways", "csv", _methods),
+    BatchExample("Plain lines", "one prompt a line", _lines),
 )

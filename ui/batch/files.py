@@ -26,7 +26,7 @@ COLUMNS = (
 
 
 def write_results(run: BatchRun, *, into: Path | None = None) -> tuple[Path, Path]:
-    """(jsonl, csv) in a new folder that nobody can guess; old folders are removed."""
+    """(jsonl, csv) in a new folder with a random name; old folders are removed."""
     folder = fresh_folder(into)
     records = [record_of(item) for item in run.items]
     lines, table = folder / "ramole-batch.jsonl", folder / "ramole-batch.csv"
@@ -73,7 +73,7 @@ def record_of(item: RowRun) -> dict:
 
 
 def _effects(answer: Generation) -> dict[str, object]:
-    """Sums over the tokens, in nats, where the row asks for them."""
+    """Sums over the tokens, in nats, where the row requests them."""
     if answer.effects is None or answer.logprob is None or answer.base_logprob is None:
         return {}
     return {

@@ -1,6 +1,6 @@
 """The picture of a batch: requests down, adapters across, each square as full as its share.
 
-The browser's part is `picture.js`. A row is an option of a list, so that a screen reader hears each
+The browser's part is `picture.js`. A row is an option of a list, so that screen readers read each
 request's adapters with their shares; the table of results is the twin in text.
 """
 
@@ -64,7 +64,7 @@ def picture_of(run: BatchRun | None) -> dict[str, Any]:
 
 
 def used(run: BatchRun) -> Counter[str]:
-    """How many rows use each adapter, in order of appearance."""
+    """Return the number of rows that use each adapter, in order of appearance."""
     return Counter(name for item in run.items for name in item.experts)
 
 

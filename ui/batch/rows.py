@@ -20,8 +20,8 @@ MAX_BYTES = 2 * 2**20
 LIMITS = BatchLimits(rows=MAX_ROWS, characters=100_000, adapters=32, columns=100)
 KINDS = {"automatic": None, "jsonl": "jsonl", "csv": "csv", "one prompt a line": "lines"}
 ENDINGS = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
-SHOWN = 30
-"""Refused rows told one by one; the results have all of them."""
+MAX_SHOWN = 30
+"""Refused rows that are listed; the results have all of them."""
 
 
 def text_of(path: str) -> tuple[str, str]:
@@ -57,8 +57,8 @@ def verdict_html(batch: Batch) -> str:
         names = escape(", ".join(batch.unused))
         parts.append(f"<p>Carried along to the results, not used: {names}.</p>")
     if batch.bad:
-        shown = "".join(map(_bad, batch.bad[:SHOWN]))
-        more = len(batch.bad) - SHOWN
+        shown = "".join(map(_bad, batch.bad[:MAX_SHOWN]))
+        more = len(batch.bad) - MAX_SHOWN
         rest = f"<p>… and {more} more; the results have each.</p>" if more > 0 else ""
         others = ", or run the others" if batch.rows else ""
         parts.append(

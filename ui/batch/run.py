@@ -1,6 +1,6 @@
 """The running rows of a batch, as plain data: one thread fills it in, others read it.
 
-`watched` gives a moment to draw every so often, until every row has ended.
+`watched` yields whenever an update is due, until every row has ended.
 """
 
 import logging
@@ -33,14 +33,14 @@ from ..parts.errors import UNEXPECTED
 from ..watch.events import answered, refused
 
 log = logging.getLogger(__name__)
-PAUSE = 0.3
-"""Seconds between two looks, at least."""
+MIN_PAUSE = 0.3
+"""Least seconds between two updates."""
 DRAWING_SHARE = 0.1
-"""The share of the time that looking may take: a long list is drawn more rarely."""
+"""Largest share of the time for updates: a long list is drawn less often."""
 MAX_PAUSE_SECONDS = 5.0
-"""Seconds between two looks, at most."""
+"""Most seconds between two updates."""
 SPEED_SECONDS = 4.0
-"""The speed now is that of so many seconds."""
+"""Seconds over which the current speed is measured."""
 EVENTS = ("cancelled", "ended")
 
 
@@ -63,7 +63,7 @@ class RowRun:
     traced: int = 0
     """Tokens in those sums."""
     place: int = 0
-    """In everybody's queue; 0 where it is not in it, or not yet."""
+    """Place in the server's queue; 0: not in it."""
     answer: Generation | None = None
     sentence: str = ""
     """Why it was refused, or could not be run."""
@@ -80,7 +80,7 @@ class RowRun:
 
     @property
     def shares(self) -> list[float] | None:
-        """Each adapter's share of what made the answer likelier, where its row asks for effects;
+        """Each adapter's share of what made the answer likelier, where its row requests effects;
         else of what all contributed so far, None before the first token."""
         if self.answer is not None and self.answer.effects is not None:
             return [float(share) for share in effect_shares(self.answer.effects).mean(0)]
@@ -112,7 +112,7 @@ class BatchRun:
     items: list[RowRun]
     owner: str | None = None
     address: str = ""
-    """Where its owner asks from; empty: unknown."""
+    """Network address of its owner; empty: unknown."""
     name: str = field(default_factory=lambda: secrets.token_hex(4))
     cancelled: threading.Event = field(default_factory=threading.Event)
     """Set it to end all rows at once; what they have is kept."""
@@ -120,13 +120,13 @@ class BatchRun:
     error: str = ""
     """One sentence, where the whole run failed."""
     note: str = "Reading the rows…"
-    """What it waits for, before its first row runs."""
+    """Reason of the wait before its first row runs."""
     tokens: int = 0
     began: float | None = None
     seconds: float = 0.0
     """From the first call of the engine to the end."""
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
-    """When the last tokens came."""
+    """Times of the last tokens."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Without its events, which no other process can share (ZeroGPU runs handlers in one)."""
@@ -150,21 +150,21 @@ class BatchRun:
 
     @property
     def place(self) -> int:
-        """Place of the next row in everybody's queue; 0 where one is read or answered already."""
+        """Place of the next row in the server's queue; 0 where one is read or answered already."""
         if any(item.state == "runs" for item in self.items):
             return 0
         return next((item.place for item in self.items if item.state == "waits"), 0)
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the engine was first asked."""
+        """Seconds since the first call of the engine."""
         if self.ended.is_set() or self.began is None:
             return self.seconds
         return time.perf_counter() - self.began
 
     @property
     def speed(self) -> float:
-        """Tokens per second just now; of the whole run once it has ended."""
+        """Current tokens per second; of the whole run once it has ended."""
         if self.ended.is_set():
             return self.tokens / self.seconds if self.seconds else 0.0
         now, seconds = time.perf_counter(), min(SPEED_SECONDS, self.elapsed)
@@ -183,7 +183,7 @@ def watched(ramole: Ramole, run: BatchRun) -> Generator[None, None, None]:
     """Run it; yields for each update, last after its end. Closing the generator cancels it."""
     try:
         try:
-            for progress in loaded(ramole, run.cancelled, pause=PAUSE):
+            for progress in loaded(ramole, run.cancelled, pause=MIN_PAUSE):
                 run.note = f"{progress}; the rows run as soon as it is there."
                 yield
         except RamoleError as error:
@@ -193,12 +193,12 @@ def watched(ramole: Ramole, run: BatchRun) -> Generator[None, None, None]:
             run.began = time.perf_counter()
             threading.Thread(target=_ask, args=[ramole, run], name="batch", daemon=True).start()
             with PACE.stream() as pace:
-                pause = PAUSE
+                pause = MIN_PAUSE
                 while not run.ended.wait(pause):
                     looked = time.perf_counter()
                     yield
                     spent = time.perf_counter() - looked
-                    pause = min(max(PAUSE, pace(), spent / DRAWING_SHARE), MAX_PAUSE_SECONDS)
+                    pause = min(max(MIN_PAUSE, pace(), spent / DRAWING_SHARE), MAX_PAUSE_SECONDS)
     finally:
         run.cancelled.set()
         if run.began is None:
@@ -232,7 +232,7 @@ def _ask(ramole: Ramole, run: BatchRun) -> None:
 
 
 def _begin_again(run: BatchRun, item: RowRun) -> None:
-    """Forget the tokens of a row that is asked from its beginning again."""
+    """Drop the tokens of a row that restarts."""
     run.tokens -= len(item.pieces)
     item.state, item.pieces, item.told, item.traced = "waits", [], {}, 0
 

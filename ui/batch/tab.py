@@ -37,7 +37,7 @@ from .run import BatchRun, run_of, watched
 from .views import HEADERS, progress_html, row_html, standing_html, table_of
 
 log = logging.getLogger(__name__)
-Look = tuple[Any, ...]
+BatchUpdate = tuple[Any, ...]
 """Notice, progress, picture, table, and the run once it has ended: `BatchLayout.looks`."""
 RUNNING = "A batch is on its way."
 TYPED = "Your rows stay as they are; empty the box first, then press the example again."
@@ -46,7 +46,7 @@ SHOW = """
   if (innerWidth <= 640) document.querySelector('#{}').scrollIntoView({{ block: 'start' }});
 }}, 100); }}
 """
-"""On a phone what comes stands far below what was pressed."""
+"""On a phone the results are far below the button."""
 
 
 def tab(ramole: Ramole) -> None:
@@ -56,7 +56,7 @@ def tab(ramole: Ramole) -> None:
     _connect(ui, BatchHandlers(ramole, ui))
 
 
-class Drawing:
+class BatchRenderer:
     """The values of notice, progress, picture and table for each update of a run.
 
     All four have a value each time, as Gradio's browser half reads it: a component that is left
@@ -67,7 +67,7 @@ class Drawing:
         self._ended = -1
         self._table: dict[str, Any] = {}
 
-    def look(self, run: BatchRun) -> Look:
+    def look(self, run: BatchRun) -> BatchUpdate:
         """The run as it stands."""
         over, count = run.ended.is_set(), run.count()
         ended = len(run.items) - count["waits"] - count["runs"]
@@ -76,7 +76,7 @@ class Drawing:
         kept = run if over else gr.skip()
         return standing_html(run), progress_html(run), picture_of(run), self._table, kept
 
-    def wrong(self, sentence: str, before: BatchRun | None) -> Look:
+    def wrong(self, sentence: str, before: BatchRun | None) -> BatchUpdate:
         """No new run, with the reason; the one before stays visible."""
         said = notice_html(sentence, kind="wrong")
         return said, progress_html(before), picture_of(before), _table(before), before
@@ -87,8 +87,7 @@ def _table(run: BatchRun | None) -> dict[str, Any]:
 
 
 class BatchHandlers:
-    """What happens on each event, with the last run of each session: whatever a browser says is
-    believed only within its own."""
+    """Event handlers, with the last run of each session: a browser can only reach its own."""
 
     def __init__(self, ramole: Ramole, ui: BatchLayout):
         self.ramole, self.ui = ramole, ui
@@ -135,19 +134,19 @@ class BatchHandlers:
         return example.make(), example.kind, gr.skip()
 
     def busy(self, session: str) -> bool:
-        """Whether a run is on its way and not stopped."""
+        """Whether a run is running and not stopped."""
         run = self.runs.get(session)
         return run is not None and not run.ended.is_set() and not run.cancelled.is_set()
 
     def on_begin(self, request: gr.Request):
-        """Clear the outputs, unless a batch is on its way."""
+        """Clear the outputs, unless a batch is running."""
         if self.busy(session_of(request)):
             raise gr.Error(RUNNING, visible=False, print_exception=False)  # ends the chain
         return notice_html("Reading the rows…", kind="busy"), "", *run_and_stop(running=True)
 
-    def on_run(self, request: gr.Request, *rows: Any) -> Generator[Look, None, None]:
+    def on_run(self, request: gr.Request, *rows: Any) -> Generator[BatchUpdate, None, None]:
         """Run the rows (as `read` takes them); yields updates, the last after the end."""
-        session, drawing = session_of(request), Drawing()
+        session, drawing = session_of(request), BatchRenderer()
         before = self.runs.get(session)
         try:
             with self.call(request) as visitor:

@@ -15,7 +15,7 @@ HEADERS = [
     *("first token, s", "all, s", "ended because"),
 ]
 WIDTHS = [f"{n}px" for n in (52, 96, 204, 246, 86, 160, 74, 88, 64, 130)]
-CUT = 400
+MAX_CELL = 400
 """Characters of a prompt or an answer in the table; the downloads have all."""
 
 
@@ -130,8 +130,8 @@ def _cells(item: RowRun) -> list[str | int | float | None]:
     return [
         row.index + 1,
         "" if bad or row.id is None else str(row.id),
-        clipped(item.prompt, CUT),
-        clipped(item.text, CUT),
+        clipped(item.prompt, MAX_CELL),
+        clipped(item.text, MAX_CELL),
         "" if bad else row.request.method,
         shared(item),
         answer.new_tokens if answer else None,

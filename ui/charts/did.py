@@ -1,7 +1,7 @@
 """The effects of adapters on a token, or a whole answer, in words and as one bar.
 
 The bar runs from the base's log probability to the mixture's, adapter by adapter, so that its parts
-add up to what is said at its ends. Pure functions data -> HTML.
+add up to the values at its ends. Pure functions data -> HTML.
 """
 
 import math
@@ -17,7 +17,7 @@ from ..parts.asked import signed
 from .palette import BASE, chip_html, ink_of, letter_of
 
 MARGIN = 0.08
-"""Of the bar's length, on both sides of what it shows."""
+"""Share of the bar's length on both sides of its values."""
 NATS = ", the natural logarithm of that"
 LOG = "Log probability of this answer (natural logarithm)"
 """Both explain the unit where it first stands."""

@@ -29,7 +29,7 @@ def spell(piece: str) -> str:
 
 
 def token_html(run: Run, index: int, *, turn: int = 0, closable: bool = True) -> str:
-    """Heading, and what each adapter did to one generated token, with contributions, weights and
+    """Heading, and each adapter's effect on one generated token, with contributions, weights and
     the gate's entropy behind it; where effects were not measured, shares of the contributions.
 
     `turn` is the number of an earlier turn of a conversation, 0 for the newest answer; `closable`:

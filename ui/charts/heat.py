@@ -14,16 +14,16 @@ from .palette import NOBODY, ink_of, letter_of, scale_of
 from .plots import SHORT, Table, along, bounds_of, cells_of, dress, inert, labels_of
 
 WINNER = -1
-"""In place of an expert: whoever leads."""
-LOWEST = 270
-"""Pixels of a map without its labels."""
+"""In place of an expert: the leading one."""
+MIN_HEIGHT = 270
+"""Least height of a map without its labels, in pixels."""
 GAPS = 80
-"""Columns up to which squares stand apart."""
+"""Most columns with gaps between squares."""
 BAR = {"thickness": 10, "len": 1.0, "y": 0.5, "tickfont": {"size": 10}, "outlinewidth": 0}
 
 
 @dataclass(frozen=True)
-class Map:
+class HeatMap:
     """One cut through a grid."""
 
     cells: np.ndarray
@@ -36,23 +36,23 @@ class Map:
     """`layer` or `module`."""
 
 
-def whole(grid: Grid) -> Map:
+def whole(grid: Grid) -> HeatMap:
     """Layers x tokens, the mean over the modules."""
-    return Map(grid.over_modules, grid.layers, "mean over the modules", "layer")
+    return HeatMap(grid.over_modules, grid.layers, "mean over the modules", "layer")
 
 
-def one_layer(grid: Grid, layer: int) -> Map:
+def one_layer(grid: Grid, layer: int) -> HeatMap:
     """Modules x tokens in one layer, by its number."""
     found = grid.values[:, grid.layers.index(layer)]
-    return Map(found, grid.modules, f"layer {layer}", "module")
+    return HeatMap(found, grid.modules, f"layer {layer}", "module")
 
 
-def one_module(grid: Grid, module: str) -> Map:
+def one_module(grid: Grid, module: str) -> HeatMap:
     """Layers x tokens in one module, by its name."""
-    return Map(grid.values[:, :, grid.modules.index(module)], grid.layers, module, "layer")
+    return HeatMap(grid.values[:, :, grid.modules.index(module)], grid.layers, module, "layer")
 
 
-def map_figure(grid: Grid, part: Map, expert: int) -> go.Figure:
+def map_figure(grid: Grid, part: HeatMap, expert: int) -> go.Figure:
     """One expert's values, or with `WINNER` the leading experts."""
     who = ""
     if expert == WINNER:
@@ -66,13 +66,13 @@ def map_figure(grid: Grid, part: Map, expert: int) -> go.Figure:
     figure = go.Figure()
     figure.add_heatmap(x=labels_of(grid.spans.texts), y=names, xgap=gap, ygap=1, **cells)
     figure.update_yaxes(title=part.upwards, tickfont_size=10)
-    height = 110 + max(9 * len(part.rows), LOWEST)
+    height = 110 + max(9 * len(part.rows), MIN_HEIGHT)
     dress(figure, height=height, grid=False, margin=(48, 8, 8, 30))
     title = f"{said[0].upper()}{said[1:]}, {part.where}{who}"
     return along(figure, title=title, count=len(part.cells), per=grid.per)
 
 
-def map_table(grid: Grid, part: Map, expert: int) -> Table:
+def map_table(grid: Grid, part: HeatMap, expert: int) -> Table:
     """The twin of `map_figure`: a row for each token, a column for each layer or module; an empty
     cell is a blank."""
     if expert == WINNER:
@@ -87,7 +87,7 @@ def map_table(grid: Grid, part: Map, expert: int) -> Table:
     return headers, [[n, text, *cells] for n, (text, cells) in rows]
 
 
-def _values(grid: Grid, part: Map, expert: int) -> dict[str, Any]:
+def _values(grid: Grid, part: HeatMap, expert: int) -> dict[str, Any]:
     cells, place = part.cells[..., expert].T, grid.places[expert]
     low, high = bounds_of(cells[np.isfinite(cells)])
     ticks = sorted({low, 0.0, high / 2, high})
@@ -103,7 +103,7 @@ def _values(grid: Grid, part: Map, expert: int) -> dict[str, Any]:
     }
 
 
-def _winners(grid: Grid, part: Map) -> dict[str, Any]:
+def _winners(grid: Grid, part: HeatMap) -> dict[str, Any]:
     """Colours of the experts, a step for each; grey where none leads."""
     led, k = leaders(part.cells).T, len(grid.experts)
     inks = [NOBODY, *(ink_of(place) for place in grid.places)]

@@ -17,8 +17,8 @@ from .palette import ink_of, letter_of, places_of
 from .plots import GREY, Table, dress, inert, named
 from .run import CONTRIBUTION, EFFECT, WEIGHT, Run, led_by, strongest
 
-NOTHING = 5e-5
-"""A mean share below this is none."""
+MIN_SHARE = 5e-5
+"""Smaller mean shares count as none."""
 LED = "tokens led"
 
 
@@ -40,7 +40,7 @@ class Load:
     @property
     def said(self) -> str:
         """The load in words, where it is small: empty otherwise."""
-        if self.share < NOTHING:
+        if self.share < MIN_SHARE:
             return "not used in this answer"
         return "" if self.led else "never leads"
 

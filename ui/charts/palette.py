@@ -25,7 +25,7 @@ INKS = (
     Ink("#F0E442", "#000000"),  # yellow
 )
 NOBODY = Ink("#8a8a8a", "#000000")
-"""Where no expert stands out."""
+"""Colours where no expert stands out."""
 BASE, MIXTURE = "#8a8a8a", "#0072B2"
 """The two sides of base against mixture."""
 

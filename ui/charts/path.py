@@ -20,10 +20,10 @@ MAX_LETTERS = 160
 CELLS = 64
 """Numbers of the vector that are drawn."""
 FULL = 0.1
-"""A number this large has the full colour."""
+"""Number from which the colour is full."""
 MAX_ADAPTERS = 5
 MAX_TIMES = 1_000_000
-"""A factor beyond that is said to be so."""
+"""Largest factor that is shown exactly."""
 
 
 def path_html(run: Run, vector: Sequence[float] | np.ndarray = ()) -> str:

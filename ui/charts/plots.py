@@ -1,7 +1,7 @@
 """One token of a trace as pictures, with their table twin, and what all pictures share.
 
 Plotly reads some HTML in labels, so text from a model or a visitor is escaped. It thins the labels
-out itself where there is no room; each begins with its number, so that none is like another.
+out itself where there is no room; each begins with its number, so that all differ.
 """
 
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ def bounds_of(values: np.ndarray) -> tuple[float, float]:
 
 
 def cells_of(values: np.ndarray, present: np.ndarray, *, absent: str | None) -> list:
-    """The values with four digits, in lists; `absent` where nobody is present."""
+    """The values with four digits, in lists; `absent` where no adapter is present."""
     cells = np.round(values.astype(np.float64), 4).astype(np.object_)
     cells[~present] = absent
     return cells.tolist()

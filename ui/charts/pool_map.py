@@ -1,7 +1,7 @@
 """The pool as pictures: adapters in two dimensions, and the similarity of each two.
 
-Pure functions from vectors to figures. Names come from files of strangers, and plotly reads some
-markup in labels, so each passes `label_of`.
+Pure functions from vectors to figures. Names are untrusted, and plotly reads some markup in labels,
+so each passes `label_of`.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ SIDES = {
     "bottom right": (1, 1),
     "bottom left": (-1, 1),
 }
-"""Where a label may stand, the best first; x to the right, y down."""
+"""Positions of a label, the best first; x to the right, y down."""
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,14 @@ from ramole_core import (
 )
 
 from ..parts.downloads import fresh_folder
-from .run import Found, Run
+from .run import FoundAdapter, Run
 
 ARRAYS = ("weights", "contribution", "present")
-"""Of a trace."""
+"""Array fields of a trace."""
 MEASURED = ("effects", "logprob", "base_logprob", "subset_logprob")
-"""Of an answer whose effects were measured."""
+"""Fields of an answer whose effects were measured."""
 UNSAID = ("evidence", "notes", "part", "parts", "method", "weights", "prompt_logprobs")
-"""Of an answer: kept where they say something."""
+"""Fields of an answer that are saved where they are set."""
 FOLDER = Path(__file__).parents[1] / "ask" / "recorded"
 """The runs that come with the page."""
 MAX_LETTERS = 40
@@ -80,7 +80,7 @@ def read_run(path: Path) -> Run:
         answer=_answer({**record["answer"], "trace": trace}),
         pieces=tuple(record["pieces"]),
         found=tuple(
-            Found(name, math.nan if score is None else score, *more)
+            FoundAdapter(name, math.nan if score is None else score, *more)
             for name, score, *more in record["found"]
         ),
         beside=None if beside is None else _answer(beside),
@@ -99,7 +99,7 @@ def recorded_files(folder: Path | None = None) -> list[Path]:
 
 @cache
 def recorded_run(path: Path) -> Run:
-    """The run in a file that comes with the page, read once: every visitor is shown the same."""
+    """The run in a file that comes with the page, read once: all visitors share it."""
     return read_run(path)
 
 
@@ -114,8 +114,8 @@ def trace_files(ramole: Ramole, run: Run, owner: str | None) -> tuple[str, str]:
 def write_files(
     run: Run, *, facts: Mapping[str, object] | None = None, into: Path | None = None
 ) -> tuple[Path, Path]:
-    """The run's trace as `.npz` and `.json`, with what was asked and `facts` of what answered, in a
-    new folder; old folders are removed."""
+    """The run's trace as `.npz` and `.json`, with the request and `facts`, in a new folder; old
+    folders are removed."""
     words = re.findall(r"[a-z0-9]+", run.request.prompt.lower())
     start = "-".join(words)[:MAX_LETTERS].strip("-")
     name = "-".join(part for part in ("ramole", run.request.method, start) if part)
@@ -127,7 +127,7 @@ def write_files(
     return npz, as_json
 
 
-def _found(one: Found) -> list[object]:
+def _found(one: FoundAdapter) -> list[object]:
     """Its fields, in their order."""
     score = None if math.isnan(one.score) else round(one.score, 4)
     return [one.name, score, one.taken, one.without, one.about]

@@ -1,4 +1,4 @@
-"""One question and its answer as plain data, for every panel."""
+"""One prompt and its answer as plain data, for every panel."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,16 +14,16 @@ EVEN = 1e-4
 """Two shares closer than this are the same: no expert stands out."""
 
 MEASURES = EFFECT, CONTRIBUTION, WEIGHT = "effect", "contribution", "weight"
-"""What says who did a token: what its absence changes, how far it moved the layers' outputs, or
-what the gate gave it."""
+"""Measures of an adapter's part in a token: its effect, its contribution to the layers' outputs, or
+its weight by the gate."""
 
 NAMED, UNCOMPARED = "named", "not compared"
 """Why an adapter has no similarity: it was named, or was not found by one (it shows no examples, or
-the method knows a fixed pool)."""
+the method has a fixed pool)."""
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundAdapter:
     """One adapter beside a prompt: its similarity, and whether it was taken."""
 
     name: str
@@ -32,7 +32,7 @@ class Found:
     without: str = NAMED
     """Why there is no score, where it is nan."""
     about: str = ""
-    """What its card says that it does, in short."""
+    """Short description from its card."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Run:
     answer: Generation
     pieces: tuple[str, ...]
     """The text that each token added to the answer."""
-    found: tuple[Found, ...] = ()
+    found: tuple[FoundAdapter, ...] = ()
     beside: Generation | None = None
     """The bare base's answer from the same batch."""
     explained: dict[int, Explanation] = field(default_factory=dict)
     """The likeliest tokens by index of the generated token, where they were recorded."""
     title: str = ""
-    """Of a recorded example; empty for a live run."""
+    """Title of a recorded example; empty for a live run."""
     beside_columns: tuple[str, ...] = ()
     """Adapters of the columns before this one, in a comparison."""
     before: tuple[int, ...] = ()

@@ -14,7 +14,7 @@ from itertools import accumulate
 from .explained import spell
 
 PER = ("token", "word", "sentence")
-"""What a column of a picture may be."""
+"""Kinds of a figure's columns."""
 SENTENCE = re.compile(r"(?:[.!?…][\"')\]»”’]*\s+|[。！？]\s*|\n\s*)(\S)")  # noqa: RUF001
 """A sentence's first character, after the end of another."""
 
@@ -26,7 +26,7 @@ class Spans:
     at: tuple[int, ...]
     """The group of each token."""
     texts: tuple[str, ...]
-    """What each group says, as it can be read."""
+    """Readable text of each group."""
 
     @property
     def starts(self) -> list[int]:

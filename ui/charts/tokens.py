@@ -3,8 +3,8 @@
 Neighbours of one expert share one underline and one letter. A pick reaches Python as a `select`
 event whose data are the token's index and the run's name.
 
-Two keys may be added to a value: `unknown`, where it is not known who leads, so that nobody is
-named; and `plain`, where the pieces are text that opens nothing.
+Two keys may be added to a value: `unknown`, where the leader is unknown, so that none is named; and
+`plain`, where the pieces are text that opens nothing.
 
 The tokens travel as one text that only grows, a token a line, so that Gradio sends what was added
 and walks through nothing.
@@ -48,7 +48,7 @@ CONTRIBUTED = (
 EVEN_MEANING = "All adapters contributed the same to every token here, so no colour stands out."
 BASE_MEANING = "No adapter was used: this is the base model alone, so there is nothing to colour."
 FULL = math.log(10)
-"""Nats at which a colour is strongest: a token that an adapter made 10 times likelier."""
+"""Nats of the strongest colour: a token made 10 times likelier."""
 EMPTY = "The answer appears here, token by token."
 TEMPLATE = """
 <div class="tokens">

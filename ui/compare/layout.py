@@ -21,7 +21,7 @@ LEAD = (
 )
 
 
-class Shown:
+class ColumnLayout:
     """One column."""
 
     def __init__(self, ramole: Ramole, n: int, start: Column) -> None:
@@ -35,7 +35,7 @@ class Shown:
                     [], value=[], multiselect=True, label="Exactly these adapters"
                 )
                 self.without = gr.Dropdown([], value=[], multiselect=True, label="Without these")
-            # How it was asked, and what decided.
+            # Its settings, and the decision on its adapters.
             self.head = gr.HTML(elem_id=f"compare-head-{n}", **PLAIN)
             self.view = token_view(elem_id=f"compare-answer-{n}")
 
@@ -69,12 +69,12 @@ class CompareLayout:
             self.length = length_field(ramole, 64, min_width=200)
         gr.HTML(HELD, elem_id="compare-held", **PLAIN)
         self.notice = gr.HTML(elem_id="compare-notice", **PLAIN)
-        # What the page's address asks of this tab.
+        # The part of the page's address for this tab.
         self.copy, self.told = copy_button(elem_id="compare-copy"), gr.Textbox(visible=False)
         # The question of the answers in sight.
         self.above = gr.HTML(elem_id="compare-asked", **PLAIN)
         with gr.Row(elem_id="compare-columns", equal_height=False):
-            self.columns = [Shown(ramole, n, start) for n, start in enumerate(START)]
+            self.columns = [ColumnLayout(ramole, n, start) for n, start in enumerate(START)]
         self.token = gr.HTML(elem_id="compare-token", **PLAIN)
         # The comparison in sight, a `Compared` or None.
         self.asked = gr.State(None)

@@ -15,7 +15,7 @@ from ramole_core import DEFAULT_METHOD, RamoleError, Request
 from ..parts.link import UNREAD, packed, unpacked
 
 MAX_COLUMNS = 4
-"""Columns."""
+"""Most columns."""
 STRANGE = UNREAD.format(why="it says things that this page does not know")
 KNOWN = ConfigDict(extra="forbid")
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -24,7 +24,7 @@ Names = Annotated[tuple[Name, ...], Field(max_length=32)]
 
 @dataclass(frozen=True)
 class Column:
-    """The choices above a column, as gradio hands them over; a link's are checked (`read_link`)."""
+    """The choices above a column, as gradio passes them; a link's are checked (`read_link`)."""
 
     __pydantic_config__ = KNOWN
 

@@ -1,4 +1,4 @@
-"""One prompt in several ways at once, without gradio: pictures of all columns as they grow."""
+"""One prompt in several ways at once, without gradio: updates of all columns as they grow."""
 
 import secrets
 import threading
@@ -24,9 +24,9 @@ class Comparison:
     cancelled: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     name: str = field(default_factory=lambda: secrets.token_hex(4))
-    """Of the comparison, for the browser."""
+    """Name of the comparison, for the browser."""
     link: str = ""
-    """The end of an address that compares the same again."""
+    """The end of an address that repeats the comparison."""
     runs: list[Run | None] = field(default_factory=list)
     """The finished answers, by column."""
 
@@ -41,8 +41,8 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Look:
-    """One picture: a sentence, and each column's tokens."""
+class ColumnsUpdate:
+    """One update: a sentence, and each column's tokens."""
 
     note: str
     share: float | None = None
@@ -52,14 +52,14 @@ class Look:
 
 def compared(
     ramole: Ramole, requests: Sequence[Request], asked: Comparison, *, address: str = ""
-) -> Generator[Look, None, None]:
-    """Stream pictures of all answers, in one batch, the last once all have ended; raises
+) -> Generator[ColumnsUpdate, None, None]:
+    """Stream updates of all answers, in one batch, the last once all have ended; raises
     RamoleError. Adapters keep letter and colour across the columns."""
     reading = None
     try:
         for progress in loaded(ramole, asked.cancelled):
             said = f"{progress}; the prompt is answered as soon as it is there."
-            yield Look(said, loading_of(ramole).fraction)
+            yield ColumnsUpdate(said, loading_of(ramole).fraction)
         if asked.cancelled.is_set():
             return
         reading = Reading(
@@ -74,7 +74,7 @@ def compared(
         with closing(reading.pictures()) as pictures:
             for _ in pictures:
                 over = reading.ended.is_set()
-                yield Look(*_note(reading, over=over), _views(reading, growing, over=over))
+                yield ColumnsUpdate(*_note(reading, over=over), _views(reading, growing, over=over))
     finally:
         if reading is None:
             asked.ended.set()
@@ -103,7 +103,7 @@ def _views(
 
 
 def _note(reading: Reading, *, over: bool) -> tuple[str, float | None]:
-    """What is done now, and before the first token the share that is done, of the last column."""
+    """Return the last column's stage, and before the first token the share that is done."""
     if over:
         return "Stopped." if reading.cancelled.is_set() else "", None
     count = sum(map(len, reading.steps))

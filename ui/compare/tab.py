@@ -36,7 +36,7 @@ from ..session.quota import quota_of
 from ..session.store import Drawer
 from .layout import CompareLayout
 from .link import Column, ComparisonLink, link_to, read_link
-from .run import Compared, Comparison, Look, compared
+from .run import ColumnsUpdate, Compared, Comparison, compared
 
 ENTER = enter_of("#compare-button", "#compare-held", "A comparison")
 OPENED = """() => {
@@ -45,7 +45,7 @@ OPENED = """() => {
   window.ramoleCompares = { told, asks: told && location.hash.startsWith('#compare') };
   return [];
 }"""
-"""What the address asks of this tab as the page opens, or what was compared before a reload."""
+"""The part of the address for this tab as the page opens, or the comparison before a reload."""
 TOLD = "() => [window.ramoleCompares.told]"
 GO = """() => {
   const field = document.querySelector('#compare-prompt textarea');
@@ -53,7 +53,7 @@ GO = """() => {
   if (document.querySelector('#compare-notice .notice.wrong')) return;
   document.querySelector('#compare-button').click();
 }"""
-"""Ask it, unless it could not be read; what was typed meanwhile is not asked."""
+"""Script: run the comparison in the address, unless unreadable or text was typed."""
 NOT_YET = (
     "A token can be opened once all answers have ended; where they have, the server has forgotten "
     "them: press Compare again."
@@ -86,7 +86,7 @@ class CompareHandlers:
         return [gr.Column(visible=n < int(count)) for n in range(len(self.ui.columns))]
 
     def on_begin(self, request: gr.Request, prompt: str):
-        """Empty columns under the question, unless a comparison is on its way."""
+        """Empty columns under the question, unless one is running."""
         asked = self._asked.get(session_of(request))
         if asked is not None and not asked.ended.is_set():
             raise gr.Error(RUNNING, visible=False, print_exception=False)  # ends the chain
@@ -96,8 +96,8 @@ class CompareHandlers:
         return {self.ui.ask: ask, self.ui.stop: stop, self.ui.token: "", **above, **heads}
 
     def on_ask(self, request: gr.Request, *values) -> Generator[tuple[Any, ...], None, None]:
-        """Stream pictures of all columns, in the order of `CompareLayout.growing`."""
-        session, asked, look = session_of(request), Comparison(), Look("Stopped.")
+        """Stream updates of all columns, in the order of `CompareLayout.growing`."""
+        session, asked, look = session_of(request), Comparison(), ColumnsUpdate("Stopped.")
         self._asked.put(session, asked)
         try:
             prompt, count, length, *choices = values
@@ -121,7 +121,7 @@ class CompareHandlers:
                 self._asked.put(session, asked)  # with what it weighs now
 
     def on_end(self, asked: Compared | None):
-        """The buttons as at the start, and how each column was asked."""
+        """The buttons as at the start, and each column's settings."""
         ask, stop = run_and_stop(running=False)
         runs = () if asked is None else asked.runs
         heads = {shown.head: "" for shown in self.ui.columns}
@@ -144,8 +144,8 @@ class CompareHandlers:
             return {self.ui.notice: notice_html(str(error), kind="wrong")}
 
     def filled(self, asked: ComparisonLink, there: set[str]) -> dict[Any, Any]:
-        """The form of a link, and what of it is not here; raises RamoleError for a method that the
-        page does not have."""
+        """The form of a link, and a note on what is missing here; raises RamoleError for a method
+        that the page does not have."""
         for one in asked.columns:
             check_method(self.ramole, one.method, "choose one above a column")
         length, shorter = allowed_length(self.ramole, asked.length)
@@ -183,7 +183,7 @@ class CompareHandlers:
             names = sorted({card.name for card in self.ramole.pool.cards(visitor.owner)})
         return [gr.Dropdown(choices=names) for _ in self.ui.columns for _ in range(2)]
 
-    def drawn(self, look: Look) -> tuple[Any, ...]:
+    def drawn(self, look: ColumnsUpdate) -> tuple[Any, ...]:
         """A look, in the order of `CompareLayout.growing`; columns without an answer are empty."""
         empty = [empty_view("") for _ in self.ui.columns[len(look.views) :]]
         kind = "busy" if look.share is not None or look.note.endswith("tokens") else "quiet"
@@ -195,7 +195,7 @@ class CompareHandlers:
 
 
 def columns_of(choices: Sequence[Any]) -> list[Column]:
-    """The columns' choices, as gradio hands them over one after another."""
+    """The columns' choices, as gradio passes them one after another."""
     return [Column(*choices[n : n + CHOICES]) for n in range(0, len(choices), CHOICES)]
 
 
@@ -206,7 +206,7 @@ def asked_html(prompt: str) -> str:
 
 
 def head_html(run: Run) -> str:
-    """How a column was asked, what decided, and how it ended."""
+    """A column's settings, decision and end."""
     answer = run.answer
     said = [f"<h3>{escape(mixed_words(run.request))}</h3>"]
     said += [f'<p class="quiet">{escape(note)}</p>' for note in answer.notes]

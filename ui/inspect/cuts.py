@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from ..charts.effect_bars import effect_figure, effect_table, evenness_figure, evenness_table
 from ..charts.grid import Grid, grid_of
-from ..charts.heat import WINNER, Map, map_figure, map_table, one_layer, one_module, whole
+from ..charts.heat import WINNER, HeatMap, map_figure, map_table, one_layer, one_module, whole
 from ..charts.loads import Side, loads_figure, loads_of, loads_table
 from ..charts.plots import Table
 from ..charts.run import CONTRIBUTION, EFFECT, MEASURES, Run
@@ -16,7 +16,7 @@ from ..charts.spans import PER
 
 @dataclass(frozen=True)
 class Choice:
-    """The choices for the pictures, as gradio hands them over."""
+    """The choices for the pictures, as gradio passes them."""
 
     what: str | None = EFFECT
     per: str | None = PER[0]
@@ -26,12 +26,12 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Seen:
+class RunView:
     """A run with a choice that fits it."""
 
     run: Run
     what: str
-    """By what the loads are measured: one of MEASURES."""
+    """Measure of the loads: one of MEASURES."""
     grid: Grid
     """Contributions or weights."""
     expert: int
@@ -43,7 +43,7 @@ class Seen:
         """Its loads, under a title."""
         return Side("this run", loads_of(self.run, what=self.what))
 
-    def beside(self, pinned: Run | None) -> "Both":
+    def beside(self, pinned: Run | None) -> "RunPair":
         """The loads of both; an adapter that both have keeps its letter and colour."""
         run = self.run
         other = run if pinned is None else pinned
@@ -51,11 +51,11 @@ class Seen:
         what = CONTRIBUTION if unmeasured else self.what
         first = Side("this run", loads_of(run, what=what))
         loads = loads_of(other, what=what, before=[*run.met, *run.experts])
-        return Both((first, Side("pinned run", loads)), what)
+        return RunPair((first, Side("pinned run", loads)), what)
 
 
 @dataclass(frozen=True)
-class Both:
+class RunPair:
     """Two runs that are compared, this one first."""
 
     sides: tuple[Side, Side]
@@ -74,12 +74,12 @@ class Cut:
     name: str
     title: str
     look: str
-    """What to look for."""
-    figure: Callable[[Seen], go.Figure]
-    table: Callable[[Seen], Table]
+    """Hint on what to look for."""
+    figure: Callable[[RunView], go.Figure]
+    table: Callable[[RunView], Table]
 
 
-def seen(run: Run | None, choice: Choice) -> Seen | None:
+def seen(run: Run | None, choice: Choice) -> RunView | None:
     """The run with a choice that fits it; None where no adapter was at work."""
     if run is None:
         return None
@@ -95,10 +95,10 @@ def seen(run: Run | None, choice: Choice) -> Seen | None:
         layer = min(grid.layers, key=lambda one: abs(one - wanted))
     module = choice.module if choice.module in grid.modules else grid.modules[0]
     expert = choice.expert if choice.expert in range(len(grid.experts)) else WINNER
-    return Seen(run, what, grid, WINNER if expert is None else expert, layer, module)
+    return RunView(run, what, grid, WINNER if expert is None else expert, layer, module)
 
 
-def _map(name: str, title: str, look: str, part: Callable[[Seen], Map]) -> Cut:
+def _map(name: str, title: str, look: str, part: Callable[[RunView], HeatMap]) -> Cut:
     return Cut(
         name,
         title,

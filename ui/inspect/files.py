@@ -11,11 +11,11 @@ from ..charts.loads import loads_figure, titles_of
 from ..charts.plots import Table
 from ..parts.asked import decoding_words, mixed_words
 from ..parts.downloads import fresh_folder, write_csv
-from .cuts import CUTS, Both, Seen
+from .cuts import CUTS, RunPair, RunView
 from .layout import AGAINST
 from .sources import origin
 
-Drawn = tuple[str, str, go.Figure]
+TitledFigure = tuple[str, str, go.Figure]
 """Title, what to look for, the picture."""
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:72em;margin:2em auto;padding:0 1em;"
@@ -30,7 +30,7 @@ def write_table(name: str, table: Table, *, into: Path | None = None) -> Path:
     return write_csv(fresh_folder(into) / f"ramole-{name}.csv", headers, rows)
 
 
-def write_page(seen: Seen, both: Both | None = None, *, into: Path | None = None) -> Path:
+def write_page(seen: RunView, both: RunPair | None = None, *, into: Path | None = None) -> Path:
     """Every picture on a page of its own; `both`: with the comparison of two runs."""
     run = seen.run
     named = "; ".join(titles_of([seen.side], plain=True).values())
@@ -50,7 +50,7 @@ def write_page(seen: Seen, both: Both | None = None, *, into: Path | None = None
     return path
 
 
-def page_of(title: str, facts: Iterable[tuple[str, str]], pictures: Iterable[Drawn]) -> str:
+def page_of(title: str, facts: Iterable[tuple[str, str]], pictures: Iterable[TitledFigure]) -> str:
     """A page that needs no network, with plotly in it; `facts` are pairs of a label and a text,
     which is escaped as all text is."""
     said = "".join(f"<p>{escape(label)}</p><pre>{escape(text)}</pre>" for label, text in facts)

@@ -1,4 +1,4 @@
-"""The runs that can be looked at: the answer in Ask and those that were recorded; each in words."""
+"""The runs that can be inspected: the answer in Ask and those that were recorded; each in words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,11 +72,11 @@ class Inspected:
 
     run: Run | None
     name: str
-    """Of the run, for the browser."""
+    """Name of the run, for the browser."""
     source: int
     """`ASKED`, or the number of a recorded run."""
     asked: Run | None
-    """What Ask had then; another answer there is shown when the tab is opened again."""
+    """Run of Ask at that time; a newer one is shown when the tab is opened again."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The tab Inspect: one answer taken apart by layer, module, token and adapter.
 
-Nothing is drawn before the tab is opened, and then only what Ask has not shown it before.
+Nothing is drawn before the tab is opened, and then only runs that are new to it.
 """
 
 import secrets
@@ -26,7 +26,7 @@ from ..parts.link import copies
 from ..parts.markup import notice_html
 from ..session.quota import quota_of
 from ..session.store import Drawer
-from .cuts import CUTS, Choice, Seen, seen
+from .cuts import CUTS, Choice, RunView, seen
 from .files import write_page, write_table
 from .layout import WHOEVER, InspectLayout
 from .player import marks_of, player_of
@@ -72,8 +72,8 @@ class InspectHandlers:
     def on_source(
         self, source: int | None, asked: Run | None, held: Inspected | None, pinned, *values
     ):
-        """Show another run. A dropdown that loses the focus says its value anew, which is none; and
-        while Ask has no answer, the last one can still be chosen."""
+        """Show another run. A dropdown that loses the focus sends its value again, which is none;
+        and while Ask has no answer, the last one can still be chosen."""
         if asked is None and held is not None:
             asked = held.asked
         if not isinstance(source, int) or (run := self.sources.run(source, asked)) is None:
@@ -114,7 +114,7 @@ class InspectHandlers:
             return {**shown, **self.fitted(found), **every, ui.notice: ""}
 
     def figures(
-        self, found: Seen, opens: Sequence[bool], *, names: Iterable[str]
+        self, found: RunView, opens: Sequence[bool], *, names: Iterable[str]
     ) -> dict[Any, Any]:
         """The pictures of these names, with their tables where they are unfolded."""
         shown: dict[Any, Any] = {}
@@ -124,7 +124,7 @@ class InspectHandlers:
                 shown |= self.ui.pictures[cut.name].drawn(cut.figure(found), table)
         return shown
 
-    def fitted(self, found: Seen) -> dict[Any, Any]:
+    def fitted(self, found: RunView) -> dict[Any, Any]:
         """The controls, with the choices that this run has."""
         what, _, expert, layer, module = self.ui.controls
         grid = found.grid
@@ -142,7 +142,7 @@ class InspectHandlers:
             module: gr.Dropdown(choices=modules, value=found.module),
         }
 
-    def against(self, found: Seen | None, pinned: Run | None, *, open: bool) -> dict[Any, Any]:
+    def against(self, found: RunView | None, pinned: Run | None, *, open: bool) -> dict[Any, Any]:
         """The pinned run beside the one that is shown."""
         ui, label = self.ui, "Pin this run" if pinned is None else "Unpin"
         shown = {ui.pin: gr.Button(label), ui.both: gr.Column(visible=pinned is not None)}
@@ -226,7 +226,7 @@ class InspectHandlers:
             return str(write_page(found, both))
 
     def on_trace(self, request: gr.Request, held: Inspected | None):
-        """The trace as files, with what was asked and what answered."""
+        """The trace as files, with request and facts."""
         run = None if held is None else held.run
         if run is None or run.answer.trace is None:
             raise gr.Error(NO_TRACE, print_exception=False)

@@ -16,16 +16,16 @@ class Guess:
     """A stretch of one recorded answer."""
 
     title: str
-    """Of the run."""
+    """Title of the run."""
     first: int
     last: int
     """Tokens, both included."""
     learnt: str
-    """What the answer shows."""
+    """Explanation after the guess."""
 
     @property
     def experts(self) -> list[str]:
-        """The adapters to choose from, by name, so that their order gives nothing away."""
+        """The adapters to choose from, by name, so that their order is no hint."""
         return sorted(runs()[self.title].experts)
 
     @property
@@ -37,7 +37,7 @@ class Guess:
 
     @property
     def answer(self) -> str:
-        """Who did most."""
+        """The adapter with the largest share."""
         return next(iter(self.shares))
 
     @property
@@ -88,7 +88,7 @@ GUESSES: dict[int, Guess] = {
 
 
 def question_html(guess: Guess) -> str:
-    """What is asked, and the prompt."""
+    """Return the question, and the prompt."""
     prompt = escaped(runs()[guess.title].request.prompt)
     return (
         "<h3>Guess which adapter</h3><p>The prompt was: "

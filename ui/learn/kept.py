@@ -22,7 +22,7 @@ K = 3
 
 
 @dataclass(frozen=True)
-class Vectors:
+class PromptVectors:
     """The vector of the prompt, of two adapters, and the prompt's similarity to all."""
 
     prompt: str
@@ -51,11 +51,11 @@ def alone() -> list[Run]:
 
 
 @cache
-def vectors() -> Vectors:
+def vectors() -> PromptVectors:
     """The vectors as they were recorded."""
     raw = json.loads(VECTORS.read_text("utf-8"))
     ranked = sorted(raw["similarities"].items(), key=lambda pair: -pair[1])
-    return Vectors(
+    return PromptVectors(
         raw["prompt"],
         tuple(raw["vector"]),
         {name: tuple(raw["adapters"][name]) for name, _ in ranked if name in raw["adapters"]},

@@ -11,7 +11,7 @@ from .steps import TITLES
 from .toy import START, WEIGHTS
 
 SHOWN = {"weights": "Weights", "contributions": "Contributions"}
-"""What the pictures of step 6 can show."""
+"""Choices of the pictures of step 6."""
 
 
 class LearnLayout:

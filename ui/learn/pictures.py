@@ -9,15 +9,15 @@ from ..parts.asked import signed
 from ..parts.markup import description_of, escaped, shortened
 from .facts import legible, word
 from .frames import ABOVE, BELOW, bar, box, figure, table
-from .kept import MEANING, K, Vectors, alone, judged, margin, vectors
+from .kept import MEANING, K, PromptVectors, alone, judged, margin, vectors
 
 ACROSS = 64
 """Cells in a row of a drawn vector."""
 CELL = 10
 FULL = 0.1
-"""A number this large has the full colour."""
+"""Number from which the colour is full."""
 LONG = 110
-"""Characters of a prompt in a table."""
+"""Most characters of a prompt in a table."""
 DOES = {"dart": "turns facts into sentences", "clickbait": "judges headlines"}
 """The adapters whose vectors are drawn."""
 
@@ -76,7 +76,7 @@ def vectors_html() -> str:
     )
 
 
-def agreeing(kept: Vectors, name: str) -> int:
+def agreeing(kept: PromptVectors, name: str) -> int:
     """In how many of the drawn places the adapter's number has the sign of the prompt's."""
     pairs = list(zip(kept.vector, kept.adapters[name], strict=True))[:MEANING]
     return sum((a > 0) == (b > 0) for a, b in pairs)
@@ -96,7 +96,7 @@ def strip(values: Sequence[float]) -> str:
 
 def nearest_html() -> str:
     """The prompt's similarity to every adapter, those taken in their colours."""
-    kept: Vectors = vectors()
+    kept: PromptVectors = vectors()
     most = max(kept.similarities.values())
     rows = [
         (

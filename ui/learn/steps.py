@@ -18,11 +18,11 @@ class Step:
 
     title: str
     tries: str
-    """What the reader can do in a live tab."""
+    """Exercise in a live tab."""
     tab: str
     """The name of that tab."""
     prompt: str = ""
-    """Is put into its form."""
+    """Prompt for its form."""
     papers: tuple[tuple[str, str], ...] = ()
     """Names, and numbers at arXiv."""
 

@@ -1,4 +1,4 @@
-"""The tab Learn: ten steps through one recorded run, from the pool to how one knows that it works.
+"""The tab Learn: ten steps through one recorded run, from the pool to the measurements.
 
 Nothing is drawn before the tab is first opened; nothing here needs the model.
 """
@@ -69,7 +69,7 @@ def tab(ramole: Ramole) -> None:
 
 
 class LearnHandlers:
-    """What the reader sees, from the choices alone."""
+    """Event handlers: outputs from the choices alone."""
 
     def __init__(self, ramole: Ramole, ui: LearnLayout):
         self.ramole, self.ui = ramole, ui
@@ -123,8 +123,8 @@ class LearnHandlers:
         return {self.ui.picked: now, **self.on_what(place, now, what, off)}
 
     def on_what(self, place: int | None, picked: int, what: str, off) -> dict[Any, Any]:
-        """One token of the recorded answer: what each adapter did and its weights or contributions,
-        or what base and mixture expected. `off` are switched off."""
+        """One token of the recorded answer: each adapter's effect and its weights or contributions,
+        or the likeliest tokens of base and mixture. `off` are switched off."""
         with one_sentence():
             ui, run, index = self.ui, gated(), token_at(picked)
             if within(place) == AGAINST:
@@ -172,12 +172,12 @@ class LearnHandlers:
 
 
 def within(place: int | None) -> int:
-    """The place of a step, whatever came."""
+    """Return the index of a step, for any input."""
     return min(max(place or 0, 0), len(STEPS) - 1)
 
 
 def token_at(picked: int) -> int:
-    """The place of a token of the recorded answer, whatever came."""
+    """Return the index of a token of the recorded answer, for any input."""
     return min(max(picked, 0), len(gated().pieces) - 1)
 
 

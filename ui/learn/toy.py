@@ -3,10 +3,10 @@
     y = W x + sum_j w_j v_j,   v_j = B_j (A_j x)
     w = softmax_j(<q, k_j> / sqrt(s)),   q = A_r x,   k_j = B_r^T v_j   (arXiv 2406.16989, eq. 6-11)
 
-Entries are whole or half numbers, so sums and products are exact. Where a root or an exponential
-is taken the result is rounded, and what follows is computed from the rounded number: whoever
-computes with the numbers on the screen gets those below them. On the screen matrices are tables,
-and each number of y is a sum to check.
+Entries are whole or half numbers, so sums and products are exact. Where a root or an exponential is
+taken the result is rounded, and what follows is computed from the rounded number: computing with
+the numbers on the screen gives those below them. On the screen matrices are tables, and each number
+of y is a sum to check.
 """
 
 from collections.abc import Sequence
@@ -80,7 +80,7 @@ def toy(x: Sequence[float], weights: Sequence[float] | None = None) -> Toy:
 
 
 def gated(x: Sequence[float], updates: Sequence[Vector]) -> Gate:
-    """What the gate makes of x and the adapters' updates."""
+    """Return the gate's computation from x and the adapters' updates."""
     query = apply(A_R, x)
     keys = tuple(apply(tuple(zip(*B_R, strict=True)), update) for update in updates)
     products = tuple(apply((key,), query)[0] for key in keys)
@@ -100,7 +100,7 @@ def apply(matrix: Matrix, x: Sequence[float]) -> Vector:
 
 
 def exact(number: float) -> float:
-    """Without the dust of binary fractions; no number here has more than five decimals."""
+    """Return the number without rounding errors; none here has more than five decimals."""
     return round(number, 5) + 0.0  # never -0
 
 

@@ -2,8 +2,8 @@
 of their JSON.
 
 Readers of JSON make an object of each part: 4 MB of `[]` cost seconds of the event loop; and they,
-or who looks at what they made, call themselves for each part in another. So parts are counted as
-the body comes, before it is parsed. What stands in strings is text and not counted.
+or code that reads the result, recurse into nested parts. So parts are counted as the body comes,
+before it is parsed. What stands in strings is text and not counted.
 """
 
 import codecs
@@ -22,15 +22,15 @@ from .cache import MIB, UNNAMED, UploadCache
 from .refusal import HttpMiddleware, Refused, address_in, header, length, limited, too_long
 from .routes import Rule, rule_of, size_of
 
-BETWEEN = MIB
-"""Bytes of an upload between two looks at the room."""
+CHECK_BYTES = MIB
+"""Bytes of an upload between two checks of the room."""
 MAX_FILES = 250
-"""Of one upload."""
+"""Most files of one upload."""
 ADDRESS_BYTES = 16 * MIB
-"""Of bodies from one address that are on their way or being answered, but for uploads."""
+"""Most bytes of one address's bodies in progress, uploads excluded."""
 ALL_BYTES = 128 * MIB
 MAX_DEPTH = 100
-"""Lists and objects in one another."""
+"""Depth of nested lists and objects."""
 MAX_PARTS = 50_000
 """Of one body: `[`, `{` and `,` outside of strings."""
 ESCAPED = re.compile(rb"\\.", re.DOTALL)
@@ -62,7 +62,7 @@ class Bodies(HttpMiddleware):
             await self._other(scope, receive, send, rule)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send, rule: Rule) -> None:
-        address, got, parts = address_in(scope), 0, JsonParts() if rule.parsed else None
+        address, got, parts = address_in(scope), 0, JsonCounter() if rule.parsed else None
         kept = bytearray()  # of MCP, whose server writes what it cannot encode
 
         async def take(piece: bytes, last: bool) -> None:
@@ -107,8 +107,8 @@ class Bodies(HttpMiddleware):
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send, rule: Rule) -> None:
         address = address_in(scope) or f"{UNNAMED}{next(self._numbers)}"
-        parts = Parts(header(scope, "content-type") or "")
-        got, looked = 0, -BETWEEN
+        parts = MultipartCounter(header(scope, "content-type") or "")
+        got, looked = 0, -CHECK_BYTES
         answer, status = b"", 0
 
         async def take(piece: bytes, last: bool) -> None:
@@ -121,7 +121,7 @@ class Bodies(HttpMiddleware):
                 raise too_long(
                     f"An upload may have {MAX_FILES} files at a time; send fewer at once."
                 )
-            if got - looked >= BETWEEN:
+            if got - looked >= CHECK_BYTES:
                 looked = got
                 await run_in_threadpool(self._cache.check, address)
 
@@ -160,7 +160,7 @@ def _check_size(size: int, rule: Rule) -> None:
         raise too_long(f"The request is longer than {size_of(rule.body)}; send less.")
 
 
-class Parts:
+class MultipartCounter:
     """Counts the boundaries of a multipart body, whose pieces end anywhere."""
 
     def __init__(self, kind: str):
@@ -179,7 +179,7 @@ class Parts:
             self._tail = rest[1 - len(self._mark) :]
 
 
-class JsonParts:
+class JsonCounter:
     """Counts the parts of a body whose pieces end anywhere; a body that is no JSON has a count too,
     in one pass."""
 

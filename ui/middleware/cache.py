@@ -2,8 +2,8 @@
 
 Files lie there until a handler takes them. Where one more would be too much, old ones go first,
 those of the same address or of all; where all is full of young ones, those of the address that
-holds most, as long as it holds more than who asks. Bytes on their way count as they come; those
-that are only announced delete nothing.
+holds most, as long as it holds more than the sender. Bytes of a running upload count as they come;
+announced bytes delete nothing.
 
 The folder is looked through at most so often that it costs a part of the time, and never under the
 lock that every request takes; in between, sums are kept.
@@ -23,20 +23,20 @@ from stat import S_ISREG
 from threading import Lock
 
 from .refusal import Refused, too_long
-from .room import Held, Shelf, going, without
+from .room import CachedFile, FileIndex, going, without
 
-GRACE = 60.0
-"""Seconds that a file is left to whoever sent it."""
-SMALLEST = 2**16
-"""Of so many bytes that may be there, one file may be: so their number is bounded too."""
-BETWEEN = 1.0
-"""Seconds between two looks for what is too much."""
-QUICK = 0.05
-"""Seconds; a look through the folder that takes no longer may be had at any time."""
-REST = 10
-"""After a longer one there is none for so many times as long."""
+GRACE_SECONDS = 60.0
+"""Seconds in which a file is kept for its sender."""
+BYTES_PER_FILE = 2**16
+"""Bytes of room for each allowed file, which bounds their number too."""
+SCAN_SECONDS = 1.0
+"""Seconds between two scans of the folder."""
+FAST_SCAN_SECONDS = 0.05
+"""A scan that takes at most so many seconds may run at any time."""
+SCAN_REST_FACTOR = 10
+"""Pause after a longer scan, over its duration."""
 UNNAMED = "?"
-"""Begins what stands for an address that is unknown: each upload's own."""
+"""Prefix of the stand-in for an unknown address, one for each upload."""
 MIB = 2**20
 BY_AGE = attrgetter("since")
 
@@ -57,15 +57,15 @@ class UploadCache:
         self._address_bytes, self._all_bytes = address_bytes, all_bytes
         self._clock = clock
         self._lock, self._looking = Lock(), Lock()
-        self._shelf = Shelf()
-        self._new: list[Held] = []
+        self._shelf = FileIndex()
+        self._new: list[CachedFile] = []
         self._coming: Counter[str] = Counter()
         self._looked = -math.inf
         self._seen, self._took = float("-inf"), 0.0
 
     def check(self, address: str, size: int = 0, *, announced: bool = False) -> None:
-        """Make room for so many bytes more, or only see whether there could be, where they are
-        `announced`; raises Refused where there is none."""
+        """Make room for so many bytes more, or only check that, where they are `announced`; raises
+        Refused where there is none."""
         known = bool(address) and not address.startswith(UNNAMED)
         most = self._address_bytes if known else self._all_bytes
         if size > most:
@@ -73,13 +73,13 @@ class UploadCache:
                 f"These files come to {size // MIB} MiB, and {most // MIB} are the "
                 "most at a time; send fewer at once."
             )
-        self._look(BETWEEN)
+        self._scan(SCAN_SECONDS)
         with self._lock:
             if self._fits(address, size, known):
                 return
-        self._look(0)
+        self._scan(0)
         with self._lock:
-            before, gone = self._clock() - GRACE, []
+            before, gone = self._clock() - GRACE_SECONDS, []
             if known:
                 own = sorted((one for one in self._shelf if one.address == address), key=BY_AGE)
                 coming = self._coming[address] + size
@@ -89,7 +89,7 @@ class UploadCache:
                     429,
                     f"Uploads from your address that nothing has used yet may come to "
                     f"{self._address_bytes // MIB} MiB; wait a minute and try again.",
-                    retry=GRACE,
+                    retry=GRACE_SECONDS,
                     reason="uploads_full",
                 )
             left = sorted(without(self._shelf, gone), key=BY_AGE)
@@ -99,7 +99,7 @@ class UploadCache:
                 raise Refused(
                     503,
                     "The server has no room for uploads now; try again later.",
-                    retry=GRACE,
+                    retry=GRACE_SECONDS,
                     reason="uploads_full",
                 )
             if announced:
@@ -109,13 +109,13 @@ class UploadCache:
         _delete(gone)
 
     def tidy(self) -> None:
-        """Delete the oldest files where they come to more than all may, those first that nobody
-        uploaded, such as downloads; looks at most once a second."""
+        """Delete the oldest files where they come to more than all may, those without an uploader
+        first, such as downloads; scans at most once a second."""
         with self._lock:
-            if 0 <= self._clock() - self._looked < BETWEEN:  # the clock may be set back
+            if 0 <= self._clock() - self._looked < SCAN_SECONDS:  # the clock may be set back
                 return
             self._looked = self._clock()
-        self._look(0)
+        self._scan(0)
         with self._lock:
             if self._fits("", 0, False):
                 return
@@ -125,28 +125,28 @@ class UploadCache:
         _delete(gone)
 
     def coming(self, address: str, size: int) -> None:
-        """Count so many bytes more on their way, or fewer."""
+        """Count so many more arriving bytes, or fewer."""
         with self._lock:
             self._coming[address] += size
             if not self._coming[address]:
                 del self._coming[address]
 
     def arrived(self, address: str, answer: bytes) -> None:
-        """Remember who sent the files that Gradio's answer names."""
+        """Record the sender of the files in Gradio's response."""
         with suppress(ValueError, TypeError):
             for path in map(Path, json.loads(answer)):
                 with suppress(OSError), self._lock:
                     status = path.lstat()
-                    one = Held(path, status.st_size, status.st_mtime, address)
+                    one = CachedFile(path, status.st_size, status.st_mtime, address)
                     self._shelf.add(one)
                     self._new.append(one)
 
-    def _look(self, age: float) -> None:
-        """Look through the folder, unless that was done in the last `age` seconds or takes long
-        and was done lately."""
+    def _scan(self, age: float) -> None:
+        """Scan the folder, unless that was done in the last `age` seconds or is slow and was done
+        lately."""
         with self._looking:
             began = time.monotonic()
-            rest = REST * self._took if self._took > QUICK else 0
+            rest = SCAN_REST_FACTOR * self._took if self._took > FAST_SCAN_SECONDS else 0
             if began - self._seen < max(age, rest):
                 return
             with self._lock:
@@ -154,22 +154,22 @@ class UploadCache:
             found = self._held()
             with self._lock:
                 whose = self._shelf.whose
-                self._shelf = Shelf(replace(one, address=whose(one.path)) for one in found)
+                self._shelf = FileIndex(replace(one, address=whose(one.path)) for one in found)
                 for one in self._new:
                     self._shelf.add(one)
             self._seen = time.monotonic()
             self._took = self._seen - began
 
-    def _held(self) -> list[Held]:
+    def _held(self) -> list[CachedFile]:
         now, found = self._clock(), []
         for path in everything_below(self._folder):
             try:
                 status = path.lstat()
             except OSError:
                 continue
-            writing = path.parent == self._folder and now - status.st_mtime < GRACE
+            writing = path.parent == self._folder and now - status.st_mtime < GRACE_SECONDS
             if S_ISREG(status.st_mode) and not writing:  # what is written counts as it comes
-                found.append(Held(path, status.st_size, status.st_mtime, ""))
+                found.append(CachedFile(path, status.st_size, status.st_mtime, ""))
         return found
 
     def _fits(self, address: str, size: int, known: bool) -> bool:
@@ -177,33 +177,33 @@ class UploadCache:
         shelf, coming = self._shelf, self._coming
         return (
             shelf.all_bytes + sum(coming.values()) + size <= self._all_bytes
-            and len(shelf) <= self._all_bytes // SMALLEST
+            and len(shelf) <= self._all_bytes // BYTES_PER_FILE
             and not (
                 known
                 and (
                     shelf.bytes[address] + coming[address] + size > self._address_bytes
-                    or shelf.files[address] > self._address_bytes // SMALLEST
+                    or shelf.files[address] > self._address_bytes // BYTES_PER_FILE
                 )
             )
         )
 
     def _going(
         self,
-        held: list[Held],
+        held: list[CachedFile],
         most: int,
         coming: int,
         *,
         before: float,
         asker: tuple[str, int] | None = None,
-    ) -> list[Held] | None:
+    ) -> list[CachedFile] | None:
         """The files, first ones first, none younger than `before`, to delete so that `coming` more
         bytes fit into `most`, and files into their number; None where that does not suffice. With
         an `asker`, an address and its own bytes to come, those of who holds more go after them."""
-        gone: list[Held] = []
+        gone: list[CachedFile] = []
         address, own = asker or (None, 0)
         for of, bound, size, asked in (
             (lambda one: one.bytes, most, coming, own),
-            (lambda one: 1, most // SMALLEST, 0, 0),
+            (lambda one: 1, most // BYTES_PER_FILE, 0, 0),
         ):
             more = going(held, size, bound, of=of, before=before, asker=address, asked=asked)
             if more is None:
@@ -218,7 +218,7 @@ def everything_below(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in (*files, *folders))
 
 
-def _delete(files: Iterable[Held]) -> None:
+def _delete(files: Iterable[CachedFile]) -> None:
     for one in files:
         with suppress(OSError):
             one.path.unlink()

@@ -1,7 +1,7 @@
 """Close idle connections: slow requests, stalled readers, and too many of one client.
 
-The server itself waits for the end of a request's head for ever, and for a reader too. Here every
-connection is looked at each second; one that stays as it is for too long is cut.
+The server itself waits without limit for a request's head, and for a reader. Here every connection
+is checked each second; one without progress for too long is cut.
 """
 
 import threading
@@ -13,9 +13,9 @@ from typing import Any
 from ..watch.events import CUT
 
 HEAD_SECONDS = 20.0
-"""Seconds to say a whole head in; between two requests the server gives fewer."""
+"""Seconds for a whole head; the server allows fewer between two requests."""
 READ_SECONDS = 60.0
-"""Seconds in which a reader must take something of what waits for it."""
+"""Seconds in which a reader must take some of its pending bytes."""
 POLL_SECONDS = 1.0
 SPARE = 256
 """Files that the process may need beside connections."""

@@ -14,19 +14,19 @@ from .refusal import HttpMiddleware, address_in, crowded, header
 from .routes import MAX_OPEN, Kind, rule_of
 
 SHARE = 4
-"""An address may have one in so many of the places in Gradio's queue, and half of those who run."""
+"""An address may have one in so many places of Gradio's queue, and half of the running ones."""
 EVENTS_PER_SECOND = 10
 """Gradio's events and calls of one address; each takes some milliseconds of the server. Requests of
-OpenAI's door and of MCP have no such limit: what they ask for waits in the queue, in turn."""
-EVENTS_AT_ONCE = 200
-"""So many more are taken at once."""
+the OpenAI API and of MCP have no such limit: their prompts wait in the queue, in turn."""
+EVENT_BURST = 200
+"""Burst beyond that rate."""
 EVENTS: tuple[Kind, ...] = ("call", "direct")
-REFUSALS_PER_SECOND, REFUSALS_AT_ONCE = 10, 100
+REFUSALS_PER_SECOND, REFUSAL_BURST = 10, 100
 """Refusals of one address that are sent at once, those a second and so many more."""
 WAIT_SECONDS = 10.0
-"""Before each further one."""
+"""Delay of each further refusal."""
 MAX_WAITING = 1024
-"""So many of one address wait; each holds a connection."""
+"""Most delayed refusals of one address; each holds a connection."""
 
 
 class Crowds(HttpMiddleware):
@@ -39,7 +39,7 @@ class Crowds(HttpMiddleware):
             kind: AddressCounts(most.address, min(most.all, streams))
             for kind, most in MAX_OPEN.items()
         }
-        self._rates = AddressRates(rate=EVENTS_PER_SECOND, burst=EVENTS_AT_ONCE)
+        self._rates = AddressRates(rate=EVENTS_PER_SECOND, burst=EVENT_BURST)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         rule, address = rule_of(scope), address_in(scope)
@@ -74,7 +74,7 @@ class SlowRefusals(HttpMiddleware):
     def __init__(self, app: ASGIApp, *, most: int):
         """`most` of them wait in all."""
         super().__init__(app)
-        self._rates = AddressRates(rate=REFUSALS_PER_SECOND, burst=REFUSALS_AT_ONCE)
+        self._rates = AddressRates(rate=REFUSALS_PER_SECOND, burst=REFUSAL_BURST)
         self._waiting = AddressCounts(MAX_WAITING, most)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:

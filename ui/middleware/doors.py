@@ -19,15 +19,15 @@ from .connections import SPARE, raise_files
 from .crowds import Crowds, SlowRefusals
 from .heartbeats import Heartbeats
 from .hosts import Hosts, host_names
-from .kept import Kept
+from .kept import ResponseCache
 from .logins import Logins
 from .routes import Routes, rules
 from .watched import Watched
 
 ADDRESS_UPLOADS = 4
-"""So many of the largest uploads may lie in the cache from one address, untaken."""
+"""Room in the cache for one address, in uploads of the largest size."""
 ALL_UPLOADS = 16
-"""And so many in all."""
+"""Room in the cache in all, in uploads of the largest size."""
 
 
 def doors(ramole: Ramole, *, cache: Path, accounts: Accounts) -> Sequence[Middleware]:
@@ -51,7 +51,7 @@ def doors(ramole: Ramole, *, cache: Path, accounts: Accounts) -> Sequence[Middle
         Middleware(Routes, table=table),
         Middleware(Crowds, streams=connections * 3 // 4),
         *([Middleware(Logins, accounts=accounts)] if accounts else []),
-        Middleware(Kept, pages=not accounts),
+        Middleware(ResponseCache, pages=not accounts),
         Middleware(Heartbeats, sessions=sessions, leave=partial(leave, ramole)),
         Middleware(Bodies, cache=room),
     ]

@@ -1,7 +1,7 @@
 """Track sessions' open streams and closed pages, for the session store.
 
-A page and gradio_client keep a heartbeat open as long as they are there. Where it ends, the page is
-gone or loaded anew, unless another one of the same session is open.
+A page and gradio_client keep a heartbeat stream open. When it ends, the page was closed or
+reloaded, unless another one of the same session is open.
 """
 
 import asyncio

@@ -1,11 +1,11 @@
 """Host names that the server answers to, and origins that may call it.
 
 A page of somebody else can make its visitor's browser call a server that only that browser reaches:
-under the server's own name (then the browser says whose page asks), or under a name of its own that
-it points here (DNS rebinding). An address is no such name, and neither is localhost, nor the name
-that containers have for this machine.
+under the server's own name (then the browser sends the page's origin), or under a name of its own
+that it points here (DNS rebinding). An address is no such name, and neither is localhost, nor the
+name that containers have for this machine.
 
-Whose page asks is read as browsers tell it: `Sec-Fetch-Site`, which no script can write, else
+The calling page is known from browsers' headers: `Sec-Fetch-Site`, which no script can write, else
 `Origin` beside `Host`. Clients that are no browsers send neither, and are none of these.
 """
 
@@ -27,7 +27,7 @@ CONTAINERS = "host.docker.internal"
 """Docker's name for the machine it runs on; nobody can register one below it."""
 SAFE = ("GET", "HEAD", "OPTIONS")
 OWN = ("same-origin", "none")
-"""What a browser says of calls from our own page, and from its address bar."""
+"""Values of `Sec-Fetch-Site` for our own page, and for the address bar."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class HostNames:
     said: tuple[str, ...] = ()
     """In lower case; `*.example.org` stands for every name below it, `*` for all."""
     here: str = ""
-    """What it listens on."""
+    """Address that it listens on."""
     others: bool = False
-    """Nothing was said, and the server listens beyond this machine."""
+    """Whether no names were set, and the server listens beyond this machine."""
 
     def welcome(self, host: str) -> bool:
-        """Whether a request for this Host is answered."""
+        """Whether a request for this Host is accepted."""
         name = _name(host)
         local = (
             name in ("", self.here)
@@ -78,8 +78,7 @@ class Hosts(HttpMiddleware):
     def __init__(
         self, app: ASGIApp, *, names: HostNames, trusted: Sequence[Network] = (), hosted: bool
     ):
-        """`trusted`: the proxies that the operator named, who are believed; `hosted`: a Space's is
-        believed too."""
+        """`trusted`: the proxies that the operator named; `hosted`: a Space's is trusted too."""
         super().__init__(app)
         self._names, self._trusted, self._hosted = names, trusted, hosted
 

@@ -1,7 +1,7 @@
 """A cache of compressed responses that are the same for everybody.
 
-Gradio makes the page and its configuration anew for each request, and compresses its scripts each
-time, on the event loop. Both are the same for all who call the server by the same name.
+Gradio rebuilds the page and its configuration for each request, and compresses its scripts each
+time, on the event loop. Both are the same for all clients that use the same host name.
 """
 
 import gzip
@@ -21,16 +21,16 @@ from .routes import MIB, rule_of
 FILES = ("/assets/{*}", "/static/{*}", "/svelte/{*}", "/theme.css", "/gradio_api/theme.css")
 PAGES = ("/", "/config")
 OWN = (b"deep_link", b"page", b"__sign")
-"""Words of a query that make the page another one."""
+"""Query parameters on which the page depends."""
 NAMES = ("host", "x-forwarded-host", "x-forwarded-proto")
-"""What the page calls itself by."""
+"""Headers from which the page takes its own URL."""
 MAX_KEPT_BYTES = 32 * MIB
-PAGES_PER_SECOND, PAGES_AT_ONCE = 1, 60
+PAGES_PER_SECOND, PAGE_BURST = 1, 60
 """Pages and descriptions of them that are made for one address; each takes 50 ms of the server."""
-NAMES_PER_SECOND, NAMES_AT_ONCE = 0.25, 16
-"""Of the pages that are then cached: who asks by one name needs few."""
-SMALL = 400
-"""Bytes that are not worth compressing."""
+NAMES_PER_SECOND, NAME_BURST = 0.25, 16
+"""The same of pages that are cached: one host name needs few."""
+MIN_COMPRESSED_BYTES = 400
+"""Fewer bytes are sent uncompressed."""
 UNKNOWN = "unknown"
 """Those whose address is not known have one rate together for what is cached, which costs nothing
 once it is there; none for the rest, or one of them could keep all others out."""
@@ -44,18 +44,18 @@ TEXT = ("text/", "application/json", "application/javascript", "image/svg+xml")
 Answer = tuple[list[tuple[bytes, bytes]], bytes]
 
 
-class Kept(HttpMiddleware):
+class ResponseCache(HttpMiddleware):
     """ASGI middleware that caches responses by key, as long as there is room, and bounds how many
     pages are made for an address."""
 
     def __init__(self, app: ASGIApp, *, pages: bool):
-        """`pages`: the page itself is the same for everybody too, as nobody logs in."""
+        """`pages`: the page itself is shared too, since there are no logins."""
         super().__init__(app)
         self._pages = pages
         self._kept: OrderedDict[tuple, Answer] = OrderedDict()
         self._bytes = 0
-        self._made = AddressRates(rate=PAGES_PER_SECOND, burst=PAGES_AT_ONCE)
-        self._named = AddressRates(rate=NAMES_PER_SECOND, burst=NAMES_AT_ONCE)
+        self._made = AddressRates(rate=PAGES_PER_SECOND, burst=PAGE_BURST)
+        self._named = AddressRates(rate=NAMES_PER_SECOND, burst=NAME_BURST)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         _say_encoding(scope)
@@ -130,7 +130,7 @@ def _packed(headers: list[tuple[bytes, bytes]], body: bytes, encoding: str) -> A
     kind = next((value for key, value in headers if key.lower() == b"content-type"), b"")
     done = any(key.lower() == b"content-encoding" for key, _ in headers)
     kept = [one for one in headers if one[0].lower() != b"content-length"]
-    worth = len(body) >= SMALL and kind.decode("latin-1").startswith(TEXT)
+    worth = len(body) >= MIN_COMPRESSED_BYTES and kind.decode("latin-1").startswith(TEXT)
     if encoding in ENCODINGS and worth and not done:
         body = ENCODINGS[encoding](body)
         kept += [(b"content-encoding", encoding.encode()), (b"vary", b"Accept-Encoding")]

@@ -1,8 +1,8 @@
 """Require a password or key on all routes but the open ones.
 
 Gradio itself leaves some of its own routes open, such as those that end other sessions' runs. A
-call that brings a key or a password (`Authorization`) gets the cookie that a browser has after it
-logged in, so endpoints, uploads and MCP know its user.
+call with a key or a password (`Authorization`) gets the cookie that a browser has after it logged
+in, so endpoints, uploads and MCP know its user.
 """
 
 import secrets
@@ -23,9 +23,9 @@ from .refusal import HttpMiddleware, Refused, address_in, header
 from .routes import rule_of
 
 BEGIN = "/gradio_api/startup-events"
-"""Called once by the server itself, before anybody can log in."""
+"""Route that the server itself calls once, before any login."""
 TOKEN_SECONDS = 7 * 24 * 3600.0
-"""Whoever logged in is asked again after so long."""
+"""Seconds after which a login expires."""
 OURS = "the server itself"
 """The user who runs it, too."""
 

@@ -14,16 +14,16 @@ from ..session.counts import Taken
 from ..watch.events import refused as note_refused
 
 MAX_WAIT_SECONDS = 30.0
-"""Seconds in which at least MAX_WAIT_SECONDS * SLOWEST bytes more of a body must come."""
-LINGER = 2.0
-"""Seconds that are left to what is on its way, once it is refused."""
+"""Seconds in which MIN_BYTES_PER_SECOND of a body must arrive on average."""
+LINGER_SECONDS = 2.0
+"""Seconds for bytes that are still arriving after a refusal."""
 LINGER_BYTES = 8 * 2**20
-SLOWEST = 4096
-"""Bytes a second that it must bring on the average of such a while."""
-SPOKEN = ("/gradio_api/queue/", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/")
-"""Where Gradio's clients read a refusal as JSON."""
+MIN_BYTES_PER_SECOND = 4096
+"""Least rate of a body in that time."""
+GRADIO_API = ("/gradio_api/queue/", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/")
+"""Routes where Gradio's clients read a refusal as JSON."""
 OPENAI = "/v1/"
-"""Where OpenAI's do."""
+"""Routes where OpenAI's clients do."""
 TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 TYPES |= dict.fromkeys((500, 503), "server_error")
 """Of errors there, by status; all others are `invalid_request_error`."""
@@ -41,7 +41,7 @@ class Refused(Exception):
     async def respond(
         self, scope: Scope, receive: Receive, send: Send, *, whole: bool = False
     ) -> None:
-        """Send the sentence, and read no more of the request than what is on its way: a connection
+        """Send the sentence, and read no more of the request than what is arriving: a connection
         that is closed over unread bytes may lose the answer. `whole`: all of it was read."""
         note_refused(self)
         headers = {"connection": "close"}
@@ -50,7 +50,7 @@ class Refused(Exception):
         path = scope.get("path", "")
         if OPENAI in path:
             answer = JSONResponse(openai_body(self, code=self.reason), self.status, headers)
-        elif any(one in path for one in SPOKEN):
+        elif any(one in path for one in GRADIO_API):
             told = {"error": str(self), "detail": str(self)}
             answer = JSONResponse(told, self.status, headers)
         else:
@@ -60,7 +60,7 @@ class Refused(Exception):
         await send({"type": "http.response.body", "body": answer.body, "more_body": True})
         if not whole:
             with suppress(TimeoutError):
-                await asyncio.wait_for(_rest(receive), LINGER)
+                await asyncio.wait_for(_rest(receive), LINGER_SECONDS)
         await send({"type": "http.response.body", "body": b""})
 
 
@@ -127,12 +127,12 @@ async def limited(
     take: Callable[[bytes, bool], Awaitable[None]],
 ) -> None:
     """Run `app`, with `take` called for each piece of the body as it comes, and whether it is the
-    last; where that raises `Refused`, or the body drips, the sender is told, whatever `app` makes
-    of it."""
+    last; where that raises `Refused`, or the body is too slow, the sender gets the refusal,
+    whatever `app` does."""
     refusal: Refused | None = None
     started = whole = False
     waited, came = 0.0, 0
-    """Since the last MAX_WAIT_SECONDS * SLOWEST bytes were there."""
+    """Since the last MAX_WAIT_SECONDS * MIN_BYTES_PER_SECOND bytes were there."""
 
     async def piece() -> Message:
         nonlocal waited
@@ -154,7 +154,7 @@ async def limited(
             message = await piece()
             body = message.get("body", b"")
             came, whole = came + len(body), not message.get("more_body", False)
-            if came >= MAX_WAIT_SECONDS * SLOWEST:
+            if came >= MAX_WAIT_SECONDS * MIN_BYTES_PER_SECOND:
                 waited, came = 0.0, 0
             await take(body, whole)
         except Refused as refused:
@@ -188,6 +188,6 @@ def address_in(scope: Scope) -> str:
 
 
 def length(scope: Scope) -> int:
-    """The bytes that the body is said to have; 0 where nothing is said."""
+    """Return the declared length of the body in bytes; 0 where none is declared."""
     said = header(scope, "content-length") or ""
     return int(said) if said.isascii() and said.isdigit() and len(said) < 20 else 0

@@ -1,7 +1,7 @@
 """The files in the cache with running sums, and the choice of those to delete.
 
 Bytes and files are two measures of the same room, each with a bound: thousands of empty files fill
-the one and leave the other to whoever sends a large file.
+the one and leave the other to large files.
 """
 
 import heapq
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Held:
+class CachedFile:
     """A file in the cache."""
 
     path: Path
@@ -21,17 +21,17 @@ class Held:
     address: str
 
 
-class Shelf:
+class FileIndex:
     """The files by path, with the bytes and the number of each address."""
 
-    def __init__(self, files: Iterable[Held] = ()):
-        self._files: dict[Path, Held] = {}
+    def __init__(self, files: Iterable[CachedFile] = ()):
+        self._files: dict[Path, CachedFile] = {}
         self.bytes, self.files = Counter[str](), Counter[str]()
         self.all_bytes = 0
         for one in files:
             self.add(one)
 
-    def __iter__(self) -> Iterator[Held]:
+    def __iter__(self) -> Iterator[CachedFile]:
         return iter(self._files.values())
 
     def __len__(self) -> int:
@@ -41,19 +41,19 @@ class Shelf:
         """The address that sent it; '' where none did."""
         return self._files[path].address if path in self._files else ""
 
-    def add(self, one: Held) -> None:
+    def add(self, one: CachedFile) -> None:
         """One file more, or another state of it."""
         self.drop(one)
         self._files[one.path] = one
         self._count(one, 1)
 
-    def drop(self, *files: Held) -> None:
+    def drop(self, *files: CachedFile) -> None:
         """Remove files, by their paths."""
         for one in files:
             if (known := self._files.pop(one.path, None)) is not None:
                 self._count(known, -1)
 
-    def _count(self, one: Held, sign: int) -> None:
+    def _count(self, one: CachedFile, sign: int) -> None:
         self.bytes[one.address] += sign * one.bytes
         self.files[one.address] += sign
         self.all_bytes += sign * one.bytes
@@ -62,15 +62,15 @@ class Shelf:
 
 
 def going(
-    held: Sequence[Held],
+    held: Sequence[CachedFile],
     size: int,
     most: int,
     *,
-    of: Callable[[Held], int],
+    of: Callable[[CachedFile], int],
     before: float,
     asker: str | None = None,
     asked: int = 0,
-) -> list[Held] | None:
+) -> list[CachedFile] | None:
     """The files to delete so that `size` more fits into `most`; None where that does not suffice.
 
     The first ones go, until one that came after `before`. With an `asker`, an address, then those
@@ -83,7 +83,7 @@ def going(
             break
         gone.append(one)
         total -= of(one)
-    files: defaultdict[str, deque[Held]] = defaultdict(deque)
+    files: defaultdict[str, deque[CachedFile]] = defaultdict(deque)
     uses = Counter[str]()
     for one in held[len(gone) :]:
         files[one.address].append(one)
@@ -102,7 +102,7 @@ def going(
     return gone if total <= most else None
 
 
-def without(held: Iterable[Held], gone: Iterable[Held]) -> list[Held]:
+def without(held: Iterable[CachedFile], gone: Iterable[CachedFile]) -> list[CachedFile]:
     """The files that stay, in their order."""
     paths = {one.path for one in gone}
     return [one for one in held if one.path not in paths]

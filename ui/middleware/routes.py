@@ -23,11 +23,11 @@ MAX_CALL_BYTES = 2 * MIB
 MAX_PAGE_CALL_BYTES = 4 * MIB
 """The text of a batch, 2 MiB, with each quote escaped."""
 MAX_MCP_BYTES = 4 * MIB
-"""MCP's server reads no more."""
+"""Limit of MCP's server."""
 ANYTHING = "GET POST PUT DELETE PATCH"
 Kind = Literal["file", "page", "call", "direct", "stream", "login", "upload", "answer"]
 EVERYWHERE = (403, 405, 500)
-"""Any route may answer with these: another site calls, the method is another one, a fault."""
+"""Statuses of any route: a foreign origin, a wrong method, a fault."""
 CALLED: tuple[Kind, ...] = ("call", "direct", "stream")
 """Kinds of routes that take values."""
 RULE = "ramole.rule"
@@ -41,14 +41,14 @@ class Rule:
     path: str
     """`{}` stands for one part of a path, `{*}` for the rest of it."""
     use: str
-    """What it is for."""
+    """Its purpose."""
     kind: Kind = "file"
     """Requests of one kind that are in progress are counted together, by address."""
     methods: str = "GET"
     body: int = 0
     """Most bytes of a body."""
     open: bool = False
-    """No password is asked for here; a route that may answer 401 asks by itself."""
+    """No password is required here; a route that may answer 401 checks by itself."""
     queued: bool = False
     """It puts an event into Gradio's queue, where an address has a share."""
     own: tuple[int, ...] | None = None
@@ -61,7 +61,7 @@ class Rule:
 
     @property
     def statuses(self) -> tuple[int, ...]:
-        """All that it may answer with, but for EVERYWHERE."""
+        """All its possible statuses, but for EVERYWHERE."""
         found = {429, 503, *(self.own or ((200, 422) if self.kind in CALLED else (200,)))}
         found |= set() if self.open else {401}
         return tuple(sorted(found | ({400, 408, 413} if self.body else set())))
@@ -166,8 +166,8 @@ RULES: tuple[Rule, ...] = (
     Rule("/readyz", "whether the model is ready", open=True),
     Rule("/version", "which version this is", open=True),
 )
-"""The first that fits is taken. Routes under /v1, /metrics and /login ask for a password or key
-themselves where there are some. The body of an upload follows from MAX_UPLOAD_MB."""
+"""The first that fits is taken. Routes under /v1, /metrics and /login check passwords or keys
+themselves. The body of an upload follows from MAX_UPLOAD_MB."""
 
 UNUSED: tuple[str, ...] = (
     "/openapi.json",
@@ -193,9 +193,9 @@ UNUSED: tuple[str, ...] = (
     "/gradio_api/vibe-edit",
     "/gradio_api/vibe-starter-queries",
 )
-"""What Gradio has besides: answered 404."""
+"""Further routes of Gradio: answered 404."""
 LINK = re.compile(r"\s*https?:", re.IGNORECASE)
-"""In the place of a file: Gradio would fetch it."""
+"""A URL in place of a file, which Gradio would fetch."""
 
 
 def rules(max_upload_mb: int) -> tuple[Rule, ...]:
@@ -204,7 +204,7 @@ def rules(max_upload_mb: int) -> tuple[Rule, ...]:
     return tuple(replace(one, body=upload) if one.kind == "upload" else one for one in RULES)
 
 
-class Table:
+class RouteTable:
     """Finds a path's rule."""
 
     def __init__(self, table: Sequence[Rule]):
@@ -225,7 +225,7 @@ class Routes(HttpMiddleware):
 
     def __init__(self, app: ASGIApp, *, table: Sequence[Rule]):
         super().__init__(app)
-        self._table = Table(table)
+        self._table = RouteTable(table)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = get_route_path(scope)
@@ -247,7 +247,7 @@ def unused(path: str) -> bool:
 
 def listed(table: Sequence[Rule]) -> Iterator[list[str]]:
     """The table for docs/hosting.md: route, methods, use, body, in progress from one address,
-    whether it is open where passwords are asked for, and statuses."""
+    whether it is open where passwords are required, and statuses."""
     for rule in table:
         body = "" if not rule.body else size_of(rule.body)
         route = rule.path.replace("{*}", "...").replace("{}", "NAME")

@@ -23,13 +23,13 @@ from .refusal import HttpMiddleware, Refused
 log = logging.getLogger(__name__)
 CALLS = "/gradio_api/"
 DIRECT = ("/gradio_api/run/", "/gradio_api/api/")
-"""Where Gradio answers 500 for whatever a handler refuses, too."""
+"""Routes where Gradio answers 500 for a handler's refusals too."""
 FRAMES = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
 """Whose pages may show this one in a frame, beside those of RAMOLE_ALLOWED_HOSTS: a Space is shown
 by huggingface.co."""
 OTHER_VALUES = "There is no such endpoint, or its parameters are others; /gradio_api/info has them."
 UNFIT = (FnIndexInferError, InvalidURL, KeyError, TypeError, ValueError)
-"""What Gradio raises for a call that names no endpoint, or parameters that it has not."""
+"""Gradio's errors for a call with an unknown endpoint or parameter."""
 
 
 class Watched(HttpMiddleware):

@@ -1,1 +1,1 @@
-"""The model as the page sees it: loading, streams of answers, and a lent GPU."""
+"""The model for the page: loading, streams of answers, and a lent GPU."""

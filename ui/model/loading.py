@@ -13,16 +13,16 @@ from .spaces import ELSEWHERE
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.4
-"""Seconds between two looks at a model that is being loaded."""
+"""Interval at which a loading model is polled."""
 FAILED = "The model could not be loaded; the server's log says why."
 
 
 class Status(TypedDict):
     ready: bool
     stage: str
-    """What is being done, in words."""
+    """Current stage, in words."""
     fraction: float
-    """How much is done, 0 to 1."""
+    """Fraction done, 0 to 1."""
     error: str | None
     """One sentence, where loading failed."""
 

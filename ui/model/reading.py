@@ -1,7 +1,7 @@
 """One call of `stream_batch`, read in a thread of its own.
 
-The model's rows never wait for a picture to be drawn, and whoever draws can look up at any moment:
-to say a place in the queue, to stop, or to notice that nobody looks any more.
+The model's rows never wait for an update to be drawn, and the drawing thread can react at any time:
+to show a place in the queue, to stop, or to detect that the reader has gone.
 """
 
 import threading
@@ -14,20 +14,20 @@ from ramole_core import Fitting, Generation, Ramole, Request, Selection, Step
 
 from ..watch.events import answered, refused
 
-BEAT = 2.0
-"""Seconds after which a picture is drawn though nothing came: Gradio learns from it whether the
-reader is still there."""
+HEARTBEAT_SECONDS = 2.0
+"""Seconds after which an update is sent without news: it shows Gradio whether the reader is still
+connected."""
 STREAM_SECONDS = 0.05
-"""Seconds between two pictures of a stream, for each stream that is on its way."""
+"""Seconds between two updates of a stream, for each running stream."""
 MAX_PAUSE_SECONDS = 1.5
-"""Seconds between two pictures at most, so that an answer is always seen to grow."""
+"""Most seconds between two updates, so that growth stays visible."""
 FINDING = "Finding adapters…"
 STEPS = 3
 """Before the first token: find the adapters, read them, read the prompt."""
 
 
 class Pace:
-    """The pace of drawing streams: the more there are, the fewer pictures of each; thread-safe.
+    """The pace of drawing streams: the more there are, the fewer updates of each; thread-safe.
 
     A picture costs the page's process about 1 ms of a core that the model needs too, so all streams
     together get about as many pictures a second as one alone.
@@ -49,7 +49,7 @@ class Pace:
                 self._streams -= 1
 
     def pause(self) -> float:
-        """Seconds that a stream rests between two pictures."""
+        """Seconds between two updates of a stream."""
         return min(STREAM_SECONDS * max(self._streams, 1), MAX_PAUSE_SECONDS)
 
 
@@ -84,7 +84,7 @@ class Reading:
         before `ended` is set."""
         self.requests = tuple(requests)
         self.steps: list[list[Step]] = [[] for _ in requests]
-        """Of each request, as far as they came."""
+        """Tokens of each request so far."""
         self.answers: dict[int, Generation] = {}
         """By the request's index."""
         self.selections: dict[int, Selection] = {}
@@ -92,7 +92,7 @@ class Reading:
         self.places: dict[int, int] = {}
         """In the queue, by the request's index: 1 is next, 0 runs; missing where it is unknown."""
         self.fittings: dict[int, Fitting] = {}
-        """How the search for weights stands, by the request's index, where there is one."""
+        """Progress of the search for weights, by the request's index, where there is one."""
         self.read: dict[int, tuple[int, int]] = {}
         """How many tokens of its prompt are read and how many it has, by the request's index, once
         its adapters are read."""
@@ -100,13 +100,13 @@ class Reading:
         """Set it to end all of them at once."""
         self.ended = threading.Event()
         self.error: BaseException | None = None
-        """What `stream_batch` raised."""
+        """Error of `stream_batch`."""
         self._fresh = threading.Event()
         self._call = (ramole, session or "", address, begun, after)
         threading.Thread(target=self._run, name="reading", daemon=True).start()
 
     def pictures(self) -> Generator[None, None, None]:
-        """Yield whenever it is time to draw, for the last time after the end.
+        """Yield whenever an update is due, and once after the end.
 
         Raises what `stream_batch` raised. Leaving it before the end cancels what still runs.
         """
@@ -114,7 +114,7 @@ class Reading:
             with PACE.stream() as pause:
                 over = False
                 while not over:
-                    self._fresh.wait(BEAT)
+                    self._fresh.wait(HEARTBEAT_SECONDS)
                     self._fresh.clear()
                     over = self.ended.is_set()
                     if over and self.error is not None:
@@ -161,7 +161,7 @@ class Reading:
                 self._fresh.set()
 
     def _noting(self, where: dict) -> Callable[..., None]:
-        """A function that keeps what is said of a request, by its index."""
+        """Return a function that stores a value of a request, by its index."""
 
         def note(index: int, first: Any, *more: Any) -> None:
             where[index] = (first, *more) if more else first

@@ -30,7 +30,7 @@ MAX_REQUESTS = 64
 """Prompts times answers of one call."""
 WANTED = "a text, a list of texts, a list of token ids, or a list of such lists"
 LENGTH = 16
-"""Tokens of an answer where nothing is said, as OpenAI has it."""
+"""Default length of an answer in tokens, as at OpenAI."""
 
 
 def read_call(body: object, ramole: Ramole, owner: str | None) -> Call:
@@ -70,8 +70,7 @@ def read_call(body: object, ramole: Ramole, owner: str | None) -> Call:
 
 
 def _length(said: Mapping[str, Any], most: int) -> tuple[str, object]:
-    """(the parameter that says it, the most tokens of the answer); by default what a request may
-    have at most."""
+    """Return (its parameter, the most tokens of the answer); by default a request's limit."""
     given = {name: said[name] for name in LENGTHS if name in said}
     if len({repr(value) for value in given.values()}) > 1:
         raise Refused(
@@ -83,7 +82,7 @@ def _length(said: Mapping[str, Any], most: int) -> tuple[str, object]:
 
 
 def _cut(length: object, most: int) -> object:
-    """The longest answer in tokens: what is asked for, at most the server's."""
+    """Return the longest answer in tokens: the requested length, at most the server's."""
     return min(length, most) if type(length) is int else length
 
 

@@ -15,7 +15,7 @@ from .parameters import Call
 REASONS = {"eos": "stop", "stop": "stop", "length": "length"}
 OPENAI_HAS = ("finish_reason", "prompt_tokens", "new_tokens", "logprobs", "prompt_logprobs")
 LOWEST = -9999.0
-"""In the place of minus infinity, which JSON has not."""
+"""In place of minus infinity, which JSON lacks."""
 HALF = "\ufffd"
 Spell = Callable[[Sequence[int]], list[str]]
 """The text of each token by itself."""
@@ -67,7 +67,7 @@ class Completion:
         return self._chunk([_delta(index, {"content": text}, logprobs=logprobs)])
 
     def end(self, index: int, one: Answered, rest: Sequence[Step] = ()) -> dict:
-        """The chunk that says how an answer ended; `rest`: its last tokens, which have no text."""
+        """Return the last chunk, with the finish reason; `rest`: last tokens, without text."""
         last = self._chunk([_delta(index, {}, reason=REASONS[one.answer.finish_reason])])
         return {**last, "ramole": self._about(one)}
 
@@ -139,8 +139,8 @@ def with_text(steps: Sequence[Step]) -> Sequence[Step]:
 
 
 def usage_of(answers: Sequence[Answered], call: Call) -> dict:
-    """The counts of tokens; a prompt of `n` answers counts once, an answer that was not wanted
-    (`bare`) not at all."""
+    """The counts of tokens; a prompt of `n` answers counts once, an omitted answer (`bare`) not at
+    all."""
     prompts = sum(one.answer.prompt_tokens for one in answers[:: call.n])
     new = 0 if call.bare else sum(one.answer.new_tokens for one in answers)
     return {"prompt_tokens": prompts, "completion_tokens": new, "total_tokens": prompts + new}
@@ -176,7 +176,7 @@ def _delta(
 
 
 def chat_logprobs(steps: Sequence[Step], spell: Spell, *, wanted: bool = False) -> dict | None:
-    """Log probabilities of an answer's tokens; None where they were not asked for. `wanted`: they
+    """Log probabilities of an answer's tokens; None where they were not requested. `wanted`: they
     were, so an answer without a token has an empty list."""
     found = [step.likelihood for step in steps if step.likelihood is not None]
     if not found and not wanted:
@@ -200,8 +200,8 @@ def _token(token: int, logprob: float | None, spell: Spell) -> dict:
 def text_logprobs(
     steps: Sequence[Step], prompt: Sequence[TokenLogprob], spell: Spell, *, start: int = 0
 ) -> dict | None:
-    """Log probabilities of the prompt's tokens, if echoed, and of the answer's; None where they
-    were not asked for. `start`: the characters of the tokens before these."""
+    """Log probabilities of the prompt's tokens, if echoed, and of the answer's; None where not
+    requested. `start`: the characters of the tokens before these."""
     found = [*prompt, *(step.likelihood for step in steps if step.likelihood is not None)]
     if not found:
         return None

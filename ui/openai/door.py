@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from ramole_core import Ramole, Step
 
 from ..model.loading import FAILED, loading_of
-from ..model.reading import BEAT
+from ..model.reading import HEARTBEAT_SECONDS
 from ..model.spaces import ELSEWHERE
 from ..session.accounts import Accounts, TooManyTries
 from ..session.address import address_of
@@ -25,12 +25,12 @@ from .embeddings import embed, read_texts
 from .errors import Refused, refused
 from .models import find_model, list_models
 from .parameters import Call
-from .running import Places, Running
+from .running import RequestSlots, Running
 
-LOADING = 5
-"""Seconds after which to ask again while the model loads."""
-LEFT = 499
-"""Status of an answer that nobody waits for."""
+LOADING_RETRY_SECONDS = 5
+"""Retry-After while the model loads, in seconds."""
+CLIENT_CLOSED = 499
+"""Status of an answer whose client has gone."""
 Endpoint = Callable[[Http], Awaitable[Response]]
 
 
@@ -51,7 +51,7 @@ def openai_routes(ramole: Ramole, accounts: Accounts) -> list[BaseRoute]:
 
 async def check_key(accounts: Accounts, http: Http) -> None:
     """Check the key or password of a call, as API key or Basic; raises Refused where it is invalid,
-    or where too many are being tried."""
+    or where too many tries are waiting."""
     if not accounts:
         return
     try:
@@ -79,7 +79,7 @@ class Door:
         settings = ramole.settings
         self.ramole, self.accounts = ramole, accounts
         self.presence = quota_of(ramole).presence
-        self.places = Places(settings.max_batch + settings.max_queue)
+        self.places = RequestSlots(settings.max_batch + settings.max_queue)
         self.embedding = asyncio.Semaphore(1)
 
     def guarded(self, endpoint: Endpoint) -> Endpoint:
@@ -91,7 +91,7 @@ class Door:
                 self.presence.seen(secret_owner(http.headers))
                 return await endpoint(http)
             except ClientDisconnect:
-                return Response(status_code=LEFT)
+                return Response(status_code=CLIENT_CLOSED)
             except Exception as error:
                 return refused(error).response
 
@@ -144,7 +144,7 @@ class Door:
         async for _ in pictures:
             if await http.is_disconnected():
                 await pictures.aclose()
-                return Response(status_code=LEFT)
+                return Response(status_code=CLIENT_CLOSED)
             if call.stream and (any(running.steps) or running.place):
                 break  # it is accepted; what fails before that has a status of its own
         if call.stream:
@@ -168,7 +168,7 @@ class Door:
                 "moment.",
                 status=503,
                 code="model_loading",
-                retry_after=LOADING,
+                retry_after=LOADING_RETRY_SECONDS,
             )
         if ELSEWHERE:
             raise Refused(
@@ -198,7 +198,7 @@ async def _events(
                     if text and not completion.call.bare:
                         said = time.monotonic()
                         yield _event(completion.chunk(n, text, steps))
-                if time.monotonic() - said > BEAT:
+                if time.monotonic() - said > HEARTBEAT_SECONDS:
                     said = time.monotonic()
                     yield f": place {running.place} in the queue\n\n"
         answers = _finished(running)
@@ -226,13 +226,13 @@ def _finished(running: Running) -> list[Answered]:
             "The server was told to end, and this answer with it; ask again in a moment.",
             status=503,
             code="ending",
-            retry_after=LOADING,
+            retry_after=LOADING_RETRY_SECONDS,
         )
     return [Answered(*one) for one in zip(answers, running.requests, running.steps, strict=True)]
 
 
 class _Grown:
-    """The growth of an answer since the last look."""
+    """The growth of an answer since the last update."""
 
     def __init__(self, running: Running, index: int):
         self._running, self._index, self._read = running, index, 0
@@ -240,7 +240,7 @@ class _Grown:
         """Tokens without text behind the last one that has some."""
 
     def take(self) -> tuple[str, list[Step]]:
-        """What is new of it; tokens that end inside a character come with the next text."""
+        """Return its new part; tokens that end inside a character come with the next text."""
         steps = self._running.steps[self._index][self._read :]
         self._read += len(steps)
         every = [*self.waiting, *steps]

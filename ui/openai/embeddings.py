@@ -1,4 +1,4 @@
-"""`/v1/embeddings`: texts as vectors, by the encoder that finds adapters."""
+"""`/v1/embeddings`: texts as vectors, by the encoder of retrieval."""
 
 import base64
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from .models import EMBEDDER, unknown_model
 from .parameters import has_half, read_body, short
 
 MAX_TEXTS = 256
-"""Of one call."""
+"""Most texts of one call."""
 USED = ("model", "input", "encoding_format", "dimensions")
 
 

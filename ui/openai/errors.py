@@ -12,8 +12,8 @@ from ..parts.errors import UNEXPECTED
 from ..watch.events import refused as note_refused
 
 log = logging.getLogger(__name__)
-SOON = 2
-"""Seconds after which to ask again where the server is busy; clients of OpenAI do it themselves."""
+RETRY_SECONDS = 2
+"""Retry-After of a busy server, in seconds; OpenAI's clients retry by themselves."""
 REASONS = {
     "busy": "busy",
     "model_loading": "loading",
@@ -22,9 +22,9 @@ REASONS = {
     "guesses": "guesses",
     "ending": "ending",
 }
-"""By code; whatever else is refused was not valid."""
+"""Error types by code; any other refusal is an invalid request."""
 MAX_QUOTED = 200
-"""Characters of a parameter's name that a refusal repeats."""
+"""Characters of a parameter's name that an error quotes."""
 
 
 class Refused(refusal.Refused):
@@ -64,7 +64,7 @@ def refused(error: Exception) -> Refused:
     if isinstance(error, refusal.Refused):
         return Refused(str(error), status=error.status, retry_after=error.retry)
     if isinstance(error, Busy):
-        return Refused(str(error), status=429, code="busy", retry_after=SOON)
+        return Refused(str(error), status=429, code="busy", retry_after=RETRY_SECONDS)
     if isinstance(error, RamoleError):
         return Refused(str(error))
     log.error("A call of the OpenAI door failed.", exc_info=error)

@@ -8,7 +8,7 @@ from .parameters import has_half, shown
 
 SYSTEM = ("system", "developer")
 ROLES = (*SYSTEM, "user", "assistant")
-SAID = ("role", "content", "ramole", "name")
+READ_FIELDS = ("role", "content", "ramole", "name")
 """Fields of a message that are read, and the name, which templates have no place for."""
 TOOLS = ("tool_calls", "function_call", "tool_call_id", "audio")
 """Fields that would make it another conversation."""
@@ -19,7 +19,7 @@ class Message:
     role: str
     text: str
     adapters: list | None = None
-    """Those that an answer had, where it says so."""
+    """Adapters of an answer, where it has them."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Conversation:
     """A conversation of messages."""
 
     prompt: str
-    """What is asked now: what adapters are found for."""
+    """The last user message, for which adapters are found."""
     system: str | None = None
     history: list[list] = field(default_factory=list)
     """Earlier turns, as a request takes them."""
@@ -35,7 +35,7 @@ class Conversation:
     """All of them as (role, text), where they are not a system message or none, then user and
     assistant in turn, the user last."""
     ignored: tuple[str, ...] = ()
-    """Fields that changed nothing."""
+    """Fields that were ignored."""
 
 
 def read_messages(given: object) -> Conversation:
@@ -62,7 +62,7 @@ def read_messages(given: object) -> Conversation:
 
 
 def _in_turn(talk: list[Message]) -> bool:
-    """User and assistant in turn, the user last, each of whom says something."""
+    """User and assistant in turn, the user last, each with some text."""
     roles = ["user", "assistant"] * len(talk)
     in_turn = len(talk) % 2 == 1 and [one.role for one in talk] == roles[: len(talk)]
     return in_turn and all(one.text.strip() for one in talk[:-1:2])
@@ -77,7 +77,7 @@ def _message(n: int, one: object, ignored: dict[str, None]) -> Message:
     if role not in ROLES:
         raise _refused(f"Message {n} has role {short(role)}; give system, user or assistant")
     for name, value in one.items():
-        if name in SAID or value in (None, [], {}, ""):
+        if name in READ_FIELDS or value in (None, [], {}, ""):
             continue
         if name in TOOLS:
             raise _refused(f"Message {n} has {short(name)}, which is not used here; leave it out")

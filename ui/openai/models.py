@@ -8,11 +8,11 @@ from ramole_core import DEFAULT_METHOD, Ramole, RamoleError
 from .errors import Refused
 
 ADAPTER = "adapter:"
-"""So an adapter may have the name of a method."""
+"""Prefix of adapters, which may have the name of a method."""
 EMBEDDER = "retriever"
 """The model of `/v1/embeddings`."""
 ONE, SEVERAL = "selection", DEFAULT_METHOD
-"""How named adapters are mixed where a call does not say."""
+"""Default methods of named adapters."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ OURS = (
     *("k", "exclude", "weights", "options", "examples", "abstain", "split", "drop_turns"),
     *("effects", "method"),
 )
-"""What the object `ramole` of a call may say; `method` only where the model is adapters."""
+"""Fields of the object `ramole` of a call; `method` only where the model is adapters."""
 BOUNDS = {"temperature": (0, 2), "presence_penalty": (-2, 2), "frequency_penalty": (-2, 2)}
-"""OpenAI's, where ours are wider."""
+"""OpenAI's bounds, where ours are wider."""
 BIAS = 100
 """The same, of `logit_bias`, up and down."""
 SAMPLING = (*BOUNDS, "top_p", "top_k", "min_p", "repetition_penalty", "logit_bias")
@@ -27,9 +27,9 @@ NAMES = {
     "prompt_ids": "prompt",
     "logprobs": "top_logprobs",
 }
-"""Of a request's fields, at OpenAI."""
+"""OpenAI's names of a request's fields."""
 LABELS = ("user", "safety_identifier", "prompt_cache_key", "metadata")
-"""They name a caller, a cache or a call, and change no answer anywhere."""
+"""Names of a caller, a cache or a call, which change no answer."""
 NO_TOOLS = "the model calls no tools; leave it out"
 WRONG: dict[str, tuple[tuple[object, ...], str]] = {
     "tools": (([],), NO_TOOLS),
@@ -41,13 +41,12 @@ WRONG: dict[str, tuple[tuple[object, ...], str]] = {
     "web_search_options": ((), "the model searches nothing; leave it out"),
     "suffix": (("",), "the model continues a text and fills none in; leave it out"),
 }
-"""What would give another answer than the one asked for: the values that ask for nothing, and why
-no others."""
+"""Unsupported parameters that would change the answer: their neutral values, and why no others."""
 MAX_STOPS = 4
 MAX_ANSWERS = 16
-"""Of one call, `n`."""
+"""Largest `n` of one call."""
 MAX_LIKELIEST = 20
-"""Tokens that are named with each, at OpenAI."""
+"""Most alternatives of each token, at OpenAI."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Call:
     n: int = 1
     """Answers of each prompt."""
     ignored: tuple[str, ...] = ()
-    """Parameters that were sent and changed nothing."""
+    """Parameters that were ignored."""
     echo: bool = False
     """Whether the prompt stands before its answer."""
     bare: bool = False
@@ -76,7 +75,7 @@ class Call:
 
 
 def read_body(body: object, known: Collection[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """(what is said, the names that are ignored); `known` are the route's own. Raises Refused."""
+    """Return (parameters, ignored names); `known` are the route's own. Raises Refused."""
     if not isinstance(body, dict):
         raise Refused("The body is no JSON object; send one with model and what is asked.")
     said = {name: value for name, value in body.items() if value is not None}
@@ -104,8 +103,8 @@ def requests_of(
     length: tuple[str, object],
     owner: str | None,
 ) -> tuple[Request, ...]:
-    """`n` requests of what is said: `fields` are those of a request that the route reads itself,
-    `length` the parameter that says the longest answer, and the answer's length. Raises Refused or
+    """Return `n` requests of these parameters: `fields` are those of a request that the route reads
+    itself, `length` the parameter of the longest answer, and its value. Raises Refused or
     RamoleError."""
     ours = _ours(said.get("ramole"), said["model"])
     asked = {
@@ -227,10 +226,10 @@ def has_half(text: str) -> bool:
 
 
 def shown(name: str) -> str:
-    """The name of a parameter that is ignored, as the answer says it."""
+    """Return the name of an ignored parameter, as the answer lists it."""
     return name[:100].encode("utf-8", "replace").decode()
 
 
 def short(value: object) -> str:
-    """A value as a refusal repeats it, `true` as in JSON."""
+    """Return a value as an error quotes it, `true` as in JSON."""
     return str(value).lower() if isinstance(value, bool) else repeated(value)

@@ -10,7 +10,7 @@ from ramole_core import Busy, Ramole, RamoleError, Request
 from ..model.reading import PACE, Reading
 
 
-class Places:
+class RequestSlots:
     """The limit of running requests of this API; thread-safe."""
 
     def __init__(self, most: int):
@@ -42,7 +42,7 @@ class Running(Reading):
     """Requests that run from construction on, inside an event loop."""
 
     def __init__(
-        self, ramole: Ramole, requests: Sequence[Request], *, address: str, places: Places
+        self, ramole: Ramole, requests: Sequence[Request], *, address: str, places: RequestSlots
     ):
         """Raises Busy or RamoleError where `places` has too few."""
         places.take(len(requests))
@@ -73,8 +73,8 @@ class Running(Reading):
         return min((place for place in self.places.values() if place), default=0)
 
     async def looks(self, alive: AbstractContextManager) -> AsyncGenerator[None, None]:
-        """Yield whenever it is time to look: at the first token at once, last after the end;
-        `alive` is held meanwhile. Raises what the model raised. Leaving it before the end cancels
+        """Yield whenever an update is due: at the first token at once, last after the end;
+        `alive` is held meanwhile. Raises the model's error. Leaving it before the end cancels
         the requests."""
         try:
             with alive, PACE.stream() as pause:

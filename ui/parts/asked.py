@@ -1,4 +1,4 @@
-"""A request in words: its mixing, its decoding, who decided on its adapters, how it ended."""
+"""A request in words: its mixing, its decoding, the choice of its adapters, its end."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -6,7 +6,7 @@ from html import escape
 from ramole_core import Evidence, Request
 
 MAX_NAMED = 4
-"""Adapters that a sentence names."""
+"""Most adapters in a sentence."""
 ENDINGS = {
     "eos": "the model ended its answer",
     "stop": "a stop string was reached",
@@ -69,7 +69,7 @@ def verdict_html(
 
 
 def chosen_words(request: Request, taken: Mapping[str, float], *, nearest: bool) -> str:
-    """Who chose the adapters that answer, where no evidence decided, in one sentence."""
+    """Return how the adapters were chosen, where no evidence decided, in one sentence."""
     if request.method == "base":
         return "You chose the base: no adapter is mixed."
     if request.mix is not None:

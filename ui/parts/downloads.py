@@ -1,6 +1,6 @@
 """Downloads: a button that makes a file first, its folder, and tables as csv.
 
-The files are written by us alone, in folders nobody can guess, and swept after an hour.
+The files are in folders with random names, and are swept after an hour.
 """
 
 import csv
@@ -82,8 +82,8 @@ def inert_cell(value: object) -> object:
 
 
 def write_csv(path: Path, headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
-    """Write the table to `path`, and return that. It says that it is UTF-8: without, Excel takes
-    it for the computer's older code."""
+    """Write the table to `path`, and return that. It begins with the mark of UTF-8, without which
+    Excel assumes an older encoding."""
     with path.open("w", newline="", encoding="utf-8-sig") as file:
         write = csv.writer(file).writerow
         for row in (headers, *rows):

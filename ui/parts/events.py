@@ -13,18 +13,18 @@ from gradio.events import Dependency
 
 from .markup import notice_html
 
-Options = dict[str, Any]
+EventOptions = dict[str, Any]
 """Gradio's options of events, or of HTML components."""
-QUIET: Options = {"api_visibility": "private", "show_progress": "hidden"}
+QUIET: EventOptions = {"api_visibility": "private", "show_progress": "hidden"}
 """No endpoint, and no shimmer over what it changes."""
-AT_ONCE: Options = {**QUIET, "queue": False}
-"""They do not wait in Gradio's queue."""
-EACH: Options = {**AT_ONCE, "trigger_mode": "multiple"}
-"""Every press counts, as with the tokens of an answer."""
-LATEST: Options = {**AT_ONCE, "trigger_mode": "always_last"}
-"""Of several the last counts, as with a slider."""
-PLAIN: Options = {"apply_default_css": False}
-"""The page's own style sheets alone."""
+AT_ONCE: EventOptions = {**QUIET, "queue": False}
+"""Events outside Gradio's queue."""
+EACH: EventOptions = {**AT_ONCE, "trigger_mode": "multiple"}
+"""Every press is handled, as with the tokens of an answer."""
+LATEST: EventOptions = {**AT_ONCE, "trigger_mode": "always_last"}
+"""Of several events only the last is handled, as with a slider."""
+PLAIN: EventOptions = {"apply_default_css": False}
+"""Components with only the page's own style sheets."""
 ENTER_OPENS = """
 document.addEventListener('keydown', (event) => {  // Gradio's drop zones heed Space alone
   if (event.key !== 'Enter' || !event.target.matches('#ZONE .upload-container')) return;
@@ -49,24 +49,24 @@ NOT_ASKED = """() => {
   setTimeout(() => { if (!said.querySelector('button')) said.textContent = ''; }, 5000);
 }"""
 HELD = '<p class="notice quiet" role="status"></p>'
-"""Where a key that does nothing now says why."""
+"""Element that explains why a key does nothing now."""
 FAILED = (
     "That failed: a value among the settings may be out of range, or the server is busy. Correct "
     "the value, or try again."
 )
-"""What is said where an event failed outside its handler."""
+"""Notice where an event failed outside its handler."""
 CUT = "() => { window.ramoleCut = Date.now(); }"
 """Script of a Stop that cuts a stream, which Gradio counts as a failure."""
 RESTORED = "() => Date.now() - (window.ramoleCut || 0) < 10000 ? [] : VALUES"
 
 
 def enter_of(button: str, held: str, what: str) -> str:
-    """Script of a text field: Enter presses the button, and says in `held` where it cannot."""
+    """Script of a text field: Enter presses the button, or explains in `held` why it cannot."""
     return _filled(ENTER, button, held, what)
 
 
 def not_asked_of(button: str, held: str, what: str) -> str:
-    """Script for an event that was refused and asks nothing: it says so in `held`."""
+    """Script for a refused event: it explains that in `held`."""
     return _filled(NOT_ASKED, button, held, what)
 
 
@@ -78,7 +78,7 @@ def _filled(script: str, button: str, held: str, what: str) -> str:
 def on_failure(
     event: Dependency, notice: gr.HTML, values: Mapping[Block, object] | None = None
 ) -> None:
-    """Where the event fails outside its handler, say so in `notice`, and give these components
+    """Where the event fails outside its handler, show that in `notice`, and give these components
     these values.
 
     Gradio's page then runs no `then`. All of it is done in the browser: a server that is busy
@@ -90,7 +90,7 @@ def on_failure(
 
 
 def free(run: gr.Button, stop: gr.Button) -> dict[Block, object]:
-    """For `on_failure`: nothing is on its way (`run_and_stop`)."""
+    """For `on_failure`: nothing is running (`run_and_stop`)."""
     return {run: gr.update(interactive=True), stop: gr.update(interactive=False)}
 
 

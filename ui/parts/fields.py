@@ -1,4 +1,4 @@
-"""The fields that every form of questions has: method, k and the length of an answer."""
+"""Shared fields of the forms: method, k and the length of an answer."""
 
 from html import escape
 from typing import Literal
@@ -104,8 +104,8 @@ def length_field(
 
 
 def allowed_length(ramole: Ramole, asked: int) -> tuple[int, str]:
-    """The longest answer of a link, at most what the server allows; and a sentence where it asks
-    for more."""
+    """The longest answer of a link, at most what the server allows; and a sentence where the link
+    has more."""
     most = ramole.settings.max_new_tokens
     if asked <= most:
         return asked, ""

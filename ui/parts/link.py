@@ -1,12 +1,12 @@
-"""A question as the end of an address, which is stored and sent nowhere; and what copies one or
-follows it.
+"""A request as the fragment of an address, which is stored and sent nowhere; with its copy button
+and its reader.
 
     #ask?r=REQUEST&t=12       a request's fields as compressed JSON; token 12 is opened
     #ask?r=REQUEST&b=0        without the bare base's answer beside it
     #ask?run=NAME             a recorded run, by the name of its file
     #inspect?...              the same, opened in the tab Inspect
 
-A browser keeps what stands behind `#` to itself; the page reads it and fills in its form.
+A browser never sends the fragment (after `#`); the page reads it and fills in its form.
 """
 
 import base64
@@ -57,7 +57,7 @@ def _opened(raw: bytes) -> str:
 
 
 UNKEPT = ("owner", "trace", "prefix_ids", "without", "later_weights")
-"""Fields that no link carries: whose it is, and what the form has no field for."""
+"""Fields that no link carries: the owner, and those without a field in the form."""
 
 COPY = '<button type="button" class="copy-link" hidden>Copy link</button>'
 
@@ -72,7 +72,7 @@ class Link:
 
 
 def link_to(request: Request, *, beside: bool, tab: str = "ask") -> str:
-    """The end of an address that asks for this request again and opens the tab."""
+    """Return the end of an address that repeats this request and opens the tab."""
     fields = {k: v for k, v in asked_fields(request).items() if k not in UNKEPT}
     said = {"r": packed(fields)} | ({} if beside else {"b": "0"})
     return f"#{tab}?{urlencode(said)}"
@@ -123,7 +123,7 @@ def unkept_words(names: Sequence[str]) -> str:
 
 
 def check_method(ramole: Ramole, name: str, instead: str) -> None:
-    """Raise RamoleError where the page lacks the method that a link asks for."""
+    """Raise RamoleError where the page lacks the method of a link."""
     if name not in {row.name for row in ramole.methods()}:
         raise RamoleError(
             f"This link asks for the method {str(name)[:60]!r}, which this page does not have; "

@@ -27,8 +27,8 @@ def shortened(text: str, most: int) -> str:
 
 
 def description_of(card: AdapterCard, *, most: int, sentence: bool = False) -> str:
-    """What an adapter's card says, on one line of at most `most` characters, without its heading
-    and what every sample's card begins with; `sentence`: the first sentence alone."""
+    """Return a card's description on one line of at most `most` characters, without its heading and
+    every sample's first words; `sentence`: the first sentence alone."""
     words = " ".join(card.description.split()).removeprefix(f"# {card.name}").strip()
     words = words.removeprefix("This adapter ")
     words = words[:1].upper() + words[1:]

@@ -14,15 +14,15 @@ class Example:
     prompt: str
     max_new_tokens: int = 64
     method: str = DEFAULT_METHOD
-    """What a recorded run was mixed with; a live prompt takes what the form says."""
+    """Method of a recorded run; a live prompt uses the form's."""
     adapters: tuple[str, ...] = ()
     """Exactly these; none: those that are found."""
     after: str = ""
-    """Title of the recorded run that this one goes on from, as the second turn of a chat."""
+    """Title of the recorded run that this one continues, as the second turn of a chat."""
 
 
 GENERAL = "Say what to do, and with what."
-"""In the empty prompt, where the pool has none of the adapters below."""
+"""Placeholder where the pool has none of the adapters below."""
 SHORT = {
     "true_case": "Fix the capital letters: i live in paris",
     "sentiment_transfer": "Make this sentence negative: The food was great.",
@@ -30,14 +30,14 @@ SHORT = {
     "clickbait": "Is this headline clickbait? 21 Things Only Cat Owners Understand",
     "spider_sql": "Write an SQL query: how many singers do we have? Table singer(id, name)",
 }
-"""A short prompt that each of these adapters answers rightly, by the adapter's name."""
-IN_SIGHT = 2
-"""Short prompts in the empty field."""
+"""By adapter: a short prompt that it answers correctly."""
+MAX_VISIBLE = 2
+"""Most short prompts in the placeholder."""
 
 
 def placeholder(names: Collection[str]) -> str:
-    """What the prompt's empty field says: what adapters of these names can do."""
-    found = [prompt for name, prompt in SHORT.items() if name in names][:IN_SIGHT]
+    """Return the placeholder of the prompt's field: examples for adapters of these names."""
+    found = [prompt for name, prompt in SHORT.items() if name in names][:MAX_VISIBLE]
     return f"Try: {'  ·  '.join(found)}" if found else GENERAL
 
 

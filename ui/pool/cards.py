@@ -1,6 +1,6 @@
 """Adapters as cards: badges in plain words, search and filters.
 
-Every word of an adapter comes from a file that somebody made, so each passes `escaped`.
+All text of an adapter is untrusted, so it passes `escaped`.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -14,7 +14,7 @@ MLP = {"gate_proj", "up_proj", "down_proj", "c_fc", "gate_up_proj", "fc1", "fc2"
 
 
 def in_words(size: int) -> str:
-    """Bytes for people: `1.4 MB`."""
+    """Return bytes in words: `1.4 MB`."""
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{max(size, 100) / 1e3:.1f} kB"
 
 
@@ -37,7 +37,7 @@ def modules_in_words(card: AdapterCard) -> str:
 
 
 MADE_FOR = "Made for "
-"""How the note of an adapter of another base begins."""
+"""Start of the note of an adapter for another base."""
 
 
 def badges(card: AdapterCard, *, yours: bool) -> list[tuple[str, str, str]]:

@@ -1,4 +1,4 @@
-"""What the files of an upload say: its name, where they came without a folder, and its examples.
+"""Name and examples from the files of an upload.
 
 A browser gives a dropped file's own name alone, and all adapters' files are named alike. Examples
 are lines, a text file, or JSON lines.
@@ -12,15 +12,15 @@ from pathlib import Path
 
 from ramole_core import MAX_EXAMPLE, AdapterRefused
 
-LARGEST = 2**20
-"""Bytes of a file that is looked at."""
+MAX_BYTES = 2**20
+"""Most bytes of a file that is read."""
 MAX_NAME = 60
 CARD, CONFIG = "README.md", "adapter_config.json"
 IN_CONFIG = ("adapter_name", "model_name", "name")
 IN_FRONT = re.compile(r"^(?:- )?(?:model_name|name|title):[ \t]*[\"']?([^\"'\n#]+)", re.MULTILINE)
 TITLE = re.compile(r"^#[ \t]+(?:model card for[ \t]+)?(.+)$", re.MULTILINE | re.IGNORECASE)
 BLANK = {"model id", "model", "readme", "model card", "adapter", "lora"}
-"""Titles of templates that nobody filled in."""
+"""Titles of unfilled templates."""
 
 
 def declared_name(folder: Path, *, taken: Collection[str]) -> str:
@@ -65,13 +65,13 @@ def _plain(said: str) -> str:
 def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(LARGEST).decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+            return file.read(MAX_BYTES).decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
     except OSError:
         return ""
 
 
 MAX_GIVEN = 1000
-"""Of these the pool keeps the first ones, and notes it."""
+"""Most examples of an upload; the pool keeps the first ones, and notes it."""
 TEXT_KEYS = ("text", "input", "inputs", "prompt", "question", "instruction")
 
 

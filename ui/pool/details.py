@@ -10,7 +10,7 @@ from ramole_core import AdapterCard, Hit
 
 from ..parts.downloads import fresh_folder
 from ..parts.markup import escaped, shortened
-from ..session.removed import SECONDS, Removal
+from ..session.removed import UNDO_SECONDS, Removal
 from .cards import badges_html, in_words, ranks_in_words
 
 NOTHING = '<p class="rm-empty">Choose an adapter to see its numbers, neighbours and examples.</p>'
@@ -95,7 +95,7 @@ def card_text(folder: Path) -> str:
 
 
 def training_command(folder: Path) -> str:
-    """The command that trained the adapter, where the folder says so; else empty."""
+    """The command that trained the adapter, where the folder records it; else empty."""
     try:
         said = json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -184,8 +184,8 @@ def removals_html(removals: Sequence[tuple[Removal, float]]) -> str:
         f"{escaped(one.name)} was removed. "
         f'<button type="button" class="rm-undo" data-token="{escaped(one.token)}">Undo'
         f'<span class="rm-hidden"> the removal of {escaped(one.name)}</span></button> '
-        f'<span class="quiet">Possible for {SECONDS / 60:.0f} minutes from its removal, as long as '
-        "this page stays open and its room is not needed.</span></p></div>"
+        f'<span class="quiet">Possible for {UNDO_SECONDS / 60:.0f} minutes from its removal, as '
+        "long as this page stays open and its room is not needed.</span></p></div>"
         for one, left in removals
     )
     return f'<div role="status">{lines}</div>'
@@ -201,8 +201,8 @@ FILES = (
 
 
 def write_bundle(folder: Path, name: str) -> Path:
-    """`<name>.zip` in a new folder of Gradio's cache, whose name nobody can guess; in it the files
-    of `folder`, in a folder `<name>`.
+    """`<name>.zip` in a new folder of Gradio's cache with a random name; in it the files of
+    `folder`, in a folder `<name>`.
 
     The weights are stored, not packed: they do not shrink. Times are fixed, so that the same
     adapter gives the same bytes.

@@ -1,6 +1,6 @@
 """The folded part of the tab Pool for adapters on the Hub, and which fit.
 
-One search at a time serves everybody, and can be stopped; all text of the Hub is untrusted.
+One search at a time is shared by all, and can be stopped; all text of the Hub is untrusted.
 """
 
 import math
@@ -18,12 +18,12 @@ from ..parts.events import AT_ONCE, PLAIN, QUIET
 from ..parts.fields import run_and_stop
 from ..parts.markup import escaped, notice_html
 
-PAUSE = 600.0
+SEARCH_PAUSE_SECONDS = 600.0
 """Seconds from the end of a search to the next one from the page."""
-AGAIN = 30.0
+RETRY_SECONDS = 30.0
 """The same where it was stopped, or the Hub did not answer."""
 POLL_SECONDS = 0.3
-"""Seconds between two looks at how it stands."""
+"""Interval at which its progress is polled."""
 NOT_ALLOWED = (
     "This page may not use the Hub; whoever runs it can allow that with RAMOLE_HUB_ADAPTERS=true."
 )
@@ -80,10 +80,10 @@ class HubRun:
             return self._thread
 
     def _search(self) -> None:
-        pause = AGAIN
+        pause = RETRY_SECONDS
         try:
             found = self._ramole.hub.search()
-            self._said, pause = str(found), AGAIN if found.stopped else PAUSE
+            self._said, pause = str(found), RETRY_SECONDS if found.stopped else SEARCH_PAUSE_SECONDS
         except RamoleError as error:
             self._said = f"!{error}"
         except Exception:

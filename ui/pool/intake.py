@@ -35,7 +35,7 @@ class Verdict:
     known: bool = False
     """The same content was there already, and its card is this one."""
     unnamed: bool = False
-    """Nothing said its name, so it has one of ours."""
+    """Whether its files had no name, so that it has a default one."""
 
     @property
     def outcome(self) -> str:
@@ -70,8 +70,8 @@ def judge(
     examples: Sequence[str] = (),
     operator: bool = False,
 ) -> Iterator[Verdict]:
-    """Add each uploaded adapter in turn and say at once what became of it. An operator's is
-    everybody's, stays, and takes no session's room.
+    """Add each uploaded adapter in turn and yield its verdict at once. An operator's is shared,
+    stays, and takes no session's room.
 
     A name, and examples, can only be given to one adapter. The files leave Gradio's cache first and
     are gone when this ends.
@@ -123,7 +123,7 @@ def _label(paths: Sequence[str]) -> str:
 
 
 def near(ramole: Ramole, card: AdapterCard, owner: str | None) -> tuple[Hit, ...]:
-    """The three nearest adapters; none where the index cannot say, no fault of the card."""
+    """The three nearest adapters; none where the index fails, which is no fault of the card."""
     try:
         return tuple(ramole.neighbours(card.name, k=3, owner=owner))
     except RamoleError as error:

@@ -11,7 +11,7 @@ from ..parts.events import PLAIN, enter_opens, script_beside
 from ..session.uploads import EXAMPLE_ENDINGS
 from .details import NOTHING, TRY, UNDO
 from .hub import HubPart
-from .map import Map
+from .map import PoolMap
 
 SHOW = ["everything", "samples", "yours", "with notes"]
 ORDER = ["name", "largest rank", "largest file", "newest"]
@@ -127,7 +127,7 @@ class PoolLayout:
 
     def __init__(self, ramole: Ramole) -> None:
         self.dropping = Dropping(ramole)
-        self.hub, self.map, self.filters = HubPart(ramole), Map(), Filters()
+        self.hub, self.map, self.filters = HubPart(ramole), PoolMap(), Filters()
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=320):
                 dropped = "\n".join(script_beside(__file__, one) for one in ("zip.js", "drop.js"))

@@ -34,7 +34,7 @@ LOOK = (
     "nearer an adapter's direction, the sooner it is found."
 )
 FOUND_BY, CHANGE = "what they are found by", "what they change"
-"""In what two adapters can be alike."""
+"""Kinds of similarity of two adapters."""
 OF = {
     FOUND_BY: (
         "the vectors",
@@ -46,10 +46,10 @@ OF = {
         "same way. Most are nearly at right angles, however alike their tasks are.",
     ),
 }
-"""What is compared, and what to look for."""
+"""By kind: what is compared, and what to look for."""
 
 
-class Drawn(NamedTuple):
+class MapUpdate(NamedTuple):
     """The two pictures with their words and tables."""
 
     map: go.Figure
@@ -66,7 +66,7 @@ def draw(
     *,
     owner: str | None,
     by: str = FOUND_BY,
-) -> Drawn:
+) -> MapUpdate:
     """The pool of this visitor, and where the prompt lies in it, the pairs alike in what `by` says;
     RamoleError where it is empty or the prompt is too long."""
     prompt = (prompt or "").strip()
@@ -95,7 +95,7 @@ def draw(
     matrix = likeness(ramole, shown[:count], vectors[:count], by)
     some = side_by_side(matrix)
     matrix, paired = matrix[np.ix_(some, some)], [names[i] for i in some]
-    return Drawn(
+    return MapUpdate(
         map_figure(names, kinds, places, prompt=here, found=found),
         _note(plane.kept, hits, left) + _table(names, kinds, places, similar),
         likeness_figure(paired, matrix),
@@ -188,7 +188,7 @@ def _twin(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 FOLD = "Map: which adapters are alike, and which ones a prompt finds"
 
 
-class Map:
+class PoolMap:
     """Its components, folded, inside the tab that is open."""
 
     def __init__(self) -> None:
@@ -217,11 +217,11 @@ class Map:
 
     @property
     def drawn(self) -> list[Any]:
-        """In the order in which `Drawn` has them."""
+        """In the order in which `MapUpdate` has them."""
         return [self.plot, self.told, self.pairs, self.pairs_told]
 
 
-def connect_map(ui: Map, ramole: Ramole, quota: Quota, call: Callable) -> None:
+def connect_map(ui: PoolMap, ramole: Ramole, quota: Quota, call: Callable) -> None:
 
     def on_draw(prompt: str, k: float, by: str, request: gr.Request):
         by = by if by in OF else FOUND_BY

@@ -1,7 +1,7 @@
 """The measured JSON files as blocks; missing, broken or older ones become a sentence.
 
-A file is read again only when its time or size has changed. What a file lacks is left out; what it
-has beyond this is not looked at.
+A file is read again only when its time or size has changed. Missing fields are left out; unknown
+ones are ignored.
 """
 
 import json
@@ -49,11 +49,11 @@ COMMANDS |= {
     for name, words in COMMANDS.items()
     if "evaluate" in words or "test2" in words
 }
-"""What writes a file that is not there yet; a file that is there says its own."""
+"""What writes a file that is not there yet; an existing file has its own."""
 EARLIER = "an earlier one, not the one that ships"
 FACTS = "date tasks rows_per_task skipped split k base_model quantization machine cores threads"
 FACTS = f"{FACTS} dtype system commit card clients rows_measured trained_on unseen".split()
-"""Entries of a file that say what was measured, and where."""
+"""Fields of a file with the measurement's setup."""
 
 
 def load(folder: Path, name: str) -> Raw | Unmeasured:

@@ -15,7 +15,7 @@ LONG_NAME, NARROW = 36, 6
 """Letters of a row's name from which on it may break; numbers and intervals of a row up to which
 a table is narrow."""
 PLAIN = {"IID": "adapter there", "OOD": "adapter hidden"}
-"""What the papers' words in a column's name mean."""
+"""Plain words for the papers' terms in a column's name."""
 Scale = tuple[float, float]
 
 

@@ -1,7 +1,7 @@
 """An evaluation as plain data: methods x settings.
 
-`results/test2.json` has the test rows, asked once, of the system that ships; `evaluation_dev.json`
-the dev rows that choices were made on, and `situations_dev.json` what is no row of a task.
+`results/test2.json` has the test rows, run once, by the system that ships; `evaluation_dev.json`
+the dev rows of all choices, and `situations_dev.json` situations beyond the rows of a task.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from .values import Raw, Span, at, items, span_of, spans_of, text
 
 TESTED, ON_DEV, FURTHER = "test2.json", "evaluation_dev.json", "situations_dev.json"
 SEVERAL = "test2_parts.json"
-"""Test rows asked two and three in one prompt."""
+"""Test rows, two and three in one prompt."""
 NOT_MIXING = ("base", "perfect", "selection")
 """Rows that use one adapter or none."""
 LABELS = {"iid": "its adapter is there", "ood": "its adapter is hidden"}
@@ -35,7 +35,7 @@ class Evaluation:
 
     @property
     def tuned(self) -> str:
-        """One sentence on what the retriever was tuned on; empty where the file does not say."""
+        """One sentence on what the retriever was tuned on; empty where the file lacks it."""
         known, every = self.raw.get("retriever_tuned_on"), len(at(self.raw, "tasks"))
         if not isinstance(known, list):
             return ""
@@ -99,7 +99,7 @@ def evaluation(folder: Path) -> Evaluation | Unmeasured:
 
 
 def read_evaluation(folder: Path, name: str) -> Evaluation | Unmeasured:
-    """The evaluation in a file, else what is said in its place."""
+    """The evaluation in a file, else the sentence in its place."""
     raw = load(folder, name)
     return raw if isinstance(raw, Unmeasured) else evaluation_of(raw, name) or unreadable(name)
 

@@ -1,5 +1,5 @@
-"""What most readers want: the same questions, answered by the base, with an adapter, without; each
-task; where it fails; how fast it is. Every number is read from the files."""
+"""The summary: scores of the base, with an adapter and without; each task; failures; speed. Every
+number is read from the files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,7 +89,7 @@ def by_task(found: Evaluation) -> list[Table]:
 
 
 def own_words(folder: Path) -> list[str]:
-    """Sentences on prompts that people wrote themselves: who is found, and what is of use."""
+    """Sentences on other people's prompts: adapters found, and usefulness of answers."""
     found = at(read(folder, OWN_WORDS), "phrased", DEFAULT_METHOD)
     among, first, base = (span_of(found.get(name)) for name in ("among", "leads", "base"))
     said = []

@@ -1,4 +1,4 @@
-"""What papers claim beside the same comparison here; situations beyond the rows of one task, and
+"""Claims of papers beside the same comparison here; situations beyond the rows of one task, and
 single papers' own cases: a table each.
 """
 

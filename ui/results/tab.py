@@ -120,7 +120,7 @@ def scores_figure(found: Evaluation, setting: str) -> go.Figure:
 
 
 def top_html(folder: Path) -> str:
-    """What most readers want, and the answers in detail."""
+    """Return the summary, and the answers in detail."""
     return short_html(folder) + section_html(ANSWERS, folder)
 
 

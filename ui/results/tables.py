@@ -51,7 +51,7 @@ def tables(
 ) -> list[Table]:
     """The one table of these rows, none where no number can be read; what is empty is left out.
 
-    A column's key says where a row of the file has its cell: an entry, or entries of entries.
+    A column's key is the path of its cell in a row of the file: an entry, or entries of entries.
     """
     read: dict[str, dict[str, list[Cell]]] = {}
     only_words = all(one.drawn == "words" for one in columns.values())

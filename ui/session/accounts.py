@@ -2,9 +2,9 @@
 
 Wrong passwords are counted by user and address. After some, each further try of that user from
 there waits for its turn before it is compared, so who guesses is slow. The right password waits in
-the same line, of MAX_WAIT_SECONDS: nothing tells it from a guess before it is compared, and if the
-right one were let in out of turn, or past a full line, guesses would be as fast as they are sent. A
-key is too long to be guessed: it is looked up at once, whatever tries are waiting.
+the same queue, of MAX_WAIT_SECONDS: nothing distinguishes it from a guess before it is compared,
+and if the right one were let in out of turn, or past a full line, guesses would be as fast as they
+are sent. A key is too long to be guessed: it is looked up at once, whatever tries are waiting.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ TRIES_UNKNOWN = 100
 """The same from all addresses that are unknown."""
 SPAN_SECONDS = 300.0
 TRY_SECONDS, TRY_UNKNOWN_SECONDS = 2.0, 0.2
-"""Between two tries beyond that."""
+"""Time between two tries beyond that."""
 MAX_WAIT_SECONDS = 60.0
 """Where more tries are under way at once than fit into that, one more is refused; proxies wait as
 long for an answer."""
 MAX_REMEMBERED = 4096
 POLL_SECONDS = 2.0
-"""Between two looks whether the file of keys is another."""
+"""Interval at which the file of keys is checked for changes."""
 CALLER: ContextVar[str] = ContextVar("address of who logs in", default="")
 
 
@@ -47,7 +47,7 @@ class TooManyTries(Exception):
     def __init__(self, seconds: float):
         super().__init__()
         self.seconds = seconds
-        """After which another try may be looked at."""
+        """Seconds until the next try is compared."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Tried:
 
     at: list[float] = field(default_factory=list)
     free: float = -math.inf
-    """When the last try that waits is looked at."""
+    """Time at which the last waiting try is compared."""
 
 
 class Tries:
@@ -103,8 +103,8 @@ class Tries:
 
 
 class KeyFile:
-    """The keys of a file, read anew when it is another; a file that cannot be read any more leaves
-    those that were read before."""
+    """The keys of a file, reloaded when it changes; while it is unreadable the earlier ones
+    stay."""
 
     def __init__(self, path: Path | None):
         """Raises RamoleError where it cannot be read."""
@@ -114,11 +114,11 @@ class KeyFile:
 
     def find(self, key: str) -> ApiKey | None:
         """This key's line; None for an unknown or expired one."""
-        self._look()
+        self._reload()
         found = self._keys.get(hash_of(key))
         return found if found is not None and found.opens(today()) else None
 
-    def _look(self) -> None:
+    def _reload(self) -> None:
         if self._path is None or time.monotonic() - self._looked < POLL_SECONDS:
             return
         self._looked = time.monotonic()
@@ -174,7 +174,7 @@ class Accounts:
         return key is not None and key.operator
 
     async def log_in(self, user: str, password: str) -> bool:
-        """Whether these open the page; a key is a password too. Raises TooManyTries."""
+        """Return whether the login is valid; a key is a password too. Raises TooManyTries."""
         key = self._keys.find(password)
         if key is not None and key.user == user:
             return True

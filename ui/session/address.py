@@ -1,14 +1,14 @@
 """A request's address: the peer's, or that given by a trusted proxy.
 
-Whoever sends a request can write X-Forwarded-For himself, so it counts only from the proxies in
-RAMOLE_TRUSTED_PROXIES: the right-most entry that is none of them is the visitor. An address is an
-IPv4 address, or a /64 of IPv6, which one household or one server has.
+Any client can write X-Forwarded-For, so it counts only from the proxies in RAMOLE_TRUSTED_PROXIES:
+the right-most entry that is none of them is the visitor. An address is an IPv4 address, or a /64 of
+IPv6, which one household or one server has.
 
-The address is unknown ('') where nothing true can be said: a named proxy gives no usable entry, the
-page runs on a Space (its proxy is not known), or somebody on this very machine forwards for others
-and was not named. No limit by address holds there, so that nobody is locked out by who shares the
-proxy; the limits of a session and of all together still do. Any other proxy that was not named is
-one address with all of its visitors, and the log says so once.
+The address is unknown ('') where none is certain: a named proxy gives no usable entry, the page
+runs on a Space (its proxy is not known), or somebody on this very machine forwards for others and
+was not named. No limit by address holds there, so that users of one proxy do not lock each other
+out; the limits of a session and of all together still do. Any other proxy that was not named is one
+address with all of its visitors, which is logged once.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ HEADER = "x-ramole-address"
 so the address has to travel in one, and is signed, or anybody could write it."""
 OWN_HEADER = "x-ramole-own"
 OWN = secrets.token_urlsafe(32)
-"""What MCP's client of our own pages says in that header, with calls that nobody asked for."""
+"""Value of that header in unrequested calls of our pages' own MCP client."""
 FORWARDED = b"x-forwarded-for"
 UNKNOWN = "-"
 """Stands for '' there: no header may begin with a space, and httpx would not send it on."""

@@ -16,7 +16,7 @@ from ipaddress import ip_network
 
 WIDER = ((56, 2), (48, 4))
 """Prefixes of IPv6, and how many shares each has."""
-REMEMBERED = 4096
+MAX_REMEMBERED = 4096
 """Addresses and prefixes whose rates are remembered before idle ones go."""
 
 
@@ -88,7 +88,7 @@ class AddressRates:
             if any(level + 1 > n * self._burst for level, n in levels.values()):
                 raise Taken(near=True)
             self._levels |= {key: (level + 1, now) for key, (level, _) in levels.items()}
-            if len(self._levels) > REMEMBERED:
+            if len(self._levels) > MAX_REMEMBERED:
                 kept = self._levels.items()
                 self._levels = {k: one for k, one in kept if one[0] > self._rate * (now - one[1])}
 

@@ -2,7 +2,7 @@
 
 Closing and reloading end a page's heartbeat in the same way, and a page that is loaded anew has
 another session. So the uploads of a tab that has a secret of its own go once it has no page open
-and nothing was heard of it for a while, however often a page of it was closed meanwhile.
+and was silent for a while, however often a page of it was closed meanwhile.
 """
 
 import logging
@@ -14,7 +14,7 @@ from .quota import quota_of
 
 log = logging.getLogger(__name__)
 GRACE_SECONDS = 90.0
-"""An open page gives a sign of life more often; a reload takes less."""
+"""Longer than a page's heartbeat interval, and than a reload."""
 
 
 def leave(ramole: Ramole, session: str) -> None:
@@ -26,7 +26,7 @@ def leave(ramole: Ramole, session: str) -> None:
 
 
 def sweep_sessions(ramole: Ramole) -> None:
-    """Look once for pages that were closed and did not come back, and for old sessions."""
+    """Remove closed pages that did not come back, and old sessions, once."""
     quota = quota_of(ramole)
     presence = quota.presence
     presence.sessions.sweep()
@@ -43,7 +43,7 @@ def _forget(ramole: Ramole, owner: str) -> None:
 
 
 def sweep(ramole: Ramole) -> int:
-    """Remove what sessions of an earlier process left behind; returns how many."""
+    """Remove leftovers of an earlier process's sessions; returns how many."""
     whose = {card.owner or "" for card in ramole.pool.all_cards()}
     owners = {owner for owner in whose if owner.startswith(PREFIX)}
     quota = quota_of(ramole)

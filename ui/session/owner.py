@@ -22,12 +22,12 @@ import gradio as gr
 from .address import address_of
 
 PREFIX = "session-"
-"""Owners that begin so do not outlive the server's process."""
+"""Prefix of owners that end with the server's process."""
 SECRET_HEADER = "x-ramole-session"
 SHORTEST_SECRET = 16
 OPERATOR_HEADER = "x-ramole-operator"
 OPERATOR_KEY = secrets.token_urlsafe(24)
-"""Of this process; who can read the data folder finds it there, and calls as the operator."""
+"""Key of this process; readers of the data folder find it there, and may call as the operator."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Visitor:
     owner: str | None = None
     """Of its uploads; None, without a session, sees the samples only."""
     address: str = ""
-    """Where it comes from; '' where that is unknown."""
+    """Its network address; '' where unknown."""
     operator: bool = False
-    """Whoever may write into the data folder: its uploads are everybody's, and stay."""
+    """Whether it may write into the data folder: its uploads are everybody's, and stay."""
 
 
 def visitor_of(request: gr.Request | None) -> Visitor:

@@ -1,4 +1,4 @@
-"""Signs of life: which sessions with uploads are still there, and since when they are silent.
+"""Signs of life: which sessions with uploads are active, and since when others are silent.
 
 Every call of a session is a sign of life, for as long as it lasts, and an open page gives one by
 itself every now and then (`heartbeat`). A session that runs something is never silent. Nothing is
@@ -20,7 +20,7 @@ from .owner import Visitor, owner_of, visitor_of
 from .store import SessionStore
 
 BEAT_SECONDS = 60
-"""Between two signs of life of an open page; a browser lets a hidden tab do no more."""
+"""Heartbeat interval of an open page, the shortest that browsers allow a hidden tab."""
 IDLE_SECONDS = 5 * 60
 """After so long without a sign of life, a session's uploads may make room for others'."""
 GONE_SECONDS = 2 * 3600
@@ -31,7 +31,7 @@ class Presence:
     """The watched sessions; thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
-        """`clock` tells seconds, and never goes back."""
+        """`clock` is monotonic, in seconds."""
         self._clock = clock
         self._lock = threading.Lock()
         self._seen: dict[str, float] = {}
@@ -39,7 +39,7 @@ class Presence:
         self._left: set[str] = set()
         """Owners of whose pages one was closed."""
         self.sessions = SessionStore(clock=clock)
-        """What is kept of each of Gradio's sessions."""
+        """The store of Gradio's sessions."""
 
     @contextmanager
     def call(self, request: gr.Request | None) -> Iterator[Visitor]:
@@ -73,7 +73,7 @@ class Presence:
             self._note(owner)
 
     def watch(self, owner: str) -> None:
-        """Remember this session's signs of life from now on, this being one."""
+        """Track this session's signs of life from now on, this being one."""
         with self._lock:
             self._seen[owner] = self._clock()
 
@@ -89,7 +89,7 @@ class Presence:
 
     def departed(self, seconds: float) -> list[str]:
         """Owners who closed a page, have none open, and were silent for so many seconds; each is
-        told once."""
+        returned once."""
         there = self.sessions.owners_there()
         with self._lock:
             waiting = list(self._left - there)
@@ -134,18 +134,18 @@ class Use:
 
     owner: str | None
     address: str
-    """Where its last upload came from; '' where that is unknown."""
+    """Network address of its last upload; '' where unknown."""
     adapters: int
     bytes: int
     silent: float | None
-    """Seconds without a sign of life; None where it may not be asked to leave."""
+    """Seconds without a sign of life; None where it may not be evicted."""
 
 
 def leavers(uses: Sequence[Use], *, size: int, adapters: int, bytes: int) -> list[str] | None:
     """Owners who leave, longest silent first, until one more upload of `size` bytes fits.
 
     `adapters` and `bytes` are what these uses may come to with it. None: it does not fit even
-    where everybody leaves who may; then nobody need go.
+    where everybody leaves who may; then none is evicted.
     """
     count, total = sum(use.adapters for use in uses) + 1, sum(use.bytes for use in uses) + size
     gone: list[str] = []

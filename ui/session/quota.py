@@ -1,6 +1,6 @@
 """Quotas of uploads: by session, by address, in all. Where there is no room left, the uploads of
-those who have been silent longest go, of the same address or of all; nobody's who is active, and
-none that everybody uses."""
+the longest silent sessions are removed, of the same address or of all; never of active ones, and no
+shared ones."""
 
 import logging
 import math
@@ -19,8 +19,8 @@ from .removed import Removed
 log = logging.getLogger(__name__)
 MIB = 2**20
 SESSIONS = 4
-"""An address may upload as much as so many sessions."""
-Kept = Sequence[tuple[str, int]]
+"""Quota of an address, in quotas of one session."""
+Undoable = Sequence[tuple[str, int]]
 """Owner and bytes of removals that can be undone."""
 NO_SESSION = (
     "An upload belongs to a session, and this call has none; use the page or gradio_client, or "
@@ -58,8 +58,8 @@ class Quota:
 
     @contextmanager
     def room(self, owner: str | None, size: int, *, address: str = "") -> Iterator[None]:
-        """Hold room for an upload of `size` bytes while it is added, having removed the uploads of
-        silent sessions where it must be; AdapterRefused without any."""
+        """Reserve room for an upload of `size` bytes while it is added, removing uploads of silent
+        sessions if needed; AdapterRefused without any."""
         if owner is None:
             raise AdapterRefused(NO_SESSION)
         with self._lock:
@@ -82,7 +82,7 @@ class Quota:
                     del self._coming[owner]
 
     def added(self, card: AdapterCard, owner: str | None) -> None:
-        """Remember the upload's session: the pool of a server that shares uploads does not."""
+        """Record the upload's session, which a pool with shared uploads does not."""
         if owner is not None:
             with self._lock:
                 self._uploaders[card.key] = owner
@@ -193,7 +193,7 @@ class Quota:
             f"this session are used{more}."
         )
 
-    def _check(self, owner: str, size: int, kept: Kept) -> None:
+    def _check(self, owner: str, size: int, kept: Undoable) -> None:
         """Raise AdapterRefused where the session's own limits leave no room."""
         count, used = self.used(owner)
         coming = self._coming.get(owner, [])
@@ -209,7 +209,9 @@ class Quota:
                 "are left; remove an adapter first."
             )
 
-    def _leavers(self, owner: str, size: int, address: str, kept: Kept | None = None) -> list[str]:
+    def _leavers(
+        self, owner: str, size: int, address: str, kept: Undoable | None = None
+    ) -> list[str]:
         """Silent sessions that must go for this upload; AdapterRefused where that is no help, or
         the session's own limits leave no room. `kept`: the removals that count; None, all."""
         kept = self.removed.sizes() if kept is None else kept
@@ -232,7 +234,7 @@ class Quota:
             raise AdapterRefused(FULL)
         return [*near, *others]
 
-    def _uses(self, removed: Kept, *, staying: str | None = None) -> list[Use]:
+    def _uses(self, removed: Undoable, *, staying: str | None = None) -> list[Use]:
         """Each owner's use; `staying` may not be evicted. Bytes without an owner do not count."""
         sizes = defaultdict[str | None, list[int]](list)
         for card in self.pool.all_cards():
@@ -268,7 +270,7 @@ class Quota:
             else:
                 self.removed.drop_all(whose)
 
-    def _must_leave(self, owner: str, size: int, address: str, kept: Kept) -> float:
+    def _must_leave(self, owner: str, size: int, address: str, kept: Undoable) -> float:
         """How many sessions must go for this upload beside these removals; infinitely many where
         it is refused."""
         try:

@@ -1,7 +1,7 @@
 """Removed uploads that can still be brought back: for a while, and by their own session alone.
 
-They are in no list and found by nothing. Their files still take room, which is counted, and they
-are the first to go where room is needed. After the time, or with their session, they are deleted.
+They are not listed or retrieved. Their files still count as used room, and are deleted first where
+room is needed. After the time, or with their session, they are deleted.
 """
 
 import secrets
@@ -13,8 +13,8 @@ from typing import Any
 
 from ramole_core import AdapterRefused
 
-SECONDS = 120.0
-"""How long a removal can be undone."""
+UNDO_SECONDS = 120.0
+"""Time in which a removal can be undone."""
 MAX_REMOVED = 10
 """Removals of one session that are kept; beyond that the oldest cannot be undone."""
 TOO_LATE = "That removal cannot be undone any more; upload the adapter again."
@@ -23,10 +23,10 @@ TOO_LATE = "That removal cannot be undone any more; upload the adapter again."
 @dataclass(frozen=True)
 class Removal:
     token: str
-    """By which its session asks for it back."""
+    """Secret by which its session restores it."""
     owner: str
     aside: Any
-    """What `Pool.set_aside` gave: its card, its bytes, and a way to discard it."""
+    """Result of `Pool.set_aside`: its card, its bytes, and a way to discard it."""
     until: float
 
     @property
@@ -38,14 +38,14 @@ class Removed:
     """All removals that can be undone; thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
-        """`clock` tells seconds, and never goes back."""
+        """`clock` is monotonic, in seconds."""
         self._clock = clock
         self._lock = threading.Lock()
         self._held: dict[str, Removal] = {}
 
     def keep(self, aside: Any, owner: str, *, seconds: float | None = None) -> None:
         """Keep a removal for so many seconds."""
-        until = self._clock() + (SECONDS if seconds is None else seconds)
+        until = self._clock() + (UNDO_SECONDS if seconds is None else seconds)
         removal = Removal(secrets.token_hex(8), owner, aside, until)
         with self._lock:
             self._held[removal.token] = removal

@@ -1,8 +1,8 @@
 """Gradio's memory of a session, reduced to its states and weighed in the store of sessions.
 
 Gradio keeps a copy of every component for each session that ever called, 10,000 of them and nearly
-a megabyte each, for links that this page does not offer, and forgets the ones used longest ago,
-whoever sits before them. Here `SessionStore` says which sessions are forgotten.
+a megabyte each, for links that this page does not offer, and evicts the least recently used, open
+pages too. Here `SessionStore` decides which sessions are evicted.
 
 Gradio keeps an event's messages until its client reads them, and a client need not. A session whose
 messages weigh too much gets one sentence in their place, and its event ends.
@@ -23,8 +23,8 @@ BOUNDLESS = 10**9
 MAX_BYTES = 8 * MIB
 """Of one session."""
 NUMBER_BYTES = 32
-"""About what Python takes for a number, and for the rest of a string or a list."""
-UNHEARD = "Nobody read the answer, so it was ended; ask again, and read what comes."
+"""About Python's bytes for a number, and the overhead of a string or a list."""
+UNREAD = "Nobody read the answer, so it was ended; ask again, and read what comes."
 TOO_LARGE = f"The answer is larger than {MAX_BYTES // MIB} MiB, the most for one; ask for less."
 
 
@@ -78,7 +78,7 @@ class Unread:
         sessions.forgotten.append(self._forget)
 
     def send(self, event: Any, message: Any) -> None:
-        """Gradio's `Queue.send_message`; ends the event where too much waits for its reader."""
+        """Gradio's `Queue.send_message`; ends the event where too many bytes are unread."""
         if not event.alive:
             return
         self._send(event, message)
@@ -92,7 +92,7 @@ class Unread:
         while len(sizes) > messages.qsize():
             self._bytes[session] -= sizes.popleft()
         if self._bytes[session] > MAX_BYTES:
-            why = TOO_LARGE if sizes[-1] > MAX_BYTES else UNHEARD
+            why = TOO_LARGE if sizes[-1] > MAX_BYTES else UNREAD
             while not messages.empty():
                 messages.get_nowait()
             self._forget(session)

@@ -1,10 +1,10 @@
 """The store of all that the page keeps of Gradio's sessions.
 
 A session is a name that a client invents, so there may be any number of them. Each has an address,
-a weight in bytes, and perhaps an open stream: a page keeps its heartbeat open, and who waits for an
-answer its events. Where there are too many sessions, or they weigh too much, in all or from one
-address, those without a stream go first, and of these the ones that were used longest ago; and
-everything that is kept of a session goes at once.
+a weight in bytes, and perhaps an open stream: a page keeps its heartbeat open, and a client that
+waits for an answer its events. Where there are too many sessions, or they weigh too much, in all or
+from one address, those without a stream go first, and of these the ones that were used longest ago;
+and everything that is kept of a session goes at once.
 """
 
 import threading
@@ -32,14 +32,14 @@ T = TypeVar("T")
 class Record:
     address: str = ""
     owner: str | None = None
-    """Of its uploads."""
+    """Owner of its uploads."""
     used: float = 0.0
     streams: int = 0
-    """Open ones."""
+    """Number of open streams."""
     beats: int = 0
-    """Of these, heartbeats: pages and clients that are there."""
+    """Number of these that are heartbeats: open pages and clients."""
     parts: dict[int, Any] = field(default_factory=dict)
-    """By drawer."""
+    """Values by drawer."""
     weights: dict[int, int] = field(default_factory=dict)
 
 

@@ -1,8 +1,7 @@
 """Move uploaded files out of Gradio's cache, into a private folder.
 
-Whoever knows the address of a file in Gradio's cache can download it. So an upload is moved out
-before anything looks at it, and what the caller says about a file (a path, a name) is believed only
-where it points into that cache.
+Anyone with the URL of a file in Gradio's cache can download it. So an upload is moved out before it
+is read, and a caller's path is accepted only where it points into that cache.
 """
 
 import secrets
@@ -27,7 +26,7 @@ EXAMPLE_ENDINGS = (".jsonl", ".json", ".txt")
 
 
 class OwnPlace(route_utils.GradioUploadFile):
-    """A file on its way into Gradio's cache, whose place there is no other file's.
+    """A file that is written into Gradio's cache, at a path of its own.
 
     Gradio makes the place of the content alone: of two visitors who upload the same file, the one
     whose handler comes first takes it from the other.
@@ -107,8 +106,8 @@ def _take(path: str, folder: Path) -> Path:
 def group(files: Sequence[Path], folder: Path) -> list[Drop]:
     """Group files into adapters: each zip is one, all loose files together are one.
 
-    `folder` takes the loose files. A browser does not say in which folder a file lay, so that the
-    files of two adapters cannot be told apart; then AdapterRefused.
+    `folder` takes the loose files. A browser sends no folder names, so the files of two adapters
+    cannot be distinguished; then AdapterRefused.
     """
     zips = [file for file in files if file.suffix.lower() == ARCHIVE]
     loose = [file for file in files if file.suffix.lower() != ARCHIVE]

@@ -1,4 +1,4 @@
-"""Events of the page: an answer ended, a call was refused, an upload came; and their counters.
+"""Events of the page: an answer ended, a call was refused, an upload was added; and their counters.
 
 The counters of prometheus-client always get them, and `/metrics` shows those; the log of requests
 where the operator wants one. Of a whole process. Labels have few values, all of them ours: an
@@ -23,7 +23,7 @@ from .request_record import (
 disable_created_metrics()  # a time beside each number, which nobody reads
 REGISTRY = CollectorRegistry()
 FAST = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
-"""Seconds: a first token of a server that nobody else uses, up to one that is full."""
+"""Seconds: a first token of an idle server, up to a full one."""
 
 REQUESTS = Counter(
     "ramole_requests",

@@ -1,7 +1,7 @@
 """Logs without users' texts: an error is its type and frames, never its message.
 
-Messages quote what came. Gradio prints whole tracebacks for calls that are badly formed, and warns
-with the values that came; both become one line here.
+Messages quote input. Gradio prints whole tracebacks for malformed calls, and warns with their
+values; both become one line here.
 """
 
 import logging
@@ -42,7 +42,7 @@ def quiet_logs() -> None:
 
 
 def quiet_server() -> None:
-    """Quiet what uvicorn sets up when it begins to listen, and for the modules of Gradio that are
+    """Quiet uvicorn's loggers when it begins to listen, and for the modules of Gradio that are
     loaded: before it listens, since the first call may come at once."""
     for formatter in LOGGING_CONFIG["formatters"].values():
         formatter.clear()
@@ -54,7 +54,7 @@ def quiet_server() -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """`TypeError at gradio/blocks.py:1837`: where it was raised, and no word of what."""
+    """`TypeError at gradio/blocks.py:1837`: where it was raised, without its message."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__}{f' at {_place(frames[-1])}' if frames else ''}"
 

@@ -1,7 +1,7 @@
 """The record of one request: outcome, counts and seconds, without its texts; and its log line.
 
-Whatever a visitor wrote (prompt, answer, names of uploads) and whoever it was (session, address)
-has no field here, so neither a number nor a line can carry it.
+A visitor's texts (prompt, answer, names of uploads) and identity (session, address) have no field
+here, so no counter or line can contain them.
 """
 
 import json
@@ -17,7 +17,7 @@ from ramole_core import AdapterRefused, Busy, Generation, RamoleError, Request
 ANSWERED = ("eos", "stop", "length", "cancelled")
 REFUSED, FAILED = "refused", "failed"
 FAULT = "fault"
-"""The reason of a refusal that is none: something of ours failed."""
+"""Reason of a failure of the server itself."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class RequestRecord:
     reason: str | None = None
     """Why it was refused: one of a few words."""
     method: str | None = None
-    """Of an answer."""
+    """Method of an answer."""
     adapters: int | None = None
-    """How many were mixed."""
+    """Number of mixed adapters."""
     prompt_tokens: int | None = None
     new_tokens: int | None = None
     seconds: float | None = None
@@ -79,7 +79,7 @@ def line_of(told: RequestRecord, now: datetime) -> str:
 
 
 def writing(out: TextIO | None = None) -> Callable[[RequestRecord], None]:
-    """What writes lines to `out` (the standard output), whole, from any thread."""
+    """Return a writer of lines to `out` (the standard output), whole, from any thread."""
     lock, target = Lock(), out or sys.stdout
 
     def write(told: RequestRecord) -> None:

@@ -17,14 +17,14 @@ from torch.utils.hooks import RemovableHandle
 from ramole_core.base.experts import experts_in
 from ramole_core.composition import block_of, parent_of
 from ramole_core.layers.install import Installation, watch_blocks, wrap
-from ramole_core.layers.layout import Places, find_places
+from ramole_core.layers.layout import TraceAxes, find_places
 from ramole_core.layers.plain.mix import Mixed, PlainMix, mix_at
 
 
 class Mixer:
     """The decisions in force, one a row or one for all, and the trace of the running forward."""
 
-    def __init__(self, places: Places):
+    def __init__(self, places: TraceAxes):
         self.places = places
         self._groups: list[tuple[PlainMix, list[int]]] = []
         self._b = 0
