@@ -1,8 +1,8 @@
 """Repeat the comparison on another base: adapters and gates of its own, calibration, dev rows.
 
-    python -m lab other_base --data DATA --work WORK --tasks A,B,C
+    python -m lab other_base --data DATA --tasks A,B,C
 
-The base is that of RAMOLE_BASE_MODEL. What is finished stays in WORK: the same command goes on
+The base is that of RAMOLE_BASE_MODEL. What is finished stays in `--work`: the same command goes on
 where it was stopped. One recipe is for all adapters, and one for each method's own weights.
 """
 
@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,8 +32,8 @@ Recipe = Annotated[str, typer.Option(help="Options of each training, as its comm
 
 def main(
     data: harness.Data,
-    work: harness.Work,
     tasks: harness.Tasks,
+    work: harness.Work = Path("other_base"),
     adapter: Recipe = ADAPTER,
     methods: Annotated[str, typer.Option(help="Methods whose weights are trained.")] = "ramole",
     gate: Recipe = GATE,

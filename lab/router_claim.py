@@ -1,12 +1,12 @@
 """RouterLoRA's own claim: gates of the paper's recipe and others, beside equal and random weights.
 
-    python -m lab router_claim --data DATA --work WORK
+    python -m lab router_claim --data DATA
 
 Gates are trained on a share of the pool's tasks until their dev loss stops, one for each seed; then
 others of the first seed: with the row's own adapter as a target of every gate, on two tasks in one
 prompt, and on all tasks with no adapter hidden. Each answers dev rows freely, tasks that it saw
 apart from those that it never saw, and weighs two named adapters over a prompt of two tasks. What
-is finished stays in WORK: the same command goes on where it was stopped.
+is finished stays in `--work`: the same command goes on where it was stopped.
 """
 
 import json
@@ -54,7 +54,7 @@ Cells = Mapping[str, Mapping[str, Sequence[float]]]
 
 def main(
     data: harness.Data,
-    work: harness.Work,
+    work: harness.Work = Path("router_claim"),
     share: Annotated[float, typer.Option(help="Of the tasks, that gates are trained on.")] = 0.4,
     seeds: Annotated[str, typer.Option(help="Of the trainings, comma separated.")] = "0,1,2",
     gate: Annotated[str, typer.Option(help="Options of each training.")] = GATE,

@@ -14,14 +14,8 @@ from ramole_core.base.shapes import read_shapes
 from ramole_core.engine import build, reference
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.build import engine_of, kept_verdict
-from ramole_core.engine.load_check import (
-    MAX_DIFFERENCE,
-    MAX_OPERATIONS,
-    MIN_TOKENS,
-    Verdict,
-    remember,
-    run_own,
-)
+from ramole_core.engine.load_check import MAX_DIFFERENCE, ROUNDINGS, Verdict, remember
+from ramole_core.engine.own_forward import MAX_OPERATIONS, MIN_TOKENS, run_own
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.norm import Norm
 from ramole_core.layers.batch_invariant_ops import BatchInvariantRotary
@@ -157,6 +151,55 @@ def test_a_layer_that_computes_something_else_is_named(kind, monkeypatch):
     said = refusal(kind[1])
     assert "served and own logits differ by" in said
     assert "from layer 0 (model.layers.0) on" in said
+
+
+@pytest.fixture(scope="module")
+def rough_base(tmp_path_factory):
+    """A base that carries the rounding of one layer through sixteen, in bfloat16."""
+    folder = tmp_path_factory.mktemp("rough") / "base"
+    save_tiny_base(TinyBase("exact", "llama", {"num_hidden_layers": 16}), folder)
+    file = folder / "model.safetensors"
+    sharper = {"q_proj": 1.5, "k_proj": 1.5, "o_proj": 1.2, "down_proj": 1.2}
+    tensors = {
+        name: tensor * sharper.get(name.split(".")[-2], 1)
+        for name, tensor in load_file(file).items()
+    }
+    save_file(tensors, file, metadata={"format": "pt"})
+    return folder
+
+
+def test_a_model_is_not_refused_for_the_rounding_that_its_own_forward_has(rough_base, tmp_path):
+    """Seen of Gemma 3 270M: served and own logits were equally far from those of float32."""
+    settings = tiny_settings(rough_base, tmp_path, dtype="bfloat16")
+    base = load_base(
+        str(rough_base),
+        data_dir=tmp_path,
+        quantization="none",
+        dtype="bfloat16",
+        device="cpu",
+    )
+    own = run_own(base.model, context=512, weights=10**5)
+    assert MAX_DIFFERENCE[torch.bfloat16] < ROUNDINGS * own.rounding
+    engine = load(settings)
+    assert engine.verdict and engine.verdict.difference < ROUNDINGS * own.rounding
+    engine.close()
+
+
+def test_what_is_no_rounding_of_such_a_model_is_refused(rough_base, tmp_path, monkeypatch):
+    usual = Norm.of
+    monkeypatch.setattr(Norm, "of", lambda self, x: usual(self, x) * 1.5)
+    refusal(tiny_settings(rough_base, tmp_path, dtype="bfloat16"))
+
+
+def test_rounding_is_measured_of_half_precision_alone(tiny_llama):
+    for dtype in (torch.float32, torch.bfloat16):
+        model = LlamaForCausalLM.from_pretrained(tiny_llama, dtype=dtype)
+        found = run_own(model, context=512, weights=10**5)
+        if dtype == torch.float32:
+            assert found.rounding == 0
+        else:
+            assert 0 < ROUNDINGS * found.rounding < MAX_DIFFERENCE[dtype]
+        assert not [one for m in model.modules() for one in m._forward_hooks.values()]
 
 
 def test_a_neighbour_that_is_heard_is_refused(kind, monkeypatch):

@@ -12,7 +12,8 @@ from ramole_core.base.files import count_parameters, weights_checksum
 from ramole_core.base.model import BaseModel, pick_device, pick_dtype, pick_quantization
 from ramole_core.composition import Composition, Trained
 from ramole_core.engine.engine import Engine, EngineSizes
-from ramole_core.engine.load_check import OwnForward, Verdict, remember, remembered, run_own
+from ramole_core.engine.load_check import Verdict, remember, remembered
+from ramole_core.engine.own_forward import OwnForward, run_own
 from ramole_core.engine.reader import context_of
 from ramole_core.errors import RamoleError, Unsupported
 from ramole_core.kernels.code_cache import FOLDER

@@ -18,8 +18,9 @@ from ramole_core.engine.engine_thread import EngineThread
 from ramole_core.engine.graph_step import Graphs
 from ramole_core.engine.isolated_forward import IsolatedForward
 from ramole_core.engine.kv import KvCache
-from ramole_core.engine.load_check import OwnForward, Verdict, check_served
+from ramole_core.engine.load_check import Verdict, check_served
 from ramole_core.engine.model_runner import ModelRunner
+from ramole_core.engine.own_forward import OwnForward
 from ramole_core.engine.placement import Placer, Weights
 from ramole_core.engine.prompt import Prepared, encode_prompt
 from ramole_core.engine.prompt_reader import PromptReader

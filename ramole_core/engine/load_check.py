@@ -5,48 +5,37 @@ logits after the last tokens are compared with those of the model's own forward 
 alone. A difference beyond rounding is refused; bits that change with a neighbour are recorded.
 """
 
-import inspect
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from ramole_core.base.experts import experts_in, together
 from ramole_core.base.files import read_json
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Piece
+from ramole_core.engine.own_forward import (
+    LAST_TOKENS,
+    OwnForward,
+    block_outputs,
+    share_of_spread,
+    short_windows,
+)
 from ramole_core.engine.pages import pages_of
 from ramole_core.errors import Unsupported
 from ramole_core.layers import RowMix
 from ramole_core.layers.batch_invariant_ops import BatchInvariantRotary
 from ramole_core.whole_file import replacing
 
-LAST_TOKENS = 4
-"""Tokens at the end of a prompt that are compared: the last that is read, and steps of one."""
-MIN_TOKENS, MAX_TOKENS, SHORTER_BY = 20, 200, 7
-"""Tokens of the first prompt, and how many fewer the second has."""
-MAX_OPERATIONS = 1.2e11
-"""Floating-point operations of the check: about a second of two cores."""
 MAX_DIFFERENCE = {torch.float32: 2e-3, torch.float16: 0.05, torch.bfloat16: 0.15}
 """Largest difference that rounding explains, as a share of the logits' own spread: three times what
 is seen of SmolLM2-135M in int4 (30 layers), and five times of the tests' rows."""
-
-
-@dataclass(frozen=True)
-class OwnForward:
-    """Two prompts, and the model's logits of each alone."""
-
-    prompts: tuple[tuple[int, ...], ...]
-    logits: tuple[Float[Tensor, "last v"], ...]
-    """Logits after the last tokens of each prompt."""
-    blocks: tuple[dict[str, Tensor], ...]
-    """The output of each decoder block there, by path."""
+ROUNDINGS, LARGEST = 4, 0.5
+"""Where a model carries rounding further than that, so many times what it carries; at most."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +70,14 @@ def _compare(
 ) -> Verdict:
     together, blocks = _read(model, own.prompts, runner=runner, bare=bare)
     shares = [
-        _share(found, said, each=model.dtype == torch.float32)
+        share_of_spread(found, said, each=model.dtype == torch.float32)
         for found, said in zip(together, own.logits, strict=True)
     ]
     difference = max(shares)
-    if not difference <= MAX_DIFFERENCE[model.dtype]:
+    limit = max(MAX_DIFFERENCE[model.dtype], min(LARGEST, ROUNDINGS * own.rounding))
+    if not difference <= limit:
         # what a layer adds is a part of its output, so a wrong layer moves that less than logits
-        where = _first_that_differs(own, blocks, most=MAX_DIFFERENCE[model.dtype] / 3)
+        where = _first_that_differs(own, blocks, most=limit / 3)
         raise Unsupported(
             f"served and own logits differ by {difference:.2g} of their spread{where}"
         )
@@ -137,7 +127,7 @@ def _read(
             end += len(part)
             ends.append(end - 1)
         if step == 0:
-            with watch_blocks(model, ends) as seen:
+            with block_outputs(model, ends) as seen:
                 out = runner.forward(pieces, kv)
             blocks = [{path: rows[n] for path, rows in seen.items()} for n in range(len(prompts))]
             _check_size(kv)
@@ -162,17 +152,6 @@ def _check_size(kv: KvCache) -> None:
         )
 
 
-def _share(found: Tensor, said: Tensor, *, each: bool) -> float:
-    """The differences over the spread of the logits: the largest of the tokens, or, where numbers
-    are rounded to few bits, the one in the middle (an expert that was chosen by a hair may be
-    another)."""
-    spread = (said - said.mean(-1, keepdim=True)).square().mean(-1).sqrt()
-    shares = (found - said).square().mean(-1).sqrt() / spread.clamp(min=1e-20)
-    if not bool(shares.isfinite().all()):
-        return float("nan")
-    return float(shares.max() if each else shares.median())
-
-
 def _first_that_differs(
     own: OwnForward, blocks: Sequence[dict[str, Tensor]], *, most: float
 ) -> str:
@@ -193,92 +172,3 @@ def _check_angles(model: PreTrainedModel) -> None:
     for path, module in model.named_modules():
         if isinstance(module, BatchInvariantRotary) and (where := module.differs()) is not None:
             raise Unsupported(f"the rotary angles of {path} differ for requests of {where} tokens")
-
-
-# --- the model's own forward, before any served layer is installed -------------------------------
-
-
-@torch.inference_mode()
-def run_own(model: PreTrainedModel, *, context: int, weights: int) -> OwnForward:
-    """Run each prompt by itself with the model's own attention; `weights` is the number of its
-    parameters. Raises whatever the model raises."""
-    prompts = _prompts(
-        model, context=context, affordable=int(MAX_OPERATIONS / (8 * max(weights, 1)))
-    )
-    picks = "logits_to_keep" in inspect.signature(model.forward).parameters
-    keep = {"logits_to_keep": LAST_TOKENS} if picks else {}
-    logits, blocks = [], []
-    with short_windows(model, prompts), together(experts_in(model)):
-        for ids in prompts:
-            told = torch.tensor([ids], device=model.device)
-            with watch_blocks(model, slice(-LAST_TOKENS, None)) as seen:
-                found = model(input_ids=told, use_cache=False, **keep).logits
-            logits.append(found[0, -LAST_TOKENS:].float().cpu())
-            blocks.append(seen)
-    return OwnForward(prompts, tuple(logits), tuple(blocks))
-
-
-def _prompts(
-    model: PreTrainedModel, *, context: int, affordable: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Two prompts of random tokens, as long as a second of compute allows."""
-    longest = max(MIN_TOKENS, min(MAX_TOKENS, affordable))
-    length = min(longest, context - 1)
-    vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
-    pick = torch.Generator().manual_seed(5)
-    first = torch.randint(vocabulary, (length,), generator=pick).tolist()
-    second = torch.randint(vocabulary, (length - SHORTER_BY,), generator=pick).tolist()
-    return tuple(first), tuple(second)
-
-
-@contextmanager
-def short_windows(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Iterator[None]:
-    """In forwards inside, an attention window that is longer than half of the first prompt is that
-    half: the check's prompts are shorter than most models' windows.
-
-    It is the configuration's number, of which transformers makes masks in each forward. A model
-    with a copy of its own keeps its window, in both forwards. Scaled ropes keep their first length,
-    since a rotary module copies what follows from it when it is made: their angles are compared
-    with the module's own on both sides of it (`load_check`).
-    """
-    half = max(1, len(prompts[0]) // 2)
-    configs = {id(one): one for m in model.modules() if (one := getattr(m, "config", None))}
-    before = {
-        key: window
-        for key, one in configs.items()
-        if isinstance(window := getattr(one, "sliding_window", None), int) and window > half
-    }
-    try:
-        for key in before:
-            configs[key].sliding_window = half
-        yield
-    finally:
-        for key, window in before.items():
-            configs[key].sliding_window = window
-
-
-@contextmanager
-def watch_blocks(model: PreTrainedModel, at: slice | Sequence[int]) -> Iterator[dict[str, Tensor]]:
-    """Record each decoder block's output at these tokens, by path, for forwards inside."""
-    seen: dict[str, Tensor] = {}
-
-    def see(path: str):
-        def hook(module: nn.Module, args: object, out: object) -> None:
-            made = out[0] if isinstance(out, tuple) else out
-            if isinstance(made, Tensor) and made.is_floating_point() and made.ndim == 3:
-                seen[path] = made[0, at].float().cpu()
-
-        return hook
-
-    count = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
-    handles = [
-        block.register_forward_hook(see(f"{path}.{n}"))
-        for path, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count
-        for n, block in enumerate(module)
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()

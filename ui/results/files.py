@@ -37,7 +37,7 @@ COMMANDS = {
     "retriever.json": f"{LAB}retriever_table --data data",
     "adapters_dev.json": f"{LAB}dev_table --data data",
     "ablations.json": f"{LAB}evidence_table --data data",
-    "router_claim.json": f"{LAB}router_claim --data data --work WORK",
+    "router_claim.json": f"{LAB}router_claim --data data",
     "router_dev.json": f"{LAB}router_table --data data",
     "speed.json": f"{CORE} benchmark",
     "speed_amx.json": f"{CORE} benchmark --only llama_cpp --out results/speed_amx.json",
