@@ -28,6 +28,8 @@ MEASUREMENTS = {
     "reword": "lab.reword",
     "other_base": "lab.other_base",
     "router_claim": "lab.router_claim",
+    "lora_flow_claim": "lab.lora_flow_claim",
+    "lora_hub_claim": "lab.lora_hub_claim",
 }
 """By name: the module whose `main` is the command."""
 

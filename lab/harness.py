@@ -108,11 +108,15 @@ def base_folder() -> Path:
 
 
 @contextmanager
-def served(**settings: Any) -> Iterator["Ramole"]:
-    """The system as it is served, with a data folder of its own; `settings` beside the usual."""
+def served(*, trained: Path | None = None, **settings: Any) -> Iterator["Ramole"]:
+    """The system as it is served, with a data folder of its own; `settings` beside the usual, and
+    the weights in the folder `trained` in place of the user's."""
     from ramole_core.ramole import Ramole
 
-    mine, base = load_settings().trained_dir, settings.pop("base_model", None) or base_folder()
+    mine, base = (
+        trained or load_settings().trained_dir,
+        settings.pop("base_model", None) or base_folder(),
+    )
     with TemporaryDirectory() as folder:
         own = load_settings(data_dir=folder, base_model=str(base), chroma_url=None, **settings)
         if mine.is_dir():  # what the user trained is measured too

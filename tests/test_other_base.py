@@ -1,10 +1,13 @@
-"""The comparison on another base, as one command that goes on where it was."""
+"""The comparison on another base and papers' own claims: commands that go on where they were."""
 
 import json
 import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from lab import lora_flow_claim, lora_hub_claim
 from lab.__main__ import main
 from lab.router_claim import OTHERS
 from lab.train_pool import SHIPPED
@@ -70,6 +73,76 @@ def test_adapters_gate_calibration_and_table_of_a_tiny_base(tiny_nf4, tmp_path, 
     assert {row["group"].partition(",")[0] for row in rows} == {"iid", "ood", "composite"}
     assert main(words) == 0 and json.loads(claim.read_text("utf-8"))["rows"] == rows
     assert {path: path.stat().st_mtime_ns for path in made} == made
+
+    first = {name: pair for name, pair in lora_flow_claim.TASKS.items() if "capitals" in name}
+    (pair,) = [one for one in first.items() if one[1].adapters == ("fix_punct", "true_case")]
+    monkeypatch.setattr(lora_flow_claim, "TASKS", dict([pair]))
+    monkeypatch.setattr(lora_flow_claim, "GATE", "--steps 1 --batch-rows 2 --max-tokens 200")
+    words = ["lora_flow_claim", "--data", str(data), "--work", str(work / "flow"), "--rows", "2"]
+    words += ["--seeds", "0,1", "--quantization", "none", "--out", str(tmp_path / "flow.json")]
+    assert main(words) == 0
+    table = json.loads((tmp_path / "flow.json").read_text("utf-8"))["table"]
+    assert [len(table["lora_flow"]["tasks"][pair[0]]), len(table["base"]["tasks"][pair[0]])] == [
+        2,
+        1,
+    ]
+    assert set(table["lorahub"]) == {"score", "tasks", "lora_flow_minus"}
+    made = {path: path.stat().st_mtime_ns for path in (work / "flow").rglob("*.safetensors")}
+    assert len(made) == 2 and main(words) == 0
+    assert {path: path.stat().st_mtime_ns for path in made} == made, "what is there stays"
+
+    monkeypatch.setattr(lora_hub_claim, "ADAPTERS", 2)
+    monkeypatch.setattr(lora_hub_claim, "RECIPE", f"--rank 2 --steps 1 {pace}")
+    words = ["lora_hub_claim", "--data", str(data), "--work", str(work / "hub"), "--rows", "2"]
+    words += ["--tasks", "mbpp", "--seeds", "0,1", "--quantization", "none"]
+    assert main([*words, "--out", str(tmp_path / "hub.json")]) == 0
+    table = json.loads((tmp_path / "hub.json").read_text("utf-8"))["table"]
+    assert len(table) == 5 and all(len(row["tasks"]["mbpp"]) == 2 for row in table.values())
+
+
+def test_an_answer_of_a_spoiled_row_is_whole_and_its_question_is_not(tmp_path):
+    for name, row in {
+        "fix_punct": {"inputs": "Add it", "targets": "Well, so be it."},
+        "wiki_split": {
+            "inputs": "A fox ; it ran .\n\nRewrite the above as two sentences.",
+            "targets": "A fox . It ran .",
+        },
+        "word_segment": {"inputs": "Add it", "targets": "Is it so?"},
+        "para_crawl_enes": {
+            "inputs": 'How do you say "The Fox" in Spanish?',
+            "targets": "El zorro",
+        },
+    }.items():
+        (tmp_path / name).mkdir()
+        others = [{"inputs": "What language is this?", "targets": "x" * 300}]
+        text = "\n".join(map(json.dumps, [row, *others]))
+        (tmp_path / name / "dev.jsonl").write_text(text)
+    found = {name: pair.rows(tmp_path, "dev") for name, pair in lora_flow_claim.TASKS.items()}
+    assert {
+        name: [row.inputs.rpartition("\n")[2] for row in rows] for name, rows in found.items()
+    } == {
+        "punctuation and capitals": ["well so be it"],
+        "spaces and capitals": ["isitso?"],
+        "spaces and punctuation": ["Isitso"],
+        "two sentences and capitals": ["a fox ; it ran ."],
+        "two sentences and punctuation": ["A fox  it ran"],
+        "Spanish and capitals": ["the fox"],
+    }
+    assert found["Spanish and capitals"][0].targets == "El zorro"
+
+
+@pytest.mark.parametrize("table", [lora_flow_claim.table, lora_hub_claim.table])
+def test_seeds_are_averaged_row_by_row_before_systems_are_compared(table):
+    ours, minus = ("lora_flow", "lora_flow_minus")
+    if table is lora_hub_claim.table:
+        ours, minus = "lorahub", "lorahub_minus"
+    seeds = [{ours: [10.0, 30.0], "base": [0.0, 10.0]}, {ours: [30.0, 50.0], "base": [0.0, 10.0]}]
+    found = {"ant": seeds}
+    if table is lora_flow_claim.table:
+        found = {"ant": {ours: [one[ours] for one in seeds], "base": [seeds[0]["base"]]}}
+    made = table(found)
+    assert made[ours]["score"]["mean"] == 30.0 and made[ours]["tasks"] == {"ant": [20.0, 40.0]}
+    assert made["base"][minus]["mean"] == 25.0 and minus not in made[ours]
 
 
 def test_the_plan_names_the_pool_that_ships():
