@@ -6,7 +6,10 @@ Rows of the test splits are read by `--split test` and `--split test2` alone (`e
 
 import hashlib
 import json
+import os
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +27,7 @@ from ramole_core.terminal.recorded_command import recorded_command
 if TYPE_CHECKING:
     from ramole_core.base.model import BaseModel
     from ramole_core.ramole import Ramole
-    from ramole_core.training.rows import Task
+    from ramole_core.training.rows import Row, Task
 
 
 def use_threads(threads: int) -> int:
@@ -107,6 +110,12 @@ def base_folder() -> Path:
     return fetch_base(usual.base_model, data_dir=usual.data_dir)
 
 
+def base_name() -> str:
+    """The base as the settings name it; of a folder or file its last name."""
+    named = load_settings().base_model
+    return Path(named).name if Path(named).exists() else named
+
+
 @contextmanager
 def served(*, trained: Path | None = None, **settings: Any) -> Iterator["Ramole"]:
     """The system as it is served, with a data folder of its own; `settings` beside the usual, and
@@ -131,7 +140,7 @@ def facts_of(ramole: "Ramole") -> dict[str, object]:
     facts = ramole.model_facts
     assert facts is not None
     return {
-        "base_model": load_settings().base_model,
+        "base_model": base_name(),
         "base_checksum": facts.checksum,
         "quantization": facts.quantization,
         "dtype": facts.dtype,
@@ -154,6 +163,22 @@ def retrieval_facts(ramole: "Ramole") -> dict[str, object]:
         "calibration_checksum": checksum(calibration) if calibration.is_file() else None,
         "cards": digest({"words": WORDS, **cards}, 16),
     }
+
+
+def run_product(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run a command of the product, with these variables beside this process's; raises typer.Exit
+    where it fails, which has said why."""
+    words = [sys.executable, "-m", "ramole_core", *command]
+    if subprocess.run(words, env=os.environ | environment).returncode:
+        raise typer.Exit(1)
+
+
+def write_rows(folder: Path, **splits: "Sequence[Row]") -> None:
+    """Write a task's folder, a file for each split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, rows in splits.items():
+        lines = [json.dumps({"inputs": row.inputs, "targets": row.targets}) for row in rows]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines), "utf-8")
 
 
 class Kept:

@@ -9,22 +9,17 @@ them: the base, each adapter alone, equal weights, and the average of both (`fus
 of drawing tasks. What is finished stays in `--work`.
 """
 
-import json
-import os
 import re
 import shlex
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from lab import harness
-from lab.evaluation.intervals import bootstrap_groups
+from lab.evaluation.intervals import compare_seeds
 from lab.evaluation.metrics import rouge_of_marks
 from lab.train_pool import Quantization
 from ramole_core.request import Request
@@ -151,7 +146,10 @@ def main(
                 found[name].setdefault(system, []).append(scores)
     told = {name: pair.adapters for name, pair in TASKS.items()}
     results = harness.Results(out, facts, gate=GATE, rows=rows, pairs=told)
-    results.write(measure="ROUGE-L of words and marks as written", table=table(found))
+    results.write(
+        measure="ROUGE-L of words and marks as written",
+        table=compare_seeds(found, ours="lora_flow"),
+    )
 
 
 def rivals(pair: Pair, few: Sequence[Row]) -> dict[str, dict[str, object]]:
@@ -185,37 +183,8 @@ def train_gate(
     if holds_weights(out):
         return
     for place, name in enumerate(pair.adapters):
-        (folder / "rows" / name).mkdir(parents=True, exist_ok=True)
-        for split, rows in (("train", train), ("dev", dev)):
-            lines = [
-                json.dumps({"inputs": row.inputs, "targets": row.targets}) for row in rows[place::2]
-            ]
-            (folder / "rows" / name / f"{split}.jsonl").write_text("\n".join(lines), "utf-8")
+        harness.write_rows(folder / "rows" / name, train=train[place::2], dev=dev[place::2])
     words = ["train", "method", "lora_flow", "--data", str(folder / "rows"), "--seed", seed]
     words += ["--adapters", ",".join(pair.adapters), "--out", str(out)]
-    here = {"RAMOLE_QUANTIZATION": quantization}
-    command = [sys.executable, "-m", "ramole_core", *words, *shlex.split(GATE)]
-    if subprocess.run(command, env=os.environ | here).returncode:
-        raise typer.Exit(1)
-
-
-def table(found: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> dict[str, object]:
-    """Each system's scores and LoRA-Flow's minus them; of several seeds the mean, row by row."""
-
-    def flat(system: str) -> tuple[np.ndarray, list[str]]:
-        means = {task: np.mean(each[system], axis=0) for task, each in found.items()}
-        return np.concatenate([*means.values()]), [task for task in means for _ in means[task]]
-
-    ours, owners = flat("lora_flow")
-    made = dict[str, object]()
-    for system in next(iter(found.values())):
-        theirs, _ = flat(system)
-        row: dict[str, object] = {"score": bootstrap_groups(theirs.tolist(), owners).rounded(2)}
-        row["tasks"] = {
-            task: [round(float(np.mean(one)), 1) for one in each[system]]
-            for task, each in found.items()
-        }
-        if system != "lora_flow":
-            row["lora_flow_minus"] = bootstrap_groups((ours - theirs).tolist(), owners).rounded(2)
-        made[system] = row
-    return made
+    words += shlex.split(GATE)
+    harness.run_product(words, {"RAMOLE_QUANTIZATION": quantization})

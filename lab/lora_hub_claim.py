@@ -10,21 +10,16 @@ average of the same twenty (`fusion`). Intervals are of drawing tasks. What is f
 `--work`.
 """
 
-import json
-import os
 import random
 import shlex
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from lab import harness
-from lab.evaluation.intervals import bootstrap_groups
+from lab.evaluation.intervals import compare_seeds
 from lab.evaluation.metrics import score
 from lab.train_pool import Quantization
 from ramole_core.request import Request
@@ -41,7 +36,7 @@ TASKS = (
 )
 FEW, ADAPTERS = 5, 20
 RECIPE = "--rank 4 --until 20 --learning-rate 1e-3 --batch-rows 5 --measure-every 20"
-OURS, LORA = "lorahub", "a LoRA of the five rows"
+OURS, LORA = "lorahub", "few_rows"
 Scores = Mapping[str, Sequence[float]]
 """By system: the score of each row, in percent."""
 
@@ -56,7 +51,7 @@ def main(
     out: harness.Out = harness.RESULTS / "lora_hub.json",
 ) -> None:
     """Ask what is missing, and write the table."""
-    kept, found = harness.Kept(work), dict[str, list[Scores]]()
+    kept, found = harness.Kept(work), dict[str, dict[str, list[Sequence[float]]]]()
     with harness.served(quantization=quantization) as ramole:
         facts = harness.facts_of(ramole)
         pool = [card.name for card in ramole.pool.cards()]
@@ -73,9 +68,12 @@ def main(
                     ramole.pool.remove(own)
                     return made
 
-                found.setdefault(name, []).append(kept.get(f"{name}_{seed}", ask))
+                for system, scores in kept.get(f"{name}_{seed}", ask).items():
+                    found.setdefault(name, {}).setdefault(system, []).append(scores)
     results = harness.Results(out, facts, seeds=seeds, rows=rows, lora=RECIPE)
-    results.write(measure="points of score, higher is better", table=table(found))
+    results.write(
+        measure="points of score, higher is better", table=compare_seeds(found, ours=OURS)
+    )
 
 
 def systems(few: Sequence[Row], drawn: Sequence[str]) -> dict[str, dict[str, object]]:
@@ -85,7 +83,7 @@ def systems(few: Sequence[Row], drawn: Sequence[str]) -> dict[str, dict[str, obj
         OURS: {"method": "lorahub", "adapters": drawn, "examples": pairs},
         "fusion": {"method": "fusion", "adapters": drawn},
         "base": {"method": "base"},
-        "the base with the five rows in context": {"method": "base", "history": pairs},
+        "in_context": {"method": "base", "history": pairs},
     }
 
 
@@ -100,36 +98,7 @@ def train_lora(ramole: "Ramole", few: Sequence[Row], folder: Path, quantization:
     """Train a LoRA on the rows, and add it to the pool under the folder's name."""
     out = folder / "adapter"
     if not (out / WEIGHTS).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps({"inputs": row.inputs, "targets": row.targets}) for row in few]
-        for split in ("train", "dev"):
-            (folder / f"{split}.jsonl").write_text("\n".join(lines), "utf-8")
+        harness.write_rows(folder, train=few, dev=few)
         words = ["train", "adapter", "--data", str(folder), "--out", str(out), *shlex.split(RECIPE)]
-        here = {"RAMOLE_QUANTIZATION": quantization}
-        command = [sys.executable, "-m", "ramole_core", *words]
-        if subprocess.run(command, env=os.environ | here).returncode:
-            raise typer.Exit(1)
+        harness.run_product(words, {"RAMOLE_QUANTIZATION": quantization})
     ramole.pool.add(out, name=folder.name)
-
-
-def table(found: Mapping[str, Sequence[Scores]]) -> dict[str, object]:
-    """Each system's scores, of the seeds the mean, and LoraHub's minus them."""
-    owners = [task for task, each in found.items() for _ in each[0][OURS]]
-
-    def means(system: str) -> np.ndarray:
-        return np.concatenate(
-            [np.mean([one[system] for one in each], axis=0) for each in found.values()]
-        )
-
-    ours, made = means(OURS), dict[str, object]()
-    for system in next(iter(found.values()))[0]:
-        theirs = means(system)
-        row: dict[str, object] = {"score": bootstrap_groups(theirs.tolist(), owners).rounded(2)}
-        row["tasks"] = {
-            task: [round(float(np.mean(one[system])), 1) for one in each]
-            for task, each in found.items()
-        }
-        if system != OURS:
-            row["lorahub_minus"] = bootstrap_groups((ours - theirs).tolist(), owners).rounded(2)
-        made[system] = row
-    return made

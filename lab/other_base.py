@@ -7,9 +7,6 @@ where it was stopped. One recipe is for all adapters, and one for each method's 
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +14,7 @@ import typer
 
 from lab import harness
 from lab.train_pool import PLAN, Quantization, train_plan
+from ramole_core.terminal.recorded_command import recorded_command
 
 SYSTEMS = "base,perfect,selection,similarity,mixture,ramole,ramole_plus"
 ADAPTER = (
@@ -56,13 +54,11 @@ def main(
     train_plan(pool, data=data, work=work / "training", quantization=quantization, env=kept)
     here = {**kept, "RAMOLE_ADAPTERS_DIR": str(pool), "RAMOLE_QUANTIZATION": quantization}
     if not (work / "data" / "trained" / "_base").is_dir():
-        _run(["calibrate"], here)
+        harness.run_product(["calibrate"], here)
     cells = ["--data", str(data), "--tasks", tasks, "--rows", str(rows), "--skip", str(skip)]
     cells += ["--systems", systems, "--situations", situations, "--quantization", quantization]
-    _run(["evaluate", *cells, "--work", str(work / "cells"), "--out", str(out)], here)
-
-
-def _run(command: list[str], here: dict[str, str]) -> None:
-    done = subprocess.run([sys.executable, "-m", "ramole_core", *command], env=os.environ | here)
-    if done.returncode:
-        raise typer.Exit(1)
+    harness.run_product(
+        ["evaluate", *cells, "--work", str(work / "cells"), "--out", str(out)], here
+    )
+    made = {"command": recorded_command("lab"), "adapter": adapter, "gate": gate}
+    harness.write_report(out, json.loads(out.read_text("utf-8")) | made)

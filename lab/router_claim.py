@@ -13,8 +13,6 @@ import json
 import os
 import random
 import shlex
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -73,7 +71,7 @@ def main(
         folder = work / name.replace(" ", "_")
         here = os.environ | {"RAMOLE_DATA_DIR": str(folder), "RAMOLE_QUANTIZATION": quantization}
         if not (folder / "trained" / "_router" / "router.safetensors").is_file():
-            _run(
+            harness.run_product(
                 ["train", "method", "ramole", *_training(name, names, seen, gate, data, work)], here
             )
         if not (folder / "table.json").is_file():
@@ -88,7 +86,7 @@ def main(
                 "--skip",
                 str(skip),
             ]
-            _run(
+            harness.run_product(
                 [*command, "--work", f"{folder / 'cells'}", "--out", f"{folder / 'table.json'}"],
                 here,
             )
@@ -132,12 +130,6 @@ def write_composed(data: Path, names: Sequence[str], folder: Path) -> Path:
 
 def _joined(*rows: Mapping[str, str]) -> dict[str, str]:
     return {field: BETWEEN.join(row[field] for row in rows) for field in ("inputs", "targets")}
-
-
-def _run(command: list[str], here: Mapping[str, str]) -> None:
-    done = subprocess.run([sys.executable, "-m", "ramole_core", *command], env=here)
-    if done.returncode:
-        raise typer.Exit(1)
 
 
 def table(archives: Mapping[str, Path], seen: Sequence[str]) -> list[dict[str, object]]:

@@ -5,10 +5,9 @@ import os
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from lab import lora_flow_claim, lora_hub_claim
 from lab.__main__ import main
+from lab.evaluation.intervals import compare_seeds
 from lab.router_claim import OTHERS
 from lab.train_pool import SHIPPED
 from ramole_core import cli
@@ -82,11 +81,9 @@ def test_adapters_gate_calibration_and_table_of_a_tiny_base(tiny_nf4, tmp_path, 
     words += ["--seeds", "0,1", "--quantization", "none", "--out", str(tmp_path / "flow.json")]
     assert main(words) == 0
     table = json.loads((tmp_path / "flow.json").read_text("utf-8"))["table"]
-    assert [len(table["lora_flow"]["tasks"][pair[0]]), len(table["base"]["tasks"][pair[0]])] == [
-        2,
-        1,
-    ]
-    assert set(table["lorahub"]) == {"score", "tasks", "lora_flow_minus"}
+    counts = [len(table[system]["score"]["by_task"][pair[0]]) for system in ("lora_flow", "base")]
+    assert counts == [2, 1]
+    assert {"by_task", "lora_flow_minus"} < set(table["lorahub"]["score"])
     made = {path: path.stat().st_mtime_ns for path in (work / "flow").rglob("*.safetensors")}
     assert len(made) == 2 and main(words) == 0
     assert {path: path.stat().st_mtime_ns for path in made} == made, "what is there stays"
@@ -97,7 +94,7 @@ def test_adapters_gate_calibration_and_table_of_a_tiny_base(tiny_nf4, tmp_path, 
     words += ["--tasks", "mbpp", "--seeds", "0,1", "--quantization", "none"]
     assert main([*words, "--out", str(tmp_path / "hub.json")]) == 0
     table = json.loads((tmp_path / "hub.json").read_text("utf-8"))["table"]
-    assert len(table) == 5 and all(len(row["tasks"]["mbpp"]) == 2 for row in table.values())
+    assert [len(row["score"]["by_task"]["mbpp"]) for row in table.values()] == [2] * 5
 
 
 def test_an_answer_of_a_spoiled_row_is_whole_and_its_question_is_not(tmp_path):
@@ -131,18 +128,12 @@ def test_an_answer_of_a_spoiled_row_is_whole_and_its_question_is_not(tmp_path):
     assert found["Spanish and capitals"][0].targets == "El zorro"
 
 
-@pytest.mark.parametrize("table", [lora_flow_claim.table, lora_hub_claim.table])
-def test_seeds_are_averaged_row_by_row_before_systems_are_compared(table):
-    ours, minus = ("lora_flow", "lora_flow_minus")
-    if table is lora_hub_claim.table:
-        ours, minus = "lorahub", "lorahub_minus"
-    seeds = [{ours: [10.0, 30.0], "base": [0.0, 10.0]}, {ours: [30.0, 50.0], "base": [0.0, 10.0]}]
-    found = {"ant": seeds}
-    if table is lora_flow_claim.table:
-        found = {"ant": {ours: [one[ours] for one in seeds], "base": [seeds[0]["base"]]}}
-    made = table(found)
-    assert made[ours]["score"]["mean"] == 30.0 and made[ours]["tasks"] == {"ant": [20.0, 40.0]}
-    assert made["base"][minus]["mean"] == 25.0 and minus not in made[ours]
+def test_seeds_are_averaged_row_by_row_before_systems_are_compared():
+    ours = [[10.0, 30.0], [30.0, 50.0]]
+    made = compare_seeds({"ant": {"flow": ours, "base": [[0.0, 10.0]]}}, ours="flow")
+    mine, base = made["flow"]["score"], made["base"]["score"]
+    assert mine["mean"] == 30.0 and mine["by_task"] == {"ant": [20.0, 40.0]}
+    assert base["flow_minus"]["mean"] == 25.0 and "flow_minus" not in mine
 
 
 def test_the_plan_names_the_pool_that_ships():

@@ -34,7 +34,7 @@ def shared_facts(
     cards = {card.name: card for card in ramole.pool.cards()}
     code = {name: harness.checksum(REPOSITORY / name) for name in CODE}
     return {
-        "base_model": usual.base_model,
+        "base_model": harness.base_name(),
         "base_checksum": weights_checksum(harness.base_folder(), data_dir=usual.data_dir),
         "quantization": f"{quantization}, computed in bfloat16",
         **({} if head == "full" else {"head": head}),

@@ -62,6 +62,35 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Interva
     return bootstrap(np.subtract(ours, theirs).tolist())
 
 
+def compare_seeds(
+    found: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], *, ours: str
+) -> dict[str, dict[str, dict[str, object]]]:
+    """A row for each system: its score, by task the mean of each seed, and `OURS_minus` it.
+
+    `found`: by task and system the score of each dev row, a list for each seed. Of several seeds
+    the mean is taken row by row; intervals are of drawing tasks.
+    """
+    systems = next(iter(found.values()))
+    means = {
+        system: {task: np.mean(each[system], axis=0) for task, each in found.items()}
+        for system in systems
+    }
+    owners = [task for task, rows in means[ours].items() for _ in rows]
+    flat = {system: np.concatenate([*each.values()]) for system, each in means.items()}
+    made: dict[str, dict[str, dict[str, object]]] = {}
+    for system in systems:
+        row: dict[str, object] = {**bootstrap_groups(flat[system].tolist(), owners).rounded(2)}
+        row["by_task"] = {
+            task: [round(float(np.mean(one)), 1) for one in each[system]]
+            for task, each in found.items()
+        }
+        if system != ours:
+            gap = bootstrap_groups((flat[ours] - flat[system]).tolist(), owners)
+            row[f"{ours}_minus"] = gap.rounded(2)
+        made[system] = {"score": row}
+    return made
+
+
 def share_of_way(
     start: Sequence[float], end: Sequence[float], ours: Sequence[float]
 ) -> Interval | None:
