@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from lab import harness
+from lab.benchmarks.draft_peers import PEERS, measure_peers
 from ramole_core import Ramole, Request
 
 MIN_COUNTED = 60
@@ -76,6 +77,9 @@ def main(
     tasks: harness.Tasks = "",
     new: Annotated[int, typer.Option(help="Most new tokens.")] = 96,
     passes: Annotated[int, typer.Option(help="Counted passes over each task.")] = 5,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Prompt lookup of transformers and llama.cpp too.")
+    ] = False,
     threads: harness.Threads = 0,
     out: harness.Out = harness.RESULTS / "drafts.json",
 ) -> None:
@@ -87,10 +91,13 @@ def main(
         same = results.take_over("tasks", where=("base_checksum", "rows", "skip", "new", "machine"))
         found: dict[str, dict[str, object]] = dict(results.held.get("tasks", {})) if same else {}  # pyright: ignore
         for name, task in drawn.items():
-            if name in found:
-                continue
             prompts = [row.inputs for row in task.dev]
-            found[name] = measure(ramole, prompts, new=new, passes=passes)
+            if name not in found:
+                found[name] = measure(ramole, prompts, new=new, passes=passes)
+            elif not peers or set(PEERS) <= set(found[name]):
+                continue
+            if peers:
+                found[name] |= measure_peers(ramole, name, prompts, new=new, passes=passes)
             typer.echo(f"{name}: {found[name]}", err=True)
             overall = mean(float(str(one["ratio"])) for one in found.values())
             results.write(tasks=found, mean_ratio=round(overall, 2))
