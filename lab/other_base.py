@@ -36,7 +36,7 @@ def main(
     methods: Annotated[str, typer.Option(help="Methods whose weights are trained.")] = "ramole",
     gate: Recipe = GATE,
     rows: harness.Rows = 20,
-    skip: harness.Skip = 0,
+    skip: harness.Skip = 80,
     systems: Annotated[str, typer.Option(help="Comma separated.")] = SYSTEMS,
     situations: Annotated[str, typer.Option(help="Comma separated.")] = "iid,ood",
     quantization: Quantization = "int4",

@@ -120,11 +120,11 @@ def block_outputs(model: PreTrainedModel, at: slice | Sequence[int]) -> Iterator
 def rounded_blocks(model: PreTrainedModel) -> Iterator[None]:
     """In forwards inside, each decoder block's output is off by half a unit of its last place at
     most, drawn from a fixed seed: another order of the same sums moves it as far."""
-    draw = torch.Generator(model.device).manual_seed(5)
+    draw = torch.Generator().manual_seed(5)
     half = torch.finfo(model.dtype).eps / 2
 
     def round_again(path: str, made: Tensor) -> Tensor:
-        off = torch.rand(made.shape, generator=draw, device=made.device) * 2 - 1
+        off = torch.rand(made.shape, generator=draw).to(made.device) * 2 - 1
         return (made.float() * (1 + half * off)).to(made.dtype)
 
     with _hooked(model, round_again):
