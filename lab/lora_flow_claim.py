@@ -4,17 +4,19 @@
 
 Each new task spoils the texts of a task of the pool, so that an answer needs another adapter too:
 capital letters beside punctuation, spaces, splitting or translating. The gate is trained as in the
-paper (arXiv 2402.11455) on 200 rows, five epochs; LoraHub finds its weights on five of them. Beside
+paper (arXiv 2402.11455) on 200 rows, five epochs; LoraHub finds its weights on five of them. The
+first adapter was trained on these rows' whole texts, so the gate begins with it, as there. Beside
 them: the base, each adapter alone, equal weights, and the average of both (`fusion`). Intervals are
 of drawing tasks. What is finished stays in `--work`.
 """
 
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -120,30 +122,37 @@ def main(
     out: harness.Out = harness.RESULTS / "lora_flow.json",
 ) -> None:
     """Train the gates that are missing, ask what is missing, and write the table."""
+    how = {"base": harness.base_name(), "quantization": quantization, "gate": GATE, "rows": rows}
+    work = work / harness.digest(how, 12)
     kept, found, facts = harness.Kept(work), {}, {}
     for name, pair in TASKS.items():
         train, dev = pair.rows(data, "train")[:ROWS], pair.rows(data, "dev")
-        found[name] = dict[str, list[list[float]]]()
-        for seed in harness.words(seeds):
-            folder = work / f"{name} {seed}".replace(" ", "_")
-            train_gate(pair, train, dev[rows:], folder, seed, quantization)
-            first = not found[name]
-            asked: dict[str, dict[str, object]] = {"lora_flow": {}}
-            asked |= rivals(pair, train[:FEW]) if first else {}
+        place = name.replace(" ", "_")
 
-            def ask(folder=folder, asked=asked, dev=dev) -> dict[str, object]:
-                trained = folder / "trained"
-                with harness.served(trained=trained, quantization=quantization) as ramole:
-                    made = {
+        def ask(
+            systems: Mapping[str, Mapping[str, object]],
+            trained: Path | None = None,
+            dev: Sequence[Row] = dev,
+        ) -> dict[str, Any]:
+            with harness.served(trained=trained, quantization=quantization) as ramole:
+                return {
+                    "facts": harness.facts_of(ramole),
+                    "scores": {
                         system: answer(ramole, dev[:rows], **{"method": system, **words})
-                        for system, words in asked.items()
-                    }
-                    return {"facts": harness.facts_of(ramole), "scores": made}
+                        for system, words in systems.items()
+                    },
+                }
 
-            made = kept.get(folder.name, ask)
-            facts = facts or made["facts"]
-            for system, scores in made["scores"].items():
-                found[name].setdefault(system, []).append(scores)
+        made = []
+        for seed in harness.words(seeds):
+            folder = work / f"{place}_{seed}"
+            train_gate(pair, train, dev[rows:], folder, seed, quantization)
+            ours = partial(ask, {"lora_flow": {}}, folder / "trained")
+            made.append(kept.get(f"{place}_{seed}", ours))
+        rival = kept.get(place, partial(ask, rivals(pair, train[:FEW])))
+        facts = facts or rival["facts"]
+        scores = {system: [each] for system, each in rival["scores"].items()}
+        found[name] = {"lora_flow": [one["scores"]["lora_flow"] for one in made], **scores}
     told = {name: pair.adapters for name, pair in TASKS.items()}
     results = harness.Results(out, facts, gate=GATE, rows=rows, pairs=told)
     results.write(

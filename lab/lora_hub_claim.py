@@ -23,7 +23,7 @@ from lab.evaluation.intervals import compare_seeds
 from lab.evaluation.metrics import score
 from lab.train_pool import Quantization
 from ramole_core.request import Request
-from ramole_core.training.command import WEIGHTS
+from ramole_core.settings import holds_weights
 from ramole_core.training.rows import Row
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def main(
     out: harness.Out = harness.RESULTS / "lora_hub.json",
 ) -> None:
     """Ask what is missing, and write the table."""
+    how = {"base": harness.base_name(), "quantization": quantization, "lora": RECIPE, "rows": rows}
+    work = work / harness.digest(how, 12)
     kept, found = harness.Kept(work), dict[str, dict[str, list[Sequence[float]]]]()
     with harness.served(quantization=quantization) as ramole:
         facts = harness.facts_of(ramole)
@@ -97,7 +99,7 @@ def answer(ramole: "Ramole", task: "Task", words: Mapping[str, Any]) -> list[flo
 def train_lora(ramole: "Ramole", few: Sequence[Row], folder: Path, quantization: str) -> None:
     """Train a LoRA on the rows, and add it to the pool under the folder's name."""
     out = folder / "adapter"
-    if not (out / WEIGHTS).is_file():
+    if not holds_weights(out):
         harness.write_rows(folder, train=few, dev=few)
         words = ["train", "adapter", "--data", str(folder), "--out", str(out), *shlex.split(RECIPE)]
         harness.run_product(words, {"RAMOLE_QUANTIZATION": quantization})

@@ -43,7 +43,11 @@ def main(
     out: harness.Out = harness.RESULTS / "other_base.json",
 ) -> None:
     """Train what is missing for the configured base, and compare the systems on it."""
-    pool, names = work / "pool", harness.words(tasks)
+    names = harness.words(tasks)
+    harness.read_tasks(data, names, rows=rows, skip=skip)  # that are missing are said here
+    recipe = {"adapter": adapter, "methods": methods, "gate": gate, "quantization": quantization}
+    work = work / harness.digest({"base": harness.base_name(), "names": names, **recipe}, 12)
+    pool = work / "pool"
     plan: list[dict[str, str]] = [{"name": name, "options": adapter} for name in names]
     for method in harness.words(methods):
         folder = "_router" if method == "ramole" else f"_{method}"

@@ -10,10 +10,10 @@ is finished stays in `--work`: the same command goes on where it was stopped.
 """
 
 import json
-import os
 import random
 import shlex
 from collections.abc import Mapping, Sequence
+from math import exp
 from pathlib import Path
 from typing import Annotated
 
@@ -25,8 +25,9 @@ from lab.evaluation.composite import BETWEEN
 from lab.evaluation.intervals import bootstrap_groups
 from lab.evaluation.papers import read_archive
 from lab.train_pool import Quantization
+from ramole_core.errors import RamoleError
 from ramole_core.pool.uploads import read_samples
-from ramole_core.settings import load_settings
+from ramole_core.settings import holds_weights, load_settings
 from ramole_core.training.rows import read_lines
 
 GATE = (
@@ -40,6 +41,10 @@ RIVALS = {
     "similarity": "similarity",
     "selection": "the nearest alone",
 }
+MEASURES = (("iid", "strict"), ("ood", "strict"), ("composite", "ahead"), ("composite", "loss"))
+LIKELY = "likely"
+"""Two tasks in one prompt: how likely each token of the right answers is, in percent, the geometric
+mean."""
 OTHERS = {
     "own": "the own adapter as a target",
     "composed": "two tasks a prompt",
@@ -65,44 +70,48 @@ def main(
     """Train what is missing, ask what is missing, and write the table."""
     names = sorted(name for _, name in read_samples(load_settings().adapters_dir)[0])
     seen = sorted(random.Random(0).sample(names, round(share * len(names))))
+    trained = {"base": harness.base_name(), "quantization": quantization, "gate": gate}
+    work = work / harness.digest({**trained, "names": names, "seen": seen}, 12)
     first, *more = (f"seed {seed}" for seed in harness.words(seeds))
     gates = [first, *more, *harness.words(others)]
+    archives = {}
     for name in gates:
         folder = work / name.replace(" ", "_")
-        here = os.environ | {"RAMOLE_DATA_DIR": str(folder), "RAMOLE_QUANTIZATION": quantization}
-        if not (folder / "trained" / "_router" / "router.safetensors").is_file():
-            harness.run_product(
-                ["train", "method", "ramole", *_training(name, names, seen, gate, data, work)], here
-            )
-        if not (folder / "table.json").is_file():
-            asked = ("ramole", *(CONTROLS if name == first else ()))
+        here = {"RAMOLE_DATA_DIR": str(folder), "RAMOLE_QUANTIZATION": quantization}
+        router = folder / "trained" / "_router"
+        if not holds_weights(router):
+            training = _training(name, names, seen, gate, data, work, dev=skip)
+            harness.run_product(["train", "method", "ramole", *training], here)
+        if not holds_weights(router):
+            raise RamoleError(f"The training of {name} is not over; run the command again.")
+        asked = ("ramole", *(CONTROLS if name == first else ()))
+        answers = folder / f"rows_{skip}_{rows}_{len(asked)}.json"
+        if not answers.is_file():
             command = ["evaluate", "--data", str(data), "--systems", ",".join(asked)]
-            command += ["--quantization", quantization]
-            command += [
-                "--situations",
-                "iid,ood,composite",
-                "--rows",
-                str(rows),
-                "--skip",
-                str(skip),
-            ]
-            harness.run_product(
-                [*command, "--work", f"{folder / 'cells'}", "--out", f"{folder / 'table.json'}"],
-                here,
-            )
-    archives = {name: work / name.replace(" ", "_") / "table_cells.json.gz" for name in gates}
+            command += ["--quantization", quantization, "--situations", "iid,ood,composite"]
+            command += ["--rows", str(rows), "--skip", str(skip)]
+            command += ["--work", str(folder / "cells"), "--out", str(answers)]
+            harness.run_product(command, here)
+        archives[name] = answers.with_name(f"{answers.stem}_cells.json.gz")
     facts = read_archive(archives[first])["facts"]
     results = harness.Results(out, facts, gate=gate, seen=seen, rows=rows, skip=skip)
     results.write(measure="points of score, higher is better", rows=table(archives, seen))
 
 
 def _training(
-    name: str, names: Sequence[str], seen: Sequence[str], gate: str, data: Path, work: Path
+    name: str,
+    names: Sequence[str],
+    seen: Sequence[str],
+    gate: str,
+    data: Path,
+    work: Path,
+    *,
+    dev: int,
 ) -> list[str]:
-    """The options of one training."""
+    """The options of one training, which reads the first `dev` dev rows of a task alone."""
     options = shlex.split(gate)
     if name == "composed":
-        data = write_composed(data, seen, work / "composed_rows")
+        data = write_composed(data, seen, work / "composed_rows", dev=dev)
     if name == "own":
         options += ["--set", "own=1"]
     if name == "all":
@@ -112,10 +121,12 @@ def _training(
     return ["--data", str(data), "--adapters", ",".join(adapters), "--seed", seed, *options]
 
 
-def write_composed(data: Path, names: Sequence[str], folder: Path) -> Path:
-    """Each task's rows, every other one with a row of another task behind it; the folder."""
+def write_composed(data: Path, names: Sequence[str], folder: Path, *, dev: int) -> Path:
+    """Each task's rows, every other one with a row of another task behind it; the folder. Of dev
+    rows the first `dev`."""
     for split in ("train", "dev"):
-        tasks = {name: read_lines(data / name / f"{split}.jsonl") for name in names}
+        count = dev if split == "dev" else None
+        tasks = {name: read_lines(data / name / f"{split}.jsonl")[:count] for name in names}
         chance = random.Random(split)
         for name, lines in tasks.items():
             made = []
@@ -135,7 +146,7 @@ def _joined(*rows: Mapping[str, str]) -> dict[str, str]:
 def table(archives: Mapping[str, Path], seen: Sequence[str]) -> list[dict[str, object]]:
     """Each gate in each situation, minus each rival; of several seeds the mean, row by row."""
     found = []
-    for situation, measure in (("iid", "strict"), ("ood", "strict"), ("composite", "ahead")):
+    for situation, measure in MEASURES:
         cells = {name: read_cells(file, situation, measure) for name, file in archives.items()}
         seeds = [name for name in cells if name.startswith("seed ")]
         controls = cells[seeds[0]]
@@ -147,7 +158,8 @@ def table(archives: Mapping[str, Path], seen: Sequence[str]) -> list[dict[str, o
             for gate, trained in gates.items():
                 if gate == OTHERS["all"] and part != "all":
                     continue  # it saw every task
-                found += _rows(f"{situation}, {part}", gate, trained, controls, units)
+                group = LIKELY if measure == "loss" else situation
+                found += _rows(f"{group}, {part}", gate, trained, controls, units)
     return found
 
 
@@ -194,6 +206,8 @@ def read_cells(archive: Path, situation: str, measure: str) -> dict[str, dict[st
     for key, cell in read_archive(archive)["cells"].items():
         where, system, unit = key.split("/")
         values = cell.get(measure) or cell["measures"].get(measure)
+        if measure == "loss":  # as a probability: the larger the better, as all the others
+            values = [100 * exp(-value) for value in values or ()]
         if where.partition("-")[0] in (situation, "alone") and values:
             found.setdefault(system, {})[unit] = values
     return found

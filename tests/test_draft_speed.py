@@ -1,5 +1,6 @@
 """What prompt lookup earns in other engines: their adapter, their clock, their turns."""
 
+from functools import partial
 from itertools import count
 
 import gguf
@@ -36,20 +37,33 @@ def test_an_adapter_of_a_llama_is_written_as_gguf_names_and_orders_it(tmp_path):
     assert fields["adapter.lora.alpha"].contents() == 2.0  # over the rank: B has the scale
 
 
-def test_ways_take_turns_and_the_first_pass_is_not_counted():
+@pytest.mark.parametrize("changes", [False, True])
+def test_ways_take_turns_and_the_first_pass_is_not_counted(changes):
     asked, number = [], count()
 
     def answer(ids, lookup):
         asked.append(lookup)
-        slow = 9.0 if next(number) < 4 else 1.0
-        return (slow if lookup else 2.0), 4, [*ids, int(lookup and len(asked) < 3)]
+        slow = 90.0 if next(number) < 4 else 10.0
+        return (slow if lookup else 20.0), 40, [*ids, int(changes and lookup and len(asked) == 5)]
 
     found = draft_peers.measure(answer, [[1], [2]], passes=2)
     off, on = [False, False], [True, True]
     assert asked == [*off, *on, *on, *off, *off, *on]
     assert (found["ratio"], found["low"], found["high"]) == (2.0, 2.0, 2.0)
     assert (found["tokens_per_second"], found["without"]) == (4.0, 2.0)
-    assert found["same_answers"] is True
+    assert found["same_answers"] is not changes
+
+
+def test_short_answers_are_asked_again_and_those_of_one_token_have_no_ratio():
+    asked = []
+
+    def answer(ids, lookup, *, behind):
+        asked.append(ids)
+        return 1.0 if behind else 0.0, behind, ids
+
+    found = draft_peers.measure(partial(answer, behind=20), [[1], [2]], passes=1)
+    assert found["ratio"] == 1.0 and asked == 4 * [[1], [2], [1]]
+    assert draft_peers.measure(partial(answer, behind=0), [[1]], passes=1) == {"ratio": None}
 
 
 @pytest.mark.parametrize("lookup", [False, True])

@@ -11,11 +11,16 @@ from transformers import LlamaForCausalLM
 
 from ramole_core.base.model import load_base
 from ramole_core.base.shapes import read_shapes
-from ramole_core.engine import build, reference
+from ramole_core.engine import build, load_check, own_forward, reference
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.build import engine_of, kept_verdict
 from ramole_core.engine.load_check import MAX_DIFFERENCE, ROUNDINGS, Verdict, remember
-from ramole_core.engine.own_forward import MAX_OPERATIONS, MIN_TOKENS, run_own
+from ramole_core.engine.own_forward import (
+    MAX_OPERATIONS,
+    MIN_TOKENS,
+    run_own,
+    share_of_spread,
+)
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.norm import Norm
 from ramole_core.layers.batch_invariant_ops import BatchInvariantRotary
@@ -75,7 +80,7 @@ def test_a_verdict_is_of_one_precision_and_one_code(settings, tiny_llama, monkey
 def test_no_verdict_is_kept_of_a_base_that_changed(changed, settings, tiny_llama, tmp_path):
     folder = shutil.copytree(tiny_llama, tmp_path / "copy")
     settings = settings.model_copy(update={"base_model": str(folder)})
-    verdict = Verdict(1e-5, 100, True)
+    verdict = Verdict(1e-5, 100, True, 2e-3)
     remember(build.verdict_file(settings, folder), verdict)
     assert kept_verdict(settings, folder) == verdict
     file = folder / changed
@@ -235,6 +240,55 @@ def test_a_window_that_is_not_served_is_refused_however_long_it_is(served, tmp_p
 def test_numbers_that_are_none_are_refused(settings, monkeypatch):
     monkeypatch.setattr(Norm, "of", lambda self, x: x * torch.nan)
     assert "differ by nan" in refusal(settings)
+
+
+def test_numbers_that_are_none_are_refused_beside_another_prompt_too(settings, monkeypatch):
+    """In the second prompt alone, at one token."""
+    usual = load_check._read
+
+    def spoil(*args, **more):
+        logits, blocks = usual(*args, **more)
+        logits[-1][1] = torch.nan
+        return logits, blocks
+
+    monkeypatch.setattr(load_check, "_read", spoil)
+    assert "differ by nan" in refusal(settings)
+
+
+@pytest.mark.parametrize("factor", [1.4, 0.55])
+def test_logits_of_another_scale_are_refused_whatever_rounding_does(
+    factor, rough_base, tmp_path, monkeypatch
+):
+    """They differ by 0.4 of their spread, which rounding moves this base's by."""
+    own, usual = [], load_check._read
+
+    def scale(*args, **more):
+        logits, blocks = usual(*args, **more)
+        return [factor * each for each in own[-1].logits], blocks
+
+    def keep_own(*args, **more):
+        own.append(run_own(*args, **more))
+        return own[-1]
+
+    monkeypatch.setattr(build, "run_own", keep_own)
+    monkeypatch.setattr(load_check, "_read", scale)
+    said = refusal(tiny_settings(rough_base, tmp_path, dtype="bfloat16"))
+    assert f"served logits are {factor:.2g} times its own" in said
+
+
+def test_rounding_that_is_no_number_widens_no_limit(tiny_llama, monkeypatch):
+    monkeypatch.setattr(own_forward, "share_of_spread", lambda *_, **__: float("nan"))
+    model = LlamaForCausalLM.from_pretrained(tiny_llama, dtype=torch.bfloat16)
+    assert run_own(model, context=512, weights=10**5).rounding == 0
+
+
+def test_half_of_the_tokens_may_not_be_anything():
+    said = torch.randn(4, 50)
+    found = said.clone()
+    found[0] = torch.randn(50)
+    assert share_of_spread(found, said, each=False) == 0 < share_of_spread(found, said, each=True)
+    found[1] = torch.randn(50)
+    assert share_of_spread(found, said, each=False) > 0.3
 
 
 def test_a_model_that_fails_is_refused_in_a_sentence(settings, monkeypatch):

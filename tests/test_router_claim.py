@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from math import exp
 
 import pytest
 
@@ -22,7 +23,10 @@ def archives(tmp_path):
         }
         ahead = {"ramole": 60.0, "similarity": 70.0}
         cells |= {
-            f"composite/{system}/ant and {other}": {"strict": [], "measures": {"ahead": [share]}}
+            f"composite/{system}/ant and {other}": {
+                "strict": [],
+                "measures": {"ahead": [share], "loss": [share / 100]},
+            }
             for system, share in ahead.items()
             for other in ("bee", "cow")
         }
@@ -50,6 +54,9 @@ def test_seeds_are_averaged_row_by_row_and_tasks_that_a_gate_saw_stand_apart(arc
     assert own["against"]["mean"] == 50.0 and "seeds" not in own
     pairs = found["composite, all", "the paper's and similarity"]
     assert pairs["mean"] == 60.0 and pairs["against"]["mean"] == -10.0
+    likely = found["likely, all", "the paper's and similarity"]
+    assert likely["mean"] == pytest.approx(100 * exp(-0.6), abs=0.01)
+    assert likely["against"]["mean"] > 0, "less loss"
     assert all(group != "composite, tasks it never saw" for group, _ in found)
 
 
@@ -59,7 +66,7 @@ def test_composed_rows_hold_two_tasks_each_with_its_answer(tmp_path):
         rows = [{"inputs": f"{name} {n}?", "targets": f"{name.upper()} {n}"} for n in range(4)]
         for split in ("train", "dev"):
             (tmp_path / name / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    made = router_claim.write_composed(tmp_path, SEEN, tmp_path / "made")
+    made = router_claim.write_composed(tmp_path, SEEN, tmp_path / "made", dev=3)
     rows = [json.loads(line) for line in (made / "ant" / "train.jsonl").read_text().splitlines()]
     assert [row["inputs"] for row in rows[::2]] == ["ant 0?", "ant 2?"]
     for row in rows[1::2]:

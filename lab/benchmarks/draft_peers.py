@@ -8,6 +8,7 @@ read.
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -31,8 +32,12 @@ if TYPE_CHECKING:
     from ramole_core.pool.tensors import AdapterTensors
 
 PEERS = "transformers", "llama_cpp"
+MIN_COUNTED = 60
+"""Tokens of a pass, or one step that waits for a core decides the figure."""
 DRAFTED = 10
 """Tokens of a lookup: what both propose."""
+SILENT: list[Any] = []
+"""llama.cpp's log goes nowhere; it calls this as long as the process runs."""
 NAMES = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
@@ -77,20 +82,20 @@ def _ends(base: "BaseModel") -> list[int]:
 
 
 def measure(answer: Answer, prompts: Sequence[Sequence[int]], *, passes: int) -> dict[str, object]:
-    """Tokens a second of both ways, and the median of their ratios; one pass is not counted."""
+    """Tokens a second of both ways, and the median of their ratios; one pass is not counted. Of
+    short answers MIN_COUNTED tokens are counted in each, as for our drafts."""
     ratios, best = [], {True: float("inf"), False: float("inf")}
     same = True
     for turn in range(passes + 1):
         took, said = {}, {}
         for lookup in (True, False) if turn % 2 else (False, True):
-            made = [answer(ids, lookup) for ids in prompts]
-            count = sum(count for _, count, _ in made)
-            took[lookup] = sum(seconds for seconds, *_ in made) / max(count, 1)
-            said[lookup] = [ids for *_, ids in made]
+            took[lookup], said[lookup] = _seconds_a_token(answer, prompts, lookup=lookup)
         same &= said[True] == said[False]
-        if turn and took[True]:
+        if turn and all(took.values()):
             ratios.append(took[False] / took[True])
             best = {lookup: min(best[lookup], took[lookup]) for lookup in best}
+    if not ratios:
+        return {"ratio": None}
     return {
         "tokens_per_second": round(1 / best[True], 1),
         "without": round(1 / best[False], 1),
@@ -99,6 +104,21 @@ def measure(answer: Answer, prompts: Sequence[Sequence[int]], *, passes: int) ->
         "high": round(max(ratios), 2),
         "same_answers": same,
     }
+
+
+def _seconds_a_token(
+    answer: Answer, prompts: Sequence[Sequence[int]], *, lookup: bool
+) -> tuple[float, list[list[int]]]:
+    """Seconds a token behind the first ones, 0 where there is none; and the answers."""
+    spent, counted, said = 0.0, 0, []
+    for ids in cycle(prompts):
+        if len(said) >= len(prompts) and (counted >= MIN_COUNTED or not counted):
+            break
+        seconds, count, made = answer(ids, lookup)
+        spent += seconds
+        counted += count
+        said.append(made)
+    return spent / max(counted, 1), said[: len(prompts)]
 
 
 class _Marks(TextStreamer):
@@ -148,19 +168,19 @@ def by_transformers(base: "BaseModel", adapter: Path, *, new: int) -> Answer:
 def by_llama_cpp(base: Path, adapter: Path, *, ends: Sequence[int], new: int) -> Answer:
     """llama.cpp with its package's prompt lookup; `adapter` is a GGUF that `write_gguf` made."""
     api: Any = find_llama()
-    silent = api.llama_log_callback(lambda level, text, data: None)
-    api.llama_log_set(silent, None)
+    SILENT[:] = SILENT or [api.llama_log_callback(lambda level, text, data: None)]
+    api.llama_log_set(SILENT[0], None)
     speculative: Any = __import__("llama_cpp.llama_speculative", fromlist=["x"])
     drafts = speculative.LlamaPromptLookupDecoding(num_pred_tokens=DRAFTED)
     options = {"model_path": str(base), "lora_path": str(adapter), "verbose": False}
-    options |= {"n_ctx": 2048, "n_threads": torch.get_num_threads()}
+    threads = torch.get_num_threads()
+    options |= {"n_ctx": 2048, "n_batch": 2048, "n_threads": threads, "n_threads_batch": threads}
     models = {
         lookup: api.Llama(**options, draft_model=drafts if lookup else None)
         for lookup in (True, False)
     }
 
     def answer(ids: Sequence[int], lookup: bool) -> tuple[float, int, list[int]]:
-        assert silent, "llama.cpp calls it as long as the models are used"
         made, times, model = [], [], models[lookup]
         model.reset()
         for token in model.generate(list(ids), temp=0.0, reset=True):

@@ -17,11 +17,8 @@ from typing import Annotated
 import typer
 
 from lab import harness
-from lab.benchmarks.draft_peers import PEERS, measure_peers
+from lab.benchmarks.draft_peers import MIN_COUNTED, PEERS, measure_peers
 from ramole_core import Ramole, Request
-
-MIN_COUNTED = 60
-"""Tokens of a pass, or one step that waits for a core decides the figure."""
 
 
 def seconds_a_token(

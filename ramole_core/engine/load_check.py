@@ -48,12 +48,14 @@ class Verdict:
     """Length of the longer prompt."""
     exact: bool
     """Whether a prompt's bits were the same alone and beside the other."""
+    limit: float
+    """The largest difference that rounding explains."""
 
     def __str__(self) -> str:
         bits = "the same bits" if self.exact else "other last bits"
         return (
             f"served and own logits of {self.tokens} tokens differ by {self.difference:.1e} of "
-            f"their spread; {bits} beside another prompt"
+            f"their spread (rounding: up to {self.limit:.1e}); {bits} beside another prompt"
         )
 
 
@@ -73,19 +75,23 @@ def _compare(
         share_of_spread(found, said, each=model.dtype == torch.float32)
         for found, said in zip(together, own.logits, strict=True)
     ]
-    difference = max(shares)
-    limit = max(MAX_DIFFERENCE[model.dtype], min(LARGEST, ROUNDINGS * own.rounding))
+    difference = float(torch.tensor(shares).max())  # nan where one is
+    least = MAX_DIFFERENCE[model.dtype]
+    limit = max(least, min(LARGEST, ROUNDINGS * own.rounding))
     if not difference <= limit:
         # what a layer adds is a part of its output, so a wrong layer moves that less than logits
         where = _first_that_differs(own, blocks, most=limit / 3)
         raise Unsupported(
             f"served and own logits differ by {difference:.2g} of their spread{where}"
         )
+    for pair in zip(together, own.logits, strict=True):
+        if not abs((factor := _factor(*pair)) - 1) <= least:
+            raise Unsupported(f"served logits are {factor:.2g} times its own")
     exact = all(
         torch.equal(_read(model, [ids], runner=runner, bare=bare)[0][0], found)
         for ids, found in zip(own.prompts, together, strict=True)
     )
-    return Verdict(difference, len(own.prompts[0]), exact)
+    return Verdict(difference, len(own.prompts[0]), exact, limit)
 
 
 def remembered(file: Path | None) -> Verdict | None:
@@ -150,6 +156,15 @@ def _check_size(kv: KvCache) -> None:
             f"its keys and values take {found // kv.memory.places} bytes a page, and its "
             f"configuration says {kv.page_bytes}"
         )
+
+
+def _factor(found: Tensor, said: Tensor) -> float:
+    """The number that own logits are multiplied by to be nearest to the served ones, in the median
+    of the tokens. Rounding that a model carries far leaves it near 1; another scale or cap of the
+    logits does not."""
+    said, found = (each - each.mean(-1, keepdim=True) for each in (said, found))
+    factors = (said * found).sum(-1) / said.square().sum(-1).clamp(min=1e-20)
+    return float(factors.quantile(0.5))
 
 
 def _first_that_differs(

@@ -10,7 +10,8 @@ GROUPS = {
     "iid": "IID: the right adapter may be found",
     "ood": "OOD: the right adapter is hidden",
     "crowded": "Crowded: strangers are in the pool",
-    "composite": "Tokens of two tasks in one prompt whose own adapter weighs more",
+    "composite": "Tokens of two tasks in one prompt whose own adapter weighs more, %",
+    "likely": "Two tasks in one prompt: how likely a token of the right answers is, %",
 }
 VARIANTS, PIECES, GATE = "router_claim.json", "ablations.json", "router_dev.json"
 GATES = {
