@@ -45,10 +45,11 @@ MEASURES = (("iid", "strict"), ("ood", "strict"), ("composite", "ahead"), ("comp
 LIKELY = "likely"
 """Two tasks in one prompt: how likely each token of the right answers is, in percent, the geometric
 mean."""
+PAPERS = "a share of the tasks, as in the paper"
 OTHERS = {
-    "own": "the own adapter as a target",
-    "composed": "two tasks a prompt",
-    "all": "all tasks",
+    "own": "the same, the own adapter as a target",
+    "composed": "the same, two tasks a prompt",
+    "all": "all tasks, none hidden",
 }
 """Trainings beside the paper's, with the first seed."""
 Cells = Mapping[str, Mapping[str, Sequence[float]]]
@@ -152,14 +153,14 @@ def table(archives: Mapping[str, Path], seen: Sequence[str]) -> list[dict[str, o
         controls = cells[seeds[0]]
         if "ramole" not in controls:
             continue  # nothing was asked there
-        gates = {"the paper's": [cells[name]["ramole"] for name in seeds]}
+        gates = {PAPERS: [cells[name]["ramole"] for name in seeds]}
         gates |= {OTHERS[name]: [cells[name]["ramole"]] for name in cells if name in OTHERS}
         for part, units in parts_of(controls["ramole"], seen).items():
             for gate, trained in gates.items():
                 if gate == OTHERS["all"] and part != "all":
                     continue  # it saw every task
                 group = LIKELY if measure == "loss" else situation
-                found += _rows(f"{group}, {part}", gate, trained, controls, units)
+                found.append(_row(f"{group}, {part}", gate, trained, controls, units))
     return found
 
 
@@ -175,29 +176,29 @@ def parts_of(
     return {**{part: each for part, each in kept.items() if each}, "all": [*whole]}
 
 
-def _rows(
+def _row(
     group: str,
     gate: str,
     trained: Sequence[Mapping[str, Sequence[float]]],
     controls: Cells,
     units: Sequence[str],
-) -> list[dict[str, object]]:
+) -> dict[str, object]:
     def flat(cell: Mapping[str, Sequence[float]]) -> list[float]:
         return [value for unit in units for value in cell[unit]]
 
     owners = [unit for unit in units for _ in trained[0][unit]]
     each = [flat(one) for one in trained]
     ours = np.mean(each, axis=0)
-    row = {"group": group, "name": gate, **bootstrap_groups(ours.tolist(), owners).rounded(2)}
+    row: dict[str, object] = {"group": group, "name": gate}
+    row |= bootstrap_groups(ours.tolist(), owners).rounded(2)
     if len(each) > 1:
         row["seeds"] = [round(float(np.mean(one)), 2) for one in each]
-    found = []
-    for rival, words in RIVALS.items():
-        if rival in controls:
-            gap = bootstrap_groups((ours - flat(controls[rival])).tolist(), owners).rounded(2)
-            against = {"rival": words, **gap}
-            found.append({**row, "name": f"{gate} and {words}", "against": against})
-    return found or [row]
+    row["minus"] = {
+        words: bootstrap_groups((ours - flat(controls[rival])).tolist(), owners).rounded(2)
+        for rival, words in RIVALS.items()
+        if rival in controls
+    }
+    return row
 
 
 def read_cells(archive: Path, situation: str, measure: str) -> dict[str, dict[str, list[float]]]:

@@ -162,22 +162,22 @@ def adapters() -> dict[str, Any]:
     }
 
 
-def ablations() -> dict[str, Any]:
-    """Three rows in two groups."""
+def router_claim() -> dict[str, Any]:
+    """Two gates in two groups, one of which has no seeds and one rival less."""
 
-    def row(group: str, name: str, mean: float, gap: float) -> dict[str, Any]:
-        against = {"rival": "uniform"} | span(gap, 0.02)
-        seeds = [mean - 0.01, mean + 0.01]
-        return {"group": group, "name": name, "seeds": seeds, "against": against} | span(mean, 0.05)
+    def row(group: str, name: str, mean: float, **minus: float) -> dict[str, Any]:
+        gaps = {rival: span(gap, 2.0) for rival, gap in minus.items()}
+        return {"group": group, "name": name, "minus": gaps} | span(mean, 5.0)
 
     return {
-        "command": "python -m lab ablations",
+        "command": "python -m lab router_claim",
         "date": "2026-11-25",
-        "measure": "dev loss in nats a token, lower is better",
+        "measure": "points, higher is better",
         "rows": [
-            row("iid, tasks it saw", "one gate", 1.2, -0.05),
-            row("iid, tasks it saw", "another", 1.3, 0.05),
-            row("rank", "rank 12", 1.25, 0.01),
+            row("iid, tasks it saw", "one gate", 52.0, equal=5.0, random=1.0)
+            | {"seeds": [51.0, 53.0]},
+            row("iid, tasks it saw", "another", 40.0, equal=-7.0, random=-9.0),
+            row("likely, all", "one gate", 20.0, equal=0.5),
         ],
         "notes": "Three seeds each.",
     }
@@ -335,13 +335,16 @@ FILES = {
     "composite_n.json": composite_n,
     "ca_lora.json": ca_lora,
     "llava_mole.json": llava_mole,
+    "lora_flow.json": lambda: {"table": paired("lora_flow", "adapter 1", EVIL)},
+    "lora_hub.json": lambda: {"table": paired("lorahub", "in_context", EVIL)},
+    "other_base.json": evaluation,
     "test2.json": evaluation,
     "methods_dev.json": partial(methods_dev, "iid"),
     "methods_ood_dev.json": partial(methods_dev, "ood"),
     "method_speed.json": methods,
     "retriever.json": retriever,
     "adapters_dev.json": adapters,
-    "router_claim.json": ablations,
+    "router_claim.json": router_claim,
     "ablations.json": pieces,
     "speed.json": speed,
     "speed_amx.json": speed_amx,

@@ -8,7 +8,7 @@ from pathlib import Path
 from lab import lora_flow_claim, lora_hub_claim
 from lab.__main__ import main
 from lab.evaluation.intervals import compare_seeds
-from lab.router_claim import OTHERS
+from lab.router_claim import OTHERS, PAPERS
 from lab.train_pool import SHIPPED
 from ramole_core import cli
 from ramole_core.settings import REPOSITORY
@@ -68,8 +68,7 @@ def test_adapters_gate_calibration_and_table_of_a_tiny_base(tiny_nf4, tmp_path, 
     made = {path: path.stat().st_mtime_ns for path in (work / "claim").rglob("*.safetensors")}
     assert len([path for path in made if path.parent.name == "_router"]) == 5
     rows = json.loads(claim.read_text("utf-8"))["rows"]
-    gates = {row["name"].partition(" and ")[0] for row in rows}
-    assert gates == {"the paper's", *OTHERS.values()}
+    assert {row["name"] for row in rows} == {PAPERS, *OTHERS.values()}
     assert {row["group"].partition(",")[0] for row in rows} == {"iid", "ood", "composite", "likely"}
     assert main(words) == 0 and json.loads(claim.read_text("utf-8"))["rows"] == rows
     assert {path: path.stat().st_mtime_ns for path in made} == made

@@ -45,18 +45,18 @@ def archives(tmp_path):
 def test_seeds_are_averaged_row_by_row_and_tasks_that_a_gate_saw_stand_apart(archives):
     rows = router_claim.table(archives, SEEN)
     found = {(row["group"], row["name"]): row for row in rows}
-    saw = found["iid, tasks it saw", "the paper's and equal weights"]
+    saw = found["iid, tasks it saw", router_claim.PAPERS]
     assert saw["mean"] == pytest.approx((30 + 50 + 40) / 3) and saw["seeds"] == [30.0, 50.0]
-    assert saw["against"]["mean"] == saw["against"]["low"] == saw["against"]["high"] == 20.0
-    new = found["iid, tasks it never saw", "the paper's and equal weights"]
-    assert new["mean"] == 4.0 and new["against"]["mean"] == 4.0
-    own = found["iid, tasks it never saw", f"{router_claim.OTHERS['own']} and equal weights"]
-    assert own["against"]["mean"] == 50.0 and "seeds" not in own
-    pairs = found["composite, all", "the paper's and similarity"]
-    assert pairs["mean"] == 60.0 and pairs["against"]["mean"] == -10.0
-    likely = found["likely, all", "the paper's and similarity"]
+    assert saw["minus"] == {"equal weights": {"mean": 20.0, "low": 20.0, "high": 20.0}}
+    new = found["iid, tasks it never saw", router_claim.PAPERS]
+    assert new["mean"] == 4.0 and new["minus"]["equal weights"]["mean"] == 4.0
+    own = found["iid, tasks it never saw", router_claim.OTHERS["own"]]
+    assert own["minus"]["equal weights"]["mean"] == 50.0 and "seeds" not in own
+    pairs = found["composite, all", router_claim.PAPERS]
+    assert pairs["mean"] == 60.0 and pairs["minus"]["similarity"]["mean"] == -10.0
+    likely = found["likely, all", router_claim.PAPERS]
     assert likely["mean"] == pytest.approx(100 * exp(-0.6), abs=0.01)
-    assert likely["against"]["mean"] > 0, "less loss"
+    assert likely["minus"]["similarity"]["mean"] > 0, "less loss"
     assert all(group != "composite, tasks it never saw" for group, _ in found)
 
 

@@ -553,12 +553,18 @@ def test_the_adapters_commands_are_one_without_their_names(folder):
     assert made.command == "python -m lab dev_table --rows 50"
 
 
-@pytest.mark.parametrize(("better", "words"), [("lower", 0), ("higher", 1)])
-def test_an_ablation_is_judged_by_its_interval(folder, better, words):
-    change(folder, "router_claim.json", measure=f"a measure, {better} is better")
+@pytest.mark.parametrize(("better", "words"), [("lower", "worse"), ("higher", "better")])
+def test_a_piece_is_judged_by_its_interval(folder, better, words):
+    change(folder, "ablations.json", measure=f"a measure, {better} is better")
+    rows = Tables(everything(folder)).named("What each piece of ramole_plus is worth")
+    assert [row[-1] for row in rows if words in row] == [words]
+
+
+def test_gates_stand_in_rows_and_their_rivals_in_columns(folder):
     rows = Tables(everything(folder)).named("Gates of RouterLoRA")
-    said = [row[5] for row in rows if len(row) == 6][1:]
-    assert said == [*["better", "worse"][:: 1 - 2 * words], "no clear difference"]
+    (first,) = [row for row in rows if row[0] == "one gate" and "52.0 [47.0, 57.0]" in row]
+    assert first[-2:] == ["+5.0 [+3.0, +7.0]", "+1.0 [\u22121.0, +3.0]"]
+    assert rows[0][-2:] == ["minus equal", "minus random"]
 
 
 def test_a_part_measured_on_another_machine_says_so(folder):

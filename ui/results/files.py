@@ -34,6 +34,10 @@ COMMANDS = {
     "composite_n.json": f"{LAB}composite_n --data data",
     "ca_lora.json": f"{LAB}ca_lora_table --data data",
     "llava_mole.json": f"{LAB}llava_mole_table --data data",
+    "lora_flow.json": f"{LAB}lora_flow_claim --data data",
+    "lora_hub.json": f"{LAB}lora_hub_claim --data data",
+    "other_base.json": f"{LAB}other_base --data data --tasks "
+    "clickbait,clinc_intent,true_case,fix_punct,sms_spam,snips_json",
     "retriever.json": f"{LAB}retriever_table --data data",
     "adapters_dev.json": f"{LAB}dev_table --data data",
     "ablations.json": f"{LAB}evidence_table --data data",

@@ -1,4 +1,4 @@
-"""Trainings of the router, the pieces of `ramole_plus`, and trained gates beside untrained ones."""
+"""Trained gates beside untrained ones, and the pieces of `ramole_plus`."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ GROUPS = {
     "composite": "Tokens of two tasks in one prompt whose own adapter weighs more, %",
     "likely": "Two tasks in one prompt: how likely a token of the right answers is, %",
 }
-VARIANTS, PIECES, GATE = "router_claim.json", "ablations.json", "router_dev.json"
+CLAIM, PIECES, GATE = "router_claim.json", "ablations.json", "router_dev.json"
 GATES = {
     "trained": "the trained gate",
     "uniform": "equal weights",
@@ -35,20 +35,37 @@ def ablations(caption: str, raw: Raw) -> list[Table]:
         gap = span_of(against)
         groups.setdefault(", ".join([GROUPS.get(kind, kind), *part]), {})[text(one.get("name"))] = {
             "measured": span_of(one),
-            "seeds": range_of(one.get("seeds")),
             "rival": against.get("rival"),
             "gap": gap,
             "so": gap.judged(*words) if gap else None,
         }
     columns = {
         "measured": Column("measured", digits, drawn="free"),
-        "seeds": Column("median of seeds, least, most", digits),
         "rival": Column("rival", drawn="words"),
         "gap": Column("minus the rival", digits, True, "around 0"),
         "so": Column("in words", drawn="words"),
     }
     caption = f"{caption}: {text(raw.get('measure'))}"
     return tables(caption, "what is changed", columns, groups, text(raw.get("notes")))
+
+
+def claim(raw: Raw) -> list[Table]:
+    """A row a trained gate, by situation and part of the tasks, beside each rival."""
+    groups: dict[str, dict[str, object]] = {}
+    rivals: dict[str, None] = {}
+    for one in map(at, items(raw.get("rows"))):
+        kind, *part = text(one.get("group")).split(", ", 1)
+        seeds = {"seeds": range_of(one.get("seeds"))}
+        group = groups.setdefault(", ".join([GROUPS.get(kind, kind), *part]), {})
+        group[text(one.get("name"))] = {**one, "measured": span_of(one), **seeds}
+        rivals |= dict.fromkeys(at(one, "minus"))
+    columns: dict[object, Column] = {
+        "measured": Column("measured", drawn="free"),
+        "seeds": Column("median of seeds, least, most"),
+    }
+    columns |= {("minus", rival): Column(f"minus {rival}", 1, True, "around 0") for rival in rivals}
+    caption = f"Gates of RouterLoRA: {text(raw.get('measure'))}"
+    return tables(caption, "trained on", columns, groups, text(raw.get("notes")))
 
 
 def gates(raw: Raw) -> list[Table]:
@@ -63,7 +80,7 @@ def gates(raw: Raw) -> list[Table]:
 
 
 MADE = {
-    VARIANTS: lambda raw: ablations("Gates of RouterLoRA", raw),
+    CLAIM: claim,
     PIECES: lambda raw: ablations("What each piece of ramole_plus is worth", raw),
     GATE: gates,
 }

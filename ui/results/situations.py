@@ -5,7 +5,7 @@ single papers' own cases: a table each.
 from pathlib import Path
 
 from .files import blocks_of, read
-from .scores import label
+from .scores import evaluation_of, label
 from .tables import Column, Section, Table, spoken, tables
 from .values import Raw, at, items, number, span_of, text
 
@@ -90,6 +90,10 @@ SYSTEMS = {
     "one_lora": "one LoRA",
     "one_lora_twice": "one LoRA, twice the rows",
     "apart": "a LoRA for each task",
+    "in_context": "the base, five rows before the question",
+    "few_rows": "a LoRA of the five rows",
+    "adapter 1": "the first adapter alone",
+    "adapter 2": "the second adapter alone",
 }
 
 
@@ -164,11 +168,35 @@ def _mixed(raw: Raw) -> list[Table]:
     return _paired(title, at(raw, "table"), ours="llava_mole")
 
 
+def _skills(raw: Raw) -> list[Table]:
+    title = "LoRA-Flow, answers that need two adapters"
+    return _paired(title, at(raw, "table"), ours="lora_flow")
+
+
+def _few(raw: Raw) -> list[Table]:
+    title = "LoraHub, twenty random adapters and five rows of a new task"
+    return _paired(title, at(raw, "table"), ours="lorahub")
+
+
+def other_base(raw: Raw) -> list[Table]:
+    """The methods on another base, with adapters of its own."""
+    found = evaluation_of(raw, "other_base.json")
+    if found is None:
+        return []
+    columns, rows = found.compared()
+    title = f"On another base: {text(raw.get('base_model'))}"
+    note = f"{len(at(raw, 'tasks'))} tasks; intervals of differences are over tasks."
+    return tables(title, "method", columns, {"": rows}, note)
+
+
 CASES = {
     "papers.json": papers,
     "composite_n.json": situations,
     "ca_lora.json": _recovery,
     "llava_mole.json": _mixed,
+    "lora_flow.json": _skills,
+    "lora_hub.json": _few,
+    "other_base.json": other_base,
 }
 
 
@@ -179,6 +207,7 @@ STRESSES = Section(
     "in points of score, with the interval of drawing tasks again; another outcome does not refute "
     "a paper, which measured on another model. Below are the papers' own cases: several questions "
     "in one prompt (MeteoRA), a base that was compressed harder (CA-LoRA), tasks that disagree "
-    "(LLaVA-MoLE).",
+    "(LLaVA-MoLE), answers that need two adapters (LoRA-Flow), five rows of a new task (LoraHub); "
+    "last, the methods on another base.",
     lambda folder: [one for name, make in CASES.items() for one in blocks_of(folder, name, make)],
 )
