@@ -157,7 +157,8 @@ Sample adapters
   copa | em | 50 | 10.0 | – | 21.0 | 44.0 | +1.0 [−2.0, +4.0]
 Gates of RouterLoRA
   IID: the right adapter may be found, tasks it saw
-  one gate | 1.200 [1.150, 1.250] | 1.200 [1.190, 1.210] | uniform | −0.050 [−0.070
+  one gate | 52.0 [47.0, 57.0] | 52.0 [51.0, 53.0] | +5.0 [+3.0, +7.0] | +1.0 [−1.0, +3.0]
+  another | 40.0 [35.0, 45.0] | – | −7.0 [−9.0, −5.0]
 What each piece of ramole_plus is worth
   OOD: the right adapter is hidden
   all pieces | 45.0 [44.0, 46.0] | selection | +2.0 [+1.5, +2.5] | better
