@@ -7,24 +7,23 @@ read.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from itertools import cycle
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import gguf
 import torch
 from transformers import TextStreamer
 
 from lab.benchmarks.llama_cpp import find_llama
 from lab.benchmarks.peers import base_loader, quiet
-from ramole_core.base.fetch import unpack_gguf
 from ramole_core.base.model import dequantised
 from ramole_core.engine.prompt import encode_prompt
 from ramole_core.request import Request
-from ramole_core.settings import load_settings
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -54,26 +53,32 @@ came in them, and the answer."""
 
 
 def measure_peers(
-    ramole: "Ramole", name: str, prompts: Sequence[str], *, new: int, passes: int
+    ramole: "Ramole", name: str, prompts: Sequence[str], *, gguf: Path, new: int, passes: int
 ) -> dict[str, object]:
-    """What lookup earns each peer with the adapter `name` on these prompts."""
+    """What lookup earns each peer with the adapter `name` on these prompts; `gguf` is the base's.
+
+    llama.cpp has a process of its own: on CPUs with a matrix unit it configures a thread's tiles
+    once, and PyTorch, which uses them too, releases them.
+    """
     base, card = ramole.base, ramole.pool.card(name)
     ids = [encode_prompt(Request(prompt), base.tokenizer) for prompt in prompts]
-    config, settings = base.model.config, load_settings()
     load = base_loader(base, data_dir=ramole.settings.data_dir)
-    with TemporaryDirectory() as folder:
+    theirs = by_transformers(load(), card.folder, new=new)
+    found: dict[str, object] = {"transformers": measure(theirs, ids, passes=passes)}
+    config = base.model.config
+    heads = (config.num_attention_heads, config.num_key_value_heads)
+    with TemporaryDirectory() as folder, ProcessPoolExecutor(1, get_context("spawn")) as apart:
         file = Path(folder) / "adapter.gguf"
-        heads = (config.num_attention_heads, config.num_key_value_heads)
         write_gguf(ramole.pool.tensors(card), file, heads=heads)
-        whole = unpack_gguf(settings.base_model, Path(folder))
-        answers = (
-            by_transformers(load(), card.folder, new=new),
-            by_llama_cpp(whole, file, ends=_ends(base), new=new),
-        )
-        return {
-            peer: measure(answer, ids, passes=passes)
-            for peer, answer in zip(PEERS, answers, strict=True)
-        }
+        how = {"ends": _ends(base), "new": new, "threads": torch.get_num_threads()}
+        found["llama_cpp"] = apart.submit(_llama_cpp, gguf, file, ids, passes, how).result()
+    return found
+
+
+def _llama_cpp(
+    gguf: Path, adapter: Path, ids: Sequence[Sequence[int]], passes: int, how: Mapping[str, Any]
+) -> dict[str, object]:
+    return measure(by_llama_cpp(gguf, adapter, **how), ids, passes=passes)
 
 
 def _ends(base: "BaseModel") -> list[int]:
@@ -165,7 +170,9 @@ def by_transformers(base: "BaseModel", adapter: Path, *, new: int) -> Answer:
     return answer
 
 
-def by_llama_cpp(base: Path, adapter: Path, *, ends: Sequence[int], new: int) -> Answer:
+def by_llama_cpp(
+    base: Path, adapter: Path, *, ends: Sequence[int], new: int, threads: int
+) -> Answer:
     """llama.cpp with its package's prompt lookup; `adapter` is a GGUF that `write_gguf` made."""
     api: Any = find_llama()
     SILENT[:] = SILENT or [api.llama_log_callback(lambda level, text, data: None)]
@@ -173,7 +180,6 @@ def by_llama_cpp(base: Path, adapter: Path, *, ends: Sequence[int], new: int) ->
     speculative: Any = __import__("llama_cpp.llama_speculative", fromlist=["x"])
     drafts = speculative.LlamaPromptLookupDecoding(num_pred_tokens=DRAFTED)
     options = {"model_path": str(base), "lora_path": str(adapter), "verbose": False}
-    threads = torch.get_num_threads()
     options |= {"n_ctx": 2048, "n_batch": 2048, "n_threads": threads, "n_threads_batch": threads}
     models = {
         lookup: api.Llama(**options, draft_model=drafts if lookup else None)
@@ -196,9 +202,11 @@ def by_llama_cpp(base: Path, adapter: Path, *, ends: Sequence[int], new: int) ->
 def write_gguf(tensors: "AdapterTensors", file: Path, *, heads: tuple[int, int]) -> None:
     """Write an adapter of a Llama as llama.cpp reads it; its scale is in B. `heads`: of queries,
     and of keys, whose rows GGUF has in pairs."""
-    writer = gguf.GGUFWriter(file, "llama")
-    writer.add_type(gguf.GGUFType.ADAPTER)
-    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    from gguf import GGUFType, GGUFWriter, Keys
+
+    writer = GGUFWriter(file, "llama")
+    writer.add_type(GGUFType.ADAPTER)
+    writer.add_string(Keys.Adapter.TYPE, "lora")
     for path, (A, B) in tensors.modules.items():
         block, _, module = path.partition("layers.")[2].partition(".")
         name = NAMES[module]
@@ -207,7 +215,7 @@ def write_gguf(tensors: "AdapterTensors", file: Path, *, heads: tuple[int, int])
             B = B.view(count, 2, -1, B.shape[1]).transpose(1, 2).reshape(B.shape)
         for half, tensor in (("lora_a", A), ("lora_b", B)):
             writer.add_tensor(f"blk.{block}.{name}.weight.{half}", tensor.float().numpy())
-    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(_rank(tensors)))
+    writer.add_float32(Keys.Adapter.LORA_ALPHA, float(_rank(tensors)))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

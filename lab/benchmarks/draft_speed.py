@@ -11,7 +11,9 @@ is not counted. A run that was stopped goes on with the tasks that its file lack
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle
+from pathlib import Path
 from statistics import mean, median
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -19,6 +21,8 @@ import typer
 from lab import harness
 from lab.benchmarks.draft_peers import MIN_COUNTED, PEERS, measure_peers
 from ramole_core import Ramole, Request
+from ramole_core.base.fetch import unpack_gguf
+from ramole_core.settings import load_settings
 
 
 def seconds_a_token(
@@ -81,12 +85,13 @@ def main(
     out: harness.Out = harness.RESULTS / "drafts.json",
 ) -> None:
     """Measure it, and write the file."""
-    with harness.served() as ramole:
+    with harness.served() as ramole, TemporaryDirectory() as folder:
         names = harness.words(tasks) or [card.name for card in ramole.pool.cards()]
         drawn = harness.read_tasks(data, names, rows=rows, skip=skip)
         results = harness.Results(out, harness.facts_of(ramole), rows=rows, skip=skip, new=new)
         same = results.take_over("tasks", where=("base_checksum", "rows", "skip", "new", "machine"))
         found: dict[str, dict[str, object]] = dict(results.held.get("tasks", {})) if same else {}  # pyright: ignore
+        gguf = unpack_gguf(load_settings().base_model, Path(folder)) if peers else Path()
         for name, task in drawn.items():
             prompts = [row.inputs for row in task.dev]
             if name not in found:
@@ -94,7 +99,9 @@ def main(
             elif not peers or set(PEERS) <= set(found[name]):
                 continue
             if peers:
-                found[name] |= measure_peers(ramole, name, prompts, new=new, passes=passes)
+                found[name] |= measure_peers(
+                    ramole, name, prompts, gguf=gguf, new=new, passes=passes
+                )
             typer.echo(f"{name}: {found[name]}", err=True)
             overall = mean(float(str(one["ratio"])) for one in found.values())
             results.write(tasks=found, mean_ratio=round(overall, 2))
