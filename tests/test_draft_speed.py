@@ -46,7 +46,7 @@ def test_ways_take_turns_and_the_first_pass_is_not_counted(changes):
         slow = 90.0 if next(number) < 4 else 10.0
         return (slow if lookup else 20.0), 40, [*ids, int(changes and lookup and len(asked) == 5)]
 
-    found = draft_peers.measure(answer, [[1], [2]], passes=2)
+    found = draft_peers.take_turns(answer, [[1], [2]], passes=2)
     off, on = [False, False], [True, True]
     assert asked == [*off, *on, *on, *off, *off, *on]
     assert (found["ratio"], found["low"], found["high"]) == (2.0, 2.0, 2.0)
@@ -61,9 +61,9 @@ def test_short_answers_are_asked_again_and_those_of_one_token_have_no_ratio():
         asked.append(ids)
         return 1.0 if behind else 0.0, behind, ids
 
-    found = draft_peers.measure(partial(answer, behind=20), [[1], [2]], passes=1)
+    found = draft_peers.take_turns(partial(answer, behind=20), [[1], [2]], passes=1)
     assert found["ratio"] == 1.0 and asked == 4 * [[1], [2], [1]]
-    assert draft_peers.measure(partial(answer, behind=0), [[1]], passes=1) == {"ratio": None}
+    assert draft_peers.take_turns(partial(answer, behind=0), [[1]], passes=1) == {"ratio": None}
 
 
 @pytest.mark.parametrize("lookup", [False, True])

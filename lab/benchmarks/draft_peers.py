@@ -47,9 +47,9 @@ NAMES = {
     "mlp.down_proj": "ffn_down",
 }
 """Modules of a Llama, as GGUF names them."""
-Answer = Callable[[Sequence[int], bool], tuple[float, int, list[int]]]
-"""Of a prompt's tokens, with or without lookup: seconds from the first token on, how many tokens
-came in them, and the answer."""
+Answer = Callable[[Any, bool], tuple[float, int, Any]]
+"""Of a prompt, with or without drafts: seconds from the first token on, how many tokens came in
+them, and the answer."""
 
 
 def measure_peers(
@@ -64,7 +64,7 @@ def measure_peers(
     ids = [encode_prompt(Request(prompt), base.tokenizer) for prompt in prompts]
     load = base_loader(base, data_dir=ramole.settings.data_dir)
     theirs = by_transformers(load(), card.folder, new=new)
-    found: dict[str, object] = {"transformers": measure(theirs, ids, passes=passes)}
+    found: dict[str, object] = {"transformers": take_turns(theirs, ids, passes=passes)}
     config = base.model.config
     heads = (config.num_attention_heads, config.num_key_value_heads)
     with TemporaryDirectory() as folder, ProcessPoolExecutor(1, get_context("spawn")) as apart:
@@ -78,7 +78,7 @@ def measure_peers(
 def _llama_cpp(
     gguf: Path, adapter: Path, ids: Sequence[Sequence[int]], passes: int, how: Mapping[str, Any]
 ) -> dict[str, object]:
-    return measure(by_llama_cpp(gguf, adapter, **how), ids, passes=passes)
+    return take_turns(by_llama_cpp(gguf, adapter, **how), ids, passes=passes)
 
 
 def _ends(base: "BaseModel") -> list[int]:
@@ -86,9 +86,9 @@ def _ends(base: "BaseModel") -> list[int]:
     return [found] if isinstance(found, int) else [*(found or ())]
 
 
-def measure(answer: Answer, prompts: Sequence[Sequence[int]], *, passes: int) -> dict[str, object]:
+def take_turns(answer: Answer, prompts: Sequence[Any], *, passes: int) -> dict[str, object]:
     """Tokens a second of both ways, and the median of their ratios; one pass is not counted. Of
-    short answers MIN_COUNTED tokens are counted in each, as for our drafts."""
+    short answers MIN_COUNTED tokens are counted in each."""
     ratios, best = [], {True: float("inf"), False: float("inf")}
     same = True
     for turn in range(passes + 1):
@@ -112,8 +112,8 @@ def measure(answer: Answer, prompts: Sequence[Sequence[int]], *, passes: int) ->
 
 
 def _seconds_a_token(
-    answer: Answer, prompts: Sequence[Sequence[int]], *, lookup: bool
-) -> tuple[float, list[list[int]]]:
+    answer: Answer, prompts: Sequence[Any], *, lookup: bool
+) -> tuple[float, list[Any]]:
     """Seconds a token behind the first ones, 0 where there is none; and the answers."""
     spent, counted, said = 0.0, 0, []
     for ids in cycle(prompts):

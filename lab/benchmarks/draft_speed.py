@@ -10,65 +10,40 @@ is not counted. A run that was stopped goes on with the tasks that its file lack
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import cycle
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
 from lab import harness
-from lab.benchmarks.draft_peers import MIN_COUNTED, PEERS, measure_peers
+from lab.benchmarks.draft_peers import PEERS, measure_peers, take_turns
 from ramole_core import Ramole, Request
 from ramole_core.base.fetch import unpack_gguf
 from ramole_core.settings import load_settings
 
 
-def seconds_a_token(
-    ramole: Ramole, prompts: Sequence[str], *, new: int, drafts: bool
-) -> tuple[float, list[str]]:
-    """Seconds a token behind the first of each answer, and the answers."""
-    scheduler = ramole.engine.scheduler
-    usual = scheduler.sizes
-    scheduler.sizes = replace(usual, draft_rows=usual.draft_rows if drafts else 0)
-    spent, made, texts = 0.0, 0, []
-    try:
-        for prompt in cycle(prompts):
-            if len(texts) >= len(prompts) and (made >= MIN_COUNTED or not made):
-                break
-            (one,) = ramole.generate([Request(prompt, max_new_tokens=new, trace=False)])
-            spent += one.seconds - one.first_token_seconds
-            made += one.new_tokens - 1
-            texts.append(one.text)
-    finally:
-        scheduler.sizes = usual
-    return spent / max(made, 1), texts[: len(prompts)]
-
-
 def measure(ramole: Ramole, prompts: Sequence[str], *, new: int, passes: int) -> dict[str, object]:
     """Tokens a second of both ways, their ratio, and how many drafts were accepted."""
-    ratios, best = [], {True: float("inf"), False: float("inf")}
+    scheduler = ramole.engine.scheduler
+    usual = scheduler.sizes
+
+    def answer(prompt: str, drafts: bool) -> tuple[float, int, str]:
+        scheduler.sizes = replace(usual, draft_rows=usual.draft_rows if drafts else 0)
+        (one,) = ramole.generate([Request(prompt, max_new_tokens=new, trace=False)])
+        return one.seconds - one.first_token_seconds, one.new_tokens - 1, one.text
+
     before = ramole.stats()
-    for turn in range(passes + 1):
-        took, said = {}, {}
-        for drafts in (True, False) if turn % 2 else (False, True):
-            took[drafts], said[drafts] = seconds_a_token(ramole, prompts, new=new, drafts=drafts)
-        assert said[True] == said[False], "a draft has changed an answer"
-        if turn:
-            ratios.append(took[False] / took[True])
-            best = {drafts: min(best[drafts], took[drafts]) for drafts in best}
+    try:
+        found = take_turns(answer, prompts, passes=passes)
+    finally:
+        scheduler.sizes = usual
+    assert found.pop("same_answers", True), "a draft has changed an answer"
     after = ramole.stats()
     fed = after["draft_tokens"] - before["draft_tokens"]
     accepted = after["accepted_tokens"] - before["accepted_tokens"]
-    return {
-        "tokens_per_second": round(1 / best[True], 1),
-        "without": round(1 / best[False], 1),
-        "ratio": round(median(ratios), 2),
-        "low": round(min(ratios), 2),
-        "high": round(max(ratios), 2),
-        "accepted": round(accepted / fed, 2) if fed else None,
-    }
+    return {**found, "accepted": round(accepted / fed, 2) if fed else None}
 
 
 def main(
@@ -103,5 +78,5 @@ def main(
                     ramole, name, prompts, gguf=gguf, new=new, passes=passes
                 )
             typer.echo(f"{name}: {found[name]}", err=True)
-            overall = mean(float(str(one["ratio"])) for one in found.values())
+            overall = mean(float(str(one["ratio"])) for one in found.values() if one["ratio"])
             results.write(tasks=found, mean_ratio=round(overall, 2))
