@@ -186,8 +186,8 @@ assert not MATRIX
 for kind in ("nf4", "int4", "int8", test_kernels.HALVES):  # as it is served
     test_kernels.check_numbers(kind)
     test_kernels.check_bits(kind)
-test_rows_mixing.check_numbers(test_kernels.HALVES)
-test_rows_mixing.check_bits(test_kernels.HALVES)
+test_rows_mixing.check_numbers(test_kernels.HALVES, 64)
+test_rows_mixing.check_bits(test_kernels.HALVES, 64)
 if LANES == 8:
     test_flat_attention.check_attention()
 """

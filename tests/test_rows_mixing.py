@@ -26,7 +26,7 @@ from ramole_core.layers.gate_softmax import TILE, in_tiles, wide_rows
 from ramole_core.layers.rows_mixing import RowsMixing
 from ramole_core.layers.traced import Traced
 
-M, I, O, S, T, RANKS = 2, 37, 41, 3, 2 * RUN + 6, (2, 5, 1, 29)
+M, O, S, T, RANKS = 2, 41, 3, 2 * RUN + 6, (2, 5, 1, 29)
 D = 21
 """Numbers in the input of a block or parent."""
 REQUESTS = ((0, 1, 3), (2,), (), (3, 2, 0), (1,), (1, 0, 2), (3, 0), (3, 1), (0, 2, 1), (3, 1))
@@ -42,7 +42,8 @@ FORM = (ALIGNED, LENGTH, 0, 0, INPUTS, LOUDEST, LINEAR, INPUTS, BLOCK_INPUTS, PA
 BYPASS = (0, 0, 0, 0, 0, 0, 1, 0, 0, 0)
 """The seventh has two gelu units behind those of its adapters."""
 PAGES = np.cumsum((0, *RANKS, 2))
-DTYPES = (torch.float32, torch.bfloat16)
+CASES = ((torch.float32, 37), (torch.bfloat16, 37), (torch.bfloat16, 64))
+"""Types, and numbers of a module's input: whole tiles of a CPU's matrix unit, or not."""
 BOTH = UNITS_STEP | WEIGHTS_STEP
 
 
@@ -64,7 +65,7 @@ class Told(Traced):
 class Case:
     """Ten requests of T tokens each."""
 
-    def __init__(self, dtype):
+    def __init__(self, dtype, i):
         pick = torch.Generator().manual_seed(7)
         total = int(PAGES[-1])
 
@@ -74,8 +75,8 @@ class Case:
         def table(*shape):
             return torch.randn(M, len(REQUESTS), 4, *shape, generator=pick).numpy()
 
-        self.dtype, self.x = dtype, random(len(REQUESTS), T, I)
-        self.W, self.A = random(O, I, scale=I**-0.5), random(S + total, M, I, scale=I**-0.5)
+        self.dtype, self.x = dtype, random(len(REQUESTS), T, i)
+        self.W, self.A = random(O, i, scale=i**-0.5), random(S + total, M, i, scale=i**-0.5)
         self.B = random(total, O)
         self.scope_x = {at: random(len(REQUESTS), T, D) for at in (BLOCK_INPUTS, PARENT_INPUTS)}
         self.gram = torch.randn(M, total, S, generator=pick)
@@ -87,18 +88,18 @@ class Case:
         self.present[0, 5, 0] = self.present[1, 5, 2] = self.present[1, 1, 0] = False
         views = view(self.A), view(self.gram), [view(self.B)] * M
         sites = SimpleNamespace(scopes={"block": {"block": 0}, "parent": {"parent": 1}})
-        groups = [SimpleNamespace(m=M, i=I)]
+        groups = [SimpleNamespace(m=M, i=i)]
         layout = SimpleNamespace(groups=groups, first=lambda g, block: 0, sites=sites)
         tensors = SimpleNamespace(s=S, views=lambda g, block: views)
         self.bank = SimpleNamespace(dtype=dtype, tensors=tensors, layout=layout)
-        self.weight = Weight(self.W, (O, I))
+        self.weight = Weight(self.W, (O, i))
         self.W_of = {}
         self.forms = [self._table(n, pick) for n in range(len(REQUESTS))]
 
     def _table(self, n, pick):
         wide = len(REQUESTS[n]) if FORM[n] == LINEAR else 1
         if FORM[n] >= INPUTS:
-            i, count = (I, M) if FORM[n] == INPUTS else (D, 1)
+            i, count = (self.x.shape[2], M) if FORM[n] == INPUTS else (D, 1)
             self.W_of[n] = [torch.randn(len(REQUESTS[n]), i, generator=pick) for _ in range(count)]
             every = self.W_of[n] if count == M else self.W_of[n] * M
             return np.array([wide_rows(W).data_ptr() for W in every], np.int64)
@@ -248,8 +249,8 @@ class Case:
 EVERY = tuple((n, 0, T) for n in range(len(REQUESTS)))
 
 
-def check_numbers(dtype):
-    case = Case(dtype)
+def check_numbers(dtype, i):
+    case = Case(dtype, i)
     for n, (told, y) in enumerate(case.run(EVERY)):
         for t in (0, 1, RUN, T - 1):
             expected, wanted = case.slowly(n, t)
@@ -258,8 +259,8 @@ def check_numbers(dtype):
             torch.testing.assert_close(y[t].double(), wanted, rtol=tolerance, atol=tolerance)
 
 
-def check_bits(dtype):
-    case = Case(dtype)
+def check_bits(dtype, i):
+    case = Case(dtype, i)
     whole = case.run(EVERY)
 
     def check(parts, **options):
@@ -282,24 +283,38 @@ def check_bits(dtype):
         check([(n, start, chunk) for start in starts for n in (6, 0, 9, 5, 2, 8, 1)])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_the_mixing_gives_what_float64_gives(dtype):
-    check_numbers(dtype)
+@pytest.mark.parametrize(("dtype", "i"), CASES)
+def test_the_mixing_gives_what_float64_gives(dtype, i):
+    check_numbers(dtype, i)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("dtype", "i"), CASES)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_token_has_the_same_bits_in_any_batch_and_any_chunk(dtype, threads):
+def test_a_token_has_the_same_bits_in_any_batch_and_any_chunk(dtype, i, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        check_bits(dtype)
+        check_bits(dtype, i)
     finally:
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("tokens", [1, T])
+def test_an_update_is_as_exact_as_units_of_more_than_16_bits(tokens):
+    """Two adapters that differ by a thousandth undo each other but for that."""
+    case, one, other = Case(torch.bfloat16, 64), PAGES[2], PAGES[0]
+    case.W.zero_()
+    case.A[S + other], case.B[other] = case.A[S + one], case.B[one]
+    case.A[[S + page for page in range(PAGES[-1]) if page not in (one, other)]] = 0
+    case.fixed[:, 3, :3], case.present[:, 3] = (0, 1, 2**-10 - 1), True
+    [(_, y)] = case.run([(3, 0, tokens)])
+    u = case.x[3, :tokens].double() @ case.A[S + one, 1].double()
+    wanted = 2**-10 * u[:, None] * case.B[one].double()
+    torch.testing.assert_close(y.double(), wanted, rtol=2**-5, atol=1e-6)
+
+
 def test_a_request_without_adapters_is_the_base():
-    case = Case(torch.bfloat16)
+    case = Case(torch.bfloat16, 64)
     bare = case.weight.multiply(Input(case.x[2]))
     assert torch.equal(case.run(EVERY)[2][1], bare)
 

@@ -17,11 +17,11 @@ from ramole_core.kernels.compiled import instructions, kernel
 if TYPE_CHECKING:
     from ramole_core.kernels.team import Kernel
 
-COUNTS, TILES, OWN = 0, 1, 39
+COUNTS, TILES, OWN = 0, 1, 40
 """Words of every call: the address of two counts of taken tiles, the caller's and CACHE_LINE bytes
 behind it the helpers'; how many tiles there are; and how many of them, the first ones, are the
 caller's."""
-LOCAL_COUNTS = 40
+LOCAL_COUNTS = 41
 """Where the counts of a call without helpers lie."""
 CACHE_LINE = 64
 """Bytes of a cache line: threads that write to one wait for each other."""

@@ -8,6 +8,7 @@ from ramole_core.kernels.call_args import TILES, floats, ints, longs, take, word
 from ramole_core.kernels.compiled import copy_row, fill, kernel
 from ramole_core.kernels.dots import COLUMNS, dots
 from ramole_core.kernels.gate import BLOCK_INPUTS, INPUTS
+from ramole_core.kernels.matrix_unit import SIDE
 from ramole_core.kernels.team import Kernel
 
 UNITS_STEP, WEIGHTS_STEP = 1, 2
@@ -17,12 +18,21 @@ UNITS_STEP, WEIGHTS_STEP = 1, 2
 (ROWS, PAGES, PAGES_ROW, SLOTS, ACTS, COUNTS, ASKS, PRESENT, FIXED, BIAS, USUAL, OWN) = range(
     20, 32
 )
-NORMS, TRACED, X_HALF, FORMS, FORM_TABLES, X_WIDE, SCOPES = range(32, 39)
+NORMS, TRACED, X_HALF, FORMS, FORM_TABLES, X_WIDE, SCOPES, SPLITS = range(32, 40)
 """The words of a call, behind the two of every call; from ROWS on the tables of `batch_mix.Rows`,
 and at last the lengths of the weighted updates, [m, N, k] as ALPHA, whose rows have either,
-whether x is bfloat16 as it lies, by row what its gate's own score reads, x in float32, and the
-scores [2, N, k in whole COLUMNS] of the block and of the parent that run. In a call of
+whether x is bfloat16 as it lies, by row what its gate's own score reads, x in float32, the
+scores [2, N, k in whole COLUMNS] of the block and of the parent that run, and whether weighted
+units are split for the matrix unit (`split_at`). In a call of
 `SCORE_SCOPE` x is their input, FIRST one of their modules, and STEPS the form that is scored."""
+
+
+@kernel()
+def split_at(words, j):
+    """The address of module j's units as the matrix unit reads them, SIDE - 1 rows more than there
+    are tokens; behind the units themselves."""
+    units, row = 4 * words[MODULES] * words[N] * words[UNITS_ROW], 4 * words[UNITS_ROW]
+    return words[UNITS] + units + j * (words[N] + SIDE - 1) * row
 
 
 @kernel()

@@ -7,13 +7,14 @@ one order however many rows there are.
 
 import numpy as np
 
-from ramole_core.kernels.call_args import TILES, prefetch, take, words_at
+from ramole_core.kernels.call_args import TILES, ints, prefetch, take, words_at
 from ramole_core.kernels.compiled import kernel
 from ramole_core.kernels.direct import MAX_DIRECT_ROWS
 from ramole_core.kernels.matrix_input import LINE, OUTPUTS, STEP, lay_codes, lay_grid, lay_row
 from ramole_core.kernels.matrix_unit import (
     DEPTH,
     SIDE,
+    SQUARE,
     add_half,
     add_one,
     add_two,
@@ -27,15 +28,23 @@ from ramole_core.kernels.matrix_unit import (
     turn,
     zero_sums,
 )
+from ramole_core.kernels.matrix_update import add_pages_of, update_room_of
 from ramole_core.kernels.outputs import (
     BIAS,
     CODES,
+    COUNTS,
     HALVES,
     KIND,
     LAYOUTS,
+    PAGES,
+    PAGES_ROW,
+    ROW_OF,
     SCALES,
     SPAN,
+    SPLIT,
     UNITS,
+    UNITS_ROW,
+    B,
     I,
     M,
     O,
@@ -51,8 +60,6 @@ from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.threads import thread_count
 from ramole_core.kernels.widen import BLOCK, GRID_BYTES
 
-SQUARE = 4 * SIDE * SIDE
-"""Bytes of a tile of sums."""
 HOW_LAID = layouts()
 """For each number of columns, the unit's configuration; its address is a word of the call."""
 DEPTHS = BLOCK // DEPTH
@@ -199,10 +206,32 @@ def _stream(words, first, count, room, found, sums):
 
 
 @kernel()
-def _write(words, first, sums, zeros):
+def _add_updates(words, first, sums, room):
+    """`add_updates` of OUTPUTS columns by the unit, where the units were split for it."""
+    m, pages_row, row_of = words[M], words[PAGES_ROW], ints(words[ROW_OF], 1, words[M])[0]
+    start = 0
+    while start < m:
+        row, end = row_of[start], start + 1
+        while end < m and row_of[end] == row:
+            end += 1
+        pages = ints(words[PAGES] + 4 * row * pages_row, 1, pages_row)[0]
+        R, width = ints(words[COUNTS] + 8 * row, 1, 2)[0, 0], words[UNITS_ROW]
+        if R > 0:
+            columns, step = words[B] + 2 * first, 2 * words[O]
+            units = words[SPLIT] + 4 * width * start
+            out = sums.ctypes.data + 4 * OUTPUTS * start
+            add_pages_of(columns, pages, R, step, units, width, end - start, out, room)
+        start = end
+
+
+@kernel()
+def _write(words, first, sums, zeros, room):
     """y's OUTPUTS columns from `first` on."""
     if words[UNITS]:
-        add_updates(words, first, OUTPUTS, sums)
+        if words[SPLIT]:
+            _add_updates(words, first, sums, room)
+        else:
+            add_updates(words, first, OUTPUTS, sums)
     bias = words[BIAS] + 4 * first if words[BIAS] else zeros.ctypes.data
     y, row = words[Y] + 2 * first, 2 * words[O]
     for a in (0, SIDE):
@@ -216,12 +245,13 @@ def _multiply(pointer):
     coded = words[KIND] != HALVES
     streams = coded and m <= 2 * SIDE
     size = PART * DEPTHS * SIDE * LINE if streams else -(-i // DEPTH) * STEP
-    room = np.empty(size + 4 * SQUARE + LINE, np.uint8)
+    more = update_room_of(words[PAGES_ROW]) if words[UNITS] else 0
+    room = np.empty(size + 4 * SQUARE + LINE + more, np.uint8)
     layout = np.empty(LINE, np.uint8)
     keep_layout(layout.ctypes.data)
     if i % DEPTH:
         room[:] = 0  # the last depth is not filled
-    most = -(-m // SIDE) * SIDE
+    most = (-(-m // SIDE) + 1) * SIDE
     sums = np.empty((most, OUTPUTS), np.float32)
     zeros = np.zeros(OUTPUTS, np.float32)
     lies = not coded and i % DEPTH == 0
@@ -246,7 +276,7 @@ def _multiply(pointer):
                 _lay(words, first, count, laid)
                 _sum(words, laid, SIDE * LINE, STEP, LINE, found, sums.ctypes.data)
             if count == OUTPUTS:
-                _write(words, first, sums, zeros)
+                _write(words, first, sums, zeros, found + 4 * SQUARE)
             else:
                 write(words, first, count, sums)
     restore_layout(layout.ctypes.data)

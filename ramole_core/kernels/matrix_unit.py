@@ -33,6 +33,8 @@ SIDE = 16
 """Rows of a tile."""
 DEPTH = 32
 """bfloat16 numbers of a row of a tile."""
+SQUARE = 4 * SIDE * SIDE
+"""Bytes of a tile of sums."""
 _ARCH_PRCTL, _REQUEST, _TILE_DATA = 158, 0x1023, 18
 """The system call by which a process asks for the unit; Linux on x86-64."""
 
@@ -66,12 +68,16 @@ def layouts() -> np.ndarray:
     return found
 
 
-def _call(builder, name: str, *arguments) -> None:
-    call_llvm(builder, f"x86.{name}", ir.VoidType(), list(arguments))
-
-
-def _tile(n: int) -> ir.Constant:
-    return ir.Constant(BYTE, n)
+def call_unit(builder, name: str, *arguments) -> None:
+    """One of the unit's instructions: tiles by their numbers, an address, bytes from row to row."""
+    found = []
+    for one in arguments:
+        if isinstance(one, int):
+            one = ir.Constant(BYTE, one)
+        elif ADDRESS not in [other.type for other in found]:
+            one = builder.inttoptr(one, ADDRESS)
+        found.append(one)
+    call_llvm(builder, f"x86.{name}", ir.VoidType(), found)
 
 
 @instructions
@@ -79,7 +85,7 @@ def lay_out(context, layout):
     """Configure the tile sizes; `layout` is the address of a row of `layouts`."""
 
     def build(context, builder, signature, args):
-        _call(builder, "ldtilecfg", builder.inttoptr(args[0], ADDRESS))
+        call_unit(builder, "ldtilecfg", args[0])
         return context.get_dummy_value()
 
     return types.void(types.int64), build
@@ -91,7 +97,7 @@ def keep_layout(context, layout):
     there is none."""
 
     def build(context, builder, signature, args):
-        _call(builder, "sttilecfg", builder.inttoptr(args[0], ADDRESS))
+        call_unit(builder, "sttilecfg", args[0])
         return context.get_dummy_value()
 
     return types.void(types.int64), build
@@ -102,7 +108,7 @@ def _release(context):
     """Release the unit's tiles: other code expects them empty."""
 
     def build(context, builder, signature, args):
-        _call(builder, "tilerelease")
+        call_unit(builder, "tilerelease")
         return context.get_dummy_value()
 
     return types.void(), build
@@ -125,7 +131,7 @@ def zero_sums(context):
     def build(context, builder, signature, args):
         for n in SUMS:
             for b in (0, 1):
-                _call(builder, "tilezero", _tile(n + b))
+                call_unit(builder, "tilezero", n + b)
         return context.get_dummy_value()
 
     return types.void(), build
@@ -148,21 +154,18 @@ def _add_of(rights: int, lefts: tuple[int, ...] = (0, 1)) -> Callable[..., int]:
             tiles = [(right, word(4 * SIDE)), (last, last_row)][2 - rights :]
             first = RIGHT + 2 - rights
 
-            def load_tile(tile: int, address, row) -> None:
-                place = builder.inttoptr(address, ADDRESS)
-                _call(builder, "tileloadd64", _tile(tile), place, row)
-
             def add(at, _):
                 here = moved(builder, left, at, left_step)
                 for a in lefts:
-                    load_tile(LEFT + a, here, left_row)
+                    call_unit(builder, "tileloadd64", LEFT + a, here, left_row)
                     here = builder.add(here, left_next)
                 for b, (address, row) in enumerate(tiles):
-                    load_tile(first + b, moved(builder, address, at, row, SIDE), row)
+                    place = moved(builder, address, at, row, SIDE)
+                    call_unit(builder, "tileloadd64", first + b, place, row)
                 for a in lefts:
                     for b in range(rights):
                         numbers = (SUMS[a] + 2 - rights + b, LEFT + a, first + b)
-                        _call(builder, "tdpbf16ps", *map(_tile, numbers))
+                        call_unit(builder, "tdpbf16ps", *numbers)
                 return []
 
             accumulate(builder, steps, 1, [], add)
@@ -186,8 +189,8 @@ def _store_of(rights: int) -> Callable[..., int]:
         def build(context, builder, signature, args):
             sums = [SUMS[a] + b for a in (0, 1) for b in range(2 - rights, 2)]
             for place, n in enumerate(sums):
-                where = builder.inttoptr(moved(builder, args[0], args[1], SIDE * place), ADDRESS)
-                _call(builder, "tilestored64", _tile(n), where, args[1])
+                where = moved(builder, args[0], args[1], SIDE * place)
+                call_unit(builder, "tilestored64", n, where, args[1])
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64), build

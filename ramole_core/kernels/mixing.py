@@ -35,6 +35,7 @@ from ramole_core.kernels.gate import (
     weigh_units,
 )
 from ramole_core.kernels.half_dots import half_dots
+from ramole_core.kernels.matrix_update import split_units
 from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.vectors import LANES
 from ramole_core.kernels.widen import PAIR, widen_floats, widen_halves
@@ -185,6 +186,8 @@ def _mix(pointer):
                 weigh_units(one, slots, acts, present, R, counts[1], weight)
                 if traced:
                     update_lengths(one, slots, R, floats(words[call.NORMS] + place, 1, k)[0])
+                if words[call.SPLITS]:
+                    split_units(one, R, call.split_at(words, j) + 4 * (start + n) * units_row)
 
 
 @kernel()

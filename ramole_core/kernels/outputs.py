@@ -23,8 +23,9 @@ FLOATS, HALVES, CODES, BYTES, GRID = 0, 1, 2, 3, 4
 """What a weight is made of: float32, bfloat16, NF4, int8 with a scale a row, or int4."""
 (M, X, Y, Y_HALF, I, O, X_ROW, KIND, W, SCALES, BIAS) = range(2, 13)
 (UNITS, UNITS_ROW, PAGES, PAGES_ROW, COUNTS, ROW_OF, B, B_HALF, PAGE_COUNT) = range(13, 22)
-LAYOUTS, SPAN = 22, 23
-"""The words of a call, behind the two of every call; SPAN: outputs of a tile."""
+LAYOUTS, SPAN, SPLIT = 22, 23, 24
+"""The words of a call, behind the two of every call; SPAN: outputs of a tile; SPLIT: the units as
+`matrix_update.split_units` leaves them, 0 where they are not."""
 
 
 @kernel()

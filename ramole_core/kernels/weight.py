@@ -80,6 +80,8 @@ class Update:
     rows: UnitRows
     B: np.ndarray
     """[pages, o], float32 or bfloat16's bits."""
+    split: int = 0
+    """The address of the units as the matrix unit reads them; 0: they were not split for it."""
 
     def write_to(self, words: np.ndarray) -> None:
         """Write it into the words of a product's call."""
@@ -89,6 +91,7 @@ class Update:
             *(units.ctypes.data, units.shape[1], *self.rows.words),
             *(B.ctypes.data, half, B.shape[0]),
         )
+        words[words_of.SPLIT] = self.split
 
     def added_to(self, y: Tensor) -> Tensor:
         """y [..., o] with the update added, by PyTorch: for a layer without a kernel."""

@@ -12,10 +12,11 @@ from ramole_core.kernels.call_args import WATCHING, WORDS
 from ramole_core.kernels.dots import COLUMNS
 from ramole_core.kernels.gate import INPUTS
 from ramole_core.kernels.input_scores import SCORE_SCOPE, WEIGHTS_STEP
-from ramole_core.kernels.matrix_unit import DEPTH, MATRIX
+from ramole_core.kernels.matrix_unit import DEPTH, MATRIX, SIDE
 from ramole_core.kernels.mixing import MIX, RUN
 from ramole_core.kernels.vectors import paired
-from ramole_core.kernels.weight import Input, UnitRows, Update
+from ramole_core.kernels.ways import TILES
+from ramole_core.kernels.weight import Input, UnitRows, Update, way_here
 from ramole_core.layers.batch_mix import BatchMix
 from ramole_core.layers.gate_softmax import SCOPE_FORMS
 from ramole_core.layers.traced import Traced
@@ -42,13 +43,15 @@ class RowsMixing:
         self._reads_inputs = INPUTS in tables.input_forms
         self._runs = np.array(runs, np.int32).reshape(-1, 3)
         most = tables.pages.shape[1]
-        self._width = -(-most // COLUMNS) * COLUMNS
+        self._splits = bank.dtype == torch.bfloat16 and way_here() == TILES
+        whole = DEPTH if self._splits else COLUMNS
+        self._width = -(-most // whole) * whole
         w = self._words = np.zeros(WORDS, np.int64)
         w[words_of.N], w[words_of.A_HALF] = self.n, bank.dtype == torch.bfloat16
         w[words_of.S], w[words_of.RUNS] = bank.tensors.s, self._runs.ctypes.data
         w[words_of.UNITS_ROW], w[words_of.K] = self._width, batch.k
         w[words_of.ROWS], w[words_of.PAGES_ROW] = batch.b, most
-        w[words_of.TRACED] = self._told.ctypes.data
+        w[words_of.TRACED], w[words_of.SPLITS] = self._told.ctypes.data, self._splits
         self._scopes = [
             (form, bank.layout.sites.scopes[per])
             for per, form in SCOPE_FORMS.items()
@@ -91,7 +94,7 @@ class RowsMixing:
         group = bank.layout.groups[g]
         m = group.m
         if units is None:
-            units = np.empty((m, self.n, self._width), np.float32)
+            units = self._room(m)
         first = bank.layout.first(g, block)
         told = None if self._traced is None else self._traced.room(first, m)
         scores = None if late is None else late.float().contiguous()
@@ -116,6 +119,14 @@ class RowsMixing:
             self._traced.take(first, told)
         return units
 
+    def _room(self, m: int) -> np.ndarray:
+        """Units [m, N, R]; a view, where there is room behind them for what `split_at` has."""
+        size = m * self.n * self._width
+        more = m * (self.n + SIDE - 1) * self._width if self._splits else 0
+        return np.empty(size + more, np.float32)[:size].reshape(m, self.n, self._width)
+
     def update(self, units: np.ndarray, g: int, block: int, j: int) -> Update:
         """The update of module j to its layer's output."""
-        return Update(units[j], self._rows, self._batch.bank.tensors.views(g, block)[2][j])
+        split = units.ctypes.data + 4 * units.size + 4 * j * (self.n + SIDE - 1) * self._width
+        B = self._batch.bank.tensors.views(g, block)[2][j]
+        return Update(units[j], self._rows, B, split if self._splits else 0)
