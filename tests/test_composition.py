@@ -19,6 +19,7 @@ from ramole_core.composition import (
     find_method,
 )
 from ramole_core.composition.dare import kept
+from ramole_core.composition.decision import Ask
 from ramole_core.composition.lego import assemble, balanced, cluster
 from ramole_core.composition.task_vectors import nearest_lora
 from ramole_core.errors import RamoleError
@@ -898,3 +899,19 @@ def test_unknown_method_names_the_known_ones():
 def test_wrong_shape_is_refused_at_the_door():
     with pytest.raises(Exception, match="(?i)type"):
         Lora(A=torch.randn(3), B=torch.randn(o, 3))
+
+
+def test_another_thread_s_rows_of_a_fixed_pool_are_not_taken():
+    """Another request's tables become the kept ones while this one's key is compared."""
+    method, W = type(find_method("moe"))(), torch.arange(3.0)[:, None]
+
+    class Changing(Sites):
+        def __eq__(self, other):
+            method._kept = None, {"W": W[1:]}
+            return True
+
+    method.places = lambda ask: [0, 1]
+    config = {"adapters": [{"checksum": name, "name": name} for name in "abc"]}
+    for _ in range(2):
+        ask = Ask((), Changing((), {}), {}, trained=Trained({"W": W}, "x", config))
+        assert method.tables(ask, {"W": (1,)})["W"].tolist() == [[0], [1]]

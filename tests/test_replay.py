@@ -79,10 +79,13 @@ def test_a_recording_does_again_what_was_done():
     assert torch.equal(out, work()) and not torch.equal(out, before)
 
 
-def test_a_number_that_python_reads_is_a_fault():
+@pytest.mark.parametrize(
+    "read", [lambda x: float(x.sum()), lambda x: torch.equal(x, x), lambda x: x[x > 0]]
+)
+def test_a_number_that_python_reads_is_a_fault(read):
     x = numbers(3, dtype=torch.float32)
     with recording() as made:
-        float(x.sum())
+        read(x)
     assert made.fault
     with recording() as made, made.aside():
         float(x.sum())

@@ -103,6 +103,13 @@ def test_penalties_are_those_of_transformers_and_of_the_api_that_they_come_from(
     assert biased.tolist() == pytest.approx([0, 0, -100, *[0] * 6, 1.5, 0, 0])
 
 
+@pytest.mark.parametrize("number", [math.inf, math.nan])
+def test_a_draw_among_logits_that_are_no_numbers_takes_one_of_those(number):
+    logits = torch.tensor([1.0, number, 2.0, 0.5])
+    said = Request("x", temperature=1.0, seed=0)
+    assert choose_token(logits, said, generator=make_generator(said)) == 1
+
+
 def test_log_probabilities_are_the_model_s_own():
     logits = torch.randn(40, generator=torch.Generator().manual_seed(6))
     told, logs = log_probability(logits, 11, top=3), logits.double().log_softmax(-1)

@@ -43,8 +43,9 @@ class FixedPool(Composition):
         trained, rows = ask.trained, self.places(ask)
         assert trained is not None
         key = (trained.checksum, ask.sites, tuple(rows), tuple(shapes))
-        if trained.checksum and self._kept[0] == key:
-            return self._kept[1]
+        kept_for, kept = self._kept  # once: another thread may replace it
+        if trained.checksum and kept_for == key:
+            return kept
         count, made = len(trained.adapters), {}
         every = list(range(count))
         for name, shape in shapes.items():

@@ -58,9 +58,10 @@ class Ramole(Composition):
     def _router(self, trained: Trained, sites: Sites) -> Router:
         """The router of a file and a model, cached, so that the engine may compare by identity."""
         key = trained.checksum, sites
-        if not trained.checksum or key not in self._read:
-            self._read = {key: read_router(trained, shapes=sites.shapes)}
-        return self._read[key]
+        read = self._read  # once: another thread may replace it
+        if not trained.checksum or key not in read:
+            self._read = read = {key: read_router(trained, shapes=sites.shapes)}
+        return read[key]
 
     def begin(
         self, sites: Sites, adapters: Sequence[tuple[str, str]], recipe: Mapping[str, Value]

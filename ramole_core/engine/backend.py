@@ -59,7 +59,7 @@ class Backend(Protocol):
         cancelled: Callable[[], bool] = never,
     ) -> list[list[Response]]:
         """Each candidate's response to the end of its prompt; the batch goes on meanwhile, and
-        sources take turns. Raises Cancelled where `cancelled` is true before all are read; an
+        sources take turns. Raises Cancelled where `cancelled` is true before all are read; a
         remote engine reads on."""
         ...
 

@@ -9,7 +9,7 @@ makes between them become calls of `kernels.pointwise`; anything else is called 
 Views and empty tensors need nothing: what they lie in stays. All that was made stays alive with it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,7 +26,6 @@ from ramole_core.kernels.call_args import WATCHING
 from ramole_core.kernels.compiled import view
 from ramole_core.kernels.pointwise import POINTS
 from ramole_core.kernels.program import Program
-from ramole_core.kernels.team import Kernel
 from ramole_core.layers import BatchMix, Forward, RowMix
 
 aten = torch.ops.aten
@@ -41,70 +40,12 @@ HOST_READS = (aten._local_scalar_dense.default, aten.nonzero.default)
 """Operators that copy a number to Python, which may differ in the next run."""
 
 
-class Recording:
-    """The recorded calls of a forward, in order."""
-
-    def __init__(self):
-        self.fault = ""
-        """Why it cannot be replayed; empty: it can."""
-        self._calls: list[tuple[Kernel, np.ndarray]] = []
-        self._steps: list[tuple[int, int] | Callable[[], None]] = []
-        self._kept: list[object] = []
-        self._program: Program | None = None
-        self.paused = False
-
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        before, self.paused = self.paused, True
-        try:
-            yield
-        finally:
-            self.paused = before
-
-    def keep(self, *things: object) -> None:
-        """Keep these objects alive as long as the recording."""
-        self._kept += things
-
-    def call(self, kernel: Kernel, words: np.ndarray) -> None:
-        """Record a kernel's call with these arguments."""
-        if self.paused:
-            return
-        start = len(self._calls)
-        self._calls.append((kernel, words.copy()))
-        last = self._steps[-1] if self._steps else None
-        if isinstance(last, tuple):
-            self._steps[-1] = last[0], start + 1
-        else:
-            self._steps.append((start, start + 1))
-
-    def again(self, work: Callable[[], None]) -> None:
-        """Record a function to call at this place in every run."""
-        self._steps.append(work)
-
-    def close(self) -> None:
-        self._program = Program(self._calls)
-
-    @property
-    def program(self) -> Program:
-        assert self._program is not None, "close it first"
-        return self._program
-
-    def run(self) -> None:
-        """Replay all calls; the results lie in the same memory."""
-        program = self.program
-        for step in self._steps:
-            if isinstance(step, tuple):
-                program.run(*step)
-            else:
-                step()
-
-
 class _OperatorRecorder(TorchDispatchMode):
     """Record PyTorch's operators."""
 
-    def __init__(self, recording: Recording):
+    def __init__(self, program: Program):
         super().__init__()
-        self._recording = recording
+        self._program = program
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -114,21 +55,21 @@ class _OperatorRecorder(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        recording = self._recording
-        if recording.paused:
+        program = self._program
+        if program.paused:
             return out
-        recording.keep(out, args, kwargs)
-        if func in HOST_READS:
-            recording.fault = recording.fault or f"{func} gives a number to Python"
+        program.keep(out, args, kwargs)
+        if func in HOST_READS or not any(True for _ in _tensors(out)) or _is_masked(func, args):
+            program.fault = program.fault or f"{func} gives a number to Python"
         elif not is_view_only(func) and not _is_view(func, args, kwargs, out):
             self._write(func, args, kwargs, out)
         return out
 
     def _write(self, func, args, kwargs, out) -> None:
-        recording = self._recording
+        program = self._program
         if isinstance(out, Tensor) and (call := _pointwise(func, args, kwargs, out)):
             for words in call:
-                recording.call(POINTS, words)
+                program.call(POINTS, words)
             return
 
         if rows := _embedded(func, args, out):
@@ -137,7 +78,7 @@ class _OperatorRecorder(TorchDispatchMode):
             def look_up() -> None:
                 found[:] = table[ids]
 
-            recording.again(look_up)
+            program.again(look_up)
             return
 
         def again() -> None:
@@ -146,7 +87,7 @@ class _OperatorRecorder(TorchDispatchMode):
                 if old is not one:
                     old.copy_(one)
 
-        recording.again(again)
+        program.again(again)
 
 
 def _embedded(func, args, out) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -175,6 +116,12 @@ def _is_view(func, args, kwargs, out) -> bool:
         return False
     places = [_place(one) for one in _tensors((*args, *kwargs.values()))]
     return all(_place(one) in places for one in _tensors(out))
+
+
+def _is_masked(func, args) -> bool:
+    """Whether an index is a mask, so that the number of results may differ in the next run."""
+    indices = _tensors(args[1]) if func is aten.index.Tensor else ()
+    return any(one.dtype in (torch.bool, torch.uint8) for one in indices)
 
 
 def _tensors(found: object) -> Iterator[Tensor]:
@@ -216,8 +163,9 @@ def _joined(args, out: Tensor) -> list[np.ndarray]:
 
 
 @contextmanager
-def recording() -> Iterator[Recording]:
-    made = Recording()
+def recording() -> Iterator[Program]:
+    """Record the kernels' calls and PyTorch's operators of this thread inside the block."""
+    made = Program()
     WATCHING.one = made
     try:
         with _OperatorRecorder(made):
@@ -271,16 +219,16 @@ class Replay:
 
     step: CapturedStep
     logits: Tensor
-    recording: Recording
+    program: Program
     _cache: FlatCache | None = None
 
     def run(self, ids: Sequence[int], cache: FlatCache) -> Tensor:
         """Logits [b, v] of these tokens, one a request, in memory of their own."""
         self.step.ids.numpy()[0] = ids
         self.step.positions.numpy()[:] = cache.positions.numpy()
-        cache.take_over(self.recording.program)
+        cache.take_over(self.program)
         self._cache = cache  # its arrays are read while the program runs
-        self.recording.run()
+        self.program.run()
         return copied(self.logits)
 
 

@@ -41,11 +41,14 @@ def is_greedy(request: Request) -> bool:
 def choose_token(
     logits: Float[Tensor, "v"], request: Request, *, generator: torch.Generator
 ) -> int:
-    """The next token id; temperature 0 is the argmax, else a draw among the likeliest."""
+    """The next token id; temperature 0 is the argmax, else a draw among the likeliest. Of logits
+    that are infinite or no numbers one of those, by which the caller sees it."""
     if is_greedy(request):
         return int(logits.argmax())
     wide = logits.to("cpu", torch.float64)
-    probabilities = ((wide - wide.max()) / request.temperature).softmax(-1)  # or inf - inf
+    if not torch.isfinite(wide.max()):
+        return int(wide.argmax())
+    probabilities = ((wide - wide.max()) / request.temperature).softmax(-1)
     ordered, ids = probabilities.sort(descending=True, stable=True)
     if request.top_k:
         ordered = ordered[: request.top_k] / ordered[: request.top_k].sum()

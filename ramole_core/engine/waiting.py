@@ -8,7 +8,7 @@ or a full batch is answered at once, and the next one after sources that used li
 import math
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ramole_core.engine.request_state import RequestState
@@ -121,29 +121,14 @@ def in_turn(waiting: Iterable[RequestState], running: Iterable[RequestState]) ->
     and of one address, a session's n-th after every other session's (n-1)-th: many
     requests of one delay no other source. First come, first served where that says nothing.
     """
-    running = list(running)
-    states: dict[Source, list[RequestState]] = defaultdict(list)
-    for state in sorted(waiting, key=lambda state: state.number):
-        states[state.source].append(state)
-    taken = Counter(state.source for state in running)
-    order = []
-    for source, own in states.items():
-        begun = [state for state in running if state.source == source]
-        for turn, state in enumerate(_by_session(own, begun), taken[source]):
-            order.append((turn, state.number, state))
-    return [state for _, _, state in sorted(order, key=lambda entry: entry[:2])]
-
-
-def _by_session(
-    waiting: Sequence[RequestState], running: Iterable[RequestState]
-) -> list[RequestState]:
-    """The requests of one address, by number, as its sessions take turns."""
-    taken = Counter(state.session for state in running)
-    order = []
-    for state in waiting:
-        order.append((taken[state.session], state.number, state))
-        taken[state.session] += 1
-    return [state for _, _, state in sorted(order, key=lambda entry: entry[:2])]
+    ordered, running = sorted(waiting, key=lambda state: state.number), list(running)
+    for key in (lambda state: (state.source, state.session), lambda state: state.source):
+        taken, order = Counter(map(key, running)), []
+        for state in ordered:
+            order.append((taken[key(state)], state.number, state))
+            taken[key(state)] += 1
+        ordered = [state for *_, state in sorted(order, key=lambda entry: entry[:2])]
+    return ordered
 
 
 class FairShare:

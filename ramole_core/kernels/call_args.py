@@ -5,8 +5,7 @@ A call is an array of int64: sizes, and addresses of numbers.
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from llvmlite import ir
@@ -15,7 +14,7 @@ from numba import carray, types  # pyright: ignore[reportPrivateImportUsage]
 from ramole_core.kernels.compiled import instructions, kernel
 
 if TYPE_CHECKING:
-    from ramole_core.kernels.team import Kernel
+    from ramole_core.kernels.program import Program
 
 COUNTS, TILES, OWN = 0, 1, 40
 """Words of every call: the address of two counts of taken tiles, the caller's and CACHE_LINE bytes
@@ -128,26 +127,9 @@ def ints(address, rows, columns):
     return array(at(address), (rows, columns), np.int32)
 
 
-class Recorder(Protocol):
-    """The interface of a recorder."""
-
-    def call(self, kernel: "Kernel", words: np.ndarray) -> None:
-        """Record a kernel's call with these words, tiles included."""
-
-    def keep(self, *things: object) -> None:
-        """Keep alive what a kernel's words point into."""
-
-    def again(self, work: Callable[[], None]) -> None:
-        """Record a function to call at this place in every replay."""
-
-    def aside(self) -> AbstractContextManager[None]:
-        """Pause the recording inside the block, whose work `again` does."""
-        ...
-
-
 class _Watching(threading.local):
-    one: Recorder | None = None
+    one: "Program | None" = None
 
 
 WATCHING = _Watching()
-"""Of this thread."""
+"""`one`: the program that this thread records."""

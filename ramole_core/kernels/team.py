@@ -58,21 +58,17 @@ class Kernel:
             return cfunc(signature, nopython=True, cache=CACHE)(self._function)  # pyright: ignore
 
     @cached_property
-    def _address(self) -> int:
+    def address(self) -> int:
+        """Address of its code; compiled on first use."""
         return int(self._entry.address)
 
     @cached_property
     def _alone(self) -> Callable[[int], None]:
-        return _ENTRY(self._address)
+        return _ENTRY(self.address)
 
     def compile(self) -> None:
         """Compile now, ahead of the first request."""
-        _ = self._address
-
-    @property
-    def address(self) -> int:
-        """Address of its code; compiled on first use."""
-        return self._address
+        _ = self.address
 
     def run(self, words: np.ndarray, tiles: int) -> None:
         """Run the tiles; `words` is an int64 array of WORDS that no other call uses meanwhile."""
@@ -80,7 +76,7 @@ class Kernel:
         if (watching := WATCHING.one) is not None:
             watching.call(self, words)
         address = words.ctypes.data
-        if tiles == 1 or not TEAM.run(self._address, address):
+        if tiles == 1 or not TEAM.run(self.address, address):
             self._run_alone(words, address)
 
     def run_one(self, words: np.ndarray, address: int) -> None:

@@ -1,6 +1,6 @@
 """Select a request's adapters: those it names, those of its method, or those that are found.
 
-A method that examines has the nearest adapters are examined on the prompt before it takes its k
+A method that examines has the nearest adapters examined on the prompt before it takes its k
 (`engine/prompt_reader.py`). Where none that was found fits, the base may answer, and a message that
 names no task may keep the adapters of the turn before (`retrieval/base_expert.py`).
 """
