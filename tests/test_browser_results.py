@@ -170,6 +170,9 @@ def test_a_phone_scrolls_the_tables_and_never_the_page(measured, visit):
         details.evaluate("node => node.open = true")
     assert wide(page) <= 390
     assert serious(page, "#results-tab") == []
+    cut = "nodes => nodes.filter(n => n.scrollWidth > n.clientWidth + 1).map(n => n.innerText)"
+    names = page.locator("#results-tab .rm-table tbody th:visible")
+    assert names.count() > 20 and names.evaluate_all(cut) == [], "names run into the numbers"
     box = page.locator("#results-answers .rm-scroll").first
     assert box.evaluate("node => node.scrollWidth > node.clientWidth"), "else this shows nothing"
     name = page.get_by_role("rowheader", name="uniform_router").first
