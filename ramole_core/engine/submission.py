@@ -1,6 +1,7 @@
 """Submit requests: read their adapters, place their methods' decisions, and queue their states."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ramole_core.composition import Candidate
@@ -58,12 +59,28 @@ class Submission:
 
         Raises as `submit` does.
         """
+        self._scheduler.queue.check_place(session=session, address=address)  # before it proposes
+        who = {"session": session, "address": address}
+        return self.submit_pairs(fit.ask(), fit.candidates, fit.reading(), **who, deliver=deliver)
+
+    def submit_pairs(
+        self,
+        asked: Request,
+        candidates: Sequence[Candidate],
+        reading: PairReading,
+        *,
+        session: str = "",
+        address: str = "",
+        deliver: Deliver,
+    ) -> RequestState:
+        """Queue pairs that one row reads under the request's method and these adapters; `deliver`
+        gets the reading once all are read, or an error. Raises as `submit` does."""
         self._scheduler.queue.check_place(session=session, address=address)
-        asked, reading = fit.ask(), fit.reading()
-        placement = self._maker.placer.prepare(asked, fit.candidates, ephemeral=True)
-        names = tuple(one.name for one in fit.candidates)
+        candidates = tuple(candidates)
+        placement = self._maker.placer.prepare(asked, candidates, ephemeral=True)
+        names = tuple(one.name for one in candidates)
         segments = Segments((Segment(reading.longest, placement, names),))
-        state = self._pair_state(replace(asked, trace=False), reading, segments, fit.candidates)
+        state = self._pair_state(replace(asked, trace=False), reading, segments, candidates)
         return self._queue(state, session, address, deliver)
 
     def _queue(
