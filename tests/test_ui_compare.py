@@ -38,7 +38,7 @@ def ask(handlers, *columns, prompt="boats?", count=None, length=64):
 
 
 def test_a_column_is_a_request():
-    asked = Column("mixture", 2.0, [], ["ant"]).request("boats?", "me", max_new_tokens=9.0)
+    asked = Column("mixture", 2.0, [], ["ant"]).request("boats?", "me", max_new_tokens=9)
     assert asked == Request(
         "boats?",
         method="mixture",
@@ -131,6 +131,14 @@ def test_what_cannot_be_asked_is_one_sentence_in_every_column(handlers):
     assert "are named and left out" in look[0] and not any(view["tokens"] for view in look[1:5])
     looks = ask(handlers, Column("mixture", adapters=["<i>"]), Column("base"))
     assert "&lt;i&gt;" in looks[-1][0] and "<i>" not in looks[-1][0] and looks[-1][-1] is None
+
+
+@pytest.mark.parametrize(
+    ("k", "length", "sentence"), [(2.5, 9, "k is 2.5"), (2, 9.5, "The token limit is 9.5")]
+)
+def test_a_number_with_a_fraction_is_refused_as_in_ask(handlers, k, length, sentence):
+    (look,) = ask(handlers, Column("mixture", k), Column("base"), length=length)
+    assert f"{sentence}; give a whole number." in look[0] and handlers.ramole.batches == 0
 
 
 def test_stopping_ends_all_columns_and_what_came_stays(handlers, monkeypatch):

@@ -29,7 +29,7 @@ from ..parts.events import (
     session_of,
     text_in,
 )
-from ..parts.fields import allowed_length, run_and_stop
+from ..parts.fields import allowed_length, run_and_stop, whole
 from ..parts.link import absent_words, check_method, copies
 from ..parts.markup import escaped, notice_html
 from ..session.quota import quota_of
@@ -101,8 +101,9 @@ class CompareHandlers:
         self._asked.put(session, asked)
         try:
             prompt, count, length, *choices = values
+            length = whole(length, "The token limit")
             columns = columns_of(choices)[: int(count)]
-            asked.link = link_to(ComparisonLink(prompt or "", int(length), tuple(columns)))
+            asked.link = link_to(ComparisonLink(prompt or "", length, tuple(columns)))
             with self.call(request) as visitor:
                 requests = [
                     one.request(prompt, visitor.owner, max_new_tokens=length) for one in columns
