@@ -299,7 +299,7 @@ def test_rows_wait_while_the_model_loads_and_can_be_stopped_there():
     assert run.count() == {"stopped": 4, "refused": 1} and ramole.batches == 0
 
 
-def test_a_model_that_cannot_load_is_one_sentence():
+def test_a_model_that_cannot_load_is_one_sentence(outcomes):
     ramole = FakeRamole(loaded=False)
     ramole.load_error = "There is no such base model; set RAMOLE_BASE_MODEL."
     run = ran(ramole, ROWS)
@@ -308,6 +308,7 @@ def test_a_model_that_cannot_load_is_one_sentence():
     )
     assert run.count() == {"stopped": 4, "refused": 1}
     assert table_of(run)[0][-1] == f"not answered: {ramole.load_error}"
+    assert outcomes == ["refused"]
 
 
 def test_a_row_that_the_engine_refuses_stands_alone():
@@ -568,13 +569,14 @@ def test_stopping_or_leaving_ends_my_run_alone():
     sessions.on_stop(visitor("nobody"))
 
 
-def test_rows_that_cannot_run_leave_the_results_before_in_sight():
+def test_rows_that_cannot_run_leave_the_results_before_in_sight(outcomes):
     sessions = handlers_of(FakeRamole())
     first = list(looks(sessions, "ann"))[-1]
     (look,) = looks(sessions, "ann", '{"prompt": ""}')
     assert "No row can run" in look[0] and look[1:] == first[1:]
     (look,) = looks(sessions, "ben", "")
     assert "There is no row" in look[0] and look[2]["empty"] and look[3]["data"] == []
+    assert outcomes[-2:] == ["refused", "refused"]
 
 
 def test_what_a_hostile_browser_says_is_nothing():

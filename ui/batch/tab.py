@@ -1,6 +1,5 @@
 """The tab Batch: drop or paste rows, run them together, see who used which adapter, download."""
 
-import logging
 from collections.abc import Generator
 from contextlib import closing
 from typing import Any
@@ -11,7 +10,7 @@ from ramole_core import Batch, Ramole, RamoleError
 
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
-from ..parts.errors import UNEXPECTED, html_or_sentence, one_sentence
+from ..parts.errors import html_or_sentence, one_sentence, sentence_of
 from ..parts.events import (
     AT_ONCE,
     CUT,
@@ -36,7 +35,6 @@ from .rows import read, refused_html, text_of, verdict_html
 from .run import BatchRun, run_of, watched
 from .views import HEADERS, progress_html, row_html, standing_html, table_of
 
-log = logging.getLogger(__name__)
 BatchUpdate = tuple[Any, ...]
 """Notice, progress, picture, table, and the run once it has ended: `BatchLayout.looks`."""
 RUNNING = "A batch is on its way."
@@ -159,11 +157,8 @@ class BatchHandlers:
                 with closing(watched(self.ramole, run)) as turns:
                     for _ in turns:
                         yield drawing.look(run)
-        except RamoleError as error:
-            yield drawing.wrong(str(error), before)
-        except Exception:
-            log.exception("A batch failed.")
-            yield drawing.wrong(UNEXPECTED, before)
+        except Exception as error:
+            yield drawing.wrong(sentence_of(error), before)
         finally:
             if (run := self.runs.get(session)) is not None:
                 self.runs.put(session, run)  # with what it weighs now
