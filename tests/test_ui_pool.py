@@ -5,10 +5,12 @@ import gc
 import json
 import re
 import threading
+import weakref
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import gradio as gr
 import pytest
@@ -17,10 +19,12 @@ from gradio.utils import get_upload_folder
 
 from ramole_core import AdapterRefused, RamoleError
 from ramole_core.pool.examples_and_readme import check_examples
+from tests.fake_ramole import FakeRamole
 from tests.pool_fakes import PoolRamole, write_adapter, write_sample, zipped
 from ui.api.endpoints import Endpoints
 from ui.api.fields import UploadFields, WrongField, checked
 from ui.model import spaces
+from ui.model.loading import loading_of
 from ui.parts.errors import UNEXPECTED, one_sentence
 from ui.parts.markup import escaped
 from ui.pool import cards
@@ -404,8 +408,19 @@ def test_uploads_go_with_their_session_and_with_the_process(ramole, quota, archi
     assert [c.name for c in ramole.pool.all_cards()][2:] == ["four"]
 
 
-def test_page_and_endpoints_count_with_one_quota(ramole):
-    assert quota_of(ramole) is quota_of(ramole)
+def test_page_and_endpoints_count_with_one_quota(ramole, monkeypatch):
+    built = Mock(wraps=Quota)
+    monkeypatch.setattr("ui.session.quota.Quota", built)
+    assert quota_of(ramole) is quota_of(ramole) and built.call_count == 1
+
+
+def test_what_the_page_keeps_of_a_system_is_freed_with_it():
+    ramole = FakeRamole()
+    kept = [weakref.ref(one) for one in (ramole, quota_of(ramole), loading_of(ramole))]
+    assert None not in [one() for one in kept]
+    del ramole
+    gc.collect()
+    assert [one() for one in kept] == [None] * 3
 
 
 def _request(session=None, **headers):
@@ -749,7 +764,7 @@ def test_without_the_spaces_package_a_handler_stays_as_it_is(monkeypatch):
 
 
 def test_loading_tells_how_far_it_is_and_why_it_failed():
-    from ui.model.loading import Loading, loading_of
+    from ui.model.loading import Loading
 
     go, told = threading.Event(), {}
 
