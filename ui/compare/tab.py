@@ -169,10 +169,9 @@ class CompareHandlers:
         """Explain one token."""
         name, _, column = text_in(event, "run").rpartition("-")
         index = number_in(event, "index")
-        if asked is None or name != asked.name or not column.isdigit() or index is None:
+        if asked is None or name != asked.name or not column.isdecimal() or index is None:
             return notice_html(NOT_YET)
-        runs = dict(enumerate(asked.runs))
-        run = runs.get(int(column))
+        run = {str(n): run for n, run in enumerate(asked.runs)}.get(column)
         if run is None or not 0 <= index < len(run.pieces):
             return ""
         where = f"Column {int(column) + 1}: {mixed_words(run.request)}"
