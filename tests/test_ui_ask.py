@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import gradio as gr
 import numpy as np
 import pytest
+from gradio.context import Context
 
 from ramole_core import (
     DEFAULT_METHOD,
@@ -67,7 +68,7 @@ from ui.charts.tokens import (
     view_of,
     view_of_run,
 )
-from ui.header import hero_html
+from ui.header import header, hero_html
 from ui.parts.asked import mixed_words
 from ui.parts.downloads import sweep
 from ui.parts.fields import TOKENS, USUAL, method_choices
@@ -402,6 +403,18 @@ def test_the_head_says_in_one_line_what_this_is_how_it_picks_and_what_to_try():
     ):
         assert words in " ".join(said.split())
     assert "with add-ons (LoRA adapters):" in hero_html(1)
+
+
+def test_the_head_counts_what_is_in_the_pool_when_a_page_opens():
+    def events() -> list[object]:
+        header(ramole)
+        return list(Context.root_block.fns.values())
+
+    ramole = FakeRamole()
+    load, _ = built(events)
+    for count in (4, 5):
+        assert f"{count} add-ons" in "".join(map(str, load.fn()))
+        ramole.pool.names.append("emu")
 
 
 TERMS = {
