@@ -33,7 +33,7 @@ from ui.batch.rows import MAX_BYTES, MAX_ROWS, read, refused_html, text_of, verd
 from ui.batch.run import BatchRun, run_of, watched
 from ui.batch.tab import BatchHandlers
 from ui.batch.views import HEADERS, WIDTHS, progress_html, row_html, standing_html, table_of
-from ui.parts.errors import UNEXPECTED, html_or_sentence
+from ui.parts.errors import UNEXPECTED
 from ui.session.owner import page_owner
 from ui.session.quota import quota_of
 
@@ -52,7 +52,7 @@ class Breaks(FakeRamole):
 
 
 def batch_of(ramole, text: str, kind: str = "automatic", **defaults):
-    return read(ramole, text, kind, defaults=DEFAULTS | defaults, owner="session-ann")
+    return read(ramole, text, kind, **(DEFAULTS | defaults), owner="session-ann")
 
 
 def ran(ramole, text: str, *, stop=None, **defaults) -> BatchRun:
@@ -587,10 +587,7 @@ def test_what_a_hostile_browser_says_is_nothing():
     for how in (("automatic", "ramole", [], 8), ("automatic", {}, 3, 8), ([], "ramole", 3, 8)):
         (look,) = looks(sessions, "ann", "a\n", how)
         assert 'role="alert"' in look[0] and "Traceback" not in look[0]
-        told = html_or_sentence(
-            lambda how=how: verdict_html(sessions.read(None, "a\n", *how)), refused_html
-        )
-        assert 'class="rm-batch-verdict bad"' in told
+        assert 'class="rm-batch-verdict bad"' in sessions.on_check(visitor("ann"), "a\n", *how)
 
 
 def test_a_run_that_ended_in_another_process_is_kept(monkeypatch):
