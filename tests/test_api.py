@@ -123,7 +123,7 @@ def test_no_options_are_no_options(client, none):
 
 
 @pytest.mark.parametrize("options", [{"warmth": 1, "rounds": 4}, '{"warmth": 1, "rounds": 4}'])
-def test_options_reach_the_request_of_a_method_that_has_them(monkeypatch, options):
+def test_options_reach_the_request_of_a_method_that_has_them(options):
     ramole, said = FakeRamole(options=OPTIONS), {"prompt": "hi", "method": "mixture"}
     asked = fields.read_ask(ramole, {**said, "options": options}, owner="me")
     assert asked.options == {"warmth": 1, "rounds": 4} and asked.owner == "me"

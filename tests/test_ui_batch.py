@@ -14,7 +14,6 @@ from types import SimpleNamespace
 import gradio as gr
 import numpy as np
 import pytest
-from gradio.utils import get_upload_folder
 
 from ramole_core import Generation, Ramole, RamoleError, Request
 from ramole_core.base.shapes import read_shapes
@@ -22,6 +21,7 @@ from ramole_core.selection.part_stream import join
 from tests.blocks import built
 from tests.conftest import tiny_settings
 from tests.fake_ramole import WORDS, FakeRamole, Late, gate_of
+from tests.pool_fakes import upload
 from tests.test_ramole import write_lora
 from tests.tiny_encoder import write_encoder
 from ui.batch import run as batch_run
@@ -73,19 +73,6 @@ def jsonl(*rows: dict) -> str:
 def quick(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(batch_run, "MIN_PAUSE", 0.01)
-
-
-@pytest.fixture
-def upload(tmp_path):
-    """Puts a file into Gradio's cache as its upload route does, and gives the path there."""
-
-    def put(name: str, data: bytes) -> str:
-        target = Path(get_upload_folder()) / "0123" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-        return str(target)
-
-    return put
 
 
 # --- rows ---------------------------------------------------------------------------------------
@@ -161,7 +148,7 @@ def test_a_text_that_is_no_batch_is_one_sentence(text, sentence):
         batch_of(FakeRamole(), "a", kind="pickle")
 
 
-def test_a_dropped_file_becomes_the_text_and_leaves_the_cache(upload):
+def test_a_dropped_file_becomes_the_text_and_leaves_the_cache():
     path = upload("rows.tsv", "\ufeffprompt\tk\nä\t2\n".encode())
     assert text_of(path) == ("prompt\tk\nä\t2\n", "csv") and not Path(path).exists()
     assert text_of(upload("r.jsonl", b'{"prompt": "a"}')) == ('{"prompt": "a"}', "jsonl")
@@ -176,7 +163,7 @@ def test_a_dropped_file_becomes_the_text_and_leaves_the_cache(upload):
         ("rows.csv", b"a" * (MAX_BYTES + 1), "rows.csv is larger than 2 MB"),
     ],
 )
-def test_a_file_that_is_no_batch_is_one_sentence(name, data, sentence, upload, tmp_path):
+def test_a_file_that_is_no_batch_is_one_sentence(name, data, sentence, tmp_path):
     path = upload(name, data)
     with pytest.raises(RamoleError, match=re.escape(sentence)):
         text_of(path)
