@@ -222,3 +222,13 @@ def open_hub(tmp_path):
 
     yield make
     close()
+
+
+@pytest.fixture
+def outcomes(monkeypatch):
+    """The outcome of each request that ended or was refused, as the page counts it."""
+    from ui.watch import events
+
+    found = []
+    monkeypatch.setattr(events, "_listeners", [lambda record: found.append(record.outcome)])
+    return found

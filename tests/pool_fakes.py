@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from gradio.utils import get_upload_folder
 from safetensors.numpy import save_file
 
 from ramole_core import (
@@ -87,6 +88,15 @@ def zipped(folder: Path, target: Path) -> Path:
         for file in sorted(folder.iterdir()):
             archive.write(file, file.name)
     return target
+
+
+def upload(file: Path | str, data: bytes | None = None, *, folder: str = "0123") -> str:
+    """Put a file, or data under its name, into Gradio's cache as its upload route does; the path
+    there."""
+    target = Path(get_upload_folder()) / folder / Path(file).name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(Path(file).read_bytes() if data is None else data)
+    return str(target)
 
 
 def _vector(text: str) -> np.ndarray:

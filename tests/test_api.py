@@ -123,7 +123,7 @@ def test_no_options_are_no_options(client, none):
 
 
 @pytest.mark.parametrize("options", [{"warmth": 1, "rounds": 4}, '{"warmth": 1, "rounds": 4}'])
-def test_options_reach_the_request_of_a_method_that_has_them(monkeypatch, options):
+def test_options_reach_the_request_of_a_method_that_has_them(options):
     ramole, said = FakeRamole(options=OPTIONS), {"prompt": "hi", "method": "mixture"}
     asked = fields.read_ask(ramole, {**said, "options": options}, owner="me")
     assert asked.options == {"warmth": 1, "rounds": 4} and asked.owner == "me"
@@ -465,17 +465,18 @@ def test_an_adapter_is_uploaded_by_a_tool_that_is_listed(server, archive):
         "lines": lines.replace("\n", "\r\n "),
         "url": f"data:application/zip;base64,{lines}",
         "odd": "x y",
+        "null": "/\0x",
         "etc": "/etc/hosts",
     }
     calls = [("add_adapter", {"file": file, "name": name}) for name, file in files.items()]
     secret = {"x-ramole-session": "another long secret of mine"}
-    _, (plain, *again, odd, outside) = asyncio.run(speak_mcp(server.url, calls, **secret))
+    _, (plain, *again, odd, null, outside) = asyncio.run(speak_mcp(server.url, calls, **secret))
     assert plain.structuredContent["name"] == "plain" and plain.structuredContent["yours"]
     assert lines.count("\n") > 2
     for told in again:
         assert not told.isError, told.content[0].text
         assert told.structuredContent["sha256"] == plain.structuredContent["sha256"]
-    for refused in (odd, outside):
+    for refused in (odd, null, outside):
         assert refused.isError and "file is neither base64" in refused.content[0].text
 
 

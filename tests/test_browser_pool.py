@@ -198,7 +198,7 @@ def test_an_upload_outlives_a_reload_and_is_nobody_elses(chromium, made, tmp_pat
         assert not page.wrong and not other.wrong
 
 
-def test_two_files_with_a_name_and_examples_then_other_examples_then_removal(visit, made, tmp_path):
+def test_two_files_with_a_name_and_examples_then_other_examples_then_removal(visit, made):
     page = visit()
     unfold(page)
     page.get_by_label("Name (optional)").fill("kept")

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import gradio as gr
 import numpy as np
 import pytest
+from gradio.context import Context
 
 from ramole_core import (
     DEFAULT_METHOD,
@@ -67,7 +68,7 @@ from ui.charts.tokens import (
     view_of,
     view_of_run,
 )
-from ui.header import hero_html
+from ui.header import header, hero_html
 from ui.parts.asked import mixed_words
 from ui.parts.downloads import sweep
 from ui.parts.fields import TOKENS, USUAL, method_choices
@@ -404,6 +405,18 @@ def test_the_head_says_in_one_line_what_this_is_how_it_picks_and_what_to_try():
     assert "with add-ons (LoRA adapters):" in hero_html(1)
 
 
+def test_the_head_counts_what_is_in_the_pool_when_a_page_opens():
+    def events() -> list[object]:
+        header(ramole)
+        return list(Context.root_block.fns.values())
+
+    ramole = FakeRamole()
+    load, _ = built(events)
+    for count in (4, 5):
+        assert f"{count} add-ons" in "".join(map(str, load.fn()))
+        ramole.pool.names.append("emu")
+
+
 TERMS = {
     "gate": "sets the weights",
     "nats": "natural logarithm",
@@ -652,7 +665,7 @@ def test_the_form_makes_the_request_and_the_request_the_form():
     assert FIELDS[0] == "prompt" and len(FIELDS) == 17
 
 
-def test_options_reach_the_request_only_where_there_are_any(monkeypatch):
+def test_options_reach_the_request_only_where_there_are_any():
     with_some = Form(prompt="boats?", options={"warmth": 1.5}).request(None)
     assert (
         with_some.options == {"warmth": 1.5} and Form(prompt="boats?").request(None).options is None
@@ -730,6 +743,12 @@ def test_examples_are_in_sight_and_asked_with_only_where_a_method_finds_weights_
     assert form_of(request, beside=True).request("me") == request
     other = handlers.form([getattr(form, name) for name in FIELDS], {"method": "fusion"})
     assert other.request("me").examples == ()
+    kept = replace(form, mix="boats")
+    request = handlers.form([getattr(kept, name) for name in FIELDS], {}).request("me")
+    assert (request.mix, request.examples) == ("boats", ())
+    assert form_of(request, beside=True).mix == "boats"
+    other = handlers.form([getattr(kept, name) for name in FIELDS], {"method": "fusion"})
+    assert other.request("me").mix is None
 
 
 def test_weights_that_were_found_are_kept_by_name_and_asked_with_in_place_of_examples():
@@ -763,12 +782,6 @@ def test_kept_weights_go_with_the_page_that_kept_them(monkeypatch, secret):
     time.sleep(0.1)
     leaving.sweep_sessions(ramole)
     assert ramole.mix_owners() == {owner_of(other)}
-    form = Form(prompt="boats?", method="lorahub", examples="say => red", mix="boats")
-    request = handlers.form([getattr(form, name) for name in FIELDS], {}).request("me")
-    assert (request.mix, request.examples) == ("boats", ())
-    assert form_of(request, beside=True).mix == "boats"
-    other = handlers.form([getattr(form, name) for name in FIELDS], {"method": "fusion"})
-    assert other.request("me").mix is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 import gradio as gr
 import numpy as np
 import pytest
-from gradio.utils import get_upload_folder
 
 from ramole_core import Generation, Ramole, RamoleError, Request
 from ramole_core.base.shapes import read_shapes
@@ -22,6 +21,7 @@ from ramole_core.selection.part_stream import join
 from tests.blocks import built
 from tests.conftest import tiny_settings
 from tests.fake_ramole import WORDS, FakeRamole, Late, gate_of
+from tests.pool_fakes import upload
 from tests.test_ramole import write_lora
 from tests.tiny_encoder import write_encoder
 from ui.batch import run as batch_run
@@ -33,7 +33,7 @@ from ui.batch.rows import MAX_BYTES, MAX_ROWS, read, refused_html, text_of, verd
 from ui.batch.run import BatchRun, run_of, watched
 from ui.batch.tab import BatchHandlers
 from ui.batch.views import HEADERS, WIDTHS, progress_html, row_html, standing_html, table_of
-from ui.parts.errors import UNEXPECTED, html_or_sentence
+from ui.parts.errors import UNEXPECTED
 from ui.session.owner import page_owner
 from ui.session.quota import quota_of
 
@@ -52,7 +52,7 @@ class Breaks(FakeRamole):
 
 
 def batch_of(ramole, text: str, kind: str = "automatic", **defaults):
-    return read(ramole, text, kind, defaults=DEFAULTS | defaults, owner="session-ann")
+    return read(ramole, text, kind, **(DEFAULTS | defaults), owner="session-ann")
 
 
 def ran(ramole, text: str, *, stop=None, **defaults) -> BatchRun:
@@ -73,19 +73,6 @@ def jsonl(*rows: dict) -> str:
 def quick(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(batch_run, "MIN_PAUSE", 0.01)
-
-
-@pytest.fixture
-def upload(tmp_path):
-    """Puts a file into Gradio's cache as its upload route does, and gives the path there."""
-
-    def put(name: str, data: bytes) -> str:
-        target = Path(get_upload_folder()) / "0123" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-        return str(target)
-
-    return put
 
 
 # --- rows ---------------------------------------------------------------------------------------
@@ -161,7 +148,7 @@ def test_a_text_that_is_no_batch_is_one_sentence(text, sentence):
         batch_of(FakeRamole(), "a", kind="pickle")
 
 
-def test_a_dropped_file_becomes_the_text_and_leaves_the_cache(upload):
+def test_a_dropped_file_becomes_the_text_and_leaves_the_cache():
     path = upload("rows.tsv", "\ufeffprompt\tk\nä\t2\n".encode())
     assert text_of(path) == ("prompt\tk\nä\t2\n", "csv") and not Path(path).exists()
     assert text_of(upload("r.jsonl", b'{"prompt": "a"}')) == ('{"prompt": "a"}', "jsonl")
@@ -176,7 +163,7 @@ def test_a_dropped_file_becomes_the_text_and_leaves_the_cache(upload):
         ("rows.csv", b"a" * (MAX_BYTES + 1), "rows.csv is larger than 2 MB"),
     ],
 )
-def test_a_file_that_is_no_batch_is_one_sentence(name, data, sentence, upload, tmp_path):
+def test_a_file_that_is_no_batch_is_one_sentence(name, data, sentence, tmp_path):
     path = upload(name, data)
     with pytest.raises(RamoleError, match=re.escape(sentence)):
         text_of(path)
@@ -299,7 +286,7 @@ def test_rows_wait_while_the_model_loads_and_can_be_stopped_there():
     assert run.count() == {"stopped": 4, "refused": 1} and ramole.batches == 0
 
 
-def test_a_model_that_cannot_load_is_one_sentence():
+def test_a_model_that_cannot_load_is_one_sentence(outcomes):
     ramole = FakeRamole(loaded=False)
     ramole.load_error = "There is no such base model; set RAMOLE_BASE_MODEL."
     run = ran(ramole, ROWS)
@@ -308,6 +295,7 @@ def test_a_model_that_cannot_load_is_one_sentence():
     )
     assert run.count() == {"stopped": 4, "refused": 1}
     assert table_of(run)[0][-1] == f"not answered: {ramole.load_error}"
+    assert outcomes == ["refused"]
 
 
 def test_a_row_that_the_engine_refuses_stands_alone():
@@ -568,13 +556,14 @@ def test_stopping_or_leaving_ends_my_run_alone():
     sessions.on_stop(visitor("nobody"))
 
 
-def test_rows_that_cannot_run_leave_the_results_before_in_sight():
+def test_rows_that_cannot_run_leave_the_results_before_in_sight(outcomes):
     sessions = handlers_of(FakeRamole())
     first = list(looks(sessions, "ann"))[-1]
     (look,) = looks(sessions, "ann", '{"prompt": ""}')
     assert "No row can run" in look[0] and look[1:] == first[1:]
     (look,) = looks(sessions, "ben", "")
     assert "There is no row" in look[0] and look[2]["empty"] and look[3]["data"] == []
+    assert outcomes[-2:] == ["refused", "refused"]
 
 
 def test_what_a_hostile_browser_says_is_nothing():
@@ -585,10 +574,7 @@ def test_what_a_hostile_browser_says_is_nothing():
     for how in (("automatic", "ramole", [], 8), ("automatic", {}, 3, 8), ([], "ramole", 3, 8)):
         (look,) = looks(sessions, "ann", "a\n", how)
         assert 'role="alert"' in look[0] and "Traceback" not in look[0]
-        told = html_or_sentence(
-            lambda how=how: verdict_html(sessions.read(None, "a\n", *how)), refused_html
-        )
-        assert 'class="rm-batch-verdict bad"' in told
+        assert 'class="rm-batch-verdict bad"' in sessions.on_check(visitor("ann"), "a\n", *how)
 
 
 def test_a_run_that_ended_in_another_process_is_kept(monkeypatch):

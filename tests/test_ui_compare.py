@@ -38,7 +38,7 @@ def ask(handlers, *columns, prompt="boats?", count=None, length=64):
 
 
 def test_a_column_is_a_request():
-    asked = Column("mixture", 2.0, [], ["ant"]).request("boats?", "me", max_new_tokens=9.0)
+    asked = Column("mixture", 2.0, [], ["ant"]).request("boats?", "me", max_new_tokens=9)
     assert asked == Request(
         "boats?",
         method="mixture",
@@ -107,11 +107,12 @@ def test_a_visitor_asks_two_ways_and_looks_into_a_token(handlers):
     assert "Column 1: mixture, k = 2" in there and "Token 3 of 8" in there
     assert "<b>lie" not in there and "&lt;b&gt;lie" in there and "close" not in there
     assert "No adapter was at work" in pick(run=f"{asked.name}-1", index=0)
-    assert (
-        pick(run=f"{asked.name}-0", index=99) == "" and pick(run=f"{asked.name}-7", index=0) == ""
-    )
-    for said in ({}, {"run": "other-0", "index": 1}, {"run": f"{asked.name}-x", "index": 1}):
-        assert "once all answers have ended" in pick(**said)
+    assert pick(run=f"{asked.name}-0", index=99) == ""
+    for column in ("7", "7" * 5000):
+        assert pick(run=f"{asked.name}-{column}", index=0) == ""
+    for run in ("", "other-0", f"{asked.name}-x", f"{asked.name}-²"):
+        assert "once all answers have ended" in pick(run=run, index=1)
+    assert "once all answers have ended" in pick()
     assert handlers.on_names(VISITOR)[0].choices[0] == ("ant", "ant")
 
 
@@ -131,6 +132,14 @@ def test_what_cannot_be_asked_is_one_sentence_in_every_column(handlers):
     assert "are named and left out" in look[0] and not any(view["tokens"] for view in look[1:5])
     looks = ask(handlers, Column("mixture", adapters=["<i>"]), Column("base"))
     assert "&lt;i&gt;" in looks[-1][0] and "<i>" not in looks[-1][0] and looks[-1][-1] is None
+
+
+@pytest.mark.parametrize(
+    ("k", "length", "sentence"), [(2.5, 9, "k is 2.5"), (2, 9.5, "The token limit is 9.5")]
+)
+def test_a_number_with_a_fraction_is_refused_as_in_ask(handlers, k, length, sentence):
+    (look,) = ask(handlers, Column("mixture", k), Column("base"), length=length)
+    assert f"{sentence}; give a whole number." in look[0] and handlers.ramole.batches == 0
 
 
 def test_stopping_ends_all_columns_and_what_came_stays(handlers, monkeypatch):

@@ -103,12 +103,15 @@ def test_two_visitors_share_one_search_and_only_who_began_it_stops_it(
     assert len([path for path in hub_server.asked if path.startswith("/api/models ")]) == 1
 
 
-def test_a_hub_that_is_gone_is_one_sentence_and_may_be_asked_again_soon(ramole, monkeypatch):
+def test_a_hub_that_is_gone_is_one_sentence_and_may_be_asked_again_soon(
+    ramole, monkeypatch, outcomes
+):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     now = [0.0]
     run = HubRun(ramole, clock=lambda: now[0])
     *_, (sentence, kind) = run.looks("ann")
     assert kind == "wrong" and sentence.startswith("The Hub at http://127.0.0.1:9 does not answer")
+    assert outcomes == ["refused"]
     with pytest.raises(RamoleError, match="ask again in 30 seconds"):
         next(run.looks("ann"))
     now[0] += RETRY_SECONDS

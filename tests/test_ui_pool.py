@@ -5,10 +5,12 @@ import gc
 import json
 import re
 import threading
+import weakref
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import gradio as gr
 import pytest
@@ -17,10 +19,12 @@ from gradio.utils import get_upload_folder
 
 from ramole_core import AdapterRefused, RamoleError
 from ramole_core.pool.examples_and_readme import check_examples
-from tests.pool_fakes import PoolRamole, write_adapter, write_sample, zipped
+from tests.fake_ramole import FakeRamole
+from tests.pool_fakes import PoolRamole, upload, write_adapter, write_sample, zipped
 from ui.api.endpoints import Endpoints
 from ui.api.fields import UploadFields, WrongField, checked
 from ui.model import spaces
+from ui.model.loading import loading_of
 from ui.parts.errors import UNEXPECTED, one_sentence
 from ui.parts.markup import escaped
 from ui.pool import cards
@@ -61,20 +65,7 @@ def quota(ramole):
 
 
 @pytest.fixture
-def upload(tmp_path):
-    """Puts a file into Gradio's cache as its upload route does, and gives the path there."""
-
-    def put(file: Path, *, folder: str = "0123") -> str:
-        target = Path(get_upload_folder()) / folder / file.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(file.read_bytes())
-        return str(target)
-
-    return put
-
-
-@pytest.fixture
-def archive(tmp_path, upload):
+def archive(tmp_path):
     """An uploaded zip with one adapter, by name and seed."""
 
     def make(name: str, *, seed: int = 9, **made) -> str:
@@ -188,7 +179,7 @@ def test_the_verdict_says_that_an_adapter_was_made_for_another_base(ramole, quot
     assert verdict.outcome == "usable with a note" and "its answers may not" in verdict.as_html()
 
 
-def test_several_uploads_each_get_a_verdict(ramole, quota, archive, upload, tmp_path):
+def test_several_uploads_each_get_a_verdict(ramole, quota, archive, tmp_path):
     pickle = tmp_path / "adapter_model.bin"
     pickle.write_bytes(b"\x80\x04.")
     broken = tmp_path / "broken.zip"
@@ -206,7 +197,7 @@ def test_several_uploads_each_get_a_verdict(ramole, quota, archive, upload, tmp_
     assert not any(Path(path).exists() for path in paths)
 
 
-def test_the_two_files_make_one_adapter_with_the_name_and_examples_given(ramole, upload, tmp_path):
+def test_the_two_files_make_one_adapter_with_the_name_and_examples_given(ramole, tmp_path):
     folder = write_adapter(tmp_path / "pair", seed=31)
     paths = [upload(file, folder=file.name) for file in sorted(folder.iterdir())]
     ann, words = _request("abc"), "how far\n\nhow long"
@@ -233,7 +224,7 @@ def test_with_two_adapters_a_typed_name_and_examples_are_kept_and_a_sentence_say
 
 
 def test_loose_files_of_two_adapters_are_refused_because_nothing_says_which_is_whose(
-    ramole, quota, upload, tmp_path
+    ramole, quota, tmp_path
 ):
     paths = [
         upload(file, folder=f"{name}{file.name}")
@@ -281,7 +272,7 @@ def test_words_that_are_no_text_go_with_an_upload_as_none(ramole, archive):
     assert "mine.zip" in last[0]
 
 
-def test_a_link_out_of_the_cache_is_refused(ramole, tmp_path, upload):
+def test_a_link_out_of_the_cache_is_refused(ramole, tmp_path):
     secret = tmp_path / "secret.txt"
     secret.write_text("s")
     cache = Path(get_upload_folder())
@@ -404,8 +395,19 @@ def test_uploads_go_with_their_session_and_with_the_process(ramole, quota, archi
     assert [c.name for c in ramole.pool.all_cards()][2:] == ["four"]
 
 
-def test_page_and_endpoints_count_with_one_quota(ramole):
-    assert quota_of(ramole) is quota_of(ramole)
+def test_page_and_endpoints_count_with_one_quota(ramole, monkeypatch):
+    built = Mock(wraps=Quota)
+    monkeypatch.setattr("ui.session.quota.Quota", built)
+    assert quota_of(ramole) is quota_of(ramole) and built.call_count == 1
+
+
+def test_what_the_page_keeps_of_a_system_is_freed_with_it():
+    ramole = FakeRamole()
+    kept = [weakref.ref(one) for one in (ramole, quota_of(ramole), loading_of(ramole))]
+    assert None not in [one() for one in kept]
+    del ramole
+    gc.collect()
+    assert [one() for one in kept] == [None] * 3
 
 
 def _request(session=None, **headers):
@@ -433,7 +435,7 @@ def test_an_mcp_client_is_its_secret_and_never_the_session_that_all_of_them_shar
 # Examples
 
 
-def test_examples_replace_those_that_were_there(ramole, archive, upload, tmp_path):
+def test_examples_replace_those_that_were_there(ramole, archive, tmp_path):
     handlers, ann = PoolHandlers(ramole), _request("abc")
     list(handlers.on_drop([archive("mine", examples=["old"])], "", "", ann))
     file = tmp_path / "more.jsonl"
@@ -659,9 +661,7 @@ def test_the_line_that_offers_undo_is_inert(ramole, quota, archive):
         ("", {}, "my-adapter"),
     ],
 )
-def test_loose_files_are_named_by_what_they_say(
-    ramole, quota, upload, tmp_path, readme, config, name
-):
+def test_loose_files_are_named_by_what_they_say(ramole, quota, tmp_path, readme, config, name):
     folder = write_adapter(tmp_path / "pair", seed=31, readme=readme, **config)
     paths = [upload(file, folder=file.name) for file in sorted(folder.iterdir())]
     (verdict,) = judge(ramole, quota, paths, owner=ANN)
@@ -669,7 +669,7 @@ def test_loose_files_are_named_by_what_they_say(
     assert ("do not say its name" in verdict.as_html()) == (name == "my-adapter")
 
 
-def test_files_with_a_byte_order_mark_say_what_they_say_without_it(ramole, quota, upload, tmp_path):
+def test_files_with_a_byte_order_mark_say_what_they_say_without_it(ramole, quota, tmp_path):
     readme = "---\nlicense: mit\n---\n# Boats\n\nFinds boats."
     for name in ("README.md", "examples.jsonl", "adapter_config.json"):
         folder = write_adapter(
@@ -749,7 +749,7 @@ def test_without_the_spaces_package_a_handler_stays_as_it_is(monkeypatch):
 
 
 def test_loading_tells_how_far_it_is_and_why_it_failed():
-    from ui.model.loading import Loading, loading_of
+    from ui.model.loading import Loading
 
     go, told = threading.Event(), {}
 

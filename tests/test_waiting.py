@@ -121,7 +121,7 @@ DOORS = {
     "a batch of the page": lambda ramole: watched(
         ramole,
         run_of(
-            read(ramole, "one\ntwo", "automatic", defaults={}, owner="ann"),
+            read(ramole, "one\ntwo", "automatic", "ramole", 3, 8, owner="ann"),
             owner="ann",
             address="10.0.0.9",
         ),

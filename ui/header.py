@@ -25,7 +25,7 @@ def header(ramole: Ramole) -> None:
     """Build the head inside the Blocks that is open; a timer polls until the model is loaded."""
     page = open_page()
     with gr.Row(elem_id="head", equal_height=True):
-        gr.HTML(hero_html(len(ramole.pool.cards())), elem_id="hero", **PLAIN)
+        hero = gr.HTML(hero_html(len(ramole.pool.cards())), elem_id="hero", **PLAIN)
         status = gr.HTML(elem_id="status", **PLAIN)
     timer = gr.Timer(1.0)
 
@@ -37,10 +37,11 @@ def header(ramole: Ramole) -> None:
             model=model_words(ramole),
             notes=model_notes(ramole),
         )
-        return said, gr.Timer(active=not state["ready"])
+        count = len(ramole.pool.cards())  # the operator may have added some since the start
+        return hero_html(count), said, gr.Timer(active=not state["ready"])
 
-    page.load(on_tick, None, [status, timer], **AT_ONCE)
-    timer.tick(on_tick, None, [status, timer], **AT_ONCE)
+    page.load(on_tick, None, [hero, status, timer], **AT_ONCE)
+    timer.tick(on_tick, None, [hero, status, timer], **AT_ONCE)
 
 
 def hero_html(adapters: int) -> str:

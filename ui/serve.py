@@ -200,10 +200,11 @@ def show_progress_once(page: gr.Blocks) -> None:
 
 
 def scripts() -> str:
-    """The scripts that run before Gradio's: what a browser tab keeps, whose page it is, and no
-    event's end is missed."""
-    folder = Path(__file__).parent / "session"
-    files = [folder / name for name in ("kept.js", "tab_secret.js", "event_stream.js")]
+    """The scripts that run before Gradio's: what a browser tab keeps, whose page it is, no event's
+    end is missed, and what the scripts of several components use."""
+    session, parts = ("kept", "tab_secret", "event_stream"), ("elements", "copying", "trying")
+    names = [f"session/{name}.js" for name in session] + [f"parts/{name}.js" for name in parts]
+    files = [Path(__file__).parent / name for name in names]
     return "".join(f"<script>{file.read_text('utf-8')}</script>" for file in files)
 
 

@@ -169,28 +169,18 @@ def hit_of(hit: Hit) -> dict:
     return {"name": hit.name, "score": _finite(hit.score)}
 
 
+CARD_FIELDS = (
+    *("name", "sample", "rank", "modules", "layers", "scale", "dtype", "parameters", "bytes"),
+    *("sha256", "base_model", "licence", "description", "notes", "examples", "vector_from"),
+    "added",
+)
+
+
 def card_of(card: AdapterCard, *, yours: bool) -> dict:
     """One adapter as JSON, without its folder on the server."""
-    return {
-        "name": card.name,
-        "sample": card.sample,
-        "yours": yours,
-        "rank": card.rank,
-        "modules": list(card.modules),
-        "layers": list(card.layers),
-        "scale": card.scale,
-        "dtype": card.dtype,
-        "parameters": card.parameters,
-        "bytes": card.bytes,
-        "sha256": card.sha256,
-        "base_model": card.base_model,
-        "licence": card.licence,
-        "description": card.description,
-        "notes": list(card.notes),
-        "examples": list(card.examples),
-        "vector_from": card.vector_from,
-        "added": card.added,
-    }
+    values = {name: getattr(card, name) for name in CARD_FIELDS}
+    said = {name: list(one) if isinstance(one, tuple) else one for name, one in values.items()}
+    return {**said, "yours": yours}
 
 
 def _finite(number: float) -> float | None:

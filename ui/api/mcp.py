@@ -6,7 +6,6 @@ leaves out, to be short, work as they do over HTTP.
 
 import asyncio
 import base64
-import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -162,12 +161,12 @@ def _file(given: object) -> object:
         return given
     cache = Path(get_upload_folder()).resolve()
     path = Path(given[:4096])
-    if path.is_absolute() and path.resolve().is_relative_to(cache):
-        return gr.FileData(path=given, meta={"_type": "gradio.FileData"}).model_dump()
     packed = "".join(given.split())  # `base64 FILE` prints lines
     try:
+        if path.is_absolute() and path.resolve().is_relative_to(cache):
+            return gr.FileData(path=given, meta={"_type": "gradio.FileData"}).model_dump()
         base64.b64decode(packed, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:  # of a path, too: one with a null byte
         raise RamoleError(
             f"file is neither base64, nor a data: URL, nor an upload's path. {FILE}"
         ) from None

@@ -2,32 +2,26 @@
 // strangers are set as textContent alone.
 const list = element.querySelector('.talk');
 const shown = new Map();
+const make = window.ramoleMake;
 
 function tokenView(element, props, trigger, watch) {
 /* tokens.js */
 }
 
-function part(tag, className, content) {
-  const node = document.createElement(tag);
-  node.className = className;
-  node.textContent = content;
-  return node;
-}
-
 function question(words, who) {
-  const node = part('p', 'asked', words);
-  node.prepend(part('span', 'who', who || 'You'));
+  const node = make('p', 'asked', words);
+  node.prepend(make('span', 'who', who || 'You'));
   return node;
 }
 
 function drawn(turn, number, value) {
-  const node = part('li', 'turn', '');
-  const answer = part('div', 'said', '');
+  const node = make('li', 'turn', '');
+  const answer = make('div', 'said', '');
   answer.innerHTML = 'TEMPLATE';
-  node.append(part('h2', 'number', 'Turn ' + number), question(turn.prompt, value.who), answer, part('p', 'quiet how', turn.how));
+  node.append(make('h2', 'number', 'Turn ' + number), question(turn.prompt, value.who), answer, make('p', 'quiet how', turn.how));
   if (turn.beside !== null) {
-    const fold = part('details', 'other', '');
-    fold.append(part('summary', '', 'The base alone, without adapters'), part('div', 'plain', turn.beside));
+    const fold = make('details', 'other', '');
+    fold.append(make('summary', '', 'The base alone, without adapters'), make('div', 'plain', turn.beside));
     node.append(fold);
   }
   tokenView(answer, { value: turn.view }, trigger, () => {});
@@ -48,8 +42,8 @@ function drawAll() {
     list.append(shown.get(turn.name));
   });
   if (value.asked) {
-    const now = part('li', 'turn now', '');
-    if (value.turns.length) now.append(part('h2', 'number', 'Turn ' + (value.turns.length + 1)));
+    const now = make('li', 'turn now', '');
+    if (value.turns.length) now.append(make('h2', 'number', 'Turn ' + (value.turns.length + 1)));
     now.append(question(value.asked, value.who));
     list.append(now);
   }

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 
 from ramole_core import DEFAULT_METHOD, RamoleError, Request, asked_fields, read_example_lines
 
+from ..parts.fields import whole
 from .pairs import lines_of
 
 
@@ -51,11 +52,11 @@ class Form:
         return Request(
             self.prompt or "",
             method=self.method,
-            k=_whole(self.k, "k"),
+            k=whole(self.k, "k"),
             adapters=pinned or None,
             weights=weights or None,
             exclude=list(self.exclude or ()),
-            max_new_tokens=_whole(self.max_new_tokens, "The token limit"),
+            max_new_tokens=whole(self.max_new_tokens, "The token limit"),
             temperature=float(self.temperature or 0),
             top_p=float(1 if self.top_p is None else self.top_p),
             seed=read_seed(self.seed or ""),
@@ -123,9 +124,3 @@ def read_seed(text: str) -> int | None:
         return int(text) if text.strip() else None
     except ValueError:
         raise RamoleError(f"The seed is {text.strip()!r}; give a whole number, or none.") from None
-
-
-def _whole(value: float, name: str) -> int:
-    if value is None or value != int(value):
-        raise RamoleError(f"{name} is {value!r}; give a whole number.")
-    return int(value)

@@ -8,6 +8,8 @@ import gradio as gr
 
 from ramole_core import Ramole, RamoleError
 
+from ..parts.fields import whole
+
 ADVANCED = "Advanced: the method's own numbers"
 
 
@@ -29,9 +31,8 @@ class OptionField:
             return self.default
         if not isinstance(value, int | float):
             raise RamoleError(f"{self.name} is {value!r}; give a number.")
-        if isinstance(self.default, int) and value != int(value):
-            raise RamoleError(f"{self.name} is {value!r}; give a whole number.")
-        return type(self.default)(value)
+        number = whole(value, self.name) if isinstance(self.default, int) else value
+        return type(self.default)(number)
 
 
 class Options:

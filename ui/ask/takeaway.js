@@ -1,28 +1,6 @@
 // Buttons that copy a link to the answer in sight, and Python that asks the same again.
-const buttons = { link: element.querySelector('.link'), python: element.querySelector('.python') };
-
-function chosen() {
-  const token = document.querySelector('#answer .token[aria-pressed="true"]');
-  return token ? '&t=' + token.dataset.index : '';
-}
-
-const words = {
-  link: () => {
-    const hash = props.value.link + chosen();
-    window.ramoleAddress?.(hash);
-    return location.origin + location.pathname + hash;
-  },
-  python: () => props.value.python,
-};
-
-for (const [kind, button] of Object.entries(buttons)) {
-  const label = button.textContent;
-  button.addEventListener('click', async () => {
-    await window.ramoleCopy(words[kind]());
-    button.textContent = 'Copied';
-    setTimeout(() => { button.textContent = label; }, 2000);
-  });
-}
+window.ramoleCopies(element.querySelector('.link'), () => window.ramoleLink(props.value.link, '#answer'));
+window.ramoleCopies(element.querySelector('.python'), () => props.value.python);
 
 function draw() {
   const value = props.value || {};

@@ -8,18 +8,12 @@ const stripes = root.querySelector('.stripes');
 const lines = root.querySelector('.lines');
 const group = root.querySelector('.group');
 const compact = root.querySelector('.compact');
+const make = window.ramoleMake;
 const MANY = 60; // lines above which the picture is compact unless told otherwise
 const SIGNS = { waits: '○', runs: '▸', answered: '✓', refused: '✕', stopped: '■' };
 let shown = { run: null, columns: '', lines: new Map() };
 const SKETCH = ['7.2...', '.45...', '..91..', '2...7.', '.3.6..', '....28'];
 let told = null; // what the reader said about compact
-
-function make(tag, className, content) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (content !== undefined) node.textContent = content;
-  return node;
-}
 
 function words(line, columns) {
   const used = line.c.map(([c, w]) => columns[c].name + (w === null ? '' : ' ' + w.toFixed(2)));

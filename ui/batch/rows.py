@@ -38,13 +38,22 @@ def text_of(path: str) -> tuple[str, str]:
 
 
 def read(
-    ramole: Ramole, text: str, kind: str, *, defaults: dict[str, object], owner: str | None
+    ramole: Ramole,
+    text: str,
+    kind: str,
+    method: object,
+    k: object,
+    max_new_tokens: object,
+    *,
+    owner: str | None,
 ) -> Batch:
-    """The rows that can run and those that cannot; raises RamoleError where there is none."""
+    """The rows that can run and those that cannot; method, k and length are for rows without them.
+    Raises RamoleError where there is no row."""
     if not isinstance(text, str) or kind not in KINDS:
         raise RamoleError("The rows are not a text; paste them again.")
     if len(text) > MAX_BYTES:
         raise RamoleError(f"The rows are longer than {_most()}")
+    defaults = {"method": method, "k": k, "max_new_tokens": max_new_tokens}
     batch = read_batch(text, kind=KINDS[kind], defaults=defaults, owner=owner, limits=LIMITS)
     return refuse_unfit(ramole, batch, owner=owner)
 

@@ -3,7 +3,6 @@
 `watched` yields whenever an update is due, until every row has ended.
 """
 
-import logging
 import secrets
 import threading
 import time
@@ -29,10 +28,9 @@ from ramole_core import (
 
 from ..model.loading import loaded
 from ..model.reading import PACE
-from ..parts.errors import UNEXPECTED
+from ..parts.errors import sentence_of
 from ..watch.events import answered, refused
 
-log = logging.getLogger(__name__)
 MIN_PAUSE = 0.3
 """Least seconds between two updates."""
 DRAWING_SHARE = 0.1
@@ -187,7 +185,7 @@ def watched(ramole: Ramole, run: BatchRun) -> Generator[None, None, None]:
                 run.note = f"{progress}; the rows run as soon as it is there."
                 yield
         except RamoleError as error:
-            run.error = str(error)
+            run.error = sentence_of(error)
         if not run.cancelled.is_set() and not run.error:
             run.note = "Finding adapters and reading the prompts…"
             run.began = time.perf_counter()
@@ -220,12 +218,8 @@ def _ask(ramole: Ramole, run: BatchRun) -> None:
     try:
         for row, came in events:
             _take(run, rows[row.index], came)
-    except RamoleError as error:
-        run.error = str(error)
     except Exception as error:
-        refused(error)
-        log.exception("A batch failed.")
-        run.error = UNEXPECTED
+        run.error = sentence_of(error)
     finally:
         run.seconds = run.elapsed
         _end(run)

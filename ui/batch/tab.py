@@ -1,17 +1,16 @@
 """The tab Batch: drop or paste rows, run them together, see who used which adapter, download."""
 
-import logging
 from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
 import gradio as gr
 
-from ramole_core import Batch, Ramole, RamoleError
+from ramole_core import Ramole, RamoleError
 
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
-from ..parts.errors import UNEXPECTED, html_or_sentence, one_sentence
+from ..parts.errors import html_or_sentence, one_sentence, sentence_of
 from ..parts.events import (
     AT_ONCE,
     CUT,
@@ -21,6 +20,7 @@ from ..parts.events import (
     free,
     number_in,
     on_failure,
+    place_in,
     session_of,
     text_in,
 )
@@ -36,7 +36,6 @@ from .rows import read, refused_html, text_of, verdict_html
 from .run import BatchRun, run_of, watched
 from .views import HEADERS, progress_html, row_html, standing_html, table_of
 
-log = logging.getLogger(__name__)
 BatchUpdate = tuple[Any, ...]
 """Notice, progress, picture, table, and the run once it has ended: `BatchLayout.looks`."""
 RUNNING = "A batch is on its way."
@@ -97,20 +96,14 @@ class BatchHandlers:
             weigh=lambda run: run.weight, end=lambda run: run.cancelled.set()
         )
 
-    def read(
-        self, owner: str | None, text: str, kind: str, method: str, k: int, length: int
-    ) -> Batch:
-        """The rows of a text, good and bad; raises RamoleError where there is none."""
-        defaults = {"method": method, "k": k, "max_new_tokens": length}
-        return read(self.ramole, text, kind, defaults=defaults, owner=owner)
-
     def on_check(self, request: gr.Request, text, *how):
         """Show how many of the rows can run."""
         if not (text or "").strip():
             return ""
         with self.call(request) as visitor:
             return html_or_sentence(
-                lambda: verdict_html(self.read(visitor.owner, text, *how)), refused_html
+                lambda: verdict_html(read(self.ramole, text, *how, owner=visitor.owner)),
+                refused_html,
             )
 
     def on_drop(self, path):
@@ -127,8 +120,7 @@ class BatchHandlers:
 
     def on_example(self, text, event: gr.EventData):
         """Rows to try, in the editor; what was typed there stays."""
-        index = number_in(event, "index")
-        example = EXAMPLES[index if index is not None and 0 <= index < len(EXAMPLES) else 0]
+        example = EXAMPLES[place_in(event, len(EXAMPLES))]
         if (text or "").strip() and text not in [one.make() for one in EXAMPLES]:
             return gr.skip(), gr.skip(), refused_html(TYPED)
         return example.make(), example.kind, gr.skip()
@@ -150,7 +142,7 @@ class BatchHandlers:
         before = self.runs.get(session)
         try:
             with self.call(request) as visitor:
-                batch = self.read(visitor.owner, *rows)
+                batch = read(self.ramole, *rows, owner=visitor.owner)
                 if not batch.rows:
                     raise RamoleError("No row can run; what is wrong with each stands by the text.")
                 run = run_of(batch, owner=visitor.owner, address=visitor.address)
@@ -159,11 +151,8 @@ class BatchHandlers:
                 with closing(watched(self.ramole, run)) as turns:
                     for _ in turns:
                         yield drawing.look(run)
-        except RamoleError as error:
-            yield drawing.wrong(str(error), before)
-        except Exception:
-            log.exception("A batch failed.")
-            yield drawing.wrong(UNEXPECTED, before)
+        except Exception as error:
+            yield drawing.wrong(sentence_of(error), before)
         finally:
             if (run := self.runs.get(session)) is not None:
                 self.runs.put(session, run)  # with what it weighs now
@@ -195,7 +184,7 @@ class BatchHandlers:
 
 
 def _connect(ui: BatchLayout, handlers: BatchHandlers) -> None:
-    entry, out = ui.entry, ui
+    entry = ui.entry
     gr.on(
         [part.change for part in entry.rows], handlers.on_check, entry.rows, entry.verdict, **LATEST
     )
@@ -211,26 +200,26 @@ def _connect(ui: BatchLayout, handlers: BatchHandlers) -> None:
     entry.examples.select(handlers.on_example, entry.text, example, **AT_ONCE)
 
     buttons = [entry.run, entry.stop]
-    begun = [out.notice, out.row, *buttons]
+    begun = [ui.notice, ui.row, *buttons]
     asked = entry.run.click(handlers.on_begin, None, begun, **AT_ONCE)
     asked.success(None, js=SHOW.format("batch-side"), **QUIET)
     running = asked.success(
         gpu(240)(handlers.on_run),
         entry.rows,
-        out.looks,
+        ui.looks,
         postprocess=False,
         concurrency_limit=None,
         **QUIET,
     )
-    over = running.then(handlers.on_end, out.ran, buttons, **AT_ONCE)
-    on_failure(asked, out.notice)
+    over = running.then(handlers.on_end, ui.ran, buttons, **AT_ONCE)
+    on_failure(asked, ui.notice)
     for event in (running, over):
-        on_failure(event, out.notice, free(entry.run, entry.stop))
+        on_failure(event, ui.notice, free(entry.run, entry.stop))
     entry.stop.click(handlers.on_stop, **AT_ONCE)
     if ELSEWHERE:  # there no event reaches the run: its stream is cut
         cut = entry.stop.click(None, js=CUT, cancels=[running], **QUIET)
         cut.then(lambda: run_and_stop(running=False), None, buttons, **AT_ONCE)
 
-    picked = out.picture.select(handlers.on_row, None, out.row, **EACH)
+    picked = ui.picture.select(handlers.on_row, None, ui.row, **EACH)
     picked.then(None, js=SHOW.format("batch-row"), **QUIET)
-    downloads.connect([out.jsonl, out.csv], handlers.on_take)
+    downloads.connect([ui.jsonl, ui.csv], handlers.on_take)

@@ -5,7 +5,6 @@ Pure functions: a run -> loads -> a plotly figure, with a table twin.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import plotly.graph_objects as go
@@ -150,13 +149,10 @@ def titles_of(sides: Sequence[Side], *, plain: bool = False) -> dict[str, str]:
 
 def changed(sides: Sequence[Side]) -> str:
     """The adapters that two answers share, in one sentence."""
-    for first, second in pairwise(sides):
-        names, others = ({load.name for load in side.loads} for side in (first, second))
-        both = sorted(names & others)
-        if not both:
-            return "The two runs have no adapter in common."
-        return f"In both runs: {', '.join(both)}; letter and colour are the same."
-    return ""
+    first, second = ({load.name for load in side.loads} for side in sides)
+    if not (both := sorted(first & second)):
+        return "The two runs have no adapter in common."
+    return f"In both runs: {', '.join(both)}; letter and colour are the same."
 
 
 def _cells(load: Load | None) -> list[str | float]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Ink:
-    """The colours of one expert: on a white page, on a dark one, and of text upon them."""
+    """The colour of one expert, and of text upon it."""
 
     colour: str
     text: str

@@ -8,13 +8,7 @@ const text = root.querySelector('.text');
 let shown = { run: null, tokens: [] };
 let read = { text: '', tokens: [] };
 let timer = null;
-
-function make(tag, className, content) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (content !== undefined) node.textContent = content;
-  return node;
-}
+const make = window.ramoleMake;
 
 function percent(share) {
   return Math.round(100 * share) + ' %';
@@ -231,20 +225,7 @@ text.addEventListener('copy', (event) => {
   event.clipboardData.setData('text/plain', plain(nodes.map((node) => shown.tokens[Number(node.dataset.index)])));
 });
 
-copy.addEventListener('click', async () => {
-  const words = plain(shown.tokens);
-  try {
-    await navigator.clipboard.writeText(words);
-  } catch { // without https the clipboard is not there
-    const area = make('textarea', 'sr', words);
-    root.append(area);
-    area.select();
-    document.execCommand('copy');
-    area.remove();
-  }
-  copy.textContent = 'Copied';
-  setTimeout(() => { copy.textContent = 'Copy'; }, 2000);
-});
+window.ramoleCopies(copy, () => plain(shown.tokens));
 
 text.addEventListener('keydown', (event) => {
   const node = event.target.closest('.token');

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ramole_core import DEFAULT_METHOD, RamoleError, Request
 
+from ..parts.fields import whole
 from ..parts.link import UNREAD, packed, unpacked
 
 MAX_COLUMNS = 4
@@ -40,7 +41,7 @@ class Column:
         adapters = [name for name in self.adapters if name in there]
         return self.method, self.k, adapters, [name for name in self.without if name in there]
 
-    def request(self, prompt: str, owner: str | None, *, max_new_tokens: float) -> Request:
+    def request(self, prompt: str, owner: str | None, *, max_new_tokens: int) -> Request:
         """The column's request; raises RamoleError with one sentence."""
         named = [name for name in self.adapters or () if name not in (self.without or ())]
         if self.adapters and not named:
@@ -51,10 +52,10 @@ class Column:
         return Request(
             prompt or "",
             method=self.method,
-            k=int(self.k),
+            k=whole(self.k, "k"),
             adapters=named or None,
             exclude=() if named else tuple(self.without or ()),
-            max_new_tokens=int(max_new_tokens),
+            max_new_tokens=max_new_tokens,
             owner=owner,
             effects=True,
             split=None if named else False,
@@ -83,8 +84,9 @@ class ComparisonLink:
 
 
 def link_to(asked: ComparisonLink) -> str:
-    """The end of an address that repeats the comparison."""
-    columns = [asdict(one) | {"k": int(one.k)} for one in asked.columns]
+    """The end of an address that repeats the comparison; raises RamoleError for a k that is not
+    whole."""
+    columns = [asdict(one) | {"k": whole(one.k, "k")} for one in asked.columns]
     return f"#compare?q={packed(asdict(asked) | {'columns': columns})}"
 
 

@@ -29,7 +29,7 @@ from ..parts.events import (
     session_of,
     text_in,
 )
-from ..parts.fields import allowed_length, run_and_stop
+from ..parts.fields import allowed_length, run_and_stop, whole
 from ..parts.link import absent_words, check_method, copies
 from ..parts.markup import escaped, notice_html
 from ..session.quota import quota_of
@@ -101,8 +101,9 @@ class CompareHandlers:
         self._asked.put(session, asked)
         try:
             prompt, count, length, *choices = values
+            length = whole(length, "The token limit")
             columns = columns_of(choices)[: int(count)]
-            asked.link = link_to(ComparisonLink(prompt or "", int(length), tuple(columns)))
+            asked.link = link_to(ComparisonLink(prompt or "", length, tuple(columns)))
             with self.call(request) as visitor:
                 requests = [
                     one.request(prompt, visitor.owner, max_new_tokens=length) for one in columns
@@ -168,10 +169,9 @@ class CompareHandlers:
         """Explain one token."""
         name, _, column = text_in(event, "run").rpartition("-")
         index = number_in(event, "index")
-        if asked is None or name != asked.name or not column.isdigit() or index is None:
+        if asked is None or name != asked.name or not column.isdecimal() or index is None:
             return notice_html(NOT_YET)
-        runs = dict(enumerate(asked.runs))
-        run = runs.get(int(column))
+        run = {str(n): run for n, run in enumerate(asked.runs)}.get(column)
         if run is None or not 0 <= index < len(run.pieces):
             return ""
         where = f"Column {int(column) + 1}: {mixed_words(run.request)}"

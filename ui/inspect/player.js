@@ -6,18 +6,12 @@ const slider = root.querySelector('input');
 const where = root.querySelector('.where');
 const growth = root.querySelector('.growth');
 const soFar = root.querySelector('.so-far');
+const make = window.ramoleMake;
 const LONGEST = 12000; // milliseconds for a whole answer, where tokens need not be slower than 60
 let value = { run: null, shares: [], experts: [], texts: [] };
 let sums = []; // sums[i][e]: shares of the first i + 1 tokens
 let at = 0;
 let timer = null;
-
-function make(tag, className, content) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (content !== undefined) node.textContent = content;
-  return node;
-}
 
 function room() {
   return element.closest('[role="tabpanel"]') || document;

@@ -5,10 +5,10 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import TypedDict
-from weakref import WeakKeyDictionary
 
 from ramole_core import Ramole, RamoleError, settle
 
+from ..parts.per_system import one_of
 from .spaces import ELSEWHERE
 
 log = logging.getLogger(__name__)
@@ -85,10 +85,6 @@ class Loading:
             self.ended.set()
 
 
-_loadings: WeakKeyDictionary[Ramole, Loading] = WeakKeyDictionary()
-_guard = threading.Lock()
-
-
 def loaded(
     ramole: Ramole, cancelled: threading.Event, *, pause: float = POLL_SECONDS
 ) -> Iterator[str]:
@@ -107,5 +103,4 @@ def loaded(
 
 def loading_of(ramole: Ramole) -> Loading:
     """The one Loading of this system."""
-    with _guard:
-        return _loadings.setdefault(ramole, Loading(ramole))
+    return one_of(Loading, ramole)

@@ -1,1 +1,1 @@
-"""The OpenAI door: `/v1/models` and `/v1/chat/completions`, as OpenAI's clients call them."""
+"""The OpenAI door, as OpenAI's clients call it: models, chat and text completions, embeddings."""

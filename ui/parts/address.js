@@ -28,19 +28,6 @@
     for (const hash of Object.values(kept).filter(stale)) keep(now(hash));
     if (stale(location.hash)) window.ramoleAddress(now(location.hash));
   };
-  window.ramoleCopy = async (text) => {
-    try {
-      await navigator.clipboard.writeText(text);
-    } catch { // without https the clipboard is not there
-      const area = document.createElement('textarea');
-      area.className = 'sr';
-      area.value = text;
-      document.body.append(area);
-      area.select();
-      document.execCommand('copy');
-      area.remove();
-    }
-  };
   document.addEventListener('click', (event) => {
     const button = event.target.closest(TABS);
     const name = button && tabName(button);

@@ -5,7 +5,7 @@ from typing import Literal
 
 import gradio as gr
 
-from ramole_core import DEFAULT_METHOD, MEASURED, TRAINING_STEPS, Ramole, untrained
+from ramole_core import DEFAULT_METHOD, MEASURED, TRAINING_STEPS, Ramole, RamoleError, untrained
 
 MAX_K = 8
 TOKENS = "Most new tokens (pieces of words)"
@@ -110,6 +110,13 @@ def allowed_length(ramole: Ramole, asked: int) -> tuple[int, str]:
     if asked <= most:
         return asked, ""
     return most, f"This link asks for {asked:,} tokens; an answer here has at most {most:,}."
+
+
+def whole(value: object, name: str) -> int:
+    """The value of a field for whole numbers; raises RamoleError for any other value."""
+    if not isinstance(value, int | float) or value % 1:
+        raise RamoleError(f"{name} is {value!r}; give a whole number.")
+    return int(value)
 
 
 def run_and_stop(*, running: bool) -> tuple[gr.Button, gr.Button]:

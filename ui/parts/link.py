@@ -60,6 +60,13 @@ UNKEPT = ("owner", "trace", "prefix_ids", "without", "later_weights")
 """Fields that no link carries: the owner, and those without a field in the form."""
 
 COPY = '<button type="button" class="copy-link" hidden>Copy link</button>'
+COPIES = """
+const button = element.querySelector('button');
+const draw = () => { button.hidden = !props.value?.link; };
+window.ramoleCopies(button, () => window.ramoleLink(props.value.link, props.value.tokens));
+watch('value', draw);
+draw();
+"""
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,7 @@ def addressed() -> None:
 
 def copy_button(*, elem_id: str) -> gr.HTML:
     """A button that copies a link; its value is what `copies` returns, and it is hidden before."""
-    return scripted({}, COPY, script_beside(__file__, "copying.js"), elem_id=elem_id)
+    return scripted({}, COPY, COPIES, elem_id=elem_id)
 
 
 def copies(link: str, *, tokens: str = "") -> dict[str, str]:

@@ -151,17 +151,7 @@ SHOWN = 80
 TRY = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('.rm-try');
-  const tab = document.getElementById('ask-tab-button');
-  if (!button || !tab) return;
-  tab.click();
-  const put = (tries) => {
-    const box = document.querySelector('#prompt textarea');
-    if (!box?.getClientRects().length) return tries && setTimeout(put, 100, tries - 1);
-    box.focus();
-    box.select();
-    document.execCommand('insertText', false, button.dataset.prompt); // so it can be undone
-  };
-  put(50);
+  if (button) window.ramoleTry('Ask', button.dataset.prompt);
 });
 """
 

@@ -13,7 +13,7 @@ import gradio as gr
 
 from ramole_core import Listed, Ramole, RamoleError
 
-from ..parts.errors import UNEXPECTED, log, one_sentence
+from ..parts.errors import one_sentence, sentence_of
 from ..parts.events import AT_ONCE, PLAIN, QUIET
 from ..parts.fields import run_and_stop
 from ..parts.markup import escaped, notice_html
@@ -84,11 +84,8 @@ class HubRun:
         try:
             found = self._ramole.hub.search()
             self._said, pause = str(found), RETRY_SECONDS if found.stopped else SEARCH_PAUSE_SECONDS
-        except RamoleError as error:
-            self._said = f"!{error}"
-        except Exception:
-            log.exception("The search of the Hub failed.")
-            self._said = f"!{UNEXPECTED}"
+        except Exception as error:
+            self._said = f"!{sentence_of(error)}"
         self._next = self._clock() + pause
 
 
@@ -234,7 +231,7 @@ def connect_hub(ui: HubPart, ramole: Ramole, call: Callable) -> None:
                     table = gr.skip() if busy else shown(search, show)
                     yield notice_html(sentence, kind=kind), table, *run_and_stop(running=busy)
             except RamoleError as refusal:
-                said = notice_html(str(refusal), kind="wrong")
+                said = notice_html(sentence_of(refusal), kind="wrong")
                 yield said, gr.skip(), *run_and_stop(running=False)
 
     def on_stop(request: gr.Request):

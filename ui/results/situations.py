@@ -2,6 +2,7 @@
 single papers' own cases: a table each.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from .files import blocks_of, read
@@ -163,19 +164,11 @@ def _recovery(raw: Raw) -> list[Table]:
     return found
 
 
-def _mixed(raw: Raw) -> list[Table]:
-    title = f"LLaVA-MoLE, trained on a mixture of {text(raw.get('tasks')) or 'tasks'}"
-    return _paired(title, at(raw, "table"), ours="llava_mole")
-
-
-def _skills(raw: Raw) -> list[Table]:
-    title = "LoRA-Flow, answers that need two adapters"
-    return _paired(title, at(raw, "table"), ours="lora_flow")
-
-
-def _few(raw: Raw) -> list[Table]:
-    title = "LoraHub, twenty random adapters and five rows of a new task"
-    return _paired(title, at(raw, "table"), ours="lorahub")
+def _table_of(ours: str, title: str) -> Callable[[Raw], list[Table]]:
+    """A reader of a file with one table of systems; TASKS in the title: how many, if known."""
+    return lambda raw: _paired(
+        title.replace("TASKS", text(raw.get("tasks")) or "tasks"), at(raw, "table"), ours=ours
+    )
 
 
 def other_base(raw: Raw) -> list[Table]:
@@ -193,9 +186,11 @@ CASES = {
     "papers.json": papers,
     "composite_n.json": situations,
     "ca_lora.json": _recovery,
-    "llava_mole.json": _mixed,
-    "lora_flow.json": _skills,
-    "lora_hub.json": _few,
+    "llava_mole.json": _table_of("llava_mole", "LLaVA-MoLE, trained on a mixture of TASKS"),
+    "lora_flow.json": _table_of("lora_flow", "LoRA-Flow, answers that need two adapters"),
+    "lora_hub.json": _table_of(
+        "lorahub", "LoraHub, twenty random adapters and five rows of a new task"
+    ),
     "other_base.json": other_base,
 }
 

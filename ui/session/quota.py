@@ -8,10 +8,10 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from weakref import WeakKeyDictionary
 
 from ramole_core import AdapterCard, AdapterRefused, Ramole, RamoleError
 
+from ..parts.per_system import one_of
 from .owner import PREFIX
 from .presence import GONE_SECONDS, IDLE_SECONDS, Presence, Use, leavers
 from .removed import Removed
@@ -286,11 +286,6 @@ class Quota:
         return silent if silent >= IDLE_SECONDS else None
 
 
-_quotas: WeakKeyDictionary[Ramole, Quota] = WeakKeyDictionary()
-_guard = threading.Lock()
-
-
 def quota_of(ramole: Ramole) -> Quota:
     """The one Quota of this system: page and endpoints count together."""
-    with _guard:
-        return _quotas.setdefault(ramole, Quota(ramole))
+    return one_of(Quota, ramole)

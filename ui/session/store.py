@@ -161,7 +161,7 @@ class SessionStore:
             if session not in self._records:
                 self.seen(session)
             record = self._records.get(session)
-            if record is None:
+            if record is None:  # a caller without a session
                 return
             self._weigh(record, drawer, value)
             record.parts[drawer.number] = value
@@ -184,7 +184,7 @@ class SessionStore:
                 del self._weight[key]
 
     def _make_room(self, session: str) -> None:
-        """Forget sessions until all bounds hold, this one only where it alone is too much."""
+        """Forget other sessions until all bounds hold; this one stays, even if too heavy alone."""
         bounds = [(key, n, 0) for key, n in shares(self._records[session].address)]
         for key, many, which in [*bounds, ("", 1, 1)]:
             sessions, size = (many * most[which] for most in self._most)
