@@ -12,7 +12,7 @@ import secrets
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from ramole_core.pool.files import choose
 from ramole_core.pool.sources import files_dropped, files_of_folder, open_plain
 from ramole_core.request import Request
 from ramole_core.retrieval import Hit
-from ramole_core.whole_file import replacing
+from ramole_core.whole_file import locked, replacing
 
 if TYPE_CHECKING:
     import httpx
@@ -235,15 +235,18 @@ def _secret(data_dir: Path, url: str) -> str:
     """This user's secret at a server, kept for the next command."""
     file = data_dir / SESSIONS
     known: dict[str, str] = {}
-    with suppress(OSError, ValueError, RecursionError):
-        said = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(said, dict):
-            known = {place: secret for place, secret in said.items() if isinstance(secret, str)}
-    if url not in known:
-        known[url] = secrets.token_urlsafe(24)
-        with suppress(OSError), replacing(file) as part:
-            part.touch(mode=0o600)
-            part.write_text(json.dumps(known), encoding="utf-8")
+    with ExitStack() as held:
+        with suppress(OSError):  # a folder that cannot be written to keeps nothing
+            held.enter_context(locked(file))
+        with suppress(OSError, ValueError, RecursionError):
+            said = json.loads(file.read_text(encoding="utf-8"))
+            if isinstance(said, dict):
+                known = {place: word for place, word in said.items() if isinstance(word, str)}
+        if url not in known:
+            known[url] = secrets.token_urlsafe(24)
+            with suppress(OSError), replacing(file) as part:
+                part.touch(mode=0o600)
+                part.write_text(json.dumps(known), encoding="utf-8")
     return known[url]
 
 
