@@ -13,8 +13,8 @@ from ramole_core.terminal.console import say
 
 EVALUATION = (
     "dev_table", "evidence_table", "router_table", "retriever_table",
-    "composite_n", "parts_table", "ca_lora_table", "llava_mole_table", "effects", "colours",
-    "visits", "second_half", "usable", "papers",
+    "composite_n", "parts_table", "ca_lora_table", "llava_mole_table", "effects", "visits",
+    "second_half", "usable", "papers",
 )  # fmt: skip
 BENCHMARKS = (
     "method_speed", "decode_speed", "draft_speed", "budget", "many_users", "page_speed",
@@ -33,8 +33,8 @@ MEASUREMENTS = {
 }
 """By name: the module whose `main` is the command."""
 
-ONCE = ("few_bits",)
-"""Measured once; the file in results/ stays, its code is in git's history."""
+ONCE = ("few_bits", "colours")
+"""Measured once; what it gave stays in results/ or LOG.md, its code is in git's history."""
 
 
 def summary_of(name: str) -> str:

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from ramole_core.errors import RamoleError
-from ramole_core.whole_file import replacing
+from ramole_core.whole_file import locked, replacing
 
 PREFIX = "ramole_"
 """Beginning of every key."""
@@ -75,19 +75,22 @@ def add_key(
             f"A key that is good for {days} days ends after the year 9999; give fewer days, or "
             "none for a key that does not expire."
         ) from None
-    there = read_keys(path) if path.exists() else []
-    _write(path, [*there, ApiKey(user, hash_of(key), str(today), until, operator)])
+    with locked(path):
+        there = read_keys(path) if path.exists() else []
+        _write(path, [*there, ApiKey(user, hash_of(key), str(today), until, operator)])
     return key
 
 
 def remove_keys(path: Path, user: str) -> int:
     """Remove a user's keys; returns how many. Raises RamoleError where there is none."""
-    there = read_keys(path)
-    left = [key for key in there if key.user != user]
-    if len(left) == len(there):
-        known = ", ".join(sorted({key.user for key in there})) or "nobody"
-        raise RamoleError(f"{user[:80]!r} has no key in {path}; there are keys of {known}.")
-    _write(path, left)
+    read_keys(path)  # one that is not there is refused, and its folder not made
+    with locked(path):
+        there = read_keys(path)
+        left = [key for key in there if key.user != user]
+        if len(left) == len(there):
+            known = ", ".join(sorted({key.user for key in there})) or "nobody"
+            raise RamoleError(f"{user[:80]!r} has no key in {path}; there are keys of {known}.")
+        _write(path, left)
     return len(there) - len(left)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jsonschema
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from ramole_core.effects import columns_of, effects_of
 from ramole_core.errors import RamoleError
@@ -40,7 +41,7 @@ def check_trace(path: Path | str) -> TraceFacts:
         held = _read(path)
     except RamoleError:
         raise
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except Exception as error:  # numpy, zipfile, zlib and json each raise errors of their own
         raise RamoleError(f"{path.name} cannot be read as a trace ({_short(error)}).") from error
     fault = next(iter(_checker().iter_errors(held)), None)
     if fault is not None:
@@ -66,7 +67,7 @@ def _read(path: Path) -> dict:
         return held
     if path.suffix != ".npz":
         raise RamoleError(f"{path.name} is neither .json nor .npz; name a trace file.")
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as opened, NpzFile(opened, allow_pickle=False) as arrays:
         held = {name: arrays[name].tolist() for name in arrays.files}
     for name in ("request", "facts"):
         if name in held:

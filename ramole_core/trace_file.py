@@ -3,24 +3,37 @@
 Both hold the same fields, which `trace.schema.json` describes and `python -m ramole_core trace`
 checks. The npz opens with `numpy.load(path)`, which needs no pickle:
 
-version      4; 3 has no effects, 2 no request and no facts; files without one are older still:
-their weights are 0 where an adapter lacks the module, and they have no contribution, no present
-request      the request without its defaults; `Request(**request)` repeats it. In the npz request
-and facts are JSON in a string facts        base model, checksums of base, trained weights and
-adapters weights      float16 [T, layer, module, k], row t the gate that predicts token t+1
-contribution float16 [T, layer, module, k], |weight times the adapter's update| / |the layer's
-output|: what came of it present      bool [T, layer, module, k], which adapter has the module; in
-the json 0 and 1 shares       float32 [T, k], each adapter's share of what all contributed to a
-token effects      float32 [T - prompt_length, k], what each adapter did to each token of the
-answer, in nats; 0 for adapters of earlier turns alone. Absent (in the json null) where they were
-not requested, as are the next three logprob      float32 [T - prompt_length], log probability of
-each token in the run base_logprob float32 [T - prompt_length], the base's; logprob is this and the
-sum of the effects subset_logprob float32 [T - prompt_length, 2^k], log probability of each token
-with each subset of adapters: column c has those whose bit is set in c. Absent (in the json null) in
-older files, and of more than 4 adapters effects_by   "shapley", or "leave_one_out" of more than 4
-adapters, whose sum is another one token_ids    int64 [T], the prompt first;  tokens: their texts
-prompt_length, adapters [k], scores [k] (nan: none), layers [layer], modules [module] answer,
-finish_reason
+    version         4; 3 has no effects, 2 no request and no facts; files without one are older
+                    still: their weights are 0 where an adapter lacks the module, and they have
+                    no contribution and no present
+    request         the request without its defaults; `Request(**request)` repeats it
+    facts           base model, checksums of base, trained weights and adapters
+    weights         float16 [T, layer, module, k], row t the gate that predicts token t+1
+    contribution    float16 [T, layer, module, k], |weight times the adapter's update| / |the
+                    layer's output|: what came of it
+    present         bool [T, layer, module, k], which adapter has the module; in the json 0 and 1
+    shares          float32 [T, k], each adapter's share of what all contributed to a token
+    effects         float32 [T - prompt_length, k], what each adapter did to each token of the
+                    answer, in nats; 0 for adapters of earlier turns alone
+    logprob         float32 [T - prompt_length], log probability of each token in the run
+    base_logprob    float32 [T - prompt_length], the base's; logprob is this and the sum of the
+                    effects
+    subset_logprob  float32 [T - prompt_length, 2^k], log probability of each token with each
+                    subset of adapters: column c has those whose bit is set in c; absent also in
+                    older files, and of more than 4 adapters
+    effects_by      "shapley", or "leave_one_out" of more than 4 adapters, whose sum is another one
+    token_ids       int64 [T], the prompt first
+    tokens          their texts [T]
+    prompt_length   tokens of the prompt
+    adapters        names [k]
+    scores          float32 [k], nan: none
+    layers          numbers [layer]
+    modules         names [module]
+    answer          text
+    finish_reason   text
+
+In the npz, request and facts are JSON in a string. Where effects were not requested, `effects` and
+the four fields below it are absent (in the json null).
 """
 
 import json

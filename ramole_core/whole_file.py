@@ -1,5 +1,6 @@
 """Atomic files and folders, after any kill and on a full disk."""
 
+import fcntl
 import glob
 import os
 import secrets
@@ -37,6 +38,16 @@ def replacing(path: Path, *, synced: bool = False) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             _remove(part)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes that lock `path` waiting while it is read and replaced. Makes the
+    folder. The lock is of a file beside it, which stays: `replacing` takes the file itself away."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from itertools import pairwise
@@ -11,6 +12,7 @@ import pytest
 from ramole_core import RamoleError
 from ramole_core.api_keys import add_key, read_keys, remove_keys, today
 from ramole_core.cli import main
+from ramole_core.cli.server import Server
 from tests.clocks import Clock
 from ui.middleware.logins import TOKEN_SECONDS, OldTokens
 from ui.session import accounts as accounts_module
@@ -194,3 +196,22 @@ def test_a_key_with_more_days_than_the_calendar_is_one_sentence(days, tmp_path, 
     assert main(["keys", "add", "ann", "--days", str(days), "--file", str(file)]) == 2
     (told,) = capsys.readouterr().err.splitlines()
     assert told.startswith(f"A key that is good for {days} days ends after") and not file.exists()
+
+
+@pytest.mark.parametrize("kept", ["keys", "sessions.json"])
+def test_what_several_commands_keep_at_once_is_all_there(tmp_path, kept):
+    file, names = tmp_path / kept, [f"user{n}" for n in range(16)]
+
+    def add(name):
+        if kept == "keys":
+            add_key(file, name, today=today())
+        else:
+            Server(name, data_dir=tmp_path).close()
+
+    with ThreadPoolExecutor(len(names)) as threads:
+        list(threads.map(add, names))
+        told = file.read_text()
+        assert [name for name in names if f'{name}"' not in told] == []
+        if kept == "keys":
+            assert sum(threads.map(lambda name: remove_keys(file, name), names[3:])) == 13
+            assert {key.user for key in read_keys(file)} == {*names[:3]}

@@ -81,6 +81,7 @@ BAD = {
     "what the user says is not in what it writes": "{# nothing #}",
     "can only concatenate|unsupported operand": "{{ messages + 1 }}",
     "nor a file that can be read": "/no/such/file.jinja",
+    "RAMOLE_CHAT_TEMPLATE=~nosuchuser/a.*whole path": "~nosuchuser/a",
 }
 
 

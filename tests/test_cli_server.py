@@ -8,9 +8,12 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
+import httpx
 import pytest
 
+from ramole_core import RamoleError, Request
 from ramole_core.cli import main
+from ramole_core.cli.server import Server
 from ramole_core.pool.disk import WriterLock
 from ramole_core.running_page import FILE, RunningPage, announce_page, find_page, withdraw_page
 from tests.pool_fakes import write_adapter, write_sample, zipped
@@ -251,3 +254,32 @@ def test_a_server_that_refuses_or_is_none_is_a_sentence(ask, status, body, sente
         ended, _, err = ask("--url", f"http://127.0.0.1:{other.server_port}", "list")
         other.shutdown()
     assert ended == 2 and sentence in err
+
+
+CALLS = {
+    "retrieve": lambda server, file: server.retrieve("a"),
+    "cards": lambda server, file: server.cards(),
+    "add": lambda server, file: server.add(str(file), name=None, examples=None),
+    "stream": lambda server, file: list(server.stream(Request("a"))),
+}
+STREAMS = ("", "[]", "{", '["hello"]', '{"a": 1}', "5", "[5, 5]", '["a", "b"]', "[" * 9999)
+STREAMS += ('[["a"], {}]', '["a", {"fitting": {}}]')
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("data", STREAMS)
+def test_an_answer_of_another_shape_is_a_sentence(tmp_path, monkeypatch, call, data):
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("upload"):
+            return httpx.Response(200, json=[] if data == "[]" else ["path"])
+        if request.method == "POST":
+            return httpx.Response(200, json={"event_id": "1"})
+        return httpx.Response(200, text=f"event: complete\ndata: {data}\n" if data else "")
+
+    made, transport = httpx.Client, httpx.MockTransport(answer)
+    monkeypatch.setattr(httpx, "Client", lambda **how: made(**how, transport=transport))
+    server = Server("http://nowhere", data_dir=tmp_path)
+    file = zipped(write_adapter(tmp_path / "ant", rank=2, seed=1), tmp_path / "ant.zip")
+    with pytest.raises(RamoleError, match="is no RAMoLE server|in the middle of an answer"):
+        CALLS[call](server, file)
+    server.close()

@@ -1,10 +1,10 @@
 """The evaluation: cells that survive a stop, tables that add up, and the command on a real pool."""
 
+import fcntl
 import json
-import os
-import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ import pytest
 
 from lab.evaluation import command
 from lab.evaluation.asking import EXAMPLES
-from lab.evaluation.cells import Cell, Cells, process_mark
+from lab.evaluation.cells import Cell, Cells
 from lab.evaluation.evaluate import Rows, make_row_situations, read_rows
 from lab.evaluation.facts import own_facts, rows_digest
 from lab.evaluation.report import make_tables
@@ -78,26 +78,35 @@ def test_facts_decide_the_folder(tmp_path):
     assert not later.has("iid", "ramole", "ant")
 
 
-def test_a_claimed_cell_is_left_to_its_owner_until_that_process_has_ended(tmp_path):
-    cells, name = Cells(tmp_path, {}), ("iid", "mixture", "ant")
+def test_a_claimed_cell_is_left_to_its_owner_until_it_is_released(tmp_path):
+    cells, other, name = Cells(tmp_path, {}), Cells(tmp_path, {}), ("iid", "mixture", "ant")
     assert cells.claim(*name)
-    assert not cells.claim(*name)
-    claim = next(cells.folder.glob("*/*/*.claim"))
-    other = subprocess.Popen(["sleep", "600"])
-    claim.write_text(process_mark(other.pid))
+    other.release()
+    assert not other.claim(*name) and not cells.claim(*name)
     cells.release()
-    assert not cells.claim(*name), "another process is at it"
-    other.kill()
-    other.wait()
-    assert cells.claim(*name), "killed in its midst, as a worker is: the same command goes on"
-    claim.write_text(f"{os.getpid()} 1.5")
-    assert cells.claim(*name), "that number was another process's then"
-    claim.write_text("")
-    assert not cells.claim(*name), "it is being written"
-    os.utime(claim, (1, 1))
-    assert cells.claim(*name), "it was left half written"
-    cells.write(*name, cell(1, TASKS[0]))
-    assert not cells.claim(*name) and not list(cells.folder.glob("*/*/*.claim"))
+    assert other.claim(*name) and not cells.claim(*name)
+    other.write(*name, cell(1, TASKS[0]))
+    assert not cells.claim(*name) and not other.claim(*name)
+    assert not list(cells.folder.glob("*/*/*.claim"))
+
+
+@pytest.mark.parametrize("late", ["open", "flock"])
+def test_a_cell_that_is_written_while_another_claims_it_is_not_made_again(
+    tmp_path, monkeypatch, late
+):
+    cells, other, name = Cells(tmp_path, {}), Cells(tmp_path, {}), ("iid", "mixture", "ant")
+    assert cells.claim(*name)
+    where = {"open": (Path, "open"), "flock": (fcntl, "flock")}[late]
+    real = getattr(*where)
+
+    def written_first(*given, **named):
+        monkeypatch.undo()
+        cells.write(*name, cell(1, TASKS[0]))
+        return real(*given, **named)
+
+    monkeypatch.setattr(*where, written_first)
+    assert not other.claim(*name)
+    assert cells.has(*name) and not list(cells.folder.glob("*/*/*.claim"))
 
 
 def test_a_stopped_run_goes_on_and_asks_nothing_twice(tmp_path):

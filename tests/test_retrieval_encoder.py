@@ -258,3 +258,5 @@ def test_an_unknown_id_is_refused(
     encoder = Encoder(source, data_dir=tmp_path)
     with pytest.raises(RamoleError, match=f"encoder '{source}' cannot be loaded .*RAMOLE_ENCODER"):
         encoder.checksum  # noqa: B018
+    with pytest.raises(RamoleError, match="RAMOLE_ENCODER=~nosuchuser/a: nobody has that home"):
+        Encoder("~nosuchuser/a", data_dir=tmp_path).checksum  # noqa: B018

@@ -86,13 +86,19 @@ def test_what_was_changed_is_named_in_one_sentence(files, name):
     assert name in said and "\n" not in said and len(said) < 400
 
 
-def test_other_files_are_refused(tmp_path, capsys):
+def test_other_files_are_refused(files, tmp_path, capsys):
+    whole = (files / "trace.npz").read_bytes()
     (tmp_path / "a.json").write_text("[1]")
     (tmp_path / "b.json").write_text("{")
-    (tmp_path / "c.npz").write_bytes(b"PK")
+    (tmp_path / "c.npz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "d.txt").write_text("x")
     np.savez(tmp_path / "e.npz", tokens=np.array([{}], dtype=object))  # needs pickle
-    for name in ("a.json", "b.json", "c.npz", "d.txt", "e.npz", "gone.json"):
+    np.savez(tmp_path / "f.npz", request=np.zeros(2))
+    np.save(tmp_path / "g.npy", np.zeros(2))
+    (tmp_path / "g.npy").rename(tmp_path / "g.npz")
+    (tmp_path / "h.json").write_text("[" * 200_000)
+    (tmp_path / "i.npz").write_bytes(whole[:61] + b"?" + whole[62:])  # of compressed data
+    for name in (*[path.name for path in tmp_path.glob("?.*")], "gone.json"):
         with pytest.raises(RamoleError, match=name):
             check_trace(tmp_path / name)
         assert main(["trace", str(tmp_path / name)]) == 2

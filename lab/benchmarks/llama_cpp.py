@@ -78,16 +78,6 @@ class LlamaCpp:
             "seconds": ended - began,
         }
 
-    def generate(self, prompt: Sequence[int], new_tokens: int) -> list[int]:
-        """The greedy continuation of one prompt."""
-        made: list[int] = []
-        length = len(prompt) + new_tokens
-        with self._context(1, length) as context, self._batch([prompt]) as batch:
-            made += self._read(context, batch, [prompt])
-            for position in range(len(prompt), length - 1):
-                made += self._step(context, batch, made[-1:], position)
-        return made
-
     def close(self) -> None:
         """Free the model."""
         self._api.llama_model_free(self._model)

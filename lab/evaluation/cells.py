@@ -6,27 +6,24 @@ with its process. Tables of cells compare systems: every mean has a 95 % bootstr
 differences are paired, over the same rows or tasks.
 """
 
+import fcntl
 import gzip
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from statistics import fmean
+from typing import IO
 
 import numpy as np
-import psutil
 
 from lab.evaluation.intervals import bootstrap, bootstrap_groups, paired_difference
 from lab.harness import digest
 from ramole_core.training.card import versions
 from ramole_core.whole_file import replacing
 
-WRITTEN_SECONDS = 10
-"""A claim without its process after so long was left by one that ended while it wrote."""
 MARK = "~"
 """Between a system's name and the digest of its own facts, in a folder's name."""
 
@@ -62,6 +59,7 @@ class Cells:
         of one system: its options and trained weights, read once."""
         self.facts = dict(facts)
         self.own = cache(own)
+        self._held: dict[Path, IO] = {}
         self.folder = work / digest(facts, 12)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "facts.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
@@ -80,23 +78,25 @@ class Cells:
         file = self._file(situation, system, task)
         with replacing(file) as part:
             part.write_text(json.dumps(asdict(cell), indent=1), encoding="utf-8")
-        self._claimed(file).unlink(missing_ok=True)
+        self._end_claim(file)
 
     def claim(self, situation: str, system: str, task: str) -> bool:
-        """Whether this process may make the cell: it is not there, and nobody else is at it."""
+        """Whether the caller may make the cell: it is not there, and nobody else is at it. The
+        kernel drops the claim of a process that ends, however it ends."""
         file = self._file(situation, system, task)
         if file.is_file():
             return False
         file.parent.mkdir(parents=True, exist_ok=True)
-        held = self._claimed(file)
-        if _is_over(held):
-            held.unlink(missing_ok=True)
+        held = file.with_suffix(".claim").open("a")
         try:
-            with held.open("x") as new:
-                new.write(process_mark(os.getpid()))
-        except FileExistsError:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.close()
             return False
-        return True
+        self._held[file] = held
+        if file.is_file():  # written since the first look
+            self._end_claim(file)
+        return file in self._held
 
     def pack(self, archive: Path) -> None:
         """All cells in one compressed file, with the facts that they hold for."""
@@ -133,11 +133,9 @@ class Cells:
         return count
 
     def release(self) -> None:
-        """Void this process's claims."""
-        for held in self.folder.glob("*/*/*.claim"):
-            with suppress(FileNotFoundError):  # another process has just written its cell
-                if held.read_text() == process_mark(os.getpid()):
-                    held.unlink()
+        """Void this object's claims; their files stay, for others may be about to lock them."""
+        while self._held:
+            self._held.popitem()[1].close()
 
     def _file(self, situation: str, system: str, task: str) -> Path:
         return self.folder / situation / self._folder(system) / f"{task}.json"
@@ -146,26 +144,11 @@ class Cells:
         own = self.own(system)
         return f"{system}{MARK}{digest(own, 8)}" if own else system
 
-    def _claimed(self, file: Path) -> Path:
-        return file.with_suffix(".claim")
-
-
-def process_mark(number: int) -> str:
-    """A process's number and when it began, since numbers are used again."""
-    return f"{number} {psutil.Process(number).create_time()}"
-
-
-def _is_over(claim: Path) -> bool:
-    """Whether the process that made a claim has ended; of an empty claim, whether it is old."""
-    try:
-        said = claim.read_text()
-        if not said:
-            return time.time() - claim.stat().st_mtime > WRITTEN_SECONDS
-        return said != process_mark(int(said.partition(" ")[0]))
-    except psutil.NoSuchProcess:
-        return True
-    except FileNotFoundError:
-        return False
+    def _end_claim(self, file: Path) -> None:
+        """Remove the claim of a cell that is written, and only then unlock it."""
+        file.with_suffix(".claim").unlink(missing_ok=True)
+        if held := self._held.pop(file, None):
+            held.close()
 
 
 MEASURES: dict[str, Callable[[Cell], list[float]]] = {

@@ -13,10 +13,10 @@ turns continues with the user's next one, so `NEXT_TURN` ends its answers.
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from ramole_core.base.files import local_path
 from ramole_core.errors import RamoleError, first_line
 
 MARK = "{#- the plain turns of RAMoLE -#}"
@@ -141,7 +141,7 @@ def _read(template: str) -> str:
     if "{" in template:
         return template
     try:
-        return Path(template).expanduser().read_text(encoding="utf-8")
+        return local_path("RAMOLE_CHAT_TEMPLATE", template).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise RamoleError(
             f"RAMOLE_CHAT_TEMPLATE={template} is neither a template, which has {{ in it, nor a "

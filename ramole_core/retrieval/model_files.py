@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from ramole_core.base.files import local_path
 from ramole_core.errors import RamoleError, first_line
 
 PACKAGED = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
@@ -24,8 +25,8 @@ def find_model(source: str, *, download_dir: Path) -> Path:
     """
     if source in PACKAGED:
         folder = _packaged()
-    elif Path(source).expanduser().is_dir():
-        folder = Path(source).expanduser()
+    elif (named := local_path("RAMOLE_ENCODER", source)).is_dir():
+        folder = named
     else:
         folder = _fetch(source, download_dir=download_dir)
     if not any(folder.rglob("*.safetensors")):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from ramole_core.errors import RamoleError
 from ramole_core.request_parts import Example, Exchange, read_example_lines, read_history
@@ -96,7 +97,7 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(_escaped(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))  # a plain string would be markup
     console.print(table)
 
 
@@ -153,16 +154,12 @@ def progress_bar(what: str) -> Iterator[Callable[[str, float], None]]:
 
         yield tell
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=1.0)
         yield lambda stage, fraction: bar.update(
-            task, description=f"{what}: {_escaped(stage)}", completed=fraction
+            task, description=f"{what}: {stage}", completed=fraction
         )
-
-
-def _escaped(cell: object) -> str:
-    return str(cell).replace("[", "\\[")
 
 
 def _plain(value: object) -> object:
