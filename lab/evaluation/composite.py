@@ -182,7 +182,7 @@ def real_losses(ramole: "Ramole") -> Losses:
     def losses(asked: Sequence[tuple[Composed, Request]]) -> list[tuple[float, ...]]:
         chosen = ramole.candidates([request for _, request in asked])
         pairs = [(request, own) for (_, request), own in zip(asked, chosen, strict=True)]
-        found = force_tokens(ramole.engine, [row.encoded for row, _ in asked], pairs)
+        found = force_tokens(ramole.engine, ramole.base, [row.encoded for row, _ in asked], pairs)
         return [tuple(loss for loss, _ in tokens) for tokens in found]
 
     return losses

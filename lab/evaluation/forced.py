@@ -2,29 +2,27 @@
 
 Where a task is scored by exact match, a row counts 100 when every token of the right answer, the
 end token included, is the likeliest after those before it: exactly then greedy decoding gives it.
-Other tasks count the share of such tokens. Reading prompt and answer takes the place of decoding,
-so choices can be compared on many dev rows.
+Other tasks count the share of such tokens. One forward of prompt and answer takes the place of a
+decoding, so choices can be compared on many dev rows.
 """
 
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean
 
-from jaxtyping import Float
-from torch import Tensor
+import torch
+import torch.nn.functional as F
+from torch import nn
 
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate
 from ramole_core.engine.engine import Engine
-from ramole_core.engine.pair_reading import Pair, PairReading
-from ramole_core.errors import Busy
 from ramole_core.methods import Value
 from ramole_core.request import Request
-from ramole_core.training.rows import Encoded, Row, encode_row
+from ramole_core.training.rows import Encoded, Row, collate, encode_row
 
 ROWS = 24
-"""Rows that wait or run together."""
+"""Rows of about equal length in one forward."""
 
 
 @dataclass(frozen=True)
@@ -55,54 +53,40 @@ def measure_forced(
         for row, adapters in zip(rows, chosen, strict=True)
     ]
     found = []
-    for metric, tokens in zip(metrics, force_tokens(engine, encoded, asked), strict=True):
+    for metric, tokens in zip(metrics, force_tokens(engine, base, encoded, asked), strict=True):
         losses, right = zip(*tokens, strict=True)
         share = float(all(right)) if metric == "em" else fmean(right)
         found.append(Forced(100 * share, fmean(losses)))
     return found
 
 
-@dataclass
-class ForcedReading(PairReading):
-    """A pair whose answer tokens are compared with the likeliest ones, too."""
-
-    right: list[bool] = field(default_factory=list)
-    """Whether each was the likeliest."""
-
-    def add(self, logits: Float[Tensor, "n v"], end: int) -> None:
-        targets = self.pair.targets[len(self.losses) :]
-        super().add(logits, end)
-        likeliest = logits.argmax(-1).tolist()
-        self.right += [a == b for a, b in zip(likeliest, targets, strict=False)]
-
-
+@torch.inference_mode()
 def force_tokens(
     engine: Engine,
+    base: BaseModel,
     encoded: Sequence[Encoded],
     asked: Sequence[tuple[Request, Sequence[Candidate]]],
 ) -> list[list[tuple[float, bool]]]:
     """Every answer token under the method and adapters of its row, after the right ones before it:
     its loss in nats, and whether it was the likeliest; the end token is one of them.
 
-    Raises RamoleError where a row cannot be read.
+    Raises RamoleError where the device holds too few adapters for one forward.
     """
-    readings = [ForcedReading([Pair(one.prompt + one.answer[:-1], one.answer)]) for one in encoded]
-    found: list[object] = []
-    waiting = deque(zip(asked, readings, strict=True))
-    while len(found) < len(readings):
-        while waiting and len(readings) - len(waiting) - len(found) < ROWS:
-            (request, candidates), reading = waiting[0]
-            try:
-                engine.submit_pairs(
-                    request, candidates, reading, deliver=lambda _, item: found.append(item)
-                )
-            except Busy:  # the merges of those that run fill the memory
-                if len(readings) - len(waiting) == len(found):
-                    raise
-                break
-            waiting.popleft()
-        engine.step()
-        for item in found:
-            if isinstance(item, Exception):
-                raise item
-    return [list(zip(one.losses, one.right, strict=True)) for one in readings]
+    order = sorted(range(len(encoded)), key=lambda n: len(encoded[n]))
+    found: list[list[tuple[float, bool]]] = [[]] * len(encoded)
+    head = base.model.get_output_embeddings()
+    assert isinstance(head, nn.Module)
+    for start in range(0, len(order), ROWS):
+        part = order[start : start + ROWS]
+        batch = collate([encoded[n] for n in part])
+        with engine.mixing([asked[n] for n in part], batch.ids.shape[1]):
+            hidden = base.model.base_model(
+                input_ids=batch.ids.to(base.device), use_cache=False
+            ).last_hidden_state
+        logits = head(hidden[batch.rows, batch.places]).float().cpu()
+        losses = F.cross_entropy(logits, batch.targets, reduction="none")
+        right = logits.argmax(-1) == batch.targets
+        for place, n in enumerate(part):
+            mine = batch.rows == place
+            found[n] = list(zip(losses[mine].tolist(), right[mine].tolist(), strict=True))
+    return found

@@ -7,17 +7,19 @@ mask that was made for them and nothing else, to the attention function. `_atten
 every call, and raises Unsupported where it is not so.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import causal_mask_function, sdpa_mask
 from transformers.models.falcon.modeling_falcon import FalconAttention, apply_rotary_pos_emb
 
 from ramole_core.base.architecture import text_prefix
 from ramole_core.engine.flat_cache import FlatCache
+from ramole_core.engine.gathered_attention import attend_by_scores
 from ramole_core.errors import Unsupported
 
 Window = int | str | None
@@ -158,7 +160,8 @@ def _attend(
 ) -> tuple[Tensor, None]:
     served = _served[id(module.config)]
     step = served.step
-    assert step is not None  # the model runs in the engine's steps alone
+    if step is None:
+        return own_attention(module, query, key, value, attention_mask, options)
     layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
     step.check_written(layer, key, value)
     unknown = [
@@ -179,6 +182,28 @@ def _attend(
         sinks=options.get("s_aux"),
     )
     return out, None
+
+
+def own_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    options: Mapping[str, object],
+) -> tuple[Tensor, None]:
+    """Attention outside a step, by PyTorch."""
+    cap, sinks, scale = (options.get(name) for name in ("softcap", "s_aux", "scaling"))
+    if cap is None and sinks is None:
+        return sdpa_attention_forward(module, query, key, value, mask, **options)  # pyright: ignore
+    if mask is None:
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
+        mask = mask.tril(key.shape[2] - query.shape[2])[None, None]
+    shared = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    out = attend_by_scores(query, key, value, mask, scale=scale, cap=cap, sinks=sinks)  # pyright: ignore
+    return out.transpose(1, 2), None
 
 
 def _describe_mask(**said) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Unpack
@@ -32,6 +32,7 @@ from ramole_core.engine.scheduler import Scheduler, Sizes
 from ramole_core.engine.segments import SegmentMaker
 from ramole_core.engine.store import UnitStore
 from ramole_core.engine.submission import Submission
+from ramole_core.errors import fault_of
 from ramole_core.kernels.all import compile_kernels
 from ramole_core.layers import Bank, find_layout, fused_of, install_serving, is_exact
 from ramole_core.request import Generation, Request, Step
@@ -132,7 +133,7 @@ class Engine:
             self.scheduler, self._reader, self._maker, made_bytes=sizes.host_cache_bytes
         )
         self.submit, self.submit_step = submission.submit, submission.submit_step
-        self.submit_pairs, self.read_again = submission.submit_pairs, submission.read_again
+        self.read_again = submission.read_again
         self.thread: EngineThread | None = None
         """The thread that steps the engine; None: callers do."""
         self.verdict = None if own is None else self._check(own)
@@ -211,6 +212,25 @@ class Engine:
             for state, item in events:  # before another caller's step
                 state.deliver(state, item)
         return events
+
+    @contextmanager
+    def mixing(
+        self, asked: Sequence[tuple[Request, Sequence[Candidate]]], l: int
+    ) -> Iterator[None]:
+        """Mix each row's adapters in forwards of `l` tokens inside this block; the batch waits.
+
+        For measuring. Raises RamoleError where the bank has no room for all of them.
+        """
+        full = (
+            "The adapters of these rows do not fit on the device together; take fewer rows at "
+            "once, or raise RAMOLE_DEVICE_CACHE_MB."
+        )
+        placements = [self._placer.prepare(*one) for one in asked]
+        with self._lock.turn(), self._placer.pinned(placements, full) as rows:
+            with self._runner.mixing(rows, l) as forward:
+                yield
+            for row, error in forward.late.faults.items():
+                raise fault_of(error, asked[row][0].method)
 
     def mean_inputs(self, turn: Request) -> Mapping[str, Tensor]:
         """The mean input of each block, by its path, over the prompt of this turn alone, as the

@@ -2,8 +2,8 @@
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -85,6 +85,14 @@ class ModelRunner:
         self.count = self.replayed = 0
         self._picks = "logits_to_keep" in inspect.signature(model.forward).parameters
         """Whether the model computes the logits of named places alone."""
+
+    @contextmanager
+    def mixing(self, rows: Sequence[RowMix], l: int) -> Iterator[Forward]:
+        """Mix outside forwards of `l` tokens a row inside the block, without a trace."""
+        batch = BatchMix(self._bank, rows)
+        self._serving.long.now = None  # it was of the last step's tokens
+        with self.apart(), self._serving.mixing(batch, [l] * len(rows)) as forward:
+            yield forward
 
     def forward(self, pieces: Sequence[Piece], kv: KvCache, *, again: bool = True) -> Output:
         """Run the pieces; their keys and values are in `kv` then, not yet committed. `again`:

@@ -1,7 +1,6 @@
 """Submit requests: read their adapters, place their methods' decisions, and queue their states."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 from ramole_core.composition import Candidate
@@ -59,28 +58,12 @@ class Submission:
 
         Raises as `submit` does.
         """
-        self._scheduler.queue.check_place(session=session, address=address)  # before it proposes
-        who = {"session": session, "address": address}
-        return self.submit_pairs(fit.ask(), fit.candidates, fit.reading(), **who, deliver=deliver)
-
-    def submit_pairs(
-        self,
-        asked: Request,
-        candidates: Sequence[Candidate],
-        reading: PairReading,
-        *,
-        session: str = "",
-        address: str = "",
-        deliver: Deliver,
-    ) -> RequestState:
-        """Queue pairs that one row reads under the request's method and these adapters; `deliver`
-        gets the reading once all are read, or an error. Raises as `submit` does."""
         self._scheduler.queue.check_place(session=session, address=address)
-        candidates = tuple(candidates)
-        placement = self._maker.placer.prepare(asked, candidates, ephemeral=True)
-        names = tuple(one.name for one in candidates)
+        asked, reading = fit.ask(), fit.reading()
+        placement = self._maker.placer.prepare(asked, fit.candidates, ephemeral=True)
+        names = tuple(one.name for one in fit.candidates)
         segments = Segments((Segment(reading.longest, placement, names),))
-        state = self._pair_state(replace(asked, trace=False), reading, segments, candidates)
+        state = self._pair_state(replace(asked, trace=False), reading, segments, fit.candidates)
         return self._queue(state, session, address, deliver)
 
     def _queue(
