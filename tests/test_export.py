@@ -347,3 +347,16 @@ def test_two_adapters_of_one_name_are_told_apart(world):
     write_by_peft(Path(settings.base_model), copy, **KINDS["bee"])
     sources = read_sources(["ant", str(copy)], settings=settings, shapes=shapes)
     assert [source.name for source in sources] == ["ant", str(copy)]
+
+
+@pytest.mark.parametrize(
+    "words, refused",
+    [
+        (["ant", "ant"], "The adapter ant is there twice"),
+        (["ant", "~nosuchuser/bee"], "~nosuchuser/bee: nobody has that home"),
+    ],
+)
+def test_sources_that_are_refused(world, words, refused):
+    settings, shapes, _, _ = world
+    with pytest.raises(RamoleError, match=refused):
+        read_sources(words, settings=settings, shapes=shapes)

@@ -63,6 +63,7 @@ def test_what_points_cannot_do_is_said():
 def test_a_recording_does_again_what_was_done():
     """Views, joins, products by numbers, indices, sums along a row: with other numbers inside."""
     x, at = numbers(4, 6, dtype=torch.float32), torch.tensor([2, 0])
+    total = torch.zeros(())
 
     def work() -> Tensor:
         left, right = x[:, :3], x.T[3:].T
@@ -71,16 +72,25 @@ def test_a_recording_does_again_what_was_done():
 
     with recording() as made:
         out = work()
+        torch._foreach_add_([total], 1)
     assert not made.fault and torch.equal(out, work())
     before = out.clone()
     x.copy_(numbers(4, 6, dtype=torch.float32, seed=1))
     at.copy_(torch.tensor([3, 3]))
     made.run()
-    assert torch.equal(out, work()) and not torch.equal(out, before)
+    assert torch.equal(out, work()) and not torch.equal(out, before) and total == 2
 
 
 @pytest.mark.parametrize(
-    "read", [lambda x: float(x.sum()), lambda x: torch.equal(x, x), lambda x: x[x > 0]]
+    "read",
+    [
+        lambda x: float(x.sum()),
+        lambda x: torch.equal(x, x),
+        lambda x: x[x > 0],
+        lambda x: x.masked_select(x > 0),
+        lambda x: x.nonzero(),
+        lambda x: x.unique(),
+    ],
 )
 def test_a_number_that_python_reads_is_a_fault(read):
     x = numbers(3, dtype=torch.float32)

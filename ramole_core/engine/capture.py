@@ -36,8 +36,9 @@ POINTWISE = {
     aten.clone.default: pointwise.COPY,
 }
 EMPTY = (aten.empty.memory_format, aten.empty_like.default, aten.empty_strided.default)
-HOST_READS = (aten._local_scalar_dense.default, aten.nonzero.default)
-"""Operators that copy a number to Python, which may differ in the next run."""
+HOST_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+"""Tags of operators by which Python gets a number, or learns how many results there are; either may
+differ in the next run. `Tensor.tolist` and `Tensor.numpy` are no operators and are not seen."""
 
 
 class _OperatorRecorder(TorchDispatchMode):
@@ -59,8 +60,8 @@ class _OperatorRecorder(TorchDispatchMode):
         if program.paused:
             return out
         program.keep(out, args, kwargs)
-        if func in HOST_READS or not any(True for _ in _tensors(out)) or _is_masked(func, args):
-            program.fault = program.fault or f"{func} gives a number to Python"
+        if _reads_numbers(func, args):
+            program.fault = program.fault or f"Python reads the result of {func}"
         elif not is_view_only(func) and not _is_view(func, args, kwargs, out):
             self._write(func, args, kwargs, out)
         return out
@@ -118,10 +119,11 @@ def _is_view(func, args, kwargs, out) -> bool:
     return all(_place(one) in places for one in _tensors(out))
 
 
-def _is_masked(func, args) -> bool:
-    """Whether an index is a mask, so that the number of results may differ in the next run."""
-    indices = _tensors(args[1]) if func is aten.index.Tensor else ()
-    return any(one.dtype in (torch.bool, torch.uint8) for one in indices)
+def _reads_numbers(func, args) -> bool:
+    """Whether Python may go on otherwise in the next run; of an index, whether it is a mask."""
+    if func is aten.index.Tensor:
+        return any(one.dtype in (torch.bool, torch.uint8) for one in _tensors(args[1]))
+    return not HOST_TAGS.isdisjoint(func.tags)
 
 
 def _tensors(found: object) -> Iterator[Tensor]:

@@ -41,8 +41,8 @@ def is_greedy(request: Request) -> bool:
 def choose_token(
     logits: Float[Tensor, "v"], request: Request, *, generator: torch.Generator
 ) -> int:
-    """The next token id; temperature 0 is the argmax, else a draw among the likeliest. Of logits
-    that are infinite or no numbers one of those, by which the caller sees it."""
+    """The next token id; temperature 0 is the argmax, else a draw among the likeliest. Where the
+    largest logit is infinite or no number, its place."""
     if is_greedy(request):
         return int(logits.argmax())
     wide = logits.to("cpu", torch.float64)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ramole_core.base.files import local_path
 from ramole_core.composition import Adapter, Lora, Sites
 from ramole_core.errors import RamoleError
 from ramole_core.pool import AdapterCard, Limits, Pool
@@ -46,8 +47,8 @@ def read_sources(
     known = {card.name for card in pool.cards(owner)}
     found: list[MergeSource] = []
     for word in words:
-        if word not in known and Path(word).expanduser().exists():
-            source = _read_folder(Path(word).expanduser(), shapes=shapes, limits=limits)
+        if word not in known and (path := local_path("adapter", word)).exists():
+            source = _read_folder(path, shapes=shapes, limits=limits)
         else:
             source = _read(pool, pool.card(word, owner))
         if any(source.card.content == other.card.content for other in found):

@@ -23,16 +23,24 @@ NORMS, TRACED, X_HALF, FORMS, FORM_TABLES, X_WIDE, SCOPES, SPLITS = range(32, 40
 and at last the lengths of the weighted updates, [m, N, k] as ALPHA, whose rows have either,
 whether x is bfloat16 as it lies, by row what its gate's own score reads, x in float32, the
 scores [2, N, k in whole COLUMNS] of the block and of the parent that run, and whether weighted
-units are split for the matrix unit (`split_at`). In a call of
-`SCORE_SCOPE` x is their input, FIRST one of their modules, and STEPS the form that is scored."""
+units are split for the matrix unit (`split_place`). In a call of `SCORE_SCOPE` x is their input,
+FIRST one of their modules, and STEPS the form that is scored."""
+
+
+def split_place(m, n, width, j):
+    """Where module j's units [n, width] lie as the matrix unit reads them: numbers from the start
+    of the units [m, n, width], behind which they are, with SIDE - 1 rows more a module."""
+    return (m * n + j * (n + SIDE - 1)) * width
+
+
+_split_place = kernel()(split_place)
 
 
 @kernel()
 def split_at(words, j):
-    """The address of module j's units as the matrix unit reads them, SIDE - 1 rows more than there
-    are tokens; behind the units themselves."""
-    units, row = 4 * words[MODULES] * words[N] * words[UNITS_ROW], 4 * words[UNITS_ROW]
-    return words[UNITS] + units + j * (words[N] + SIDE - 1) * row
+    """The address of that."""
+    place = _split_place(words[MODULES], words[N], words[UNITS_ROW], j)
+    return words[UNITS] + 4 * place
 
 
 @kernel()

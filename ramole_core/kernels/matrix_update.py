@@ -1,8 +1,8 @@
 """The updates u B by the CPU's matrix unit, of pages of B at any places.
 
-Columns of 32 pages, in pairs, are two right tiles. Units are left tiles of bfloat16, twice:
-rounded, and what is left of them (`split_units`), so that 2^-16 of each is lost at most. A number
-of y is one sum of the unit's, in one order however many tokens there are.
+OUTPUTS columns of DEPTH pages are laid out as two right tiles. Units are two left tiles of
+bfloat16: rounded, and what rounding left (`split_units`), so that 2^-16 of each is lost at most.
+Each of these columns of y is summed by the unit in one order, however many tokens there are.
 """
 
 import numpy as np
@@ -93,28 +93,23 @@ def lay_pages(B, pages, R, step, zeros, out):
         _lay_pair(one, other, out + 2 * LINE // 4 * c)
 
 
-@instructions
-def load_sums(context, sums, row):
-    """Load sums [SIDE, OUTPUTS] into the unit; an address, and bytes from row to row."""
+def _moving_sums(instruction: str):
+    """A kernel's function that moves sums [SIDE, OUTPUTS] by an instruction of the unit; it takes
+    an address, and bytes from row to row."""
 
-    def build(context, builder, signature, args):
-        for n, tile in enumerate(SUMS):
-            call_unit(builder, "tileloadd64", tile, builder.add(args[0], word(LINE * n)), args[1])
-        return context.get_dummy_value()
+    @instructions
+    def move_sums(context, sums, row):
+        def build(context, builder, signature, args):
+            for n, tile in enumerate(SUMS):
+                call_unit(builder, instruction, tile, builder.add(args[0], word(LINE * n)), args[1])
+            return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64), build
+        return types.void(types.int64, types.int64), build
+
+    return move_sums
 
 
-@instructions
-def keep_sums(context, out, row):
-    """Write them."""
-
-    def build(context, builder, signature, args):
-        for n, tile in enumerate(SUMS):
-            call_unit(builder, "tilestored64", tile, builder.add(args[0], word(LINE * n)), args[1])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), build
+load_sums, keep_sums = _moving_sums("tileloadd64"), _moving_sums("tilestored64")
 
 
 @instructions
@@ -156,7 +151,8 @@ def _any(units, width, tokens):
 def add_pages_of(B, pages, R, step, units, width, tokens, sums, room):
     """sums [tokens, OUTPUTS] += units B of the tokens of one request, as `split_units` leaves them.
 
-    `B`: as in `lay_pages`; `sums` has room for SIDE tokens more; `room`: `update_room_of` bytes.
+    `B`: as in `lay_pages`; `units` and `sums` have SIDE - 1 rows behind those of the tokens;
+    `room`: `update_room_of` bytes.
     """
     zeros = -(-room // LINE) * LINE
     fill(floats(zeros, 1, LINE // 4), 1, LINE // 4, 0)

@@ -11,8 +11,8 @@ from ramole_core.kernels import input_scores as words_of
 from ramole_core.kernels.call_args import WATCHING, WORDS
 from ramole_core.kernels.dots import COLUMNS
 from ramole_core.kernels.gate import INPUTS
-from ramole_core.kernels.input_scores import SCORE_SCOPE, WEIGHTS_STEP
-from ramole_core.kernels.matrix_unit import DEPTH, MATRIX, SIDE
+from ramole_core.kernels.input_scores import SCORE_SCOPE, WEIGHTS_STEP, split_place
+from ramole_core.kernels.matrix_unit import DEPTH, MATRIX
 from ramole_core.kernels.mixing import MIX, RUN
 from ramole_core.kernels.vectors import paired
 from ramole_core.kernels.ways import TILES
@@ -120,13 +120,13 @@ class RowsMixing:
         return units
 
     def _room(self, m: int) -> np.ndarray:
-        """Units [m, N, R]; a view, where there is room behind them for what `split_at` has."""
+        """Units [m, N, R]: a view of memory that goes on behind them where they are split too."""
         size = m * self.n * self._width
-        more = m * (self.n + SIDE - 1) * self._width if self._splits else 0
-        return np.empty(size + more, np.float32)[:size].reshape(m, self.n, self._width)
+        whole = split_place(m, self.n, self._width, m) if self._splits else size
+        return np.empty(whole, np.float32)[:size].reshape(m, self.n, self._width)
 
     def update(self, units: np.ndarray, g: int, block: int, j: int) -> Update:
         """The update of module j to its layer's output."""
-        split = units.ctypes.data + 4 * units.size + 4 * j * (self.n + SIDE - 1) * self._width
         B = self._batch.bank.tensors.views(g, block)[2][j]
-        return Update(units[j], self._rows, B, split if self._splits else 0)
+        split = units.ctypes.data + 4 * split_place(*units.shape, j) if self._splits else 0
+        return Update(units[j], self._rows, B, split)
