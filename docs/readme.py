@@ -64,7 +64,6 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "adapters": lambda: markdown(adapters.ADAPTERS.blocks(results())),
         "pieces": lambda: markdown(router.blocks(results(), router.PIECES)),
         "router": lambda: markdown(router.blocks(results(), router.CLAIM)),
-        "gates": lambda: markdown(router.blocks(results(), router.GATE)),
         "speed": lambda: markdown(speed.blocks(results())),
         "budget": lambda: markdown(speed.costs_blocks(results())),
     },

@@ -12,9 +12,8 @@ from ramole_core.cli.command_line import run
 from ramole_core.terminal.console import say
 
 EVALUATION = (
-    "dev_table", "evidence_table", "router_table", "retriever_table",
-    "composite_n", "parts_table", "ca_lora_table", "llava_mole_table", "effects", "visits",
-    "second_half", "usable", "papers",
+    "dev_table", "evidence_table", "retriever_table", "composite_n", "parts_table",
+    "ca_lora_table", "llava_mole_table", "effects", "visits", "second_half", "usable", "papers",
 )  # fmt: skip
 BENCHMARKS = (
     "method_speed", "decode_speed", "draft_speed", "budget", "many_users", "page_speed",

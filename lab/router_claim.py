@@ -34,7 +34,9 @@ GATE = (
     "--until 400 --learning-rate 2e-3 --batch-rows 8 --max-tokens 160 --dev-rows 80 "
     "--measure-every 20 --patience 4"
 )
-CONTROLS = ("base", "perfect", "selection", "similarity", "mixture", "random_router")
+CONTROLS = "controls"
+"""Where the systems without a trained gate are asked, once for all gates."""
+UNTRAINED = ("base", "perfect", "selection", "similarity", "mixture", "random_router")
 RIVALS = {
     "mixture": "equal weights",
     "random_router": "a random gate",
@@ -73,20 +75,19 @@ def main(
     seen = sorted(random.Random(0).sample(names, round(share * len(names))))
     trained = {"base": harness.base_name(), "quantization": quantization, "gate": gate}
     work = work / harness.digest({**trained, "names": names, "seen": seen}, 12)
-    first, *more = (f"seed {seed}" for seed in harness.words(seeds))
-    gates = [first, *more, *harness.words(others)]
+    gates = [f"seed {seed}" for seed in harness.words(seeds)] + harness.words(others)
     archives = {}
-    for name in gates:
+    for name in (CONTROLS, *gates):
         folder = work / name.replace(" ", "_")
         here = {"RAMOLE_DATA_DIR": str(folder), "RAMOLE_QUANTIZATION": quantization}
         router = folder / "trained" / "_router"
-        if not holds_weights(router):
+        if name in gates and not holds_weights(router):
             training = _training(name, names, seen, gate, data, work, dev=skip)
             harness.run_product(["train", "method", "ramole", *training], here)
-        if not holds_weights(router):
-            raise RamoleError(f"The training of {name} is not over; run the command again.")
-        asked = ("ramole", *(CONTROLS if name == first else ()))
-        answers = folder / f"rows_{skip}_{rows}_{len(asked)}.json"
+            if not holds_weights(router):
+                raise RamoleError(f"The training of {name} is not over; run the command again.")
+        asked = ("ramole",) if name in gates else UNTRAINED
+        answers = folder / f"rows_{skip}_{rows}.json"
         if not answers.is_file():
             command = ["evaluate", "--data", str(data), "--systems", ",".join(asked)]
             command += ["--quantization", quantization, "--situations", "iid,ood,composite"]
@@ -94,7 +95,7 @@ def main(
             command += ["--work", str(folder / "cells"), "--out", str(answers)]
             harness.run_product(command, here)
         archives[name] = answers.with_name(f"{answers.stem}_cells.json.gz")
-    facts = read_archive(archives[first])["facts"]
+    facts = read_archive(archives[CONTROLS])["facts"]
     results = harness.Results(out, facts, gate=gate, seen=seen, rows=rows, skip=skip)
     results.write(measure="points of score, higher is better", rows=table(archives, seen))
 
@@ -145,17 +146,18 @@ def _joined(*rows: Mapping[str, str]) -> dict[str, str]:
 
 
 def table(archives: Mapping[str, Path], seen: Sequence[str]) -> list[dict[str, object]]:
-    """Each gate in each situation, minus each rival; of several seeds the mean, row by row."""
+    """Each gate in each situation, minus each rival; of several seeds the mean, row by row.
+    `archives`: by gate, and of the systems without one under `CONTROLS`."""
     found = []
     for situation, measure in MEASURES:
         cells = {name: read_cells(file, situation, measure) for name, file in archives.items()}
-        seeds = [name for name in cells if name.startswith("seed ")]
-        controls = cells[seeds[0]]
-        if "ramole" not in controls:
-            continue  # nothing was asked there
-        gates = {PAPERS: [cells[name]["ramole"] for name in seeds]}
-        gates |= {OTHERS[name]: [cells[name]["ramole"]] for name in cells if name in OTHERS}
-        for part, units in parts_of(controls["ramole"], seen).items():
+        controls = cells.pop(CONTROLS)
+        gates: dict[str, list[Mapping[str, Sequence[float]]]] = {}
+        for name, each in cells.items():
+            if "ramole" in each:  # else nothing was asked there
+                gates.setdefault(OTHERS.get(name, PAPERS), []).append(each["ramole"])
+        units_of = next((each[0] for each in gates.values()), {})
+        for part, units in parts_of(units_of, seen).items():
             for gate, trained in gates.items():
                 if gate == OTHERS["all"] and part != "all":
                     continue  # it saw every task

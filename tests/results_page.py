@@ -230,18 +230,6 @@ def budget() -> dict[str, Any]:
     return {"command": "python -m lab budget", "machine": "imagined"} | told
 
 
-def router_dev() -> dict[str, Any]:
-    """The trained gate beside equal weights: it wins for certain in the second setting alone."""
-
-    def setting(**gap: float) -> dict[str, Any]:
-        loss = {"trained": span(1.2, 0.125), "uniform": span(1.25, 0.125)}
-        gap = {"mean": -0.03, "low": -0.04, "high": -0.02, **gap}
-        return {"loss": loss, "trained_minus": {"uniform": gap}, "verdict": "It was measured."}
-
-    told = {"command": "python -m lab router_table", "k": 3, "unseen": ["copa"]}
-    return told | {"own": setting(set_low=-0.06, set_high=0.01), "others": setting()}
-
-
 def many_users() -> dict[str, Any]:
     return {
         "command": "python -m lab many_users --repeats 2",
@@ -350,7 +338,6 @@ FILES = {
     "speed_amx.json": speed_amx,
     "many_users.json": many_users,
     "budget.json": budget,
-    "router_dev.json": router_dev,
 }
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from ramole_core.batch.formats import JSON_ALONE, kind_of
-from ramole_core.batch.prompt_file import decode, read_batch, read_batch_file
+from ramole_core.batch.prompt_file import read_batch, read_batch_file
 from ramole_core.batch.rows import BatchLimits
 from ramole_core.batch.run import refuse_unfit, run_rows
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.methods import DEFAULT_METHOD
 from ramole_core.request import Generation, Request, Step
+from ramole_core.text_file import decode
 from tests.fake_ramole import WORDS, FakeRamole, Late
 
 FULL = {

@@ -53,7 +53,7 @@ SIZES = replace(
     mixed_rows=3,
     serve_adapters=(2, 7),
     serve_requests=9,
-    serve_rate=20.0,
+    serve_share=2.0,
     serve_seconds=0.3,
     requests=(3, 7, 4),
     llama_tokens={1: 4, 3: 4},
@@ -291,7 +291,7 @@ def test_every_ratio_of_the_full_benchmark_has_its_cells():
     """The sizes of the real run measure each ratio that is asked for."""
     assert set(FULL.new_tokens) == set(FULL.peer_tokens) == {1, 8, 32}
     assert FULL.adapters == 24 and FULL.rank == 8 and FULL.prefill == (8, 128)
-    assert FULL.serve_adapters == (5, 100, 1000, 2000)
+    assert FULL.serve_adapters == (5, 50, 100, 500, 1000, 2000)
     assert max(FULL.retrieval) == 10_000 and FULL.together == 16
     assert set(FULL.xlora_tokens) == {rows for rows in FULL.peer_tokens if rows <= FULL.mixed_rows}
 

@@ -111,6 +111,7 @@ def test_a_prompt_to_try_says_that_an_answer_is_on_its_way(server, visit):
     with held(server):
         enter(page, "Which boats?")
         expect(page.locator("#stop-button")).to_be_visible()
+        expect(page.locator("#talk .now .asked")).to_contain_text("Which boats?")  # nothing moves
         live.click()
         expect(told).to_have_text("An answer is on its way: wait for its end, or press Stop.")
         expect(told).to_be_in_viewport()

@@ -239,7 +239,7 @@ def test_rows_of_one_s_own_need_no_metric_and_a_bad_one_is_told(tmp_path):
     (row,) = read_rows(tmp_path, ["mine"], split="dev", count=5)[0].rows
     assert (row.inputs, row.targets) == ("a\u2028b", "3")
     file.write_bytes(b'{"inputs": "caf\xe9", "targets": "b"}')
-    with pytest.raises(RamoleError, match="is not text in UTF-8"):
+    with pytest.raises(RamoleError, match="is not UTF-8 text at line 1"):
         read_rows(tmp_path, ["mine"], split="dev", count=5)
 
 

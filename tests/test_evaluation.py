@@ -21,23 +21,12 @@ from lab.evaluation.dev_table import (
 from lab.evaluation.evaluate import read_rows
 from lab.evaluation.intervals import bootstrap, bootstrap_groups, paired_difference
 from lab.evaluation.metrics import lenient, lenient_match, score
-from lab.evaluation.router_table import (
-    as_sharp,
-    draw_sets,
-    mean_entropy,
-    measure_alone,
-    measure_gates,
-    sharpened,
-    summarise,
-    verdict,
-)
 from lab.harness import checksum
-from ramole_core.composition import METHODS, Lora, ModuleRouter, Router, random_router
+from ramole_core.composition import METHODS
 from ramole_core.methods import METHOD_LIST
 from ramole_core.pool import Pool
 from ramole_core.settings import REPOSITORY
-from ramole_core.training.mixed_model import MixedModel
-from ramole_core.training.rows import Encoded, Row, Task, render_prompt
+from ramole_core.training.rows import Row, Task, render_prompt
 from tests.tiny_training import build_base
 
 
@@ -193,84 +182,6 @@ def test_an_entry_of_the_table_is_of_the_adapter_alone_and_the_base():
     assert entry["rows"] == 5 and entry["scores"]["adapter"]["mean"] == 100.0
     assert entry["adapter_sha256"] == "of shout" and entry["scores"]["base"]["mean"] == 0
     assert beats(entry)
-
-
-SHAPES = {"model.layers.0.self_attn.q_proj": (24, 24), "model.layers.1.mlp.up_proj": (24, 36)}
-
-
-@pytest.fixture
-def pool():
-    torch.manual_seed(8)
-    return {
-        name: {
-            path: Lora(A=torch.randn(r, i) * i**-0.5, B=torch.randn(o, r))
-            for path, (i, o) in SHAPES.items()
-        }
-        for r, name in enumerate(("red", "blue", "loud", "sing", "say"), start=1)
-    }
-
-
-def test_drawn_sets_hold_or_leave_out_the_own_adapter():
-    names = ("red", "blue", "loud", "sing", "say")
-    own = draw_sets("blue", names, groups=20, setting="own", seed=3)
-    others = draw_sets("blue", names, groups=20, setting="others", seed=3)
-    assert all(s[0] == "blue" and len(set(s)) == 3 for s in own)
-    assert all("blue" not in s and len(set(s)) == 3 for s in others)
-    assert len(set(own)) > 3 and own == draw_sets("blue", names, groups=20, setting="own", seed=3)
-
-
-def sharp_gate():
-    torch.manual_seed(2)
-    modules = {
-        path: ModuleRouter(A=torch.randn(4, i), B=torch.randn(o, 4))
-        for path, (i, o) in SHAPES.items()
-    }
-    return Router(modules, 4, "none")
-
-
-def test_gates_are_compared_on_the_same_rows_and_adapters(tiny_base, pool):
-    model = MixedModel(tiny_base, loras=pool, shapes=SHAPES)
-    dev = {
-        name: [Encoded((3 + n, 4, 5), (6 + k, 7)) for k in range(7)] for n, name in enumerate(pool)
-    }
-    sharp = sharp_gate()
-    gates = {"trained": [sharp], "uniform": [None], "random": [None, None]}
-    found = measure_gates(model, dev, gates=gates, setting="own", seed=1, group=3)
-    assert found["uniform"] == found["random"]  # two zero routers on the same draws
-    assert found["trained"] != found["uniform"]
-    alone = measure_alone(model, dev)
-    assert alone["base"] != alone["own_alone"]
-    summary = summarise({**found, **alone})
-    assert summary["trained_minus"]["uniform"] == summary["trained_minus"]["random"]
-    gap = summary["loss"]["trained"]["mean"] - summary["loss"]["uniform"]["mean"]
-    assert summary["trained_minus"]["uniform"]["mean"] == pytest.approx(gap)
-    assert set(summary["by_task"]["trained"]) == set(pool)
-
-
-def test_a_random_gate_is_made_as_sharp_as_a_trained_one(tiny_base, pool):
-    model = MixedModel(tiny_base, loras=pool, shapes=SHAPES)
-    rows = [Encoded((3, 4, 5), (6, 7)), Encoded((9, 8), (2, 11, 7))]
-    names = ("red", "blue", "loud")
-    sharp = sharp_gate()
-    assert mean_entropy(model, rows, None, names=names) == pytest.approx(1)
-    wanted = mean_entropy(model, rows, sharp, names=names)
-    assert wanted < 0.9
-    drawn = sharpened(random_router(SHAPES, rank=4), 1e-3)
-    assert mean_entropy(model, rows, drawn, names=names) > 0.99, "a second uniform gate"
-    made = as_sharp(model, rows, drawn, entropy=wanted, names=names)
-    assert mean_entropy(model, rows, made, names=names) == pytest.approx(wanted, abs=0.01)
-    assert as_sharp(model, rows, sharp, entropy=1.0, names=names) is sharp
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [(-0.3, -0.1, "beats the"), (-0.1, 0.2, "does not beat the"), (0.1, 0.2, "loses to the")],
-)
-def test_the_verdict_follows_the_interval_over_tasks(low, high, words):
-    gap = {"mean": (low + high) / 2, "task_low": low, "task_high": high}
-    gap |= {"low": -9.0, "high": -8.0, "set_low": -1.0, "set_high": 1.0}  # these decide nothing
-    said = verdict({"trained_minus": {"uniform": gap, "random": gap}})
-    assert said.count(words) == 2
 
 
 SAMPLES = sorted(

@@ -20,6 +20,7 @@ ORDER = (
         "errors",
         "turns",
         "whole_file",
+        "text_file",
         "process_memory",
         "api_keys",
         "settings",

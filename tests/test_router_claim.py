@@ -13,21 +13,20 @@ SEEN = ("ant", "bee")
 
 @pytest.fixture
 def archives(tmp_path):
-    """Two seeds and one more, each with the gate's cells, and the controls in the first."""
+    """The controls, two seeds and one more, each with its cells."""
 
-    def write(name, gate, **controls):
+    def write(name, share=60.0, **systems):
         cells = {
             f"iid/{system}/{task}": {"strict": values, "measures": {}}
-            for system, tasks in {"ramole": gate, **controls}.items()
+            for system, tasks in systems.items()
             for task, values in tasks.items()
         }
-        ahead = {"ramole": 60.0, "similarity": 70.0}
         cells |= {
             f"composite/{system}/ant and {other}": {
                 "strict": [],
                 "measures": {"ahead": [share], "loss": [share / 100]},
             }
-            for system, share in ahead.items()
+            for system in systems
             for other in ("bee", "cow")
         }
         file = tmp_path / f"{name}_cells.json.gz"
@@ -36,9 +35,10 @@ def archives(tmp_path):
 
     rivals = {"ant": [10.0, 30.0], "bee": [20.0], "cow": [0.0]}
     return {
-        "seed 0": write("one", {"ant": [20.0, 40.0], "bee": [30.0], "cow": [0.0]}, mixture=rivals),
-        "seed 1": write("two", {"ant": [40.0, 60.0], "bee": [50.0], "cow": [8.0]}),
-        "own": write("own", {"ant": [10.0, 30.0], "bee": [20.0], "cow": [50.0]}),
+        router_claim.CONTROLS: write("no", 70.0, mixture=rivals, similarity=rivals),
+        "seed 0": write("one", ramole={"ant": [20.0, 40.0], "bee": [30.0], "cow": [0.0]}),
+        "seed 1": write("two", ramole={"ant": [40.0, 60.0], "bee": [50.0], "cow": [8.0]}),
+        "own": write("own", ramole={"ant": [10.0, 30.0], "bee": [20.0], "cow": [50.0]}),
     }
 
 
@@ -47,7 +47,7 @@ def test_seeds_are_averaged_row_by_row_and_tasks_that_a_gate_saw_stand_apart(arc
     found = {(row["group"], row["name"]): row for row in rows}
     saw = found["iid, tasks it saw", router_claim.PAPERS]
     assert saw["mean"] == pytest.approx((30 + 50 + 40) / 3) and saw["seeds"] == [30.0, 50.0]
-    assert saw["minus"] == {"equal weights": {"mean": 20.0, "low": 20.0, "high": 20.0}}
+    assert saw["minus"]["equal weights"] == {"mean": 20.0, "low": 20.0, "high": 20.0}
     new = found["iid, tasks it never saw", router_claim.PAPERS]
     assert new["mean"] == 4.0 and new["minus"]["equal weights"]["mean"] == 4.0
     own = found["iid, tasks it never saw", router_claim.OTHERS["own"]]

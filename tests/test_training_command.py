@@ -315,7 +315,11 @@ def test_what_a_method_does_not_take_is_said_before_the_base_is_loaded(
         ("--examples", b"\xe9", "card.txt is not a file of example inputs; expected one"),
         ("--examples", b"\n", "card.txt has no example inputs; expected one"),
         ("--description", None, "card.txt is not there; give a text file"),
-        ("--description", b"Names colours caf\xe9.", "card.txt is not text in UTF-8; save it"),
+        (
+            "--description",
+            b"Names colours caf\xe9.",
+            "card.txt is not UTF-8 text at line 1; save it",
+        ),
     ],
 )
 def test_a_card_that_cannot_be_written_is_said_before_the_base_is_loaded(

@@ -801,8 +801,10 @@ def test_a_file_of_examples_is_read_or_one_sentence(tmp_path, text, reason):
         text_of(file)
     file.write_text("\ufeffsay => red\n")
     assert text_of(file) == '{"inputs": "say", "targets": "red"}'
-    file.write_bytes(b"\xff\xfe => a")
-    with pytest.raises(RamoleError, match="not text in UTF-8"):
+    file.write_text("say => red", "utf-16")  # as an editor of Windows may
+    assert text_of(file) == '{"inputs": "say", "targets": "red"}'
+    file.write_bytes(b"caf\xe9 => a")
+    with pytest.raises(RamoleError, match="pairs.txt is not UTF-8 text at line 1"):
         text_of(file)
 
 

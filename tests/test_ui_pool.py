@@ -454,14 +454,14 @@ def test_examples_replace_those_that_were_there(ramole, archive, tmp_path):
     [
         ("a.jsonl", b'{"text": "x"}\n{oops', "line 2 is not JSON"),
         ("a.jsonl", b'{"label": 1}', "line 1 has no text"),
-        ("a.txt", b"\xff\xfe\x00", "not text in UTF-8"),
+        ("a.txt", b"caf\xe9", "not UTF-8 text"),
         ("a.txt", b"x" * 2001, "2001 characters, and 2000 is the most"),
         ("a.txt", b"x\n" * 1001, "1001 examples are given, and 1000 is the most"),
     ],
 )
 def test_what_is_wrong_with_an_examples_file(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(AdapterRefused, match=reason):
+    with pytest.raises(RamoleError, match=reason):
         examples_from_file(tmp_path / name)
 
 

@@ -162,8 +162,6 @@ Gates of RouterLoRA
 What each piece of ramole_plus is worth
   OOD: the right adapter is hidden
   all pieces | 45.0 [44.0, 46.0] | selection | +2.0 [+1.5, +2.5] | better
-Loss on tasks the router never saw
-  the trained gate | 1.200 [1.075, 1.325] | 1.200 [1.075, 1.325]
 Ratios within one run
   decode, ramole_k3 / base, batch=1 | 0.71 [0.70, 0.80]
   decode, batch=8 | 26.8 [26.6, 27.1]

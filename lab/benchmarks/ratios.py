@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 
 DECODE, PREFILL = "decode_tokens_per_second", "prefill_tokens_per_second"
 US = "ramole_k3"
+FILES = "warm", "cold"
+"""Where the adapters' packed files are in the S-LoRA workload (`serving.py`)."""
 Parts = Mapping[str, Mapping]
 Ratio = tuple[str, str, str, str, str]
 """What it says, the part, the cell above, the cell below (empty: the quantity itself), the
@@ -40,9 +42,10 @@ def list_ratios(parts: Parts) -> Iterator[Ratio]:
     yield from _beside_llama(parts)
     if "slora" in parts:
         few, *more = setup["slora"]["serve_adapters"]
-        for many in more:
-            what = f"S-LoRA workload, requests a second, {many} adapters / {few}"
-            yield what, "slora", f"closed/n={many}", f"closed/n={few}", "requests_per_second"
+        for kind in FILES:
+            for many in more:
+                what = f"S-LoRA workload, {kind}, requests a second, {many} adapters / {few}"
+                yield what, "slora", f"{kind}/n={many}", f"{kind}/n={few}", "requests_per_second"
     if "together" in parts:
         what = f"{setup['together']['together']} requests, seconds one after another / at once"
         yield what, "together", "one_after_another", "at_once", "seconds"

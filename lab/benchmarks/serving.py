@@ -1,10 +1,16 @@
-"""The S-LoRA workload on our engine: N adapters on disk, of mixed ranks, one adapter a request."""
+"""The S-LoRA workload on our engine: N adapters on disk, of mixed ranks, one adapter a request.
+
+warm       all at once; the packed files are in the system's memory, none is in the engine
+cold       all at once; every adapter is read from the disk
+real_time  as they arrive, as in warm, at a share of the requests a second of the fewest adapters
+"""
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lab.benchmarks.machine import anonymous_mib
+from lab.benchmarks.ratios import FILES
 from lab.benchmarks.record import Cell, Measured, Record
 from lab.benchmarks.stage import Stage
 from lab.benchmarks.synthetic import bytes_of
@@ -12,7 +18,7 @@ from lab.benchmarks.workload import Workload, make_arrivals, make_ranks, replay
 from ramole_core.cli.timed_engine import OurEngine, make_prompt
 from ramole_core.request import Request
 
-PART = "slora"
+PART, REAL_TIME = "slora", "real_time"
 
 
 def serving_cells(stage: Stage, record: Record) -> Iterator[Sequence[Cell]]:
@@ -24,8 +30,11 @@ def serving_cells(stage: Stage, record: Record) -> Iterator[Sequence[Cell]]:
     not counted.
     """
     s, most = stage.sizes, max(stage.sizes.serve_adapters)
-    wanted = {f"closed/n={n}": (n, s.serve_repetitions) for n in s.serve_adapters}
-    wanted |= {f"real_time/n={n}": (n, 1) for n in s.serve_adapters}
+    wanted = {
+        f"{kind}/n={n}": (n, 1 if kind == REAL_TIME else s.serve_repetitions)
+        for kind in (*FILES, REAL_TIME)
+        for n in s.serve_adapters
+    }
     if all(record.count(PART, name) >= times for name, (_, times) in wanted.items()):
         return
     few = stage.make_many(min(s.serve_adapters))
@@ -39,33 +48,33 @@ def serving_cells(stage: Stage, record: Record) -> Iterator[Sequence[Cell]]:
     engine.pack(names, tell=lambda done: stage.tell(f"packing {most} adapters", done))
     record.note(PART, "pack_seconds", round(time.perf_counter() - began, 1))
     workload = Workload(
-        adapters=most, requests=s.serve_requests, rate=s.serve_rate, alpha=1.0, cv=1.0,
+        adapters=most, requests=s.serve_requests, rate=1.0, alpha=1.0, cv=1.0,
         prompt=s.serve_prompt, answer=s.serve_answer,
     )  # fmt: skip
-    _replay(engine, replace(workload, requests=4), names, in_real_time=False)
-    cells = []
-    for name, (n, times) in wanted.items():
-        asked, facts = replace(workload, adapters=n), dict[str, object]()
-        if name.startswith("real_time"):
-            asked = replace(asked, requests=max(2, int(s.serve_rate * s.serve_seconds)))
-            facts = {"rate": asked.rate}
+    _replay(engine, replace(workload, requests=4), names, kind="warm")
 
-        def measure(name: str = name, asked: Workload = asked) -> Measured:
-            seeded = replace(asked, seed=record.count(PART, name))
-            return _replay(engine, seeded, names, in_real_time=name.startswith("real_time"))
+    def cell(kind: str, n: int, asked: Workload, **facts: object) -> Cell:
+        name = f"{kind}/n={n}"
+
+        def measure() -> Measured:
+            seeded = replace(asked, adapters=n, seed=record.count(PART, name))
+            return _replay(engine, seeded, names, kind=kind)
 
         facts |= {"adapters": n, "requests": asked.requests}
-        cells.append(Cell(name, measure, facts=facts, repetitions=times))
-    yield cells
+        return Cell(name, measure, facts=facts, repetitions=wanted[name][1])
+
+    yield [cell(kind, n, workload) for kind in FILES for n in s.serve_adapters]
+    fewest = record.parts[PART]["cells"][f"warm/n={min(s.serve_adapters)}"]["summary"]
+    rate = s.serve_share * fewest["requests_per_second"]["median"]
+    arriving = replace(workload, rate=rate, requests=max(2, int(rate * s.serve_seconds)))
+    yield [cell(REAL_TIME, n, arriving, rate=rate) for n in s.serve_adapters]
     on_disk = bytes_of(stage.shapes, make_ranks(most), stage.dtype)
     record.note(PART, "anonymous_mib", memory | {"after_all_runs": anonymous_mib()})
     record.note(PART, "on_disk_mib", round(on_disk / 2**20, 1))
     record.note(PART, "engine", engine.stats())
 
 
-def _replay(
-    engine: OurEngine, workload: Workload, names: Sequence[str], *, in_real_time: bool
-) -> Measured:
+def _replay(engine: OurEngine, workload: Workload, names: Sequence[str], *, kind: str) -> Measured:
     """The workload once; prompts have exactly the drawn lengths."""
     arrivals, tokenizer = make_arrivals(workload), engine.ramole.base.tokenizer
     requests = [
@@ -80,8 +89,11 @@ def _replay(
         )
         for number, arrival in enumerate(arrivals)
     ]
+    if kind != "cold":
+        engine.read(sorted({names[arrival.adapter] for arrival in arrivals}))
+    engine.forget_adapters(files=kind == "cold")
     before = engine.stats()
-    found = replay(engine, arrivals, requests, in_real_time=in_real_time)
+    found = replay(engine, arrivals, requests, in_real_time=kind == REAL_TIME)
     after = engine.stats()
     for counter in ("bank_loads", "host_reads", "bank_evictions"):
         found[counter] = after[counter] - before[counter]

@@ -39,8 +39,8 @@ class Sizes:
     serve_requests: int
     """Of each run as fast as possible."""
     serve_repetitions: int
-    serve_rate: float
-    """Requests a second of the run in real time."""
+    serve_share: float
+    """Of the requests a second of the fewest adapters, in the run in real time."""
     serve_seconds: float
     serve_prompt: tuple[int, int]
     serve_answer: tuple[int, int]
@@ -53,15 +53,15 @@ FULL = Sizes(
     prefill=(8, 128), peer_tokens={1: 24, 8: 12, 32: 8}, xlora_tokens={1: 8, 8: 5},
     switching_tokens={1: 12, 8: 8, 32: 4}, mixed_rows=8, requests=(32, 26, 32),
     llama_tokens={1: 64, 8: 32, 32: 24}, llama_prompt=480, llama_repetitions=5, together=16,
-    together_tokens=12, serve_adapters=(5, 100, 1000, 2000), serve_requests=96,
-    serve_repetitions=2, serve_rate=2.0, serve_seconds=25.0, serve_prompt=(8, 32),
-    serve_answer=(8, 32), retrieval=(100, 1000, 10_000),
+    together_tokens=12, serve_adapters=(5, 50, 100, 500, 1000, 2000),
+    serve_requests=96, serve_repetitions=5, serve_share=0.8, serve_seconds=25.0,
+    serve_prompt=(8, 32), serve_answer=(8, 32), retrieval=(100, 1000, 10_000),
 )  # fmt: skip
 QUICK = Sizes(
     repetitions=1, rank=8, adapters=8, prompt_tokens=8, new_tokens={1: 4, 2: 4}, prefill=(2, 16),
     peer_tokens={1: 3, 2: 3}, xlora_tokens={1: 2, 2: 2}, switching_tokens={1: 2, 2: 2},
     mixed_rows=2, requests=(2, 6, 3), llama_tokens={1: 4, 2: 4}, llama_prompt=24,
     llama_repetitions=1, together=2, together_tokens=4, serve_adapters=(2, 6), serve_requests=6,
-    serve_repetitions=1, serve_rate=8.0, serve_seconds=1.0, serve_prompt=(4, 8),
+    serve_repetitions=1, serve_share=0.8, serve_seconds=1.0, serve_prompt=(4, 8),
     serve_answer=(2, 5), retrieval=(50,),
 )  # fmt: skip

@@ -13,6 +13,7 @@ from ramole_core.batch.rows import BadRow, Batch, BatchLimits, BatchRow, Kind, b
 from ramole_core.errors import RamoleError
 from ramole_core.request import Request, is_unsaid, read_request
 from ramole_core.request_parts import read_examples, read_history
+from ramole_core.text_file import decode
 
 ENDINGS: dict[str, Kind] = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 """Format by a file's ending; otherwise the text decides."""
@@ -54,16 +55,6 @@ def read_batch(
     if not rows and not bad:
         raise RamoleError("There is no row; give one prompt a line, jsonl, or csv with a header.")
     return Batch(kind, tuple(rows), tuple(bad), tuple(unused))
-
-
-def decode(data: bytes, name: str) -> str:
-    """The text of a file in UTF-8, or in UTF-16 with its mark; RamoleError for anything else."""
-    coding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        return data.decode(coding)
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise RamoleError(f"{name} is not UTF-8 text at line {line}; save it as UTF-8.") from None
 
 
 def batch_text(data: bytes, name: str) -> tuple[str, Kind | None]:

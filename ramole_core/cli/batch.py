@@ -16,13 +16,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ramole_core.batch.prompt_file import decode, read_batch, read_batch_file
+from ramole_core.batch.prompt_file import read_batch, read_batch_file
 from ramole_core.batch.record import AnswersFile, added_to, as_line, record_of, refusal_of
 from ramole_core.batch.rows import BadRow, Batch
 from ramole_core.cli.opening import Owner, facts_here, is_server, load, reached
 from ramole_core.errors import RamoleError
 from ramole_core.terminal.asked import asks
 from ramole_core.terminal.console import say, write_json
+from ramole_core.text_file import decode
 
 if TYPE_CHECKING:
     from ramole_core.cli.server import Server

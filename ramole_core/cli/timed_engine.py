@@ -65,8 +65,21 @@ class OurEngine:
         for number, name in enumerate(names):
             one = Request("pack", method="selection", adapters=(name,))
             for candidate in self.ramole.candidates([one])[0]:
-                self._engine.store.get(candidate.checksum, candidate.load)
+                self._engine.pack(candidate)
             tell((number + 1) / len(names))
+
+    def forget_adapters(self, *, files: bool) -> None:
+        """Read every adapter again: as after a start of the server, with `files` of the machine."""
+        self._engine.forget_adapters(files=files)
+
+    def read(self, names: Sequence[str]) -> None:
+        """Read the packed files of these adapters into the system's memory."""
+        for name in names:
+            one = Request("read", method="selection", adapters=(name,))
+            for candidate in self.ramole.candidates([one])[0]:
+                units = self._engine.store.get(candidate.checksum, candidate.load)
+                for tensor in (*units.A, *(B for each in units.B for B in each)):
+                    tensor.sum()
 
     def submit(self, request: Request) -> RequestState:
         """Queue one request; returns the state by which `step` refers to it."""

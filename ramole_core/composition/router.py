@@ -76,7 +76,7 @@ def random_router(
 
     Gaussian A_r and B_r; with `like`, scaled module by module to the root mean square of that
     (trained) router's matrices. Its weights are nearly equal all the same, because its queries and
-    keys do not know each other; `lab/evaluation/router_table.py` makes one that is as sharp.
+    keys were not trained together.
     """
     generator = torch.Generator().manual_seed(seed)
     modules = {}

@@ -242,6 +242,13 @@ class Engine:
         with self._lock.turn():
             self._kv.forget()
 
+    def forget_adapters(self, *, files: bool) -> None:
+        """Drop adapters that no request uses from the bank and the host cache, and with `files`
+        from the system's memory. For measuring."""
+        with self._lock.turn():
+            self.bank.forget()
+        self.store.forget(files=files)
+
     def stats(self) -> Mapping[str, int | float]:
         """Counters since the start, and memory held now (bytes)."""
         return {

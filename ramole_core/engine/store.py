@@ -114,6 +114,16 @@ class UnitStore:
                 self.makes += 1
         return units
 
+    def forget(self, *, files: bool) -> None:
+        """Empty the host cache; running requests keep theirs. With `files` the system drops the
+        files from memory too, and the next use reads the disk."""
+        with self._lock:
+            self._held.clear()
+            self.nbytes = 0
+        if files and self._folder is not None and self._folder.is_dir():
+            for file in self._folder.iterdir():
+                _advise(file, "POSIX_FADV_DONTNEED")
+
     def keep_only(self, checksums: Iterable[str]) -> None:
         """Delete all other adapters, every merge, and files of another base or format; running
         requests keep theirs."""
@@ -146,7 +156,9 @@ class UnitStore:
         if file is None or not file.is_file():
             return None
         try:
-            _fetch(file)
+            # in memory when its request gets a row; what is only mapped would be read page by page,
+            # by the thread that runs the model
+            _advise(file, "POSIX_FADV_WILLNEED")
             with safe_open(str(file), framework="pt") as tensors:
                 units = _units_of({name: tensors.get_tensor(name) for name in tensors.keys()})
         except (SafetensorError, KeyError, OSError):
@@ -171,12 +183,11 @@ class UnitStore:
         return self._read(checksum) or units
 
 
-def _fetch(file: Path) -> None:
-    """Prefetch a file, so that it is in memory when its request gets a row; what is only mapped
-    would be read page by page, by the thread that runs the model."""
+def _advise(file: Path, what: str) -> None:
+    """Tell the system what will be done with a file, where it can be told."""
     if hasattr(os, "posix_fadvise"):
         with file.open("rb") as opened:
-            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+            os.posix_fadvise(opened.fileno(), 0, 0, getattr(os, what))
 
 
 def _tensors_of(units: Units) -> dict[str, torch.Tensor]:

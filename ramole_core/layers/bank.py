@@ -144,6 +144,12 @@ class Bank:
         same = self._room.experts - experts == self.tensors.asleep
         return self.most if same else self._room.most(experts)
 
+    def forget(self) -> None:
+        """Drop the adapters that no request uses."""
+        for slot in self.slots:
+            if not slot.pins:
+                self._drop(slot)
+
     def tidy(self) -> None:
         """Where every page is read: drop unused adapters beyond IDLE_PAGES pages, and close holes
         that cost much."""

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ramole_core.errors import RamoleError
 from ramole_core.request_parts import Example, Exchange, read_example_lines, read_history
+from ramole_core.text_file import read_text
 
 if TYPE_CHECKING:
     from ramole_core.request import Fitting, Generation, Step
@@ -30,12 +31,9 @@ def read_prompt(words: str) -> str:
 
 def read_examples(path: Path) -> list[str]:
     """Example inputs, one a line: plain text, or {"text": ...} where the name ends in .jsonl."""
-    try:
-        lines = [line for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
-    except UnicodeDecodeError:
-        raise RamoleError(f"{path} is not text in UTF-8; save it as UTF-8.") from None
+    lines = [line for line in read_text(path).split("\n") if line.strip()]
     if path.suffix != ".jsonl":
-        return [line.rstrip("\r") for line in lines]
+        return lines
     try:
         return [str(json.loads(line)["text"]) for line in lines]
     except (ValueError, KeyError, TypeError):
@@ -48,7 +46,7 @@ def read_turns(path: Path) -> tuple[Exchange, ...]:
     Raises RamoleError where the file is none, or has a turn that is none.
     """
     try:
-        turns = json.loads(path.read_text(encoding="utf-8-sig"))
+        turns = json.loads(read_text(path))
     except ValueError:
         turns = None
     if not isinstance(turns, list):
@@ -61,10 +59,7 @@ def read_turns(path: Path) -> tuple[Exchange, ...]:
 def read_pairs(path: Path) -> tuple[Example, ...]:
     """Examples that weights are found on, one a line: `{"inputs": ..., "targets": ...}`, or
     `input => target`. Raises RamoleError."""
-    try:
-        return read_example_lines(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError:
-        raise RamoleError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
+    return read_example_lines(read_text(path))
 
 
 def print_fitting(how: "Fitting") -> None:

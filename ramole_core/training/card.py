@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ramole_core.errors import RamoleError
+from ramole_core.text_file import read_text
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.recipe import AdapterRecipe
 from ramole_core.training.rows import RowCounts, Task
@@ -104,11 +105,9 @@ def read_examples(file: Path) -> list[str]:
 def read_description(file: Path) -> str:
     """A description of an adapter from a text file."""
     try:
-        return file.read_text(encoding="utf-8")
+        return read_text(file)
     except FileNotFoundError:
         raise RamoleError(f"{file} is not there; give a text file for the model card.") from None
-    except UnicodeDecodeError:
-        raise RamoleError(f"{file} is not text in UTF-8; save it as UTF-8.") from None
 
 
 def write_card(folder: Path) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ramole_core.errors import RamoleError
+from ramole_core.text_file import read_text
 from ramole_core.training.recipe import Schedule
 
 
@@ -110,12 +111,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         raise RamoleError(
             f"{path} was not found; give a .jsonl file, or a folder with train.jsonl and dev.jsonl."
         )
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError:
-        raise RamoleError(f"{path} is not text in UTF-8; save it as UTF-8.") from None
     rows = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
                 row = json.loads(line)

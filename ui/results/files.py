@@ -42,7 +42,6 @@ COMMANDS = {
     "adapters_dev.json": f"{LAB}dev_table --data data",
     "ablations.json": f"{LAB}evidence_table --data data",
     "router_claim.json": f"{LAB}router_claim --data data",
-    "router_dev.json": f"{LAB}router_table --data data",
     "speed.json": f"{CORE} benchmark",
     "speed_amx.json": f"{CORE} benchmark --only llama_cpp --out results/speed_amx.json",
     "many_users.json": f"{LAB}many_users",

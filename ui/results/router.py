@@ -1,4 +1,4 @@
-"""Trained gates beside untrained ones, and the pieces of `ramole_plus`."""
+"""Trained gates beside others, and the pieces of `ramole_plus`."""
 
 from pathlib import Path
 
@@ -13,16 +13,8 @@ GROUPS = {
     "composite": "Tokens of two tasks in one prompt whose own adapter weighs more, %",
     "likely": "Two tasks in one prompt: how likely a token of the right answers is, %",
 }
-CLAIM, PIECES, GATE = "router_claim.json", "ablations.json", "router_dev.json"
-GATES = {
-    "trained": "the trained gate",
-    "uniform": "equal weights",
-    "random": "a random gate",
-    "base": "the base model alone",
-    "own_alone": "the right adapter alone",
-}
+CLAIM, PIECES = "router_claim.json", "ablations.json"
 WORDS = ("better", "worse")
-POOLS = {"own": "right adapter present", "others": "right adapter hidden"}
 
 
 def ablations(caption: str, raw: Raw) -> list[Table]:
@@ -68,21 +60,9 @@ def claim(raw: Raw) -> list[Table]:
     return tables(caption, "trained on", columns, groups, text(raw.get("notes")))
 
 
-def gates(raw: Raw) -> list[Table]:
-    """Loss of each gate on tasks that the router never saw."""
-    losses = {pool: at(raw, pool, "loss") for pool in POOLS}
-    names = dict.fromkeys(gate for spans in losses.values() for gate in spans)
-    rows = {GATES.get(gate, gate): {p: losses[p].get(gate) for p in POOLS} for gate in names}
-    said = [f"{words}: {text(at(raw, pool).get('verdict'))}" for pool, words in POOLS.items()]
-    columns = {p: Column(words, 3, drawn="from 0") for p, words in POOLS.items()}
-    caption = "Loss on tasks the router never saw, nats a token, lower is better"
-    return tables(caption, "who weighs the adapters", columns, {"": rows}, " ".join(said))
-
-
 MADE = {
     CLAIM: claim,
     PIECES: lambda raw: ablations("What each piece of ramole_plus is worth", raw),
-    GATE: gates,
 }
 
 

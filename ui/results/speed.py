@@ -73,7 +73,10 @@ def served(raw: Raw) -> list[Table]:
         kind, adapters = name.partition("/")[0], number(at(cell, "facts").get("adapters"))
         if adapters is not None:
             groups.setdefault(kind.replace("_", " "), {})[f"{adapters:,.0f}"] = at(cell, "summary")
-    note = "closed: all requests at once; real time: as they arrive."
+    note = (
+        "warm: all requests at once, the adapters' files in the system's memory; cold: every "
+        "adapter is read from the disk; real time: as they arrive."
+    )
     caption = "More adapters, same speed? (the workload of S-LoRA)"
     return tables(caption, "adapters in the pool", SERVED, groups, note)
 
