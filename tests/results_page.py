@@ -212,14 +212,14 @@ def speed() -> dict[str, Any]:
     }
 
 
-def speed_amx() -> dict[str, Any]:
+def speed_on(cpu: str, flag: str) -> dict[str, Any]:
     """Another CPU, beside llama.cpp alone."""
     cells = {
         f"{system}/{batch}": speed_cell(system, batch, alone + 10.0 * batch)
         for system, alone in (("ramole_k3_int4", 130.0), ("llama_cpp", 240.0))
         for batch in (1, 8, 32)
     }
-    machine = {"cpu": "imagined as well", "cores": 2}
+    machine = {"cpu": cpu, "cores": 2, "flags": ["avx2", flag]}
     command = "python -m ramole_core benchmark --only llama_cpp"
     return {"command": command, "parts": {"llama_cpp": {"machine": machine, "cells": cells}}}
 
@@ -335,7 +335,8 @@ FILES = {
     "router_claim.json": router_claim,
     "ablations.json": pieces,
     "speed.json": speed,
-    "speed_amx.json": speed_amx,
+    "speed_amx.json": partial(speed_on, "imagined as well", "amx_tile"),
+    "speed_avx512.json": partial(speed_on, "imagined(R) Processor @ 2.80GHz", "avx512f"),
     "many_users.json": many_users,
     "budget.json": budget,
 }

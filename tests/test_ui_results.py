@@ -29,7 +29,7 @@ from ui.results.scores import (
     evaluation_of,
 )
 from ui.results.short import bars_of, fails, headline, own_words, short_html
-from ui.results.speed import machines_of, rates
+from ui.results.speed import CPUS, machines_of, rates
 from ui.results.tab import inks_of, scores_figure
 from ui.results.tables import Column, Fold, Table, spoken
 from ui.results.values import Span, span_of, text
@@ -580,11 +580,13 @@ def test_a_part_measured_on_another_machine_says_so(folder):
 
 def test_another_cpu_has_its_own_table_and_half_a_sentence(folder):
     assert rates(folder) == (
-        "Tokens a second of three adapters mixed (int4), alone and for 32 requests at once: "
-        "2 cores of imagined as well 140 and 450 (llama.cpp, bare: 250 and 560)."
+        "Tokens a second on 2 cores, three adapters mixed (int4), alone and 32 at once "
+        "(llama.cpp's bare base): imagined as well with AMX 140 and 450 (250 and 560); "
+        "imagined without bfloat16 140 and 450 (250 and 560)."
     )
-    assert "in 4 bits, on 2 cores of imagined as well" in everything(folder)
-    (folder / "speed_amx.json").unlink()
+    assert "in 4 bits, on 2 cores of imagined as well with AMX" in everything(folder)
+    for name in CPUS:
+        (folder / name).unlink()
     assert rates(folder) == ""
 
 

@@ -6,15 +6,13 @@ rows that OUT has are not run again, a line that was cut off is.
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ramole_core.batch.prompt_file import read_batch, read_batch_file
 from ramole_core.batch.record import AnswersFile, added_to, as_line, record_of, refusal_of
@@ -22,7 +20,7 @@ from ramole_core.batch.rows import BadRow, Batch
 from ramole_core.cli.opening import Owner, facts_here, is_server, load, reached
 from ramole_core.errors import RamoleError
 from ramole_core.terminal.asked import asks
-from ramole_core.terminal.console import say, write_json
+from ramole_core.terminal.console import progress_bar, say, write_json
 from ramole_core.text_file import decode
 
 if TYPE_CHECKING:
@@ -117,7 +115,7 @@ def _answer(
     events = ask_rows(system, rows) if is_server(system) else run_rows(system, rows)
     done, refused, tokens, began = 0, 0, 0, time.perf_counter()
     try:
-        with _row_progress(len(rows)) as progress:
+        with progress_bar("Answering", seconds=PROGRESS_SECONDS) as tell:
             for row, item in events:
                 if isinstance(item, Step):
                     tokens += local  # a server's picture may hold several
@@ -131,7 +129,8 @@ def _answer(
                     _print_bad([bad])
                     if (bad.index, bad.sentence) not in written.refused:
                         write(refusal_of(bad))
-                progress(done + refused, tokens)
+                ended, speed = done + refused, tokens / (time.perf_counter() - began)
+                tell(f"{ended} of {len(rows)} rows, {speed:.1f} tokens/s", ended / len(rows))
     finally:
         seconds = time.perf_counter() - began
         left = len(rows) - done - refused
@@ -158,38 +157,3 @@ def _print_bad(rows: Sequence[BadRow]) -> None:
         say(f"Line {row.line}: {row.sentence}")
     if len(rows) > MAX_LISTED:
         say(f"... and {len(rows) - MAX_LISTED} more rows; the output says what is wrong with each.")
-
-
-@contextmanager
-def _row_progress(total: int) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error; call the yielded function with rows and tokens so far.
-
-    Where standard error is no terminal, or the answers go to the same one, it is a line now and
-    then.
-    """
-    console, began = Console(stderr=True), time.perf_counter()
-    if not console.is_terminal or sys.stdout.isatty():
-        shown = began
-
-        def tell(rows: int, tokens: int) -> None:
-            nonlocal shown
-            now = time.perf_counter()
-            if now - shown >= PROGRESS_SECONDS:
-                shown = now
-                say(f"{rows} of {total} rows, {tokens / (now - began):.1f} tokens/s")
-
-        yield tell
-        return
-    columns = (
-        TextColumn("Answering"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("rows, {task.fields[speed]:.1f} tokens/s"),
-        TimeElapsedColumn(),
-    )
-    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False)
-    with bar:
-        task = bar.add_task("", total=total, speed=0.0)
-        yield lambda rows, tokens: bar.update(
-            task, completed=rows, speed=tokens / max(time.perf_counter() - began, 1e-9)
-        )

@@ -128,5 +128,6 @@ class RowsMixing:
     def update(self, units: np.ndarray, g: int, block: int, j: int) -> Update:
         """The update of module j to its layer's output."""
         B = self._batch.bank.tensors.views(g, block)[2][j]
-        split = units.ctypes.data + 4 * split_place(*units.shape, j) if self._splits else 0
+        place = split_place(len(units), self.n, self._width, j)
+        split = units.ctypes.data + 4 * place if self._splits else 0
         return Update(units[j], self._rows, B, split)

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,24 +134,28 @@ def write_answer(
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[str, float], None]]:
+def progress_bar(what: str, *, seconds: float = 0.0) -> Iterator[Callable[[str, float], None]]:
     """A bar on standard error; call the yielded function with the stage and the fraction done.
 
-    Where standard error is no terminal each stage is one line, once.
+    Where standard error is no terminal each stage is one line, once. With `seconds` a line comes no
+    sooner behind another, and there is no bar where the results go to the same terminal.
     """
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_terminal or (seconds and sys.stdout.isatty()):
         shown: set[str] = set()
+        last = time.monotonic()
 
         def tell(stage: str, fraction: float) -> None:
-            if stage not in shown:
+            nonlocal last
+            if stage not in shown and time.monotonic() - last >= seconds:
                 shown.add(stage)
+                last = time.monotonic()
                 say(f"{what}: {stage}")
 
         yield tell
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(what, total=1.0)
         yield lambda stage, fraction: bar.update(
             task, description=f"{what}: {stage}", completed=fraction

@@ -44,6 +44,7 @@ COMMANDS = {
     "router_claim.json": f"{LAB}router_claim --data data",
     "speed.json": f"{CORE} benchmark",
     "speed_amx.json": f"{CORE} benchmark --only llama_cpp --out results/speed_amx.json",
+    "speed_avx512.json": f"{CORE} benchmark --only llama_cpp --out results/speed_avx512.json",
     "many_users.json": f"{LAB}many_users",
     "budget.json": f"{LAB}budget",
 }

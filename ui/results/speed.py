@@ -13,8 +13,9 @@ PARTS = {
     "peers": "Tokens a second beside PEFT's ways of many LoRAs",
     "llama_cpp": "Tokens a second beside llama.cpp's bare base, in 4 bits",
 }
-CPUS = ("speed.json", "speed_amx.json")
+CPUS = ("speed.json", "speed_amx.json", "speed_avx512.json")
 """Files of the kinds of CPU; the first has all parts."""
+WITHOUT = "without bfloat16"
 SERVED = {
     "requests_per_second": Column("requests/s"),
     "tokens_per_second": Column("tokens/s"),
@@ -116,12 +117,13 @@ def machines_of(raw: Raw) -> dict[str, list[str]]:
 def rates(folder: Path) -> str:
     """The mixture beside llama.cpp's bare base on each kind of CPU, in a sentence; empty where that
     is not measured."""
-    found = [said for name in CPUS if (said := _beside(read(folder, name)))]
+    found = {said: raw for name in CPUS if (said := _beside(raw := read(folder, name)))}
     if not found:
         return ""
+    cores = " or ".join(dict.fromkeys(_cpu(raw)[0] for raw in found.values()))
     return (
-        "Tokens a second of three adapters mixed (int4), alone and for 32 requests at once: "
-        f"{'; '.join(found)}."
+        f"Tokens a second on {cores} cores, three adapters mixed (int4), alone and 32 at once "
+        f"(llama.cpp's bare base): {'; '.join(found)}."
     )
 
 
@@ -134,13 +136,16 @@ def _beside(raw: Raw) -> str:
     ours, theirs = rows.get("ramole_k3_int4", []), rows.get("llama_cpp", [])
     if min(len(ours), len(theirs)) < 3:
         return ""
-    return f"{_cores(raw)} {ours[0]} and {ours[2]} (llama.cpp, bare: {theirs[0]} and {theirs[2]})"
+    return f"{_cpu(raw)[1]} {ours[0]} and {ours[2]} ({theirs[0]} and {theirs[2]})"
 
 
-def _cores(raw: Raw) -> str:
+def _cpu(raw: Raw) -> tuple[str, str]:
+    """How many cores, and of which CPU."""
     machine = at(raw, "parts", "llama_cpp", "machine")
-    cpu = text(machine.get("cpu")).replace("(R)", "").removesuffix(" Processor")
-    return f"{text(machine.get('cores'))} cores of {cpu or 'a CPU'}"
+    cpu = text(machine.get("cpu")).replace("(R)", "").partition(" @")[0].removesuffix(" Processor")
+    flags = {text(one) for one in items(machine.get("flags"))}
+    kind = "with AMX" if "amx_tile" in flags else "" if "avx512_bf16" in flags else WITHOUT
+    return text(machine.get("cores")), f"{cpu or 'a CPU'} {kind if flags else ''}".strip()
 
 
 def blocks(folder: Path) -> list[Block]:
@@ -160,7 +165,8 @@ def _made(raw: Raw, name: str) -> Made:
 def _on_another(raw: Raw) -> list[Table]:
     """What is measured on another CPU too."""
     found = throughput(raw, "llama_cpp")
-    return [replace(one, caption=f"{one.caption}, on {_cores(raw)}") for one in found]
+    where = "on {} cores of {}".format(*_cpu(raw))
+    return [replace(one, caption=f"{one.caption}, {where}") for one in found]
 
 
 def costs_blocks(folder: Path) -> list[Block]:
