@@ -35,8 +35,10 @@ GATE = (
     "--measure-every 20 --patience 4"
 )
 CONTROLS = "controls"
-"""Where the systems without a trained gate are asked, once for all gates."""
-UNTRAINED = ("base", "perfect", "selection", "similarity", "mixture", "random_router")
+"""Where the systems without a gate are asked, once for all gates."""
+UNTRAINED = ("base", "perfect", "selection", "similarity", "mixture")
+RANDOM = "random_router"
+"""Asked beside the first gate, whose rank and scale it has."""
 RIVALS = {
     "mixture": "equal weights",
     "random_router": "a random gate",
@@ -75,6 +77,8 @@ def main(
     seen = sorted(random.Random(0).sample(names, round(share * len(names))))
     trained = {"base": harness.base_name(), "quantization": quantization, "gate": gate}
     work = work / harness.digest({**trained, "names": names, "seen": seen}, 12)
+    if unknown := {*harness.words(others)} - {*OTHERS}:
+        raise RamoleError(f"--others {min(unknown)} is none; choose from {', '.join(OTHERS)}.")
     gates = [f"seed {seed}" for seed in harness.words(seeds)] + harness.words(others)
     archives = {}
     for name in (CONTROLS, *gates):
@@ -86,8 +90,8 @@ def main(
             harness.run_product(["train", "method", "ramole", *training], here)
             if not holds_weights(router):
                 raise RamoleError(f"The training of {name} is not over; run the command again.")
-        asked = ("ramole",) if name in gates else UNTRAINED
-        answers = folder / f"rows_{skip}_{rows}.json"
+        asked = ("ramole", *([RANDOM] if name in gates[:1] else [])) if name in gates else UNTRAINED
+        answers = folder / f"rows_{skip}_{rows}_{len(asked)}.json"
         if not answers.is_file():
             command = ["evaluate", "--data", str(data), "--systems", ",".join(asked)]
             command += ["--quantization", quantization, "--situations", "iid,ood,composite"]
@@ -147,15 +151,19 @@ def _joined(*rows: Mapping[str, str]) -> dict[str, str]:
 
 def table(archives: Mapping[str, Path], seen: Sequence[str]) -> list[dict[str, object]]:
     """Each gate in each situation, minus each rival; of several seeds the mean, row by row.
-    `archives`: by gate, and of the systems without one under `CONTROLS`."""
+    `archives`: by gate, and of the systems without one under `CONTROLS`; `RANDOM` is in one."""
     found = []
     for situation, measure in MEASURES:
         cells = {name: read_cells(file, situation, measure) for name, file in archives.items()}
         controls = cells.pop(CONTROLS)
+        for one in cells.values():
+            if RANDOM in one:
+                controls[RANDOM] = one[RANDOM]
         gates: dict[str, list[Mapping[str, Sequence[float]]]] = {}
         for name, each in cells.items():
             if "ramole" in each:  # else nothing was asked there
-                gates.setdefault(OTHERS.get(name, PAPERS), []).append(each["ramole"])
+                gate = PAPERS if name.startswith("seed ") else OTHERS[name]
+                gates.setdefault(gate, []).append(each["ramole"])
         units_of = next((each[0] for each in gates.values()), {})
         for part, units in parts_of(units_of, seen).items():
             for gate, trained in gates.items():

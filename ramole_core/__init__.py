@@ -93,6 +93,7 @@ if TYPE_CHECKING:
         load_settings as load_settings,
         shipped as shipped,
     )
+    from ramole_core.text_file import read_text as read_text
     from ramole_core.trace_file import write_trace as write_trace
 
 __version__ = "0.1.0"
@@ -123,6 +124,7 @@ _NAMES = {
     "retrieval": "Hit",
     "running_page": "announce_page withdraw_page",
     "settings": "Settings load_settings shipped",
+    "text_file": "read_text",
     "trace_file": "write_trace",
 }
 """The public names, by the module that has them."""

@@ -1,5 +1,6 @@
 """Text files that people write."""
 
+from io import StringIO
 from pathlib import Path
 
 from ramole_core.errors import RamoleError
@@ -15,6 +16,7 @@ def decode(data: bytes, name: str) -> str:
         raise RamoleError(f"{name} is not UTF-8 text at line {line}; save it as UTF-8.") from None
 
 
-def read_text(path: Path) -> str:
-    """Read and `decode` a file; lines end in a line feed alone."""
-    return decode(path.read_bytes(), str(path)).replace("\r\n", "\n")
+def read_text(path: Path, name: str = "") -> str:
+    """Read and `decode` a file; lines end in a line feed alone. An error says `name`, else the
+    path."""
+    return StringIO(decode(path.read_bytes(), name or str(path)), newline=None).read()

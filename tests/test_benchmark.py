@@ -317,6 +317,9 @@ def test_the_whole_benchmark_on_a_tiny_model(settings, tmp_path):
     assert systems >= {"transformers_generate", "peft_one_each", "peft_switching"}
     assert systems >= {"peft_arrow", "peft_xlora", "ramole_k3_trace"}
     assert parts["slora"]["notes"]["anonymous_mib"]["after_all_runs"] > 0
+    for kind in ("warm", "cold", "real_time"):
+        (run,) = parts["slora"]["cells"][f"{kind}/n=7"]["repetitions"]
+        assert run["host_reads"] == run["distinct_adapters"] <= run["bank_loads"], "none is there"
     assert {row["what"].split(",")[0] for row in found["ratios"]} >= {"decode", "prefill"}
     machine = parts["decode"]["machine"]
     assert machine["threads"] == torch.get_num_threads() and machine["base_checksum"]

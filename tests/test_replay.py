@@ -1,5 +1,7 @@
 """Steps that run again without Python: the same bits and traces, and when they must not."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -90,13 +92,19 @@ def test_a_recording_does_again_what_was_done():
         lambda x: x.masked_select(x > 0),
         lambda x: x.nonzero(),
         lambda x: x.unique(),
+        lambda x: bool((x > 0).any()),
+        lambda x: torch.where(x > 0),
+        lambda x: x.repeat_interleave((x > 0).long()),
+        lambda x: x.narrow(0, (x > 9).sum(), 1),
     ],
 )
 def test_a_number_that_python_reads_is_a_fault(read):
+    """A step runs in inference mode, where PyTorch does not take all operators apart."""
     x = numbers(3, dtype=torch.float32)
-    with recording() as made:
-        read(x)
-    assert made.fault
+    for how in (torch.inference_mode(), nullcontext()):
+        with how, recording() as made:
+            read(x)
+        assert made.fault
     with recording() as made, made.aside():
         float(x.sum())
     assert not made.fault

@@ -36,7 +36,11 @@ def archives(tmp_path):
     rivals = {"ant": [10.0, 30.0], "bee": [20.0], "cow": [0.0]}
     return {
         router_claim.CONTROLS: write("no", 70.0, mixture=rivals, similarity=rivals),
-        "seed 0": write("one", ramole={"ant": [20.0, 40.0], "bee": [30.0], "cow": [0.0]}),
+        "seed 0": write(
+            "one",
+            ramole={"ant": [20.0, 40.0], "bee": [30.0], "cow": [0.0]},
+            random_router={"ant": [20.0, 40.0], "bee": [30.0], "cow": [8.0]},
+        ),
         "seed 1": write("two", ramole={"ant": [40.0, 60.0], "bee": [50.0], "cow": [8.0]}),
         "own": write("own", ramole={"ant": [10.0, 30.0], "bee": [20.0], "cow": [50.0]}),
     }
@@ -48,6 +52,7 @@ def test_seeds_are_averaged_row_by_row_and_tasks_that_a_gate_saw_stand_apart(arc
     saw = found["iid, tasks it saw", router_claim.PAPERS]
     assert saw["mean"] == pytest.approx((30 + 50 + 40) / 3) and saw["seeds"] == [30.0, 50.0]
     assert saw["minus"]["equal weights"] == {"mean": 20.0, "low": 20.0, "high": 20.0}
+    assert saw["minus"]["a random gate"]["mean"] == 10.0
     new = found["iid, tasks it never saw", router_claim.PAPERS]
     assert new["mean"] == 4.0 and new["minus"]["equal weights"]["mean"] == 4.0
     own = found["iid, tasks it never saw", router_claim.OTHERS["own"]]

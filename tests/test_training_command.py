@@ -312,7 +312,7 @@ def test_what_a_method_does_not_take_is_said_before_the_base_is_loaded(
     [
         ("--examples", None, "card.txt is not there; give a file of example inputs"),
         ("--examples", b"say red", "card.txt is not a file of example inputs; expected one"),
-        ("--examples", b"\xe9", "card.txt is not a file of example inputs; expected one"),
+        ("--examples", b"\xe9", "card.txt is not UTF-8 text at line 1; save it"),
         ("--examples", b"\n", "card.txt has no example inputs; expected one"),
         ("--description", None, "card.txt is not there; give a text file"),
         (

@@ -255,7 +255,8 @@ def test_what_the_gates_did_is_told_by_each_rows_own_adapters(base, loras):
         for n, each in enumerate(names):
             with torch.no_grad(), model.gated_by(None, names=[each]):
                 alone.append(token_losses(model.plain, batch)[batch.rows == n])
-        with torch.no_grad(), model.gated_by(None, names=names, watch=True):
+        mixing = model.mixing(find_method("uniform_router"), None, names=names, watch=True)
+        with torch.no_grad(), mixing:
             together = token_losses(model.plain, batch)
         seen = watched(model, batch, ["red", "blue", "blue"], names)
     finally:

@@ -801,8 +801,9 @@ def test_a_file_of_examples_is_read_or_one_sentence(tmp_path, text, reason):
         text_of(file)
     file.write_text("\ufeffsay => red\n")
     assert text_of(file) == '{"inputs": "say", "targets": "red"}'
-    file.write_text("say => red", "utf-16")  # as an editor of Windows may
-    assert text_of(file) == '{"inputs": "say", "targets": "red"}'
+    for coding, end in (("utf-16", "\r\n"), ("utf-8", "\r")):  # as some editors write
+        file.write_bytes(f"say => red{end}sing => loud".encode(coding))
+        assert text_of(file).split("\n")[0] == '{"inputs": "say", "targets": "red"}'
     file.write_bytes(b"caf\xe9 => a")
     with pytest.raises(RamoleError, match="pairs.txt is not UTF-8 text at line 1"):
         text_of(file)

@@ -29,7 +29,7 @@ from ui.results.scores import (
     evaluation_of,
 )
 from ui.results.short import bars_of, fails, headline, own_words, short_html
-from ui.results.speed import CPUS, machines_of, rates
+from ui.results.speed import CPUS, machines_of, rates, served
 from ui.results.tab import inks_of, scores_figure
 from ui.results.tables import Column, Fold, Table, spoken
 from ui.results.values import Span, span_of, text
@@ -576,6 +576,19 @@ def test_a_part_measured_on_another_machine_says_so(folder):
         f"cpu Fast One, {where}": ["retrieval"],
     }
     assert "<dt>parts retrieval</dt><dd>cpu Fast One" in everything(folder)
+
+
+def test_the_workload_of_many_adapters_says_how_its_requests_came():
+    rate = {"requests_per_second": {"median": 5.0, "min": 4.0, "max": 6.0}}
+    cells = {
+        f"{kind}/n={n}": {"facts": {"adapters": n}, "summary": rate}
+        for kind in ("cold", "real_time")
+        for n in (5, 2000)
+    }
+    (table,) = served({"parts": {"slora": {"cells": cells}}})
+    assert list(table.groups) == ["cold", "real time"] and list(table.rows) == ["5", "2,000"]
+    assert table.note.startswith("cold: all requests at once, every adapter read from the disk;")
+    assert served({}) == []
 
 
 def test_another_cpu_has_its_own_table_and_half_a_sentence(folder):

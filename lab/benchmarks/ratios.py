@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 
 DECODE, PREFILL = "decode_tokens_per_second", "prefill_tokens_per_second"
 US = "ramole_k3"
-FILES = "warm", "cold"
-"""Where the adapters' packed files are in the S-LoRA workload (`serving.py`)."""
+REAL_TIME = "real_time"
+"""Requests of the S-LoRA workload that come one by one (`serving.py`), at a rate of their own."""
 Parts = Mapping[str, Mapping]
 Ratio = tuple[str, str, str, str, str]
 """What it says, the part, the cell above, the cell below (empty: the quantity itself), the
@@ -42,7 +42,8 @@ def list_ratios(parts: Parts) -> Iterator[Ratio]:
     yield from _beside_llama(parts)
     if "slora" in parts:
         few, *more = setup["slora"]["serve_adapters"]
-        for kind in FILES:
+        kinds = dict.fromkeys(name.partition("/")[0] for name in parts["slora"]["cells"])
+        for kind in (kind for kind in kinds if kind != REAL_TIME):
             for many in more:
                 what = f"S-LoRA workload, {kind}, requests a second, {many} adapters / {few}"
                 yield what, "slora", f"{kind}/n={many}", f"{kind}/n={few}", "requests_per_second"

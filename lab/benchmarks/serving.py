@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lab.benchmarks.machine import anonymous_mib
-from lab.benchmarks.ratios import FILES
+from lab.benchmarks.ratios import REAL_TIME
 from lab.benchmarks.record import Cell, Measured, Record
 from lab.benchmarks.stage import Stage
 from lab.benchmarks.synthetic import bytes_of
@@ -18,7 +18,9 @@ from lab.benchmarks.workload import Workload, make_arrivals, make_ranks, replay
 from ramole_core.cli.timed_engine import OurEngine, make_prompt
 from ramole_core.request import Request
 
-PART, REAL_TIME = "slora", "real_time"
+PART = "slora"
+FILES = "warm", "cold"
+"""Where the packed files of the adapters are, at the start of a run."""
 
 
 def serving_cells(stage: Stage, record: Record) -> Iterator[Sequence[Cell]]:

@@ -69,7 +69,8 @@ class OurEngine:
             tell((number + 1) / len(names))
 
     def forget_adapters(self, *, files: bool) -> None:
-        """Read every adapter again: as after a start of the server, with `files` of the machine."""
+        """Drop every adapter, so that its next use reads it: as after a start of the server, with
+        `files` of the machine."""
         self._engine.forget_adapters(files=files)
 
     def read(self, names: Sequence[str]) -> None:

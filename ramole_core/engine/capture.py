@@ -39,6 +39,15 @@ EMPTY = (aten.empty.memory_format, aten.empty_like.default, aten.empty_strided.d
 HOST_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 """Tags of operators by which Python gets a number, or learns how many results there are; either may
 differ in the next run. `Tensor.tolist` and `Tensor.numpy` are no operators and are not seen."""
+HOST_COMPOSITES = (
+    aten.where.default,
+    aten.argwhere.default,
+    aten.nonzero_numpy.default,
+    aten.narrow.Tensor,
+    aten.repeat_interleave.self_Tensor,
+    aten.tensor_split.tensor_indices_or_sections,
+)
+"""Others like them, without a tag, which inference mode does not take apart."""
 
 
 class _OperatorRecorder(TorchDispatchMode):
@@ -60,7 +69,7 @@ class _OperatorRecorder(TorchDispatchMode):
         if program.paused:
             return out
         program.keep(out, args, kwargs)
-        if _reads_numbers(func, args):
+        if _reads_numbers(func, args, out):
             program.fault = program.fault or f"Python reads the result of {func}"
         elif not is_view_only(func) and not _is_view(func, args, kwargs, out):
             self._write(func, args, kwargs, out)
@@ -119,11 +128,13 @@ def _is_view(func, args, kwargs, out) -> bool:
     return all(_place(one) in places for one in _tensors(out))
 
 
-def _reads_numbers(func, args) -> bool:
-    """Whether Python may go on otherwise in the next run; of an index, whether it is a mask."""
+def _reads_numbers(func, args, out) -> bool:
+    """Whether Python may go on otherwise in the next run: it has a number (`bool` of a tensor), or
+    as many results as the numbers say; of an index, whether it is a mask."""
     if func is aten.index.Tensor:
         return any(one.dtype in (torch.bool, torch.uint8) for one in _tensors(args[1]))
-    return not HOST_TAGS.isdisjoint(func.tags)
+    has_number = func._schema.returns and not any(True for _ in _tensors(out))
+    return bool(has_number) or func in HOST_COMPOSITES or not HOST_TAGS.isdisjoint(func.tags)
 
 
 def _tensors(found: object) -> Iterator[Tensor]:

@@ -121,8 +121,10 @@ class UnitStore:
             self._held.clear()
             self.nbytes = 0
         if files and self._folder is not None and self._folder.is_dir():
-            for file in self._folder.iterdir():
-                _advise(file, "POSIX_FADV_DONTNEED")
+            os.sync()  # what is not written yet stays in memory
+            with self._files:
+                for file in self._folder.iterdir():
+                    _advise(file, "POSIX_FADV_DONTNEED")
 
     def keep_only(self, checksums: Iterable[str]) -> None:
         """Delete all other adapters, every merge, and files of another base or format; running

@@ -38,7 +38,7 @@ _split_place = kernel()(split_place)
 
 @kernel()
 def split_at(words, j):
-    """The address of that."""
+    """The address of `split_place` in the units of a call."""
     place = _split_place(words[MODULES], words[N], words[UNITS_ROW], j)
     return words[UNITS] + 4 * place
 

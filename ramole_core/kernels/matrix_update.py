@@ -5,6 +5,8 @@ bfloat16: rounded, and what rounding left (`split_units`), so that 2^-16 of each
 Each of these columns of y is summed by the unit in one order, however many tokens there are.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -93,7 +95,7 @@ def lay_pages(B, pages, R, step, zeros, out):
         _lay_pair(one, other, out + 2 * LINE // 4 * c)
 
 
-def _moving_sums(instruction: str):
+def _moving_sums(instruction: str) -> Callable[..., int]:
     """A kernel's function that moves sums [SIDE, OUTPUTS] by an instruction of the unit; it takes
     an address, and bytes from row to row."""
 

@@ -113,8 +113,9 @@ class Bank:
             if not self._make_room(units.rank, experts):
                 return None
             pages = self._take(units.rank)
+            present = units.present.clone()  # a view would keep the packed file in memory
             slot = Slot(
-                key, self._number(), pages, units.present, experts, activation, ephemeral=ephemeral
+                key, self._number(), pages, present, experts, activation, ephemeral=ephemeral
             )
             try:
                 self.tensors.write(slot.pages, units)

@@ -137,8 +137,8 @@ def write_answer(
 def progress_bar(what: str, *, seconds: float = 0.0) -> Iterator[Callable[[str, float], None]]:
     """A bar on standard error; call the yielded function with the stage and the fraction done.
 
-    Where standard error is no terminal each stage is one line, once. With `seconds` a line comes no
-    sooner behind another, and there is no bar where the results go to the same terminal.
+    Where standard error is no terminal each stage is one line, once. With `seconds` lines are at
+    least so far apart, and there is no bar where the results go to the same terminal.
     """
     console = Console(stderr=True)
     if not console.is_terminal or (seconds and sys.stdout.isatty()):

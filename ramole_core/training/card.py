@@ -91,7 +91,7 @@ def read_examples(file: Path) -> list[str]:
     """Up to 20 example inputs of a file of `{"text": ...}` lines."""
     expected = 'expected one {"text": "..."} a line.'
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
+        lines = read_text(file).split("\n")
         texts = [str(json.loads(line)["text"]) for line in lines if line.strip()]
     except FileNotFoundError:
         raise RamoleError(f"{file} is not there; give a file of example inputs.") from None

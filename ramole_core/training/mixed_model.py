@@ -122,13 +122,11 @@ class MixedModel:
             yield
 
     @contextmanager
-    def gated_by(
-        self, router: Router | None, *, names: Sequence[Sequence[str]], watch: bool = False
-    ) -> Iterator[None]:
+    def gated_by(self, router: Router | None, *, names: Sequence[Sequence[str]]) -> Iterator[None]:
         """Mix under this RouterLoRA; `None` is the uniform gate."""
         rows = [tuple(each) for each in names]
         made = {each: self._gated(router, each) for each in dict.fromkeys(rows)}
-        with self.mixer.mixing([made[each] for each in rows], trace=watch):
+        with self.mixer.mixing([made[each] for each in rows]):
             yield
 
     def _gated(self, router: Router | None, names: Sequence[str]) -> PlainMix:

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ramole_core import Ramole, RamoleError, batch_text, read_example_lines
+from ramole_core import Ramole, RamoleError, read_example_lines, read_text
 
 from ..parts.errors import one_sentence
 from ..parts.events import QUIET
@@ -78,7 +78,7 @@ def text_of(path: Path) -> str:
         raise RamoleError(
             f"{path.name} is larger than {MAX_FILE_BYTES // 10**6} MB; about 5 pairs will do."
         )
-    pairs = read_example_lines(batch_text(path.read_bytes(), path.name)[0])
+    pairs = read_example_lines(read_text(path, path.name))
     if not pairs:
         raise RamoleError(f"{path.name} is empty; give about 5 pairs, one a line.")
     return lines_of([(pair.input, pair.target) for pair in pairs])

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from itertools import chain, count
 from pathlib import Path
 
-from ramole_core import MAX_EXAMPLE, AdapterRefused, batch_text
+from ramole_core import MAX_EXAMPLE, AdapterRefused, read_text
 
 MAX_BYTES = 2**20
 """Most bytes of a file that is read."""
@@ -85,7 +85,7 @@ def examples_from_lines(text: str | None) -> list[str]:
 def examples_from_file(path: Path) -> list[str]:
     """The examples of a .txt (as they are typed), .jsonl (a string or an object a line) or .json
     (a list of them) file."""
-    text, _ = batch_text(path.read_bytes(), path.name)
+    text = read_text(path, path.name)
     kind = path.suffix.lower()
     if kind == ".json":
         return _checked([_text(row, f"{path.name}, item {i}") for i, row in _items(text, path)])

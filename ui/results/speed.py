@@ -15,7 +15,13 @@ PARTS = {
 }
 CPUS = ("speed.json", "speed_amx.json", "speed_avx512.json")
 """Files of the kinds of CPU; the first has all parts."""
-WITHOUT = "without bfloat16"
+ARRIVALS = {
+    "closed": "all requests at once",
+    "warm": "all requests at once, the adapters' files in the system's memory",
+    "cold": "all requests at once, every adapter read from the disk",
+    "real time": "as they arrive",
+}
+"""When requests come, by the first half of a cell's name."""
 SERVED = {
     "requests_per_second": Column("requests/s"),
     "tokens_per_second": Column("tokens/s"),
@@ -74,10 +80,8 @@ def served(raw: Raw) -> list[Table]:
         kind, adapters = name.partition("/")[0], number(at(cell, "facts").get("adapters"))
         if adapters is not None:
             groups.setdefault(kind.replace("_", " "), {})[f"{adapters:,.0f}"] = at(cell, "summary")
-    note = (
-        "warm: all requests at once, the adapters' files in the system's memory; cold: every "
-        "adapter is read from the disk; real time: as they arrive."
-    )
+    said = [f"{kind}: {words}" for kind, words in ARRIVALS.items() if kind in groups]
+    note = "; ".join(said) and f"{'; '.join(said)}."
     caption = "More adapters, same speed? (the workload of S-LoRA)"
     return tables(caption, "adapters in the pool", SERVED, groups, note)
 
@@ -144,8 +148,12 @@ def _cpu(raw: Raw) -> tuple[str, str]:
     machine = at(raw, "parts", "llama_cpp", "machine")
     cpu = text(machine.get("cpu")).replace("(R)", "").partition(" @")[0].removesuffix(" Processor")
     flags = {text(one) for one in items(machine.get("flags"))}
-    kind = "with AMX" if "amx_tile" in flags else "" if "avx512_bf16" in flags else WITHOUT
-    return text(machine.get("cores")), f"{cpu or 'a CPU'} {kind if flags else ''}".strip()
+    kind = ""
+    if "amx_tile" in flags:
+        kind = " with AMX"
+    elif flags and "avx512_bf16" not in flags:
+        kind = " without bfloat16"
+    return text(machine.get("cores")), f"{cpu or 'a CPU'}{kind}"
 
 
 def blocks(folder: Path) -> list[Block]:
