@@ -90,7 +90,9 @@ def main(
             harness.run_product(["train", "method", "ramole", *training], here)
             if not holds_weights(router):
                 raise RamoleError(f"The training of {name} is not over; run the command again.")
-        asked = ("ramole", *([RANDOM] if name in gates[:1] else [])) if name in gates else UNTRAINED
+        asked = UNTRAINED if name == CONTROLS else ("ramole",)
+        if name == gates[0]:
+            asked = ("ramole", RANDOM)
         answers = folder / f"rows_{skip}_{rows}_{len(asked)}.json"
         if not answers.is_file():
             command = ["evaluate", "--data", str(data), "--systems", ",".join(asked)]
