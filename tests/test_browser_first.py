@@ -1,6 +1,7 @@
 """The first minute in a real Chromium: one button, a question that is kept, and what is done before
 the first token."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from playwright.sync_api import Page, expect
 
+from lab.benchmarks.many_users import by_browsers
 from ramole_core import Request
 from tests.ask_page import OPTIONS_PROMPT
 from tests.browser import LONG, ask_page, enter, refused, serious
@@ -18,6 +20,9 @@ from ui.parts.link import link_to
 ASKING = "#ask-bar button:visible"
 FROM_THE_RIGHT = "\u0647\u0630\u0627 \u0642\u0627\u0631\u0628."
 """`This is a boat.` in Arabic."""
+ENDLESS = """() => document.getAnimations()
+  .filter((one) => one.effect.getComputedTiming().iterations === Infinity)
+  .map((one) => one.animationName)"""
 ENDS_LEFT = """(node) => {
   const text = [...node.childNodes].findLast((one) => one.nodeType === Node.TEXT_NODE);
   const at = (n) => {
@@ -72,6 +77,26 @@ def test_a_question_that_is_entered_while_another_waits_is_kept_and_asked_next(s
     ended(page, "Whose boats?")
     expect(page.locator("#held p")).to_have_text("")
     assert page.wrong == []
+
+
+def test_nothing_on_the_page_moves_by_itself_while_an_answer_runs(server, visit):
+    """An endless animation styles the page anew sixty times a second, for as long as it runs."""
+    page = visit(server.url)
+    with held(server):
+        enter(page, "Which boats?")
+        expect(page.locator("#answer .token ~ .caret").first).to_be_visible()
+        expect(page.locator(".notice.busy").first).to_be_visible()
+        assert page.evaluate(ENDLESS) == []
+    ended(page, "Which boats?")
+
+
+def test_the_measurement_of_many_visitors_asks_every_page_in_turns_and_at_once(server, visit):
+    pages = [visit(server.url), visit(server.url)]
+    found = by_browsers(pages, ["Which boats?", "Which ships?"], 1, 8, os.getpid())
+    assert found["one_after_another_s"][0] > 0 < found["at_once_s"][0]
+    assert found["cpu_seconds_at_once"][0]["browsers"] > 0
+    for page, prompt in zip(pages, ("Which boats?", "Which ships?"), strict=True):
+        expect(page.locator("#talk .asked")).to_contain_text([prompt])
 
 
 def test_a_kept_question_can_be_dropped_and_the_same_one_is_not_kept(server, visit):
