@@ -23,6 +23,13 @@ FROM_THE_RIGHT = "\u0647\u0630\u0627 \u0642\u0627\u0631\u0628."
 ENDLESS = """() => document.getAnimations()
   .filter((one) => one.effect.getComputedTiming().iterations === Infinity)
   .map((one) => one.animationName)"""
+FRAMES = """async () => {
+  const number = () => requestAnimationFrame(() => {});
+  const from = number();
+  await new Promise((over) => setTimeout(over, 500));
+  return number() - from - 1;
+}"""
+"""How many frames are requested by scripts within half a second: they are numbered."""
 ENDS_LEFT = """(node) => {
   const text = [...node.childNodes].findLast((one) => one.nodeType === Node.TEXT_NODE);
   const at = (n) => {
@@ -57,6 +64,11 @@ def held(server: SimpleNamespace) -> Iterator[None]:
         server.gate.touch()
 
 
+def at_rest(page: Page) -> bool:
+    """Whether the page stops asking for frames; Gradio's sign of loading ends its last round."""
+    return any(page.evaluate(FRAMES) == 0 for _ in range(40))
+
+
 def ended(page: Page, prompt: str) -> None:
     """Wait until the answer to this prompt has ended."""
     expect(page.locator("#talk .now .asked")).to_contain_text(prompt)
@@ -79,15 +91,17 @@ def test_a_question_that_is_entered_while_another_waits_is_kept_and_asked_next(s
     assert page.wrong == []
 
 
-def test_nothing_on_the_page_moves_by_itself_while_an_answer_runs(server, visit):
-    """An endless animation styles the page anew sixty times a second, for as long as it runs."""
+def test_nothing_on_the_page_moves_by_itself(server, visit):
+    """An endless animation, or a script that asks for every frame, works sixty times a second."""
     page = visit(server.url)
     with held(server):
         enter(page, "Which boats?")
         expect(page.locator("#answer .token ~ .caret").first).to_be_visible()
         expect(page.locator(".notice.busy").first).to_be_visible()
         assert page.evaluate(ENDLESS) == []
+        assert at_rest(page)
     ended(page, "Which boats?")
+    assert at_rest(page)
 
 
 def test_the_measurement_of_many_visitors_asks_every_page_in_turns_and_at_once(server, visit):

@@ -201,10 +201,11 @@ def show_progress_once(page: gr.Blocks) -> None:
 
 def scripts() -> str:
     """The scripts that run before Gradio's: what a browser tab keeps, whose page it is, no event's
-    end is missed, and what the scripts of several components use."""
-    session, parts = ("kept", "tab_secret", "event_stream"), ("elements", "copying", "trying")
-    names = [f"session/{name}.js" for name in session] + [f"parts/{name}.js" for name in parts]
-    files = [Path(__file__).parent / name for name in names]
+    end is missed, no frame drawn for nothing, and what the scripts of several components use."""
+    session, parts = "kept tab_secret event_stream frames", "elements copying trying"
+    names = [f"session/{name}" for name in session.split()]
+    names += [f"parts/{name}" for name in parts.split()]
+    files = [Path(__file__).parent / f"{name}.js" for name in names]
     return "".join(f"<script>{file.read_text('utf-8')}</script>" for file in files)
 
 
