@@ -6,28 +6,21 @@ from many threads.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from ramole_core.base.model import BaseModel, load_base
 from ramole_core.base.shapes import read_shapes
-from ramole_core.composition import Composition, Response, Trained
+from ramole_core.composition import Candidate, Composition, Response, Trained
 from ramole_core.composition.trained import WeightsFolder
-from ramole_core.engine.build import engine_of
 from ramole_core.engine.prompt import Prepared, Prompt
 from ramole_core.engine.prompt_reader import Likely
 from ramole_core.engine.reader import ModelFacts
+from ramole_core.own_model import load_here
 from ramole_core.request import Generation, Request
 from ramole_core.serving.store import AdapterStore, Mirror
-from ramole_core.serving.wire import (
-    EngineMessage,
-    Job,
-    QueuePlace,
-    SentAdapter,
-    receive_adapter,
-    receive_turns,
-)
+from ramole_core.serving.wire import EngineMessage, Job, QueuePlace, read_by, turns_read_by
 from ramole_core.settings import Settings
-from ramole_core.turns import Source
+from ramole_core.turns import Source, never
 
 CONTENT = re.compile("[0-9a-f]{64}-[0-9a-f]{16}")
 """Form of an adapter's checksum; a method's own adapters have other keys."""
@@ -36,23 +29,13 @@ CONTENT = re.compile("[0-9a-f]{64}-[0-9a-f]{16}")
 class EngineServer:
     """An engine for remote callers; owns the model until `close`."""
 
-    def __init__(self, settings: Settings, *, base: BaseModel | None = None):
-        """Loads the model, unless `base` is it; raises RamoleError where it cannot."""
+    def __init__(self, settings: Settings):
+        """Loads the model; raises RamoleError where it cannot."""
         s = settings
-        base = base or load_base(
-            s.base_model,
-            data_dir=s.data_dir,
-            quantization=s.quantization,
-            dtype=s.dtype,
-            device=s.device,
-            head=s.head,
-            chat_template=s.chat_template,
-        )
-        shapes = read_shapes(base.folder)
         self._weights_folder = WeightsFolder(s.adapters_dir, own=s.trained_dir)
-        self._engines = engine_of(base, s, shapes=shapes, weights=self._weights)
+        base, self._engines = load_here(s, lambda *_: None, weights=self._weights)
         self._store = AdapterStore(s.store)
-        self._mirror = Mirror(self._store, s.data_dir / "mirror", shapes=shapes)
+        self._mirror = Mirror(self._store, s.data_dir / "mirror", shapes=read_shapes(base.folder))
         self._engines.start()
         self._forget_removed(s.data_dir / "units", s.data_dir / "mirror")
         self._warm_up()
@@ -84,12 +67,11 @@ class EngineServer:
     def examine(
         self,
         prompts: Sequence[Prompt],
-        adapters: Sequence[Sequence[SentAdapter]],
+        adapters: Sequence[Sequence[Candidate]],
         source: Source = ("", ""),
     ) -> list[list[Response]]:
         """Return each adapter's response to the end of its prompt."""
-        loras = self._mirror.loras
-        found = [[receive_adapter(one, loras) for one in part] for part in adapters]
+        found = [read_by(self._mirror.loras, part) for part in adapters]
         return self._engines.examine(prompts, found, source=source)
 
     def next_tokens(self, jobs: Sequence[Job], ids: Sequence[int], top: int) -> list[Likely]:
@@ -108,9 +90,9 @@ class EngineServer:
         self._engines.close()
 
     def _prepared(self, job: Job) -> Prepared:
-        turns = tuple(receive_turns(job, self._mirror.loras))
-        asked = Prepared(job.request, turns, job.prompt, streamed_ids=job.streamed_ids)
-        return self._engines.complete(asked)
+        return self._engines.complete(
+            replace(job, turns=turns_read_by(self._mirror.loras, job.turns))
+        )
 
     def _weights(self, method: Composition) -> Trained | None:
         return self._weights_folder.get(method.row, needed=method.needs_weights)
@@ -126,9 +108,5 @@ class EngineServer:
         """Generate two tokens of the base: the first forward of a process is slow."""
         request = Request("warm up", method="base", raw=True, max_new_tokens=2, trace=False)
         prepared = self._engines.prepare(request, ())
-        ended = self._engines.stream(
-            [prepared],
-            cancelled=lambda: False,
-            waiting=lambda index, place: None,
-        )
+        ended = self._engines.stream([prepared], cancelled=never, waiting=lambda index, place: None)
         assert any(isinstance(item, Generation) for _, item in ended)

@@ -26,7 +26,7 @@ from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.serving.fleet import EngineLost, Fleet, NoEngine
 from ramole_core.serving.placing import Placing
 from ramole_core.serving.remote_stream import MAX_WAIT_SECONDS, RETRY_SECONDS, RemoteStream
-from ramole_core.serving.wire import seeded, send_adapter, send_request
+from ramole_core.serving.wire import job_of, read_by, seeded, unread
 from ramole_core.turns import Source, never
 
 log = logging.getLogger(__name__)
@@ -103,9 +103,9 @@ class RemoteBackend:
         source: Source = ("", ""),
         cancelled: Callable[[], bool] = never,
     ) -> list[list[Response]]:
-        sent = [tuple(map(send_adapter, part)) for part in candidates]
-        contents = [one.content for part in sent for one in part]
-        return self._call_held(contents, "examine", tuple(prompts), tuple(sent), source)
+        sent = tuple(read_by(unread, part) for part in candidates)
+        contents = [one.checksum for part in sent for one in part]
+        return self._call_held(contents, "examine", tuple(prompts), sent, source)
 
     def expecting(self) -> AbstractContextManager[None]:
         """Do nothing: no engine waits for what is prepared on the page."""
@@ -139,7 +139,7 @@ class RemoteBackend:
     def next_tokens(
         self, asked: Sequence[Prepared], ids: Sequence[int], *, top: int
     ) -> list[Likely]:
-        jobs = tuple(map(send_request, asked))
+        jobs = tuple(map(job_of, asked))
         contents = [content for job in jobs for content in job.contents]
         return self._call_held(contents, "next_tokens", jobs, tuple(ids), top)
 

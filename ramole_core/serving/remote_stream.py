@@ -19,7 +19,7 @@ from ramole_core.errors import Busy, RamoleError
 from ramole_core.request import Fitting, Generation, Step
 from ramole_core.serving.fleet import EngineLost, Fleet, Item, NoEngine
 from ramole_core.serving.placing import Placing
-from ramole_core.serving.wire import QueuePlace, send_request
+from ramole_core.serving.wire import QueuePlace, job_of
 
 
 @dataclass(eq=False)
@@ -185,8 +185,8 @@ class RemoteStream:
         one.attempt += 1
         one.drop = bool(one.streamed_ids)
         attempt = one.attempt
-        job = send_request(
-            one.prepared,
+        job = replace(
+            job_of(one.prepared),
             streamed_ids=tuple(one.streamed_ids),
             session=self._session or one.prepared.request.owner or "",
             address=self._address,

@@ -1,45 +1,23 @@
-"""Messages between page and engines: plain data, no callable.
+"""Messages between page and engines: plain data.
 
-An adapter is its checksum, which an engine turns into tensors by its own store (`store.py`), with
+Of an adapter go its checksum, which an engine turns into tensors by its own store (`store.py`), and
 the page's facts: name, similarity, response, share.
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from ramole_core.composition import Candidate, LoraSet, Response
-from ramole_core.engine.prompt import Prepared, Prompt, Turn
-from ramole_core.request import Fitting, Generation, Request, Step
-
-
-@dataclass(frozen=True)
-class SentAdapter:
-    """One adapter of a turn."""
-
-    name: str
-    score: float
-    content: str
-    """Its checksum."""
-    response: Response | None
-    share: float
+from ramole_core.composition import Candidate, LoraSet
+from ramole_core.engine.prompt import Prepared, Turn
+from ramole_core.request import Fitting, Generation, Step
 
 
 @dataclass(frozen=True)
-class SentTurn:
-    request: Request
-    adapters: tuple[SentAdapter, ...]
-
-
-@dataclass(frozen=True)
-class Job:
+class Job(Prepared):
     """A request on its way to an engine."""
 
-    request: Request
-    turns: tuple[SentTurn, ...]
-    prompt: Prompt
-    streamed_ids: tuple[int, ...] = ()
-    """As `Prepared.streamed_ids`."""
     session: str = ""
     address: str = ""
     number: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -50,7 +28,7 @@ class Job:
     @property
     def contents(self) -> tuple[str, ...]:
         """Checksums of all adapters of all turns, each once."""
-        return tuple(dict.fromkeys(one.content for turn in self.turns for one in turn.adapters))
+        return tuple(dict.fromkeys(one.checksum for turn in self.turns for one in turn.candidates))
 
 
 @dataclass(frozen=True)
@@ -64,21 +42,21 @@ EngineMessage = QueuePlace | Fitting | Step | Generation
 """A message of an engine about a request; a Generation is the last."""
 
 
-def send_adapter(one: Candidate) -> SentAdapter:
-    """As it goes over the wire."""
-    return SentAdapter(one.name, one.score, one.checksum, one.response, one.share)
+def unread(checksum: str) -> LoraSet:
+    """Stands for the tensors of an adapter on its way."""
+    raise RuntimeError(f"the adapter {checksum} is read by the engine that it is sent to")
 
 
-def receive_adapter(one: SentAdapter, loras: Callable[[str], LoraSet]) -> Candidate:
-    """The adapter for an engine; `loras` reads the adapter of a checksum."""
-    return Candidate(
-        one.name,
-        one.score,
-        one.content,
-        lambda: loras(one.content),
-        response=one.response,
-        share=one.share,
-    )
+def read_by(
+    loras: Callable[[str], LoraSet], candidates: Iterable[Candidate]
+) -> tuple[Candidate, ...]:
+    """The adapters, each read by its checksum; by `unread` they can be sent."""
+    return tuple(replace(one, load=partial(loras, one.checksum)) for one in candidates)
+
+
+def turns_read_by(loras: Callable[[str], LoraSet], turns: Iterable[Turn]) -> tuple[Turn, ...]:
+    """The turns with their adapters read by their checksums."""
+    return tuple(replace(turn, candidates=read_by(loras, turn.candidates)) for turn in turns)
 
 
 def seeded(prepared: Prepared) -> Prepared:
@@ -90,23 +68,6 @@ def seeded(prepared: Prepared) -> Prepared:
     return replace(prepared, request=replace(request, seed=secrets.randbits(63)))
 
 
-def send_request(
-    prepared: Prepared,
-    *,
-    streamed_ids: tuple[int, ...] = (),
-    session: str = "",
-    address: str = "",
-    page: str = "",
-) -> Job:
-    """As it goes over the wire."""
-    turns = tuple(
-        SentTurn(turn.request, tuple(map(send_adapter, turn.candidates))) for turn in prepared.turns
-    )
-    return Job(prepared.request, turns, prepared.prompt, streamed_ids, session, address, page=page)
-
-
-def receive_turns(job: Job, loras: Callable[[str], LoraSet]) -> list[Turn]:
-    return [
-        Turn(turn.request, tuple(receive_adapter(one, loras) for one in turn.adapters))
-        for turn in job.turns
-    ]
+def job_of(prepared: Prepared) -> Job:
+    """The request as it is sent."""
+    return Job(prepared.request, turns_read_by(unread, prepared.turns), prepared.prompt)
