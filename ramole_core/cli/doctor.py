@@ -9,6 +9,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
@@ -76,29 +77,17 @@ Gpu = Annotated[
 
 def doctor(gpu: Gpu = False, as_json: Json = False) -> None:
     """Check settings, versions, model, pool, index and router; exit 2 where something is broken."""
-    if gpu:
-        _examine_gpu(as_json)
-        return
-    with progress_bar("Checking") as tell:
-        report = examine(tell)
-    if as_json:
-        write_json(report.as_json())
-    else:
-        show(report)
+    with progress_bar("Comparing" if gpu else "Checking") as tell:
+        if gpu:
+            from ramole_core.cli.gpu_check import check_gpu, show_gpu
+
+            report = check_gpu(load_settings(), tell=tell)
+            print_report = partial(show_gpu, report)
+        else:
+            report = examine(tell)
+            print_report = partial(show, report)
+    write_json(report.as_json()) if as_json else print_report()
     if not report.healthy:
-        raise typer.Exit(2)
-
-
-def _examine_gpu(as_json: bool) -> None:
-    from ramole_core.cli.gpu_check import check_gpu, show_gpu
-
-    with progress_bar("Comparing") as tell:
-        report = check_gpu(load_settings(), tell=tell)
-    if as_json:
-        write_json(report.as_json())
-    else:
-        show_gpu(report)
-    if report.problems:
         raise typer.Exit(2)
 
 
@@ -123,20 +112,19 @@ def examine(progress: Callable[[str, float], None]) -> Report:
         checks.append(Check("settings", "ok", "every value is understood"))
         steps = (_data_dir, _device, _base_model, _encoder, _router, _pool_and_index)
         for number, step in enumerate(steps):
-            progress(step.__name__.strip("_").replace("_", " "), number / len(steps))
+            progress(_title(step), number / len(steps))
             checks += _tried(step, settings)
     except RamoleError as error:
         checks.append(Check("settings", "broken", str(error)))
     return Report(settings=rows, versions=versions(), checks=tuple(checks))
 
 
-def setting_rows(settings: Settings, env_file: Path | None = None) -> tuple[SettingRow, ...]:
+def setting_rows(settings: Settings) -> tuple[SettingRow, ...]:
     """Each setting by the name of its variable, its value, and where that came from."""
-    file = dotenv_values(env_file or ".env")
-    origins = [
-        (".env", {name.upper() for name, value in file.items() if value}),
-        ("environment", {name.upper() for name, value in os.environ.items() if value}),
-    ]
+    in_file, in_environment = (
+        {name.upper() for name, value in said.items() if value}
+        for said in (dotenv_values(".env"), os.environ)
+    )
     rows = []
     for field in type(settings).model_fields:
         name = f"RAMOLE_{field.upper()}"
@@ -144,10 +132,8 @@ def setting_rows(settings: Settings, env_file: Path | None = None) -> tuple[Sett
         shown = "" if value is None else str(value)
         if field == "auth" and value:
             shown = ",".join(f"{pair.partition(':')[0]}:***" for pair in str(value).split(","))
-        origin: Literal["default", "environment", ".env"] = "default"
-        for place, names in origins:  # the environment is read last, because it wins
-            origin = place if name in names else origin  # pyright: ignore[reportAssignmentType]
-        rows.append(SettingRow(name, shown, origin))
+        other = ".env" if name in in_file else "default"
+        rows.append(SettingRow(name, shown, "environment" if name in in_environment else other))
     return tuple(rows)
 
 

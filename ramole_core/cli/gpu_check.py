@@ -59,6 +59,11 @@ class GpuReport:
     problems: tuple[str, ...]
 
     @property
+    def healthy(self) -> bool:
+        """Whether the card can be trusted."""
+        return not self.problems
+
+    @property
     def verdict(self) -> str:
         """One sentence."""
         if self.problems:
@@ -76,7 +81,7 @@ class GpuReport:
     def as_json(self) -> dict[str, object]:
         """The report as plain lists and dictionaries."""
         return {
-            "healthy": not self.problems,
+            "healthy": self.healthy,
             "verdict": self.verdict,
             "card": self.card,
             "distances": {name: asdict(one) for name, one in self.distances.items()},

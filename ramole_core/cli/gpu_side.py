@@ -84,19 +84,9 @@ class Side:
 
     def facts(self) -> dict[str, object]:
         """Everything but logits and answers, as plain data."""
-        first = self.first_token_seconds
-        return {
-            "device": self.device,
-            "quantization": self.quantization,
-            "dtype": self.dtype,
-            "mixing": self.mixing,
-            "steps": self.steps,
-            "triton_pytorch_kl": self.apart,
-            "load_seconds": self.load_seconds,
-            "first_token_seconds": asdict(first) if first else None,
-            "tokens_per_second": {what: asdict(one) for what, one in self.rates.items()},
-            "bytes": self.bytes,
-        }
+        names = {"apart": "triton_pytorch_kl", "rates": "tokens_per_second"}
+        left = ("name", "logits", "tokens")
+        return {names.get(n, n): value for n, value in asdict(self).items() if n not in left}
 
 
 def measure_side(
