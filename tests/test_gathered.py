@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from ramole_core.retrieval.gathered import MAX_BATCH, Gathered
+from ramole_core.retrieval.encoder import MAX_BATCH, Gathered
 
 SOON = 120
 

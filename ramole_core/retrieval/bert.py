@@ -75,7 +75,8 @@ class Bert:
         self._most = sentence["max_seq_length"] - special
         self._prompt = default_prompt(folder)
         self._heads, self._eps = config["num_attention_heads"], config["layer_norm_eps"]
-        self._layers = [self._layer(n) for n in range(config["num_hidden_layers"])]
+        paths = [f"encoder.layer.{n}" for n in range(config["num_hidden_layers"])]
+        self._layers = [_Layer(self, path, self._heads) for path in paths]
 
     def spans(self, texts: Sequence[str]) -> list[list[Span]]:
         """The first and last character of each token, of each text, before anything is cut."""
@@ -113,9 +114,6 @@ class Bert:
                 x = layer(x, cuts)
             means = [x[:, start:end].sum(1) / (end - start) for start, end in cuts]
             return [F.normalize(mean)[0].numpy() for mean in means]
-
-    def _layer(self, n: int) -> "_Layer":
-        return _Layer(self, f"encoder.layer.{n}", self._heads)
 
     def _normed(self, path: str, x: Float[Tensor, "1 n d"]) -> Float[Tensor, "1 n d"]:
         path = f"{path}.LayerNorm"

@@ -28,11 +28,15 @@ Embed = Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]
 
 
 @runtime_checkable
-class Described(Protocol):
-    """The sources of a vector."""
+class Card(Protocol):
+    """An adapter, as retrieval needs it."""
 
     @property
     def name(self) -> str: ...
+    @property
+    def owner(self) -> str | None: ...
+    @property
+    def key(self) -> str: ...
     @property
     def texts(self) -> tuple[str, ...]: ...
     @property
@@ -43,18 +47,18 @@ class Described(Protocol):
         ...
 
 
-def card_texts(card: Described) -> tuple[str, ...]:
+def card_texts(card: Card) -> tuple[str, ...]:
     """The texts to embed: its first examples, then its words; else its name."""
     texts = tuple(card.texts[:EXAMPLES]) or (card.name,)
     return (*texts, words) if (words := card_words(card)) else texts
 
 
-def card_words(card: Described) -> str:
+def card_words(card: Card) -> str:
     """The card's description, where examples make the rest of its vector; else empty."""
     return "" if card.blind else card.description[:MAX_CHARACTERS].strip()
 
 
-def card_vector(card: Described, rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "d"]:
+def card_vector(card: Card, rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "d"]:
     """Its unit vector, from the vectors of `card_texts`."""
     if not card_words(card):
         return unit(rows.mean(0, keepdims=True))[0]
@@ -68,7 +72,7 @@ def with_words(
     return unit((1 - WORDS) * unit(means) + WORDS * unit(words[None]))
 
 
-def adapter_vectors(embed: Embed, cards: Sequence[Described]) -> Float32[np.ndarray, "k d"]:
+def adapter_vectors(embed: Embed, cards: Sequence[Card]) -> Float32[np.ndarray, "k d"]:
     """Unit vectors of some cards, all texts embedded together."""
     texts = [card_texts(card) for card in cards]
     rows = embed([text for group in texts for text in group])

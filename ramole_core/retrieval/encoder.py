@@ -6,8 +6,9 @@ are embedded with it alike, so that their cosine measures likeness of task.
 
 import hashlib
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from ramole_core.errors import RamoleError, first_line
-from ramole_core.retrieval.gathered import Gathered
+from ramole_core.retrieval.metric import MAX_CHARACTERS
 from ramole_core.retrieval.model_files import find_model, hash_files
 from ramole_core.retrieval.tuning import Tuning, Window, read_tuning
 
@@ -26,9 +27,13 @@ if TYPE_CHECKING:
 
 INSTRUCTION = "Represent the sentence for similar task retrieval: "
 
-_MAX_CHARACTERS = 20_000  # far beyond any encoder's window; spares tokenising a whole book
 MAX_CACHED = 512
 """Most vectors in the cache; about 3 MB."""
+MAX_BATCH = 16
+"""Most texts of one forward, for which a prompt that comes meanwhile waits."""
+Rows = Sequence[Float32[np.ndarray, "d"]]
+_Pending = tuple[str, Future[np.ndarray]]
+"""A text, and its row to come."""
 
 
 class Encoder:
@@ -84,7 +89,7 @@ class Encoder:
     def count_tokens(self, texts: Sequence[str]) -> int:
         """Tokens of all these texts, as the encoder has them, before it cuts them to its window."""
         with self._lock:
-            return self._model.count_tokens([text[:_MAX_CHARACTERS] for text in texts])
+            return self._model.count_tokens([text[:MAX_CHARACTERS] for text in texts])
 
     def dense(
         self, texts: Sequence[str], *, window: Window | None = None
@@ -92,7 +97,7 @@ class Encoder:
         """The encoder's own part alone, of unit length; `window` None is the encoder's own."""
         with self._lock:
             model = self._model
-            cut = [text[:_MAX_CHARACTERS] for text in texts]
+            cut = [text[:MAX_CHARACTERS] for text in texts]
             if window is not None:
                 cut = window.cut(texts, model.spans)
         asked = [INSTRUCTION + text for text in cut] or [INSTRUCTION]
@@ -177,3 +182,52 @@ class RecentVectors:
             while len(self._kept) > MAX_CACHED:
                 self._kept.popitem(last=False)
         return [found[key] for key in keys]
+
+
+class Gathered:
+    """A batching wrapper: while one caller reads, others' texts gather for the next call."""
+
+    def __init__(self, read: Callable[[list[str]], Rows]):
+        """`read` is called by one thread at a time, with at most MAX_BATCH texts."""
+        self._read = read
+        self._reading = threading.Lock()
+        self._waiting: deque[_Pending] = deque()
+
+    def __call__(self, texts: Sequence[str]) -> list[Float32[np.ndarray, "d"]]:
+        """The result of `read` for each; raises what it raises for one of them."""
+        rows: list[np.ndarray] = []
+        for first in range(0, len(texts), MAX_BATCH):  # or a long list would be before every prompt
+            asked: list[_Pending] = [(text, Future()) for text in texts[first : first + MAX_BATCH]]
+            self._waiting.extend(asked)
+            rows += [self._row_of(row) for _, row in asked]
+        return rows
+
+    def _row_of(self, row: Future[np.ndarray]) -> np.ndarray:
+        if not row.done():
+            with self._reading:
+                while not row.done():
+                    self._read_next()
+        return row.result()
+
+    def _read_next(self) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+        try:
+            self._fill(batch)
+        except BaseException:  # this reader was interrupted: another one goes on
+            self._waiting.extendleft(one for one in reversed(batch) if not one[1].done())
+            raise
+
+    def _fill(self, batch: Sequence[_Pending]) -> None:
+        """Read these together, or where that fails each by itself, so that an error stays with its
+        text."""
+        try:
+            rows = self._read([text for text, _ in batch])
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+            else:
+                for one in batch:
+                    self._fill([one])
+            return
+        for (_, asked), row in zip(batch, rows, strict=True):
+            asked.set_result(row)

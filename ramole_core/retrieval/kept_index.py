@@ -19,7 +19,7 @@ from jaxtyping import Float32
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval.card_vector import (
     WORDS,
-    Described,
+    Card,
     adapter_vectors,
     card_texts,
     card_words,
@@ -32,16 +32,6 @@ T = TypeVar("T")
 _CHUNK = 500  # adapters embedded before they are written; a killed rebuild keeps what it wrote
 _AT_ONCE = 2  # adapters embedded in one go where prompts wait for the same encoder
 _PAUSE = 0.001  # seconds in which a prompt that waits gets the encoder: its lock is not a fair one
-
-
-@runtime_checkable
-class Card(Described, Protocol):
-    """An adapter, as retrieval needs it."""
-
-    @property
-    def owner(self) -> str | None: ...
-    @property
-    def key(self) -> str: ...
 
 
 @runtime_checkable

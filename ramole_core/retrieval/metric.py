@@ -29,7 +29,8 @@ BUCKETS = 1 << 14
 """Words and pairs share this many document frequencies."""
 
 _TOKEN = re.compile(r"\w+|[^\w\s]|\n")
-_MAX_CHARACTERS = 20_000  # characters
+MAX_CHARACTERS = 20_000
+"""Characters of a text that are read: far beyond any encoder's window."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def inverse_frequencies(texts: Iterable[str]) -> Float32[np.ndarray, "buckets"]:
 
 def _hashed(text: str) -> tuple[Int64[np.ndarray, "f"], Int64[np.ndarray, "f"]]:
     """The hashes of a text's words and pairs, with their counts."""
-    tokens = _TOKEN.findall(text[:_MAX_CHARACTERS].lower())
+    tokens = _TOKEN.findall(text[:MAX_CHARACTERS].lower())
     bag = Counter(tokens)
     bag.update(f"{a} {b}" for a, b in zip(tokens, tokens[1:], strict=False))
     hashes = [zlib.crc32(word.encode("utf-8", "replace")) for word in bag]

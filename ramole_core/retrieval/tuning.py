@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ramole_core.errors import RamoleError
-from ramole_core.retrieval.metric import METRIC, Metric
+from ramole_core.retrieval.metric import MAX_CHARACTERS, METRIC, Metric
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 Span = tuple[int, int]
 """Start and end of a token in its text, in characters."""
 WEIGHTS, CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json", "retriever.json"
-
-_MAX_CHARACTERS = 20_000  # spares tokenising a whole book
 
 
 def spans_of(
@@ -53,7 +51,7 @@ class Window:
         self, texts: Sequence[str], spans: Callable[[Sequence[str]], Sequence[Sequence[Span]]]
     ) -> list[str]:
         """Remove the middle of texts longer than head + tail tokens; `spans` gives the tokens."""
-        half = _MAX_CHARACTERS // 2
+        half = MAX_CHARACTERS // 2
         texts = [t if len(t) <= 2 * half else f"{t[:half]} {t[-half:]}" for t in texts]
         return [
             text if len(span) <= self.head + self.tail else self._ends(text, span)
