@@ -8,12 +8,13 @@ name does not, and is removed with its owner.
 """
 
 import json
-import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from pydantic import FiniteFloat, TypeAdapter
 
 from ramole_core.errors import RamoleError
 from ramole_core.methods import find_row
@@ -39,7 +40,7 @@ class Mix:
     adapters: tuple[str, ...]
     checksums: tuple[str, ...]
     """Checksums of their contents."""
-    weights: tuple[float, ...]
+    weights: tuple[FiniteFloat, ...]
     loss: float
     """Loss of the examples that the weights were found on, nats a token."""
 
@@ -163,20 +164,15 @@ class Mixes:
         return sorted((self._folder / owner_folder(owner)).glob("*.json"))
 
 
+_MIX = TypeAdapter(Mix)
+
+
 def _read(file: Path) -> Mix | None:
     """Read the mix in a file, None where it holds none."""
-    said = _said(file)
     try:
-        mix = Mix(
-            file.stem,
-            str(said["method"]),
-            tuple(map(str, said["adapters"])),
-            tuple(map(str, said["checksums"])),
-            _numbers(said["weights"]),
-            float(said["loss"]),
-        )
+        mix = _MIX.validate_python({**_said(file), "name": file.stem})
         find_row(mix.method)
-    except (ValueError, KeyError, TypeError, RamoleError):
+    except (ValueError, RamoleError):
         return None
     whole = 0 < len(mix.adapters) == len(mix.checksums) == len(mix.weights)
     return mix if whole and len(set(mix.adapters)) == len(mix.adapters) else None
@@ -190,10 +186,3 @@ def _said(file: Path) -> dict:
     except (OSError, ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
-
-
-def _numbers(values: Sequence[object]) -> tuple[float, ...]:
-    found = tuple(float(value) for value in values if isinstance(value, int | float))
-    if len(found) < len(values) or not all(map(math.isfinite, found)):
-        raise ValueError("not all are numbers")
-    return found

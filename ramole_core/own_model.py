@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
+from ramole_core.base.fetch import Progress as Progress
 from ramole_core.methods import METHOD_LIST
 from ramole_core.settings import Settings
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from ramole_core.engine.engine import Engine
     from ramole_core.ramole import Ramole
 
-Progress = Callable[[str, float], None]
-"""Called with the stage in words and the fraction done, 0 to 1."""
 COMPILING = "compiling for this CPU, at the first start"
 
 

@@ -4,12 +4,13 @@ Fixed decisions can be one adapter: weights per adapter and module, and merges. 
 every token, and a bypass, which has an activation, are no LoRA.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jaxtyping import Float
 from torch import Tensor
 
+from ramole_core.base.fetch import Progress
 from ramole_core.composition import (
     METHODS,
     Ask,
@@ -26,8 +27,6 @@ from ramole_core.export.low_rank import concatenate, cut, ratio, square, square_
 from ramole_core.export.sources import MergeSource
 from ramole_core.methods import Value, complete_options
 from ramole_core.pool.pairs import Shapes
-
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)

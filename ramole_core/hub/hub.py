@@ -10,11 +10,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from ramole_core.base.fetch import Progress
 from ramole_core.base.hub_name import hub_id, hub_name
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.hub.arrivals import MAX_WAIT_SECONDS, Arrivals, NotHere, Wait
 from ramole_core.hub.register import Listed, Register
-from ramole_core.hub.search import Progress, Searcher, SearchResult
+from ramole_core.hub.search import Searcher, SearchResult
 from ramole_core.pool.inspection import Shapes
 from ramole_core.pool.pool import Pool
 from ramole_core.retrieval import AdapterIndex, Hit, Retriever

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 
+from ramole_core.base.fetch import Progress
 from ramole_core.errors import AdapterRefused
 from ramole_core.hub.client import HubClient, Stopped, Unreachable
 from ramole_core.hub.register import Listed, Register
@@ -24,9 +25,6 @@ BATCH_SIZE = 200
 """Cards that are indexed together; a kill loses at most one batch."""
 MAX_FAILURES = 12
 """Failures in a row after which the Hub counts as unreachable."""
-
-Progress = Callable[[str, float], None]
-"""Called with the stage in words and the fraction done, 0 to 1."""
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ request, its own question for the visitor's next message too, and the page would
 """
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import InvalidStateError
 from typing import Any
 
 from ray import serve
 from ray.exceptions import TaskCancelledError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ramole_core.ramole import Ramole
 from ramole_core.serving.opening import engines_over
@@ -19,10 +19,6 @@ from ramole_core.serving.ray_fleet import RayFleet
 from ramole_core.serving.served_engine import located
 from ramole_core.settings import Settings
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 GONE = {"type": "http.disconnect"}
 
 
@@ -53,11 +49,11 @@ def ignore_cancelled_results() -> None:
     )
 
 
-def with_leaving(app: App) -> App:
+def with_leaving(app: ASGIApp) -> ASGIApp:
     """Wrap the application: a cancelled `receive` becomes a disconnect; other errors stay
     faults."""
 
-    async def told(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def told(scope: Scope, receive: Receive, send: Send) -> None:
         gone = False
 
         async def receive_or_leave() -> Message:

@@ -9,7 +9,7 @@ sees a token twice, or another one.
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Unpack
 
@@ -199,19 +199,15 @@ class RemoteStream:
     def _take(self) -> Iterator[tuple[int, Step | Generation]]:
         if self._stopped:
             yield from self._end_unsent()
-        try:
-            one, attempt, items = self._news.get(timeout=POLL_SECONDS)
-        except queue.Empty:
-            return
-        while True:
-            if attempt == one.attempt and one in self._open:
-                for item in items:
-                    if (heard := self._receive(one, item)) is not None:
-                        yield one.index, heard
-            try:
-                one, attempt, items = self._news.get_nowait()
-            except queue.Empty:
-                return
+        seconds = POLL_SECONDS
+        with suppress(queue.Empty):
+            while True:
+                one, attempt, items = self._news.get(timeout=seconds)
+                seconds = 0.0  # the others that are there already
+                if attempt == one.attempt and one in self._open:
+                    for item in items:
+                        if (heard := self._receive(one, item)) is not None:
+                            yield one.index, heard
 
     def _end_unsent(self) -> Iterator[tuple[int, Generation]]:
         """Cancel the requests that are at no engine."""

@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from ramole_core.errors import RamoleError
@@ -161,8 +162,6 @@ class ServedEngine:
 
 def located(name: str) -> Any:
     """`module:function` -> the function; raises RamoleError."""
-    from importlib import import_module
-
     module, _, function = name.partition(":")
     try:
         return getattr(import_module(module), function)

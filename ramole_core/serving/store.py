@@ -58,12 +58,9 @@ class AdapterStore:
     @property
     def folder(self) -> Path | None:
         """Its local folder; None where it is remote."""
-        return Path(self._where[1]) if self._on_disk else None
-
-    @property
-    def _on_disk(self) -> bool:
         said = self._fs.protocol
-        return "file" in ((said,) if isinstance(said, str) else said)
+        on_disk = "file" in ((said,) if isinstance(said, str) else said)
+        return Path(self._where[1]) if on_disk else None
 
     def place(self, content: str) -> str:
         return f"{self._where[1].rstrip('/')}/adapters/{content[:2]}/{content}"
@@ -107,7 +104,7 @@ class AdapterStore:
 
     def _write(self, source: Path, target: str) -> None:
         """Write atomically: by a rename on a disk; an object appears when complete."""
-        if not self._on_disk:
+        if self.folder is None:
             self._fs.put_file(str(source), target)
             return
         with replacing(Path(target)) as part:
