@@ -90,8 +90,10 @@ def users(raw: Raw) -> list[Table]:
     """Many people at once against one after another."""
     rows: dict[str, Raw] = {
         "people on the page, each in a browser of the same machine": raw,
+        "the same, until the effects of each answer are measured": at(raw, "with_effects"),
         "clients of the endpoint": at(raw, "by_clients_of_the_endpoint"),
     }
+    rows = {who: told for who, told in rows.items() if told}
     for who, told in rows.items():
         times = {key: range_of(told.get(key)) for key in ("one_after_another_s", "at_once_s")}
         rows[who] = {**told, **times}
