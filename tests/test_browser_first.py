@@ -97,7 +97,7 @@ def test_nothing_on_the_page_moves_by_itself(server, visit):
     with held(server):
         enter(page, "Which boats?")
         expect(page.locator("#answer .token ~ .caret").first).to_be_visible()
-        expect(page.locator(".notice.busy").first).to_be_visible()
+        expect(page.locator("#notice .busy")).to_have_text("Answering… 1 token")
         assert page.evaluate(ENDLESS) == []
         assert at_rest(page)
     ended(page, "Which boats?")

@@ -1097,5 +1097,8 @@ def test_an_answer_that_was_cut_and_weights_beyond_0_and_1_are_said():
     assert shown[handlers.ui.outcome.beside].endswith("… (cut at 8 tokens, the limit)")
     assert "works against its adapter" in shown[handlers.ui.outcome.notice]
     assert "The answer has ended: 8 tokens." in shown[handlers.ui.outcome.notice]
+    one = replace(run, pieces=run.pieces[:1])
+    said = done(handlers.ui, one, "a", whole=False)[handlers.ui.outcome.notice]
+    assert "The answer has ended: 1 token." in said
     shown = done(handlers.ui, run, "a", whole=False)
     assert "works against" not in shown[handlers.ui.outcome.notice]

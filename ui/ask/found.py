@@ -13,7 +13,14 @@ from ramole_core import Evidence, Request
 
 from ..charts.palette import chip_html, ink_of, places_of
 from ..charts.run import FoundAdapter, Run
-from ..parts.asked import decoding_words, ending, mixed_words, signed, verdict_html
+from ..parts.asked import (
+    decoding_words,
+    ending,
+    mixed_words,
+    signed,
+    tokens_in_words,
+    verdict_html,
+)
 from ..parts.events import scripted
 
 MIN_QUEUE_SECONDS = 0.005
@@ -97,8 +104,8 @@ def timing_html(run: Run) -> str:
     if answer.new_tokens > 1 and rest > 0:
         stages.append(("after it", f"{(answer.new_tokens - 1) / rest:.1f} tokens/s"))
     read = "conversation" if run.request.history else "prompt"
-    stages.append((read, f"{answer.prompt_tokens} tokens"))
-    stages.append(("answer", f"{answer.new_tokens} tokens"))
+    stages.append((read, tokens_in_words(answer.prompt_tokens)))
+    stages.append(("answer", tokens_in_words(answer.new_tokens)))
     rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in stages)
     why = escape(ending(answer.finish_reason))
     return (

@@ -15,7 +15,7 @@ from ..charts.palette import places_of
 from ..charts.run import Run
 from ..charts.tokens import Growing, empty_view, view_of_run
 from ..model.reading import FINDING
-from ..parts.asked import ending
+from ..parts.asked import ending, tokens_in_words
 from ..parts.events import free, not_asked_of
 from ..parts.fields import run_and_stop
 from ..parts.markup import notice_html
@@ -109,7 +109,8 @@ def done(
     live = bool(run.pieces) and not run.title
     again = {ui.entry.again: gr.Button(visible=bool(run.title))}
     if live and not said:
-        said = f"The answer has ended: {len(run.pieces)} tokens. {'' if talking else GO_ON}".strip()
+        length = tokens_in_words(len(run.pieces))
+        said = f"The answer has ended: {length}. {'' if talking else GO_ON}".strip()
     if any(not 0 <= weight <= 1 for weight in run.request.weights or ()):
         said = f"{BEYOND} {said}"
     out = ui.outcome
@@ -153,8 +154,9 @@ def beside_text(run: Run) -> str | None:
 
 def whole_text(answer: Generation) -> str:
     """An answer's text, and where it was cut, that it was."""
-    cut = answer.finish_reason == "length"
-    return f"{answer.text} … (cut at {answer.new_tokens} tokens, the limit)" if cut else answer.text
+    if answer.finish_reason != "length":
+        return answer.text
+    return f"{answer.text} … (cut at {tokens_in_words(answer.new_tokens)}, the limit)"
 
 
 def ended(ui: AskLayout, sentence: str, *, talking: bool, goes_on: bool = False) -> dict[Any, Any]:

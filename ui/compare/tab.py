@@ -14,7 +14,7 @@ from ..charts.explained import token_html
 from ..charts.run import Run, weight_of
 from ..charts.tokens import empty_view
 from ..model.spaces import ELSEWHERE, gpu
-from ..parts.asked import ending, mixed_words, verdict_html
+from ..parts.asked import ending, mixed_words, tokens_in_words, verdict_html
 from ..parts.errors import sentence_of
 from ..parts.events import (
     AT_ONCE,
@@ -213,7 +213,7 @@ def head_html(run: Run) -> str:
     taken = dict(zip(answer.adapters, answer.scores, strict=True))
     said.append(verdict_html(answer.evidence, run.request, taken))
     why = escape(ending(answer.finish_reason))
-    said.append(f'<p class="quiet">{answer.new_tokens} tokens; {why}.</p>')
+    said.append(f'<p class="quiet">{tokens_in_words(answer.new_tokens)}; {why}.</p>')
     if (did := run.did_all) is not None:
         said.append(whole_html(did, len(run.pieces)))
     return "".join(said)
