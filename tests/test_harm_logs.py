@@ -74,9 +74,13 @@ def test_a_badly_formed_call_is_one_line_without_its_words(server, number):
 
 
 def test_a_call_without_an_endpoint_or_with_other_parameters_is_the_callers_fault(server):
-    for path, said in (("ask", {"promt": "a"}), ("nothing", CALL)):
+    for path, said, wrong in (
+        ("ask", {"promt": "a"}, "This endpoint has no parameter promt; /gradio_api/info"),
+        ("ask", {"k": 2}, "The parameter prompt is missing; /gradio_api/info"),
+        ("nothing", CALL, "no such endpoint, or its parameters"),
+    ):
         told = httpx.post(f"{server.url}/gradio_api/call/v2/{path}", json=said, timeout=30)
-        assert told.status_code == 422 and "no such endpoint, or its parameters" in told.text
+        assert told.status_code == 422 and wrong in told.text
     assert server.log.read_text().count("A request failed: ") >= 2
 
 

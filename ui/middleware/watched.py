@@ -6,6 +6,7 @@ with what came in it.
 
 import json
 import logging
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -28,6 +29,11 @@ FRAMES = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.sp
 """Whose pages may show this one in a frame, beside those of RAMOLE_ALLOWED_HOSTS: a Space is shown
 by huggingface.co."""
 OTHER_VALUES = "There is no such endpoint, or its parameters are others; /gradio_api/info has them."
+PARAMETERS = {
+    "Parameter `(\\w{1,60})` is not a valid key-word": "This endpoint has no parameter {}",
+    "No value provided for required argument: (\\w{1,60})": "The parameter {} is missing",
+}
+"""Gradio's words for a call whose parameters are others, and ours."""
 UNFIT = (FnIndexInferError, InvalidURL, KeyError, TypeError, ValueError)
 """Gradio's errors for a call with an unknown endpoint or parameter."""
 
@@ -85,7 +91,14 @@ def _refused(body: bytes) -> JSONResponse:
     return JSONResponse({"error": sentence or OTHER_VALUES}, status)
 
 
+def _unfit(said: str) -> str:
+    for words, ours in PARAMETERS.items():
+        if found := re.match(words, said):
+            return f"{ours.format(found[1])}; /gradio_api/info lists what it takes."
+    return OTHER_VALUES
+
+
 def _refusal(scope: Scope, error: Exception) -> Refused:
     if isinstance(error, UNFIT) and (CALLS in scope["path"] or scope.get("query_string")):
-        return Refused(422, OTHER_VALUES, reason="invalid")
+        return Refused(422, _unfit(str(error)), reason="invalid")
     return Refused(500, "Something went wrong on the server; try again.", reason=FAULT)
