@@ -351,7 +351,8 @@ def test_test_rows_are_asked_once_by_a_commit_into_a_file(tmp_path, monkeypatch,
 
 def test_facts_change_with_a_card_s_words_and_its_content():
     def cards_of(**changed):
-        card = {"name": "ant", "texts": ("a?",), "description": "x", "blind": False, "content": "1"}
+        card = {"name": "ant", "owner": None, "key": "ant", "texts": ("a?",), "description": "x"}
+        card |= {"blind": False, "content": "1"}
         pool = SimpleNamespace(cards=lambda: [SimpleNamespace(**card | changed)])
         ramole = SimpleNamespace(pool=pool, retriever=SimpleNamespace(encoder_checksum="ab"))
         return retrieval_facts(cast(Any, ramole))["cards"]
