@@ -27,7 +27,7 @@ import typer
 
 from lab import harness
 from ramole_core.errors import RamoleError
-from ramole_core.training.card import write_examples
+from ramole_core.pool.examples_and_readme import write_examples
 from ramole_core.training.rows import read_lines
 
 WORDINGS = Path(__file__).parent / "wordings"

@@ -63,6 +63,13 @@ class Explaining:
                 f"position={position}, but the prompt and its answer have {len(token_ids)} tokens; "
                 f"choose 0 to {len(token_ids) - 1}."
             )
+        facts = self._ramole.engines.facts
+        if position >= facts.context or not all(0 <= t < facts.vocabulary for t in token_ids):
+            raise RamoleError(
+                f"token_ids has {len(token_ids)} tokens from {min(token_ids)} to "
+                f"{max(token_ids)}; the base reads {facts.context}, from 0 to "
+                f"{facts.vocabulary - 1}."
+            )
         base, mixture = self._ramole.engines.next_tokens(
             [prepared.bare(), prepared], token_ids[: position + 1], top=top
         )

@@ -78,19 +78,24 @@ class Mixes:
                 "This answer has no weights that were found, so there is nothing to keep; ask with "
                 "examples and a method that finds weights on them, such as lorahub."
             )
-        name = clean_name(name)
-        mix = Mix(name, found.method, found.adapters, found.checksums, found.weights, found.loss)
         with self._lock:
+            name = self.free_name(name, owner)
             file = self._file(name, owner)
-            if file.exists():
-                raise RamoleError(f"There is a mix {name} already; remove it, or say another name.")
-            if len(self._files(owner)) >= MAX_MIXES:
-                raise RamoleError(
-                    f"{MAX_MIXES} mixes are kept, the most there may be; remove some."
-                )
+            mix = Mix(
+                name, found.method, found.adapters, found.checksums, found.weights, found.loss
+            )
             with refused_by_disk("kept", what="mix"):
                 self._write(file, {**asdict(mix), "owner": owner})
         return mix
+
+    def free_name(self, name: str, owner: str | None) -> str:
+        """The name that a new mix would get; raises RamoleError where it cannot be kept."""
+        name = clean_name(name)
+        if self._file(name, owner).exists():
+            raise RamoleError(f"There is a mix {name} already; remove it, or say another name.")
+        if len(self._files(owner)) >= MAX_MIXES:
+            raise RamoleError(f"{MAX_MIXES} mixes are kept, the most there may be; remove some.")
+        return name
 
     def all(self, owner: str | None) -> list[Mix]:
         """The owner's and the shared mixes, by name; an own one hides a shared one. A file that is

@@ -17,6 +17,7 @@ from ramole_core.methods import Method, find_row
 from ramole_core.mixes import Mix, Mixes
 from ramole_core.own_model import shapes_of
 from ramole_core.pool import Limits, Pool
+from ramole_core.pool.disk import closed_on_error
 from ramole_core.prepack import Prepack
 from ramole_core.request import Generation, Request
 from ramole_core.request_parts import has_half
@@ -51,39 +52,40 @@ class OpenedPool:
             shared_uploads=s.shared_uploads,
             base_name=hub_name(s.hub_base or s.base_model),
         )
-        encoder = Encoder(s.encoder, data_dir=s.data_dir, adapter=s.trained("_retriever"))
-        self.retriever = Retriever(
-            pool=self.pool,
-            encoder=encoder,
-            index=AdapterIndex(data_dir=s.data_dir, url=s.chroma_url),
-        )
-        self.base_expert = BaseExpert(
-            self.retriever, folder=s.trained("_base"), base=lambda: self.base_kind
-        )
-        self.hub = Hub(
-            self.pool,
-            self.retriever,
-            encoder=encoder,
-            shapes=shapes,
-            settings=s,
-        )
-        """The Hub's adapters of this base, that may come into the pool."""
-        self._mixes = Mixes(s.data_dir)
-        finder = Finder(
-            self.pool,
-            self.retriever,
-            hub=self.hub,
-            base=self.base_expert,
-            weights=self.weights_of,
-        )
-        self._selector = Selector(
-            finder, self.retriever, base=self.base_expert, max_new_tokens=s.max_new_tokens
-        )
-        self.packing = Prepack(finder.candidate, folder=s.data_dir)
-        """Packs adapters without examples ahead of requests."""
-        self.pool.listeners += [self.retriever, self.packing]
-        self._parts = Parts(self.pool, self.retriever, base=self.base_expert)
-        self._preparation = Preparation(self._selector, finder, self._parts, self._mixes)
+        with closed_on_error(self.pool):
+            encoder = Encoder(s.encoder, data_dir=s.data_dir, adapter=s.trained("_retriever"))
+            self.retriever = Retriever(
+                pool=self.pool,
+                encoder=encoder,
+                index=AdapterIndex(data_dir=s.data_dir, url=s.chroma_url),
+            )
+            self.base_expert = BaseExpert(
+                self.retriever, folder=s.trained("_base"), base=lambda: self.base_kind
+            )
+            self.hub = Hub(
+                self.pool,
+                self.retriever,
+                encoder=encoder,
+                shapes=shapes,
+                settings=s,
+            )
+            """The Hub's adapters of this base, that may come into the pool."""
+            self._mixes = Mixes(s.data_dir)
+            finder = Finder(
+                self.pool,
+                self.retriever,
+                hub=self.hub,
+                base=self.base_expert,
+                weights=self.weights_of,
+            )
+            self._selector = Selector(
+                finder, self.retriever, base=self.base_expert, max_new_tokens=s.max_new_tokens
+            )
+            self.packing = Prepack(finder.candidate, folder=s.data_dir)
+            """Packs adapters without examples ahead of requests."""
+            self.pool.listeners += [self.retriever, self.packing]
+            self._parts = Parts(self.pool, self.retriever, base=self.base_expert)
+            self._preparation = Preparation(self._selector, finder, self._parts, self._mixes)
 
     def __enter__(self) -> Self:
         return self
@@ -148,6 +150,10 @@ class OpenedPool:
         Raises RamoleError where the answer has none, or the name is taken.
         """
         return self._mixes.keep(name, answer, owner)
+
+    def check_mix_name(self, name: str, owner: str | None = None) -> None:
+        """Raise RamoleError where `keep_mix` could not keep a mix of this name."""
+        self._mixes.free_name(name, owner)
 
     def mixes(self, owner: str | None = None) -> list[Mix]:
         """The mixes that were kept: the owner's and the shared ones."""

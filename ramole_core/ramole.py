@@ -295,6 +295,7 @@ class Ramole(OpenedPool):
         self.packing.pack_first(self.engines, self.pool.cards(), tell)
         tell("warming up", 0.99)
         self.retriever.embed([WARM_UP])
-        self.generate([Request(WARM_UP, method="base", raw=True, max_new_tokens=2, trace=False)])
+        most = min(4, self.settings.max_new_tokens)
+        self.generate([Request(WARM_UP, method="base", raw=True, max_new_tokens=most, trace=False)])
         with suppress(RamoleError):  # such as a damaged adapter: its requests raise
-            self.generate([Request(WARM_UP, max_new_tokens=4)])
+            self.generate([Request(WARM_UP, max_new_tokens=most)])

@@ -18,5 +18,10 @@ def decode(data: bytes, name: str) -> str:
 
 def read_text(path: Path, name: str = "") -> str:
     """Read and `decode` a file; lines end in a line feed alone. An error says `name`, else the
-    path."""
-    return StringIO(decode(path.read_bytes(), name or str(path)), newline=None).read()
+    path; RamoleError where no file is there."""
+    name = name or str(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise RamoleError(f"There is no file {name}; give one that is there.") from None
+    return StringIO(decode(data, name), newline=None).read()

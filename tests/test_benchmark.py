@@ -17,6 +17,7 @@ from lab.benchmarks.peers import OneEach, base_loader
 from lab.benchmarks.ratios import measure_ratios
 from lab.benchmarks.record import Cell, Record, measure_cells, read_parts
 from lab.benchmarks.run import choose_parts, run_benchmark
+from lab.benchmarks.serving import run_workload
 from lab.benchmarks.sizes import FULL, QUICK
 from lab.benchmarks.stage import Stage
 from lab.benchmarks.synthetic import write_adapters
@@ -218,6 +219,18 @@ def test_a_replay_answers_everyone_also_through_a_full_queue(
         assert 12 / found["requests_per_second"] >= arrivals[-1].at - arrivals[0].at
 
 
+def test_each_run_of_the_workload_reads_its_prompts_and_adapters_again(stage):
+    """The cells of a repetition have the same prompts: none may find what another one read."""
+    work = replace(WORK, adapters=3, requests=6, prompt=(3, 9), answer=(1, 3))
+    engine, spent = stage.ours, []
+    for kind in ("warm", "cold"):
+        before = engine.stats()
+        found = run_workload(engine, work, stage.shared, kind=kind)
+        read = engine.stats()["prefill_tokens"] - before["prefill_tokens"]
+        spent.append((read, found["bank_loads"]))
+    assert spent[0] == spent[1] and min(spent[0]) > 0
+
+
 def test_repetitions_are_interleaved_and_resumed(tmp_path):
     order = []
 
@@ -331,7 +344,7 @@ def test_the_whole_benchmark_on_a_tiny_model(settings, tmp_path):
 
 def test_the_command_says_what_is_wrong(capsys, tmp_path, monkeypatch):
     assert main(["benchmark", "--only", "speed"]) == 2
-    assert "choose from slora, decode" in capsys.readouterr().err
+    assert "choose from slora, arrivals, decode" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     assert main(["benchmark", "--peers", "--out", str(tmp_path / "none.json")]) == 2
     assert "pip install llama-cpp-python" in capsys.readouterr().err

@@ -226,19 +226,9 @@ LAST_END = """() => Math.max(...document.getAnimations()
   .map((one) => one.effect.getComputedTiming().endTime))"""
 
 
-def test_the_whole_answer_in_plots_with_a_table_beside_them(quick, visit):
+def test_how_an_answer_came_about_part_after_part_or_at_once(quick, visit):
     page = visit(quick.url)
     ask(page)
-    page.get_by_role("button", name="The whole answer").click()
-    expect(page.locator("#entropy-plot .js-plotly-plot")).to_be_visible()
-    expect(page.locator("#layers-plot .js-plotly-plot")).to_be_visible()
-    page.locator("#whole-expert input").click()
-    page.get_by_role("option", name="C cat").click()
-    expect(page.locator("#whole-expert input")).to_have_value("C cat")
-    page.get_by_role("button", name="These numbers as a table").click()
-    expect(page.locator("#whole-panel table").last).to_contain_text("entropy")
-
-    # how it came about, part after part, or at once
     page.locator("#watch").click()
     expect(page.locator("#path .path > ol > li")).to_have_count(5)
     moving = "document.getAnimations().filter(one => one.effect.target.closest('.path')).length"

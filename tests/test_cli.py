@@ -154,6 +154,7 @@ def test_examples_come_from_a_file_and_a_mix_by_name(door: Door, tmp_path, capsy
 
     door.stream = stream
     door.keep_mix = lambda name, answer, owner: kept.append((name, owner)) or Named(name)
+    door.check_mix_name = lambda name, owner: None
     words = f"generate hello --method lorahub --examples {file} --keep spam --owner me"
     assert main(words.split()) == 0
     assert door.asked[0].examples == (("a", "b"), ("c", "d")) and kept == [("spam", "me")]
@@ -169,6 +170,42 @@ def test_examples_come_from_a_file_and_a_mix_by_name(door: Door, tmp_path, capsy
     assert main(["generate", "hello", "--examples", str(file)]) == 2
     said = capsys.readouterr().err
     assert "add --examples FILE" in said and "Line 1 of the examples is 'nothing'" in said
+
+
+def test_what_cannot_be_kept_is_said_before_anything_is_asked(door: Door, tmp_path, capsys):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("c => d")
+
+    def taken(name, owner):
+        raise RamoleError(f"There is a mix {name} already.")
+
+    door.check_mix_name = taken
+    assert main(f"generate hi --method lorahub --examples {file} --keep spam".split()) == 2
+    assert main(f"generate hi --trace {tmp_path / 'none' / 'a.npz'}".split()) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert "a mix spam already" in said[0] and "none for --trace; make it." in said[1]
+    assert door.asked == ["closed"]
+
+
+@pytest.mark.parametrize("command", [["generate", "-"], ["retrieve", "-"], ["chat"]])
+def test_bytes_that_are_no_text_are_one_line(command, door: Door, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9"), "utf-8"))
+    assert main(command) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "Standard input is not utf-8 text; save it in that coding."
+
+
+def test_a_file_of_endless_brackets_is_one_line(door: Door, tmp_path, capsys):
+    deep = tmp_path / "deep.jsonl"
+    deep.write_text("[" * 100_000)
+    assert main(["generate", "hi", "--history", str(deep)]) == 2
+    assert main(["add", str(tmp_path), "--examples", str(deep)]) == 2
+    deep.write_text('{"text": ["a"]}')
+    assert main(["add", str(tmp_path), "--examples", str(deep)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert "not a JSON list of turns" in said[0]
+    assert all('is not {"text": "..."} on every line' in line for line in said[1:])
+    assert len(said) == 3
 
 
 def test_mixes_are_listed_and_forgotten(door: Door, capsys):

@@ -51,7 +51,7 @@ def test_generate_takes_earlier_turns_from_a_file(door, file, capsys):
         ("{", "is not a JSON list of turns"),
         ('{"a": 1}', "is not a JSON list of turns"),
         ('[["a"]]', "Turn 1 of history is ['a']; give (user, assistant)"),
-        (None, "No such file"),
+        (None, "give one that is there"),
     ],
 )
 def test_a_file_of_no_turns_is_one_sentence(command, text, sentence, door, file, capsys):

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Generator
 from dataclasses import replace
-from itertools import permutations
+from itertools import count, permutations
 
 import numpy as np
 import pytest
@@ -202,6 +202,22 @@ def test_the_base_alone_has_nobody(world):
     answer = ask(world, Request("Count to ten", method="base", **GIVEN), ())
     assert told(answer).shape == (5, 0) and answer.logprob is not None
     np.testing.assert_array_equal(answer.logprob, answer.base_logprob)
+
+
+def test_effects_come_though_somebody_always_waits(tiny_llama):
+    world = World(tiny_llama, "float32")
+    scheduler, looks = world.engine.scheduler, count()
+    scheduler.sizes = replace(scheduler.sizes, max_batch=1)
+
+    def feed() -> bool:
+        while scheduler.waiting < 2:
+            world.engine.submit(world.prepare(Request("x", method="base", max_new_tokens=2)))
+        return next(looks) > 600
+
+    asked = [world.prepare(Request("First", method="mixture", **GIVEN), NAMES)]
+    *_, (_, answer) = reader(world, asked, cancelled=feed)
+    assert isinstance(answer, Generation) and answer.effects is not None
+    world.engine.close()
 
 
 # --- whoever is there -----------------------------------------------------------------------------

@@ -13,7 +13,13 @@ from types import SimpleNamespace
 import pytest
 
 from ramole_core.errors import RamoleError
-from ramole_core.hub.arrivals import HELD_SECONDS, RETRY_SECONDS, UNREACHABLE_SECONDS, Wait
+from ramole_core.hub.arrivals import (
+    HELD_SECONDS,
+    RETRY_SECONDS,
+    UNREACHABLE_SECONDS,
+    NotHere,
+    Wait,
+)
 from ramole_core.retrieval import Hit
 from tests.adapter_files import WEIGHTS, tree_of, write_adapter
 from tests.clocks import Clock
@@ -437,3 +443,15 @@ def test_a_verdict_of_an_earlier_commit_changes_nothing(listed):
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def test_nothing_is_evicted_where_all_of_it_would_not_be_enough(listed, clock):
+    hub = listed("sums", "poems", "knots", clock=clock)
+    rows, arrivals = {row.repo: row for row in hub.rows()}, hub._arrivals
+    arrivals.bring(rows["ada/sums"], hub.wait())
+    clock.now += HELD_SECONDS + 1
+    arrivals.bring(rows["ada/poems"], hub.wait())
+    arrivals._limit = rows["ada/sums"].bytes + rows["ada/poems"].bytes
+    with pytest.raises(NotHere, match="used a moment ago"):
+        arrivals.bring(replace(rows["ada/knots"], bytes=arrivals._limit), hub.wait())
+    assert hub.fetched() == {"ada/sums", "ada/poems"}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ramole_core.composition import METHODS
+from ramole_core.composition import METHODS, find_method
 from ramole_core.composition.lorahub import MAX_WEIGHT, PENALTY, WeightSearch, objective
 from ramole_core.composition.method import Tried
 from ramole_core.engine.engine import EngineSizes
@@ -445,3 +445,8 @@ def test_second_readings_take_nothing_of_what_an_example_may_read(tiny_llama):
 
 def _count(engine, into, *_):
     into.append(engine.stats()["decode_forwards"])
+
+
+@pytest.mark.parametrize("seed", [-1, 2**40, 2**63 - 1])
+def test_any_seed_of_a_request_begins_a_search(seed):
+    assert len(find_method("lorahub").search(2, {"steps": 3}, seed=seed).ask()) == 2

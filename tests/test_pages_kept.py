@@ -12,7 +12,7 @@ import torch
 from hypothesis import example, given, settings, strategies as st
 
 from ramole_core.engine.flat_cache import FlatCache, Span
-from ramole_core.engine.kv import KvCache, KvSequence
+from ramole_core.engine.kv import TRACE_SHARE, KvCache, KvSequence
 from ramole_core.engine.pages import PAGE, pages_of
 from ramole_core.errors import RamoleError
 from tests.page_fakes import page_cache
@@ -163,7 +163,8 @@ class Play:
         kv = self.kv
         held = {int(number) for asked in self.open for number in asked.sequence.table}
         assert kv.held_bytes == len(held) * kv.page_bytes
-        assert kv.held_bytes + kv.cached_bytes <= kv.limit and kv.nbytes <= kv.limit
+        kept = kv.held_bytes + kv.cached_bytes
+        assert kept <= kv.limit + kv.limit // TRACE_SHARE and kv.nbytes <= kv.limit
         owed = sum(pages_of(a.length) - len(a.sequence.table) for a in self.open)
         assert len(held) + owed <= kv.memory.most
         for asked in self.open:
@@ -339,3 +340,25 @@ def test_what_is_too_long_is_told():
     kv.check(192)
     with pytest.raises(RamoleError, match="193 tokens, and the cache of keys and values holds 192"):
         kv.check(193)
+
+
+def test_trace_rows_of_pages_that_nobody_holds_stay_within_their_share():
+    kv = page_cache(heads=1, d=16, dtype=torch.float32, pages=4)
+    k = kv.limit // TRACE_SHARE // 2 // PAGE // 2 // 2  # float16 numbers: two pages' rows fill it
+    contents = [np.full((PAGE + 1, 3), n) for n in range(3)]
+    for content in contents:
+        sequence = kv.open(content, PAGE + 1, traced=True)
+        kv.reach(sequence, PAGE)
+        kv.commit(sequence, content[:PAGE], torch.zeros(PAGE, 2, 1, 1, k).half())
+        kv.close(sequence)
+    rows = kv.cached_bytes - 3 * kv.page_bytes
+    assert rows == 2 * PAGE * 2 * k * 2 <= kv.limit // TRACE_SHARE
+    found = []
+    for content in contents:
+        for traced in (True, False):
+            sequence = kv.open(content, PAGE + 1, traced=traced)
+            found.append(sequence.length)
+            kv.close(sequence)
+    assert found == [0, PAGE, PAGE, PAGE, PAGE, PAGE]
+    kv.forget()
+    assert kv.cached_bytes == 0

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from ramole_core import Ramole, Settings
 from ramole_core.errors import AdapterRefused, Busy, RamoleError
 from ramole_core.pool import Limits, write_manifest
+from ramole_core.pool.examples_and_readme import MAX_EXAMPLE, MAX_EXAMPLES
 from ramole_core.pool.pool import NameTaken
 from ramole_core.pool.tensors import AdapterTensors, fold
+from ramole_core.pool.uploads import Uploads
 from tests.adapter_files import (
     CONFIG,
     PREFIX,
@@ -466,6 +469,7 @@ def test_damaged_folders_are_left_out_with_a_sentence(tmp_path):
         "words": lambda folder: (folder / "examples.jsonl").write_text('{"text": "EX"}\n'),
         "manifest": lambda folder: (folder / "manifest.json").write_text('{"schema": 1}'),
         "moved": lambda folder: folder.rename(folder.with_name("renamed")),
+        "gone-2": lambda folder: (folder / CONFIG).unlink(),
     }
     with open_pool(tmp_path) as pool:
         for seed, name in enumerate([*broken, "sound"]):
@@ -476,12 +480,38 @@ def test_damaged_folders_are_left_out_with_a_sentence(tmp_path):
     with open_pool(tmp_path) as pool:
         assert [card.name for card in pool.all_cards()] == ["sound"]
         assert len(pool.problems) == len(broken)
-        for name in [*broken][:-1]:
+        for name in broken.keys() - {"moved"}:
             assert any(str(folders[name]) in problem for problem in pool.problems)
         pool.remove("gone")  # what cannot be served can still be removed
         assert not folders["gone"].exists() and len(pool.problems) == len(broken) - 1
         pool.add(write_adapter(tmp_path / "short", seed=9))  # or replaced
         assert pool.card("short").folder == folders["short"]
+
+
+def test_a_refused_opening_leaves_the_folder_free(tmp_path, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(Uploads, "read", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            open_pool(tmp_path)
+    open_pool(tmp_path).close()
+    places = {"data_dir": tmp_path / "data", "adapters_dir": tmp_path / "samples"}
+    with pytest.raises(RamoleError, match="CHROMA_URL") as refused:
+        Ramole(Settings(**places, chroma_url="x"))
+    assert refused.value.__traceback__  # holds what was opened
+    open_pool(tmp_path).close()
+
+
+def test_as_many_examples_as_may_be_stay_in_any_script(tmp_path):
+    texts = [f"{n:03}" + "語" * (MAX_EXAMPLE - 3) for n in range(MAX_EXAMPLES)]
+    with open_pool(tmp_path) as pool:
+        pool.add(write_adapter(tmp_path / "a"), examples=texts)
+        assert pool.card("a").examples == tuple(texts)
+    (tmp_path / "b").mkdir()
+    listed = write_adapter(tmp_path / "b" / "c", seed=1)
+    (listed / "examples.json").write_text(json.dumps(texts, ensure_ascii=False))
+    with open_pool(tmp_path) as pool:
+        assert pool.card("a").examples == tuple(texts)
+        assert pool.add(listed).examples == tuple(texts)
 
 
 def test_sample_folders_that_are_no_adapters_are_passed_over(tmp_path):

@@ -282,6 +282,12 @@ def _(tmp: Path) -> Path:
     return tmp / "a"
 
 
+@refusal("path: a pipe", "not a plain file")
+def _(tmp: Path) -> Path:
+    os.mkfifo(tmp / "a.zip")
+    return tmp / "a.zip"
+
+
 refusal("folder: over the size", "larger than 2 MiB")(
     lambda tmp: write_adapter(tmp / "a", weights=bytes(2**21 + 1))
 )

@@ -542,6 +542,10 @@ def test_explaining_a_position_of_the_answer(ramole):
         ramole.explain(request, 10_000, token_ids=trace.token_ids)
     with pytest.raises(RamoleError, match=f"have {len(trace.tokens)} tokens; choose 0 to"):
         ramole.explain(request, 10_000)
+    facts = ramole.model_facts
+    for ids in ([10**7], [-1], [5] * (facts.context + 1)):
+        with pytest.raises(RamoleError, match=f"token_ids has {len(ids)} tokens"):
+            ramole.explain(request, len(ids) - 1, token_ids=ids)
 
 
 def test_what_is_explained_has_the_turns_that_the_answer_had(ramole):

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from ramole_core.composition import METHODS
+from ramole_core.engine.engine import EngineSizes
 from ramole_core.engine.prompt import Turn
-from ramole_core.errors import RamoleError
+from ramole_core.errors import Busy, RamoleError
 from ramole_core.request import Generation, Request, Step
 from ramole_core.request_parts import read_without
 from tests.few_prompts import few_reference_prompts  # noqa: F401  a fixture
@@ -516,3 +517,33 @@ def test_a_chat_past_the_context_is_told_so_and_drops_turns_where_it_may(world):
     same_trace(answer.whole.trace, alone.whole.trace)
     one_more = replace(request, history=LONG[prompt.dropped - 1 :])
     assert len(world.engine.read(replace(one_more, drop_turns=True)).parts) == kept + 1
+
+
+CHAT = [("a", "b"), ("d", "e")]
+
+
+def test_turns_that_are_mixed_one_way_share_their_tables(world):
+    request = Request("c", method="meteora", options={"temperature": 2.0}, history=CHAT)
+    prepared = world.prepare(request, ["ant", "bee"], [["ant", "bee"]] * len(CHAT))
+    placed = [one.placement for one in world.engine._maker.segments(prepared).all]
+    assert len(placed) == 1 + len(CHAT) and len({id(one) for one in placed}) == 1
+
+
+def test_nothing_more_is_merged_for_a_caller_who_has_gone(world):
+    request = Request("x", method="fusion", history=[("a", "b")] * 3)
+    prepared = world.prepare(request, ["ant", "bee"], [["ant"], ["bee", "cat"], ["cat", "ant"]])
+    store = world.engine.store
+    before = store.makes
+    stream = world.engine.stream(
+        [prepared], cancelled=lambda: store.makes > before, waiting=lambda *_: None
+    )
+    (last,) = [item for _, item in stream]
+    assert store.makes == before + 1 and last.finish_reason == "cancelled"
+
+
+def test_a_conversation_whose_own_merges_have_no_room_is_refused(tiny_llama):
+    tiny = TinyEngine(tiny_llama, EngineSizes(host_cache_bytes=1))
+    request = Request("x", method="fusion", history=[("a", "b")])
+    with pytest.raises(RamoleError, match="merges of this conversation take") as refused:
+        tiny.submit(request, of(["ant", "bee"]), earlier=[of(["bee", "cat"])])
+    assert not isinstance(refused.value, Busy)

@@ -431,3 +431,18 @@ def test_what_is_counted_is_the_sum_of_all(pair):
     assert stats["finished"] == sum(s.stats()["finished"] for s in fleet.servers.values()) > 0
     alone.load()
     assert many.exact and many.model_facts == alone.model_facts
+
+
+def test_a_refused_start_leaves_the_fleet_to_the_next_one(pair, tmp_path, monkeypatch):
+    _, many, fleet = pair
+    closed: list[int] = []
+    monkeypatch.setattr(fleet, "close", lambda: closed.append(1))
+    settings = many.settings.model_copy(update={"data_dir": tmp_path})
+    with Ramole(settings, engines=engines_over(fleet)) as other:
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr("ramole_core.base.files.weights_checksum", lambda *_, **__: "x")
+            with pytest.raises(RamoleError, match="other weights"):
+                other.load()
+        assert not closed
+        other.load()
+    assert closed

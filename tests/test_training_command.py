@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import sys
 from dataclasses import replace
@@ -13,12 +14,18 @@ from typer.testing import CliRunner
 
 from ramole_core import cli
 from ramole_core.errors import RamoleError
-from ramole_core.pool.examples_and_readme import parse_readme
+from ramole_core.pool.examples_and_readme import (
+    MAX_EXAMPLE,
+    parse_readme,
+    read_example_file,
+    write_examples,
+)
 from ramole_core.settings import holds_weights
-from ramole_core.terminal.console import read_examples as typed_examples
 from ramole_core.training import command, options, sources, weights_folder
-from ramole_core.training.card import card_text, read_examples, span, write_examples
+from ramole_core.training.card import card_text, draw_examples, span
+from ramole_core.training.checkpoint import Progress
 from ramole_core.training.options import command_line
+from ramole_core.training.rows import Row, Task
 from tests.tiny_training import build_base
 from ui.pool.declared import examples_from_file
 
@@ -117,7 +124,7 @@ def test_an_adapter_is_trained_with_its_card_examples_and_manifest(base, data, a
     out = tmp_path / "pool" / "colours"
     result = adapter(out, "--licence", "mit", "--json")
     assert result.exit_code == 0, result.output
-    answer = json.loads(result.stdout.strip().splitlines()[-1])
+    answer = json.loads(result.stdout)
     assert (answer["name"], answer["base_checksum"]) == ("colours", base.checksum)
     assert [entry["step"] for entry in answer["dev_losses"]] == [0, 3]
     assert sorted(path.name for path in out.iterdir()) == [
@@ -310,11 +317,10 @@ def test_what_a_method_does_not_take_is_said_before_the_base_is_loaded(
 @pytest.mark.parametrize(
     ("option", "written", "sentence"),
     [
-        ("--examples", None, "card.txt is not there; give a file of example inputs"),
-        ("--examples", b"say red", "card.txt is not a file of example inputs; expected one"),
+        ("--examples", None, "card.txt; give one that is there"),
         ("--examples", b"\xe9", "card.txt is not UTF-8 text at line 1; save it"),
-        ("--examples", b"\n", "card.txt has no example inputs; expected one"),
-        ("--description", None, "card.txt is not there; give a text file"),
+        ("--examples", b"\n", "card.txt has no example inputs; write one a line"),
+        ("--description", None, "card.txt; give one that is there"),
         (
             "--description",
             b"Names colours caf\xe9.",
@@ -337,8 +343,22 @@ def test_examples_with_any_line_separator_are_read_as_they_were_written(tmp_path
     file = tmp_path / "examples.jsonl"
     for coding in ("utf-8", "utf-8-sig"):  # with a byte order mark
         file.write_bytes(file.read_bytes().decode().encode(coding))
-        assert read_examples(file) == texts == typed_examples(file)
+        assert read_example_file(file) == texts
         assert examples_from_file(file) == texts
+
+
+def test_an_input_that_the_pool_would_not_take_is_no_example():
+    rows = (Row("a" * (MAX_EXAMPLE + 1), "x"), Row("say red", "RED"))
+    assert draw_examples(Task("red", rows, rows, "exact"), seed=0) == ["say red"]
+
+
+def test_a_loss_that_is_no_number_leaves_the_record_json(base, adapter, tmp_path, monkeypatch):
+    losses = [{"step": 0.0, "adapter": math.nan}]
+    monkeypatch.setattr(
+        "ramole_core.training.adapter.train_adapter", lambda *_, **__: Progress(dev_losses=losses)
+    )
+    said = adapter(tmp_path / "a", "--json").stdout
+    assert json.loads(said, parse_constant=pytest.fail)["dev_losses"][0]["adapter"] is None
 
 
 def test_a_router_is_trained_over_adapters_of_the_pool(base, data, train, tmp_path, monkeypatch):
@@ -353,7 +373,7 @@ def test_a_router_is_trained_over_adapters_of_the_pool(base, data, train, tmp_pa
     words = ("router", "--data", str(tasks), "--adapters", "colours,tints", "--steps", "2")
     result = train(*words, "--json")
     assert result.exit_code == 0, result.output
-    answer = json.loads(result.stdout.strip().splitlines()[-1])
+    answer = json.loads(result.stdout)
     assert answer["adapters"] == ["colours", "tints"]
     made = tmp_path / "kept" / "trained" / "_router"
     weights = (made / "router.safetensors").read_bytes()

@@ -272,6 +272,16 @@ def test_the_best_measured_weights_are_kept_and_a_nan_is_never_the_best(tmp_path
     )
 
 
+@pytest.mark.parametrize("patience", [0, 1])
+def test_a_run_that_diverged_leaves_no_weights(patience, tmp_path):
+    one = toy([nan] * 9, save=lambda folder, progress: (folder / "w").write_text("nan"))
+    one = replace(one, loss=lambda step: one.parameters["a"].sum() * nan)
+    schedule = Schedule(steps=4, evaluate_every=1, patience=patience)
+    with pytest.raises(RamoleError, match="diverged: after step [14] .* lower --learning-rate"):
+        train(one, schedule, TrainingRun(tmp_path))
+    assert not (tmp_path / "w").exists()
+
+
 def test_a_parameter_that_no_gradient_reaches_is_taken_up_again(tmp_path):
     schedule = Schedule(steps=6, evaluate_every=6)
     whole = toy([1.0, 2.0])

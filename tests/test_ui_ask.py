@@ -47,7 +47,6 @@ from ui.ask.layout import AskLayout, how
 from ui.ask.pairs import text_of
 from ui.ask.tab import AskHandlers
 from ui.ask.updates import beside_text, done, part_by_part
-from ui.ask.whole_panel import ENTROPY
 from ui.charts.did import whole_html
 from ui.charts.effect_bars import evenness_figure, evenness_table
 from ui.charts.explained import PICK, explanation_html, spell, token_html
@@ -430,7 +429,7 @@ def test_a_term_is_explained_where_it_first_stands():
     run, _, _ = ask(Request("boats?", k=3, effects=True))
     labels = [text for text, _ in method_choices(FakeRamole())[:5]]
     parts = [hero_html(21), how("ramole_plus", 3), *labels, TOKENS, MEANING, PICK]
-    parts += [token_html(run, 0), ENTROPY]
+    parts.append(token_html(run, 0))
     page = " ".join(re.sub(r"<[^>]+>", " ", " ".join(parts)).split())
     for term, words in TERMS.items():
         first = re.search(rf"\b{term}s?\b", page)
@@ -683,7 +682,7 @@ def asking(ramole: FakeRamole) -> AskHandlers:
 def test_a_recorded_run_is_read_once_for_all_visitors():
     handlers = asking(FakeRamole())
     shown = [
-        handlers.recorded_run(SimpleNamespace(session_hash=name, headers={}), 0, False)
+        handlers.recorded_run(SimpleNamespace(session_hash=name, headers={}), 0)
         for name in ("ann", "ben")
     ]
     ann, ben = (one[handlers.ui.run] for one in shown)
@@ -1093,12 +1092,12 @@ def test_an_answer_that_was_cut_and_weights_beyond_0_and_1_are_said():
     run, _, _ = ask(Request("boats?"))
     cut = replace(run.answer, finish_reason="length", trace=None)
     cut = replace(run, beside=cut, request=replace(run.request, adapters=["ant"], weights=[-1.0]))
-    shown = done(handlers.ui, cut, "a", whole=False)
+    shown = done(handlers.ui, cut, "a")
     assert shown[handlers.ui.outcome.beside].endswith("… (cut at 8 tokens, the limit)")
     assert "works against its adapter" in shown[handlers.ui.outcome.notice]
     assert "The answer has ended: 8 tokens." in shown[handlers.ui.outcome.notice]
     one = replace(run, pieces=run.pieces[:1])
-    said = done(handlers.ui, one, "a", whole=False)[handlers.ui.outcome.notice]
+    said = done(handlers.ui, one, "a")[handlers.ui.outcome.notice]
     assert "The answer has ended: 1 token." in said
-    shown = done(handlers.ui, run, "a", whole=False)
+    shown = done(handlers.ui, run, "a")
     assert "works against" not in shown[handlers.ui.outcome.notice]

@@ -177,13 +177,13 @@ def test_a_file_that_is_no_batch_is_one_sentence(name, data, sentence, tmp_path)
 def test_every_example_runs(example):
     ramole = FakeRamole()
     ramole.pool.names = sorted(path.name for path in ADAPTERS.glob("[a-z]*"))
-    batch = batch_of(ramole, example.make(), kind=example.kind)
+    batch = batch_of(ramole, example.make(64), kind=example.kind)
     assert not batch.bad and not batch.unused and len(batch.rows) >= 6
     run = run_of(batch, owner=None)
     for _ in watched(ramole, run):
         pass
     assert run.count() == {"answered": len(batch.rows)}
-    assert batch.kind == batch_of(ramole, example.make()).kind  # found without being told
+    assert batch.kind == batch_of(ramole, example.make(64)).kind  # found without being told
 
 
 # --- runs ---------------------------------------------------------------------------------------

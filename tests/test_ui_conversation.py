@@ -72,9 +72,7 @@ class Visit:
 
     def end(self, prompt: str) -> None:
         """What follows an answer, with this in the prompt's field."""
-        self.held |= self.handlers.on_end(
-            self.request, self.run, False, self.turns, prompt, self.asked
-        )
+        self.held |= self.handlers.on_end(self.request, self.run, self.turns, prompt, self.asked)
 
     @property
     def label(self) -> str:
@@ -184,10 +182,6 @@ def test_an_adapter_has_one_letter_and_colour_in_all_of_a_conversation(visit):
     assert [note.text for note in plot.layout.annotations[:2]] == ["<b>C</b> cat", "<b>B</b> bee"]
     assert plot.data[0].colorscale[-1][1] == scale_of(2)[-1][1]
     assert table.headers[2:4] == ["C contribution", "B contribution"]
-    whole = visit.ui.whole.drawn(visit.run)
-    assert [name for name, _ in whole[visit.ui.whole.expert].choices] == ["C cat", "B bee"]
-    assert whole[visit.ui.whole.layers].data[0].colorscale[-1][1] == scale_of(2)[-1][1]
-    assert whole[visit.ui.whole.table].headers[3] == "C cat, share"
 
 
 def test_the_prompt_is_free_again_in_a_conversation_and_only_there(visit):
@@ -198,7 +192,7 @@ def test_the_prompt_is_free_again_in_a_conversation_and_only_there(visit):
     visit.ask("two")
     assert visit.held.pop(prompt) == ""
     empty = replace(visit.run, pieces=())
-    typed = visit.handlers.on_end(visit.request, empty, False, visit.turns, "two", visit.asked)
+    typed = visit.handlers.on_end(visit.request, empty, visit.turns, "two", visit.asked)
     assert prompt not in typed, "what was stopped before it began may be asked again"
     visit.end("typed meanwhile")
     assert prompt not in visit.held
@@ -293,7 +287,7 @@ def test_a_conversation_ends_with_a_new_one_or_an_example(end, visit):
         assert visit.run is None and visit.talk == EMPTY and visit.label == "Ask"
         assert tokens_of(visit.view) == []
     elif end == "recorded":
-        visit.held |= hands.on_show_recorded(visit.request, False, event)
+        visit.held |= hands.on_show_recorded(visit.request, event)
         assert not visit.talk["turns"] and visit.talk["asked"], "its question stands above it"
         assert not visit.on.visible, "nobody asks on after a recorded run"
     else:
@@ -307,7 +301,7 @@ def test_a_recorded_chat_shows_its_earlier_turns_in_their_colours_and_is_asked_a
     place = next(n for n, path in enumerate(recorded_files()) if read_run(path).request.history)
     visit.handlers.recorded = recorded_files()
     event = SimpleNamespace(_data={"index": place})
-    shown = visit.handlers.on_show_recorded(visit.request, False, event)
+    shown = visit.handlers.on_show_recorded(visit.request, event)
     assert not set(visit.ui.entry.values) & set(shown), "the form stays"
     visit.held |= shown
     run = read_run(recorded_files()[place])
@@ -352,7 +346,7 @@ def test_an_example_leaves_a_conversation_alone_while_it_answers(visit):
     asked = visit.handlers.talk.begin("me")
     event = SimpleNamespace(_data={"index": 0})
     with pytest.raises(gr.Error, match="on its way"):
-        visit.handlers.on_show_recorded(visit.request, False, event)
+        visit.handlers.on_show_recorded(visit.request, event)
     with pytest.raises(gr.Error, match="on its way"):
         visit.handlers.on_begin_live(visit.request, True, event)
     assert visit.handlers.talk._earlier.get("me") is not None

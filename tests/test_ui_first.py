@@ -61,7 +61,7 @@ def test_the_named_prompts_find_the_adapters_that_they_stand_for(tmp_path):
 def test_nobody_follows_up_on_a_recorded_run():
     visit = Visit(FakeRamole())
     event = SimpleNamespace(_data={"index": 0})
-    visit.held |= visit.handlers.on_show_recorded(visit.request, False, event)
+    visit.held |= visit.handlers.on_show_recorded(visit.request, event)
     begun = visit.handlers.on_begin(visit.request, "two", True, visit.run, visit.turns, True)
     assert begun[visit.ui.turns] == ()
 

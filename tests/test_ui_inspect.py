@@ -222,6 +222,13 @@ def test_loads_are_counted_and_put_into_words(recorded, live):
     assert loads_of(asked("x", method="base")) == ()
 
 
+def test_an_adapter_that_only_spoke_against_tokens_was_used(live):
+    effects = np.tile(np.float32([0.5, -0.3, 0.0]), (len(live.pieces), 1))
+    answer = replace(live.answer, effects=effects)
+    said = [load.said for load in loads_of(replace(live, answer=answer), what="effect")]
+    assert said == ["", "never leads", "not used in this answer"]
+
+
 def test_two_runs_keep_letters_and_colours(live):
     other = asked("Ships?", adapters=["cat", "dog"])
     mine, theirs = loads_of(live), loads_of(other, before=live.experts)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
+from gradio import state_holder
 from gradio.queueing import Event
 from gradio.server_messages import ProcessGeneratingMessage
 from gradio.state_holder import StateHolder
@@ -160,5 +161,24 @@ def test_of_a_session_that_left_its_states_go_and_of_one_that_is_forgotten_all()
             assert list(kept) == ["other"]
         assert [one.alive for one in events.values()] == [False, True]
         assert 9000 < sessions.bytes < 10_000
+
+    asyncio.run(scenario())
+
+
+def test_gradio_keeps_no_copy_of_what_a_session_was_shown(monkeypatch):
+    monkeypatch.setattr(state_holder, "SessionState", state_holder.SessionState)
+
+    async def scenario() -> None:
+        with gr.Blocks() as demo:
+            box, choice = gr.Textbox(), gr.Dropdown(["a"])
+            long = "x" * 9000
+            gr.Button().click(lambda: (long, gr.Dropdown([long], value=long)), None, [box, choice])
+        demo.queue()
+        StateHolder().set_blocks(demo)
+        remember_little(demo, SessionStore())
+        state = demo.state_holder["mine"]
+        made = await demo.process_api(next(iter(demo.fns.values())), [], state=state)
+        assert made["data"][0] == long and long not in str(state.config_values)
+        assert state[choice._id].choices == [(long, long)], "what its answers are checked by"
 
     asyncio.run(scenario())

@@ -12,6 +12,7 @@ from hypothesis import given, settings, strategies as st
 from ramole_core import RamoleError, Request
 from tests.fake_ramole import FakeRamole
 from tests.test_ui_ask import asking
+from ui.ask.form import read_weights
 from ui.ask.takeaway import python_words, takeaway_of
 from ui.parts.link import (
     MAX_CHARACTERS,
@@ -118,7 +119,7 @@ def test_a_link_fills_the_form_and_its_turns():
     ui, entry = handlers.ui, handlers.ui.entry
     asked = Request("Which boats?", method="mixture", adapters=("ant",), k=2, seed=4,
                     history=(("Hi", "Hello", ("bee", "gone")),))  # fmt: skip
-    shown = handlers.opening.on_open(visitor(), False, link_to(asked, beside=False))
+    shown = handlers.opening.on_open(visitor(), link_to(asked, beside=False))
     assert shown[entry.prompt] == "Which boats?" and shown[entry.method] == "mixture"
     assert shown[entry.fields["pinned"]]["value"] == ["ant"]
     assert shown[entry.fields["beside"]] is False and shown[entry.fields["seed"]] == "4"
@@ -134,7 +135,7 @@ def test_a_link_that_asks_for_more_tokens_than_the_server_allows_gets_what_it_al
     more = f"an answer here has at most {most}"
     for asked, allowed, said in ((most + 7, most, more), (9, 9, "")):
         told = link_to(Request("Which boats?", max_new_tokens=asked), beside=True)
-        shown = handlers.opening.on_open(visitor(), False, told)
+        shown = handlers.opening.on_open(visitor(), told)
         notice = shown[handlers.ui.outcome.notice]
         assert shown[length] == allowed and said in notice and bool(said) == bool(notice)
 
@@ -142,11 +143,47 @@ def test_a_link_that_asks_for_more_tokens_than_the_server_allows_gets_what_it_al
 def test_what_a_link_sets_and_the_form_has_not_is_named():
     handlers = asking(FakeRamole())
     asked = Request("Which boats?", top_k=5, ignore_eos=True, abstain=True, seed=4, top_p=0.5)
-    shown = handlers.opening.on_open(visitor(), False, link_to(asked, beside=True))
+    shown = handlers.opening.on_open(visitor(), link_to(asked, beside=True))
     notice = shown[handlers.ui.outcome.notice]
     assert "top_k, ignore_eos, abstain, which are not on the form" in notice
-    shown = handlers.opening.on_open(visitor(), False, link_to(Request("A?", seed=4), beside=True))
+    shown = handlers.opening.on_open(visitor(), link_to(Request("A?", seed=4), beside=True))
     assert not shown[handlers.ui.outcome.notice]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Request("A?", history=(("Hi", "Hello", ()),), drop_turns=True),
+        Request("A?", adapters=("ant", "bee"), weights=(1 / 3, 2 / 3)),
+    ],
+    ids=["turns that may be dropped", "weights of many digits"],
+)
+def test_what_the_form_can_ask_comes_back_by_its_link(asked):
+    handlers = asking(FakeRamole())
+    entry = handlers.ui.entry
+    shown = handlers.opening.on_open(visitor(), link_to(asked, beside=True))
+    assert not shown[handlers.ui.outcome.notice]
+    assert shown[entry.drop].value == asked.drop_turns
+    assert read_weights(shown[entry.fields["weights"]]) == list(asked.weights or ())
+
+
+def test_kept_weights_that_are_not_here_are_named():
+    handlers = asking(FakeRamole())
+    for mix, said in (("gone", "the kept weights gone, which are not here"), ("reds", "")):
+        handlers.ramole.mixes = lambda owner: [SimpleNamespace(name="reds", method="lorahub")]
+        told = link_to(Request("A?", method="lorahub", mix=mix), beside=False)
+        shown = handlers.opening.on_open(visitor(), told)
+        notice = shown[handlers.ui.outcome.notice]
+        assert said in notice and bool(said) == bool(notice)
+        offered = shown[handlers.ui.entry.fields["mix"]]
+        assert offered["choices"] == ["reds"] and offered["value"] == (None if said else mix)
+
+
+def test_an_adapter_that_was_chosen_and_is_gone_is_chosen_no_more():
+    handlers = asking(FakeRamole())
+    pinned, exclude, mix = handlers.on_names(visitor(), ["ant", "gone"], ["bee"], "gone")
+    assert pinned["value"] == ["ant"] and "value" not in exclude and mix["value"] is None
+    assert not any("value" in one for one in handlers.on_names(visitor()))
 
 
 def test_a_link_of_another_page_is_told_in_a_sentence_and_changes_nothing():
@@ -157,16 +194,16 @@ def test_a_link_of_another_page_is_told_in_a_sentence_and_changes_nothing():
         (link_to_recorded("nothing"), "does not have"),
         ("#ask?r=abc", "cannot be read"),
     ):
-        shown = handlers.opening.on_open(visitor(), False, fragment)
+        shown = handlers.opening.on_open(visitor(), fragment)
         assert set(shown) == {notice} and said in shown[notice]
-    first = handlers.opening.on_open(visitor(), False, "#pool")
+    first = handlers.opening.on_open(visitor(), "#pool")
     assert first[handlers.ui.run].title and handlers.ui.entry.prompt not in first
 
 
 def test_a_recorded_run_has_a_link_of_its_own():
     handlers = asking(FakeRamole())
     name = handlers.recorded[0].stem
-    shown = handlers.opening.on_open(visitor(), False, link_to_recorded(name))
+    shown = handlers.opening.on_open(visitor(), link_to_recorded(name))
     run = shown[handlers.ui.run]
     assert run.title and shown[handlers.ui.outcome.takeaway]["link"] == link_to_recorded(name)
     assert takeaway_of(None) == {}

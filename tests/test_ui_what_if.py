@@ -201,7 +201,7 @@ ELSEWHERE = {
     "a prompt to try": lambda hands, run: hands.on_begin_live(VISITOR, False, at(0)),
     "a recorded run again": lambda hands, run: hands.on_begin_again(VISITOR, run),
     "a new conversation": lambda hands, run: hands.talk.on_new(VISITOR),
-    "a recorded run": lambda hands, run: hands.on_show_recorded(VISITOR, False, at(0)),
+    "a recorded run": lambda hands, run: hands.on_show_recorded(VISITOR, at(0)),
 }
 """What else is looked at, with the event that brings it."""
 

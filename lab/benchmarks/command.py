@@ -22,7 +22,10 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 def benchmark(
     only: Annotated[
-        str, typer.Option(help="Parts: slora,decode,prefill,peers,requests,together,retrieval.")
+        str,
+        typer.Option(
+            help="Parts: slora,arrivals,decode,prefill,peers,requests,together,retrieval."
+        ),
     ] = "",
     peers: Annotated[
         bool,
@@ -54,13 +57,13 @@ def benchmark(
     out = out or (OUT.with_name("speed_quick.json") if quick else OUT)
     if not show:
         from lab.benchmarks.llama_cpp import find_llama
-        from lab.benchmarks.run import OPTIONAL, choose_parts, run_benchmark
+        from lab.benchmarks.run import choose_parts, run_benchmark
         from lab.benchmarks.sizes import FULL, QUICK
 
         parts = choose_parts(harness.words(only))
         if peers:
             find_llama()
-            parts += OPTIONAL
+            parts.append("llama_cpp")
         settings = load_settings(quantization=quantization, dtype=dtype, draft_rows=0)
         with _work_folder(work, settings.data_dir) as folder, progress_bar("benchmark") as tell:
             run_benchmark(

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import torch
 
+from lab.benchmarks.arrivals import arrival_cells
 from lab.benchmarks.llama_cpp import LlamaCpp
 from lab.benchmarks.peers import Peer
 from lab.benchmarks.record import Cell, Measured, Record
@@ -139,6 +140,7 @@ def llama_cpp(stage: Stage, record: Record) -> Iterator[Sequence[Cell]]:
 
 PARTS: Mapping[str, Part] = {
     "slora": serving_cells,  # first: its memory is that of a process which did nothing else
+    "arrivals": arrival_cells,
     "decode": decode,
     "prefill": prefill,
     "peers": peers,
@@ -147,8 +149,8 @@ PARTS: Mapping[str, Part] = {
     "retrieval": retrieval,
     "llama_cpp": llama_cpp,
 }
-OPTIONAL = ("llama_cpp",)
-"""Parts that need a package of their own, and run where they are named."""
+OPTIONAL = ("arrivals", "llama_cpp")
+"""Parts that take long, or need a package of their own, and run where they are named."""
 
 
 def ours(stage: Stage, mixes: Sequence[MixSpec], prompts: Sequence[str], tokens: int) -> list[Cell]:

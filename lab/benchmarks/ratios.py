@@ -47,6 +47,15 @@ def list_ratios(parts: Parts) -> Iterator[Ratio]:
             for many in more:
                 what = f"S-LoRA workload, {kind}, requests a second, {many} adapters / {few}"
                 yield what, "slora", f"{kind}/n={many}", f"{kind}/n={few}", "requests_per_second"
+    for name in parts["arrivals"]["cells"] if "arrivals" in parts else ():
+        kind, _, at = name.partition("/")
+        few = f"{kind}/n={min(setup['arrivals']['serve_adapters'])}"
+        if kind == "peft":
+            what = f"S-LoRA workload, {at[2:]} adapters, requests a second, ours / peft_one_each"
+            yield what, "arrivals", f"ours/{at}", name, "requests_per_second"
+        elif kind.startswith("small") and name != few:
+            what = f"S-LoRA workload, {kind}, requests a second, {at[2:]} adapters / {few[-1]}"
+            yield what, "arrivals", name, few, "requests_per_second"
     if "together" in parts:
         what = f"{setup['together']['together']} requests, seconds one after another / at once"
         yield what, "together", "one_after_another", "at_once", "seconds"

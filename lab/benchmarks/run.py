@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from lab.benchmarks.parts import OPTIONAL as OPTIONAL, PARTS
+from lab.benchmarks.parts import OPTIONAL, PARTS
 from lab.benchmarks.ratios import measure_ratios
 from lab.benchmarks.record import Record, Tell, measure_cells
 from lab.benchmarks.sizes import Sizes

@@ -12,6 +12,7 @@ from dataclasses import replace
 from lab.benchmarks.machine import anonymous_mib
 from lab.benchmarks.ratios import REAL_TIME
 from lab.benchmarks.record import Cell, Measured, Record
+from lab.benchmarks.sizes import Sizes
 from lab.benchmarks.stage import Stage
 from lab.benchmarks.synthetic import bytes_of
 from lab.benchmarks.workload import Workload, make_arrivals, make_ranks, replay
@@ -49,18 +50,15 @@ def serving_cells(stage: Stage, record: Record) -> Iterator[Sequence[Cell]]:
     began = time.perf_counter()
     engine.pack(names, tell=lambda done: stage.tell(f"packing {most} adapters", done))
     record.note(PART, "pack_seconds", round(time.perf_counter() - began, 1))
-    workload = Workload(
-        adapters=most, requests=s.serve_requests, rate=1.0, alpha=1.0, cv=1.0,
-        prompt=s.serve_prompt, answer=s.serve_answer,
-    )  # fmt: skip
-    _replay(engine, replace(workload, requests=4), names, kind="warm")
+    workload = workload_of(s, adapters=most)
+    run_workload(engine, replace(workload, requests=4), names, kind="warm")
 
     def cell(kind: str, n: int, asked: Workload, **facts: object) -> Cell:
         name = f"{kind}/n={n}"
 
         def measure() -> Measured:
             seeded = replace(asked, adapters=n, seed=record.count(PART, name))
-            return _replay(engine, seeded, names, kind=kind)
+            return run_workload(engine, seeded, names, kind=kind)
 
         facts |= {"adapters": n, "requests": asked.requests}
         return Cell(name, measure, facts=facts, repetitions=wanted[name][1])
@@ -76,8 +74,19 @@ def serving_cells(stage: Stage, record: Record) -> Iterator[Sequence[Cell]]:
     record.note(PART, "engine", engine.stats())
 
 
-def _replay(engine: OurEngine, workload: Workload, names: Sequence[str], *, kind: str) -> Measured:
-    """The workload once; prompts have exactly the drawn lengths."""
+def workload_of(sizes: Sizes, *, adapters: int) -> Workload:
+    """The workload of these sizes, adapters asked for evenly."""
+    return Workload(
+        adapters=adapters, requests=sizes.serve_requests, rate=1.0, alpha=1.0, cv=1.0,
+        prompt=sizes.serve_prompt, answer=sizes.serve_answer,
+    )  # fmt: skip
+
+
+def run_workload(
+    engine: OurEngine, workload: Workload, names: Sequence[str], *, kind: str
+) -> Measured:
+    """Run the workload once, on an engine that holds no adapter and no prefix; prompts have exactly
+    the drawn lengths."""
     arrivals, tokenizer = make_arrivals(workload), engine.ramole.base.tokenizer
     requests = [
         Request(
@@ -93,7 +102,7 @@ def _replay(engine: OurEngine, workload: Workload, names: Sequence[str], *, kind
     ]
     if kind != "cold":
         engine.read(sorted({names[arrival.adapter] for arrival in arrivals}))
-    engine.forget_adapters(files=kind == "cold")
+    engine.forget(files=kind == "cold")
     before = engine.stats()
     found = replay(engine, arrivals, requests, in_real_time=kind == REAL_TIME)
     after = engine.stats()

@@ -42,6 +42,12 @@ class Sizes:
     serve_share: float
     """Of the requests a second of the fewest adapters, in the run in real time."""
     serve_seconds: float
+    peer_adapters: int
+    """N of the same workload beside PEFT."""
+    sweep_adapters: int
+    """N while another parameter of the workload changes."""
+    small_adapters: int
+    """N of small adapters."""
     serve_prompt: tuple[int, int]
     serve_answer: tuple[int, int]
     retrieval: tuple[int, ...]
@@ -55,6 +61,7 @@ FULL = Sizes(
     llama_tokens={1: 64, 8: 32, 32: 24}, llama_prompt=480, llama_repetitions=5, together=16,
     together_tokens=12, serve_adapters=(5, 50, 100, 500, 1000, 2000),
     serve_requests=96, serve_repetitions=5, serve_share=0.8, serve_seconds=25.0,
+    peer_adapters=100, sweep_adapters=1000, small_adapters=10_000,
     serve_prompt=(8, 32), serve_answer=(8, 32), retrieval=(100, 1000, 10_000),
 )  # fmt: skip
 QUICK = Sizes(
@@ -62,6 +69,6 @@ QUICK = Sizes(
     peer_tokens={1: 3, 2: 3}, xlora_tokens={1: 2, 2: 2}, switching_tokens={1: 2, 2: 2},
     mixed_rows=2, requests=(2, 6, 3), llama_tokens={1: 4, 2: 4}, llama_prompt=24,
     llama_repetitions=1, together=2, together_tokens=4, serve_adapters=(2, 6), serve_requests=6,
-    serve_repetitions=1, serve_share=0.8, serve_seconds=1.0, serve_prompt=(4, 8),
-    serve_answer=(2, 5), retrieval=(50,),
+    serve_repetitions=1, serve_share=0.8, serve_seconds=1.0, peer_adapters=3,
+    sweep_adapters=4, small_adapters=8, serve_prompt=(4, 8), serve_answer=(2, 5), retrieval=(50,),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from lab.benchmarks.peers import Arrow, Bare, LoadBase, OneEach, Peer, Switching
 from lab.benchmarks.record import Tell
 from lab.benchmarks.sizes import Sizes
 from lab.benchmarks.synthetic import bytes_of, write_adapters, write_router
-from lab.benchmarks.workload import make_ranks
+from lab.benchmarks.workload import RANKS, SMALL, make_ranks
 from ramole_core.base.fetch import fetch_base
 from ramole_core.base.files import weights_checksum
 from ramole_core.base.model import DTYPES
@@ -74,14 +74,14 @@ class Stage:
         ranks = [self.sizes.rank] * self.sizes.adapters
         return write_adapters(self.pool, shapes=self.shapes, ranks=ranks, dtype=self.dtype)
 
-    def many(self, count: int) -> Path:
+    def many(self, count: int, *, small: bool = False) -> Path:
         """The folder of so many adapters of mixed ranks, for the S-LoRA workload."""
-        return self._work / f"many_{count}"
+        return self._work / f"{'small' if small else 'many'}_{count}"
 
-    def make_many(self, count: int) -> list[str]:
+    def make_many(self, count: int, *, small: bool = False) -> list[str]:
         """Write those that are not there yet; their names. Raises RamoleError where the disk has
         no room for them."""
-        folder, ranks = self.many(count), make_ranks(count)
+        folder, ranks = self.many(count, small=small), make_ranks(count, SMALL if small else RANKS)
         folder.mkdir(parents=True, exist_ok=True)
         left = ranks[sum(1 for _ in folder.glob("made_*")) :]
         needed = bytes_of(self.shapes, left, self.dtype)

@@ -16,7 +16,7 @@ from ramole_core.cli.timed_engine import OurEngine
 from ramole_core.errors import Busy
 from ramole_core.request import Generation, Request
 
-RANKS = (4, 8, 12, 16)
+RANKS, SMALL = (4, 8, 12, 16), (1, 2)
 IN_TIME = 6.0
 """Seconds within which a first token counts as in time."""
 
@@ -49,9 +49,9 @@ class Arrival:
     new_tokens: int
 
 
-def make_ranks(adapters: int) -> list[int]:
+def make_ranks(adapters: int, ranks: Sequence[int] = RANKS) -> list[int]:
     """Round robin over the ranks."""
-    return [RANKS[number % len(RANKS)] for number in range(adapters)]
+    return [ranks[number % len(ranks)] for number in range(adapters)]
 
 
 def make_arrivals(w: Workload) -> list[Arrival]:

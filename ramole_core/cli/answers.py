@@ -84,7 +84,11 @@ def generate(
     request = Request(read_prompt(prompt), **asked, trace=trace is not None, owner=owner)
     if keep is not None and not request.examples:
         raise RamoleError("--keep keeps weights that are found on examples; add --examples FILE.")
+    if trace is not None and not trace.parent.is_dir():
+        raise RamoleError(f"There is no folder {trace.parent} for --trace; make it.")
     with reached(owner, trace=trace, keep=keep) as system:
+        if keep is not None and not is_server(system):
+            system.check_mix_name(keep, owner)
         load(system, request)
         told = {"fitting": print_fitting} if request.examples and not as_json else {}
         answer = write_answer(system.stream(request, **told), quiet=as_json)

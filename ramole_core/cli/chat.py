@@ -10,7 +10,7 @@ from rich.console import Console
 from ramole_core.cli.opening import Json, Owner, facts_here, load, reached
 from ramole_core.errors import RamoleError
 from ramole_core.terminal.asked import asks
-from ramole_core.terminal.console import say, write_answer, write_json
+from ramole_core.terminal.console import say, typed_lines, write_answer, write_json
 from ramole_core.terminal.records import answer_record
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def chat(asked: Mapping[str, Any], owner: Owner = None, as_json: Json = False) -
 def _lines(at_terminal: bool) -> Iterator[str]:
     """The typed lines until the end of input, without empty ones."""
     if not at_terminal:
-        yield from filter(None, map(str.strip, sys.stdin))
+        yield from filter(None, map(str.strip, typed_lines()))
         return
     say(WORDS)
     console = Console(stderr=True)

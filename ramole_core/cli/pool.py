@@ -7,13 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from ramole_core.cli.opening import Json, Owner, facts_here, is_server, reached
-from ramole_core.terminal.console import (
-    progress_bar,
-    read_examples,
-    say,
-    write_json,
-    write_table,
-)
+from ramole_core.pool.examples_and_readme import read_example_file
+from ramole_core.terminal.console import progress_bar, say, write_json, write_table
 
 LONG = ("ranks", "scales")
 """A line for each module of each adapter."""
@@ -55,7 +50,7 @@ def add(
     """Check an adapter and add it to the pool, or say why not."""
     with reached(owner) as system:
         path = source[0] if len(source) == 1 else source
-        texts = read_examples(examples) if examples else None
+        texts = read_example_file(examples) if examples else None
         card: Mapping[str, Any]
         with progress_bar("Adding") as tell:
             tell(str(source[0]), 0.1)

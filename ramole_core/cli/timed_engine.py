@@ -68,9 +68,10 @@ class OurEngine:
                 self._engine.pack(candidate)
             tell((number + 1) / len(names))
 
-    def forget_adapters(self, *, files: bool) -> None:
-        """Drop every adapter, so that its next use reads it: as after a start of the server, with
-        `files` of the machine."""
+    def forget(self, *, files: bool) -> None:
+        """Drop every prefix and every adapter, so that their next use reads them: as after a start
+        of the server, with `files` of the machine."""
+        self._engine.forget_prefixes()
         self._engine.forget_adapters(files=files)
 
     def read(self, names: Sequence[str]) -> None:

@@ -77,7 +77,7 @@ class WeightSearch(Search):
         warnings.filterwarnings("ignore", "COBYLA: Invalid", UserWarning)
         warnings.filterwarnings("ignore", category=NevergradWarning)
         weights = Array(init=np.zeros(k)).set_bounds(-MAX_WEIGHT, MAX_WEIGHT)
-        weights.random_state = np.random.RandomState(seed)
+        weights.random_state = np.random.RandomState(seed % 2**32)
         self.steps = min(steps, MAX_STEPS * k)
         self._optimizer = NGOpt(parametrization=weights, budget=self.steps)
         self._asked = None

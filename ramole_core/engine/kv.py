@@ -27,6 +27,9 @@ from ramole_core.kernels.vectors import padded
 from ramole_core.layers import short_length
 
 KINDS = ("full_attention", "sliding_attention")
+TRACE_SHARE = 8
+"""Trace rows of pages kept for later requests take at most this part of the cache's limit,
+beside it."""
 
 
 class KvCache:
@@ -53,7 +56,7 @@ class KvCache:
         self.limit = limit
         self.memory = PageMemory(limit // self.page_bytes)
         self._tree = PrefixTree()
-        self._pool = PagePool(self.memory, self._tree)
+        self._pool = PagePool(self.memory, self._tree, trace_limit=limit // TRACE_SHARE)
         self._open: set[KvSequence] = set()
         self._short = short_length(model)
 
@@ -68,8 +71,9 @@ class KvCache:
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes of the pages kept for later requests with the same prefix."""
-        return self._pool.cached * self.page_bytes
+        """Bytes of the pages kept for later requests with the same prefix, and of their trace
+        rows."""
+        return self._pool.cached * self.page_bytes + self._pool.trace_bytes
 
     @property
     def max_tokens(self) -> int:

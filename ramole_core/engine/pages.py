@@ -111,6 +111,15 @@ class Page:
     gates: list[Tensor | None] = field(default_factory=lambda: [None] * PAGE)
     """Trace row [2, layer, module, k] of each traced token; None: it needs none."""
 
+    @property
+    def trace_bytes(self) -> int:
+        return sum(row.nbytes for row in self.gates if row is not None)
+
+    def forget_traces(self) -> None:
+        """Drop the trace rows; a request with a trace reads their tokens again."""
+        self.traced[[row is not None for row in self.gates]] = False
+        self.gates = [None] * PAGE
+
     def common(self, content: Int64[np.ndarray, "n 3"]) -> int:
         n = min(self.count, len(content))
         same = (self.content[:n] == content[:n]).all(1)
@@ -202,8 +211,13 @@ class PagePool:
     """The state of each page: held, cached for its prefix, or free; unheld ones are evicted when
     room is needed."""
 
-    def __init__(self, memory: PageMemory, tree: PrefixTree):
-        self._memory, self._tree = memory, tree
+    def __init__(self, memory: PageMemory, tree: PrefixTree, *, trace_limit: int):
+        """`trace_limit`: most bytes of the trace rows of unheld pages."""
+        self._memory, self._tree, self._trace_limit = memory, tree, trace_limit
+        self._traces: dict[int, int] = {}
+        """Bytes of the trace rows of each unheld page, least recently used first."""
+        self.trace_bytes = 0
+        """Their sum."""
         self._free: list[int] = []
         self._idle: OrderedDict[int, Page] = OrderedDict()
         """Unheld pages in the tree by number, least recently used first: a page comes before the
@@ -219,6 +233,7 @@ class PagePool:
         if not page.refs:
             self.held += 1
             self._idle.pop(page.number, None)
+            self.trace_bytes -= self._traces.pop(page.number, 0)
         page.refs += 1
 
     def release(self, page: Page) -> None:
@@ -231,6 +246,12 @@ class PagePool:
             self._free.append(page.number)
         else:
             self._idle[page.number] = page
+            self.trace_bytes += page.trace_bytes
+            self._traces[page.number] = page.trace_bytes
+            while self.trace_bytes > self._trace_limit:
+                number = next(iter(self._traces))
+                self.trace_bytes -= self._traces.pop(number)
+                self._idle[number].forget_traces()
 
     def new(self) -> Page:
         """Take an empty page, from memory that is free, new, or evicted."""
@@ -253,6 +274,7 @@ class PagePool:
 
     def _evict(self) -> None:
         number, page = self._idle.popitem(last=False)
+        self.trace_bytes -= self._traces.pop(number, 0)
         self._tree.remove(page)
         self._free.append(number)
 

@@ -6,7 +6,7 @@ reads what it needs as well, and finds it in the cache then.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,8 @@ REREAD_TOKENS = 32
 """Tokens of answers that are read again in one forward between two steps of rows that decode."""
 IDLE_REREAD_TOKENS = 64
 """The same while no row decodes: a new prompt waits for it."""
+MAX_PASSED_STEPS = 16
+"""Steps with prompts to read that may pass before finished answers are read again all the same."""
 EXAMPLE_TOKENS_PER_STEP = 4
 """Tokens of examples (`PairReading`) that may be read for each step in which rows decode; what is
 saved up is read at once. Without it a search would slow all others as a prompt does that never
@@ -91,21 +93,28 @@ class Prefill:
         *,
         kv: KvCache,
         runner: ModelRunner,
+        waits: Callable[[], bool],
     ):
+        """`waits`: whether a request whose turn it is waits for a row."""
         self._batch, self._queue, self._shares = batch, queue, shares
-        self._kv, self._runner = kv, runner
+        self._kv, self._runner, self._waits = kv, runner, waits
         self._saved = 0
         """Tokens of examples that may be read beside rows that decode."""
         self._spare = 0
         """The same of answers that are read again."""
+        self._passed = 0
+        """Steps since answers that wait for it were read again."""
 
     def read(self, size: int) -> None:
         """Read a chunk of `size` tokens, and the few remaining tokens of others that shared its
         prefix."""
         budget = size * (1 if self._batch.rows else IDLE_CHUNKS)
         chunk = self._chunk(size, budget)
+        overdue = self._passed >= MAX_PASSED_STEPS
+        self._passed = self._passed + 1 if self._batch.again.states else 0
+        if not chunk or overdue:
+            self._read_again(overdue=overdue)
         if not chunk:
-            self._read_again()
             return
         self._prefill(chunk)
         left = budget - sum(share.count for share in chunk)
@@ -138,17 +147,18 @@ class Prefill:
                 ready.append(state)
         return next_chunk(ready, budget)
 
-    def _read_again(self) -> None:
-        """Read a chunk of finished answers, for their effects."""
+    def _read_again(self, *, overdue: bool) -> None:
+        """Read a chunk of finished answers, for their effects; one is not begun while a request
+        waits whose turn it is, unless it is `overdue`."""
         batch, decoding = self._batch, bool(self._batch.rows)
         if decoding and self._spare < REREAD_TOKENS:
             return
         budget = REREAD_TOKENS if decoding else IDLE_REREAD_TOKENS
-        ready, left = [], budget
+        ready, left, waits = [], budget, not overdue and self._waits()
         for state in list(batch.again.states):
             if left <= 0:
                 break
-            if state.sequence is None and not len(self._queue):
+            if state.sequence is None and not waits:
                 state.sequence = self._kv.open(state.content, state.length, becomes=state.becomes)
             if state.sequence is None:
                 break
@@ -159,6 +169,7 @@ class Prefill:
         if not chunk:
             return
         self._spare = 0 if decoding else self._spare
+        self._passed = 0
         began = time.perf_counter()
         self._forward(chunk)
         batch.stats.effect_tokens += sum(share.count for share in chunk)

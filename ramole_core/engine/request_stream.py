@@ -19,7 +19,7 @@ from ramole_core.engine.fitting import Fit
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.prompt import Prepared
 from ramole_core.engine.request_state import RequestState, Result
-from ramole_core.errors import Busy, RamoleError
+from ramole_core.errors import Busy, Cancelled, RamoleError
 from ramole_core.request import Fitting, Generation, Step
 
 if TYPE_CHECKING:
@@ -127,10 +127,13 @@ class RequestStream:
     def _submit(self, index: int, prepared: Prepared) -> bool:
         """Queue a request; False: there is no place now."""
         try:
-            submit = partial(self._engine.submit, prepared, stopped=self._stopped)
-            state = self._queue(index, submit, self._fit)
+            how = {"stopped": self._stopped, "cancelled": self._cancelled}
+            state = self._queue(index, partial(self._engine.submit, prepared, **how), self._fit)
         except Busy:
             raise
+        except Cancelled:
+            self._stop()
+            return self._submit(index, prepared)  # it comes out as cancelled
         except RamoleError as error:
             self._fault = self._fault or error
             return True

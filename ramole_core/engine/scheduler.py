@@ -48,7 +48,14 @@ class Scheduler:
         self.queue = WaitingQueue(most=sizes.max_queue, rows=sizes.max_batch)
         self.batch = RunningBatch(kv, placer)
         self.shares = FairShare()
-        self._prefill = Prefill(self.batch, self.queue, self.shares, kv=kv, runner=runner)
+        self._prefill = Prefill(
+            self.batch,
+            self.queue,
+            self.shares,
+            kv=kv,
+            runner=runner,
+            waits=lambda: self._following() is not None,
+        )
         self._draft_gains = DraftGains(runner.way)
 
     # --- the door -----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ Earlier turns of a chat, a continued answer, a "what if" from some token on: all
 several segments, and one that is nothing of this has one.
 """
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -15,6 +15,7 @@ from ramole_core.engine.kv import KvCache
 from ramole_core.engine.placement import Placement, Placer
 from ramole_core.engine.prompt import Prepared, Turn, keep, leave_out
 from ramole_core.engine.switches import read_switches, weighed
+from ramole_core.turns import never, still
 
 
 @dataclass(frozen=True)
@@ -80,18 +81,34 @@ class SegmentMaker:
     def __init__(self, placer: Placer):
         self.placer = placer
 
-    def segments(self, prepared: Prepared, *, length: int = 0, bare: bool = False) -> Segments:
+    def segments(
+        self,
+        prepared: Prepared,
+        *,
+        length: int = 0,
+        bare: bool = False,
+        cancelled: Callable[[], bool] = never,
+    ) -> Segments:
         """The request's segments, with what its methods decide, of `length` tokens or more; all of
-        the base where `bare`."""
+        the base where `bare`. Raises Cancelled where `cancelled` is true between two turns."""
         prepared = leave_out(prepared)
-        prompt, found, end = prepared.prompt, [], 0
+        prompt, end = prepared.prompt, 0
+        found: list[Segment] = []
         for turn, part in zip(prepared.turns, prompt.parts, strict=True):
+            if not bare:
+                still(cancelled)
             start, end = end, end + len(part)
             if turn is prepared.turns[-1]:
                 end = max(end + prompt.room, length)
             candidates = () if bare else turn.candidates
             found += self._of_turn(prepared, turn, candidates, start=start, end=end)
-        return Segments(tuple(found))
+        same: dict[bytes, Placement] = {}  # turns that are mixed one way share its tables
+        return Segments(
+            tuple(
+                replace(one, placement=same.setdefault(one.placement.key, one.placement))
+                for one in found
+            )
+        )
 
     def with_subset(self, prepared: Prepared, whole: Segments, left: Collection[int]) -> Segments:
         """The request's segments `whole`, with only these of the answer's adapters, by number, in

@@ -106,12 +106,14 @@ class UnitStore:
     def made(self, key: Hashable, make: Callable[[], Units], *, keep: bool = True) -> Units:
         """Units that are computed (a merge, a bypass), held in the host cache alone; without `keep`
         not even there. `make` runs one at a time."""
-        with self._making:
-            units = self._look_up(key)
-            if units is None:
-                units = make()
-                units = self._keep(key, units) if keep else units
-                self.makes += 1
+        units = self._look_up(key)  # who waits for nothing new does not wait for others' merges
+        if units is None:
+            with self._making:
+                units = self._look_up(key)
+                if units is None:
+                    units = make()
+                    units = self._keep(key, units) if keep else units
+                    self.makes += 1
         return units
 
     def forget(self, *, files: bool) -> None:

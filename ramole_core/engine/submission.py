@@ -1,6 +1,7 @@
 """Submit requests: read their adapters, place their methods' decisions, and queue their states."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from ramole_core.composition import Candidate
@@ -14,8 +15,9 @@ from ramole_core.engine.reader import RequestReader, format_of
 from ramole_core.engine.request_state import Deliver, RequestState
 from ramole_core.engine.scheduler import Scheduler
 from ramole_core.engine.segments import Segment, SegmentMaker, Segments
-from ramole_core.errors import Busy
+from ramole_core.errors import Busy, RamoleError
 from ramole_core.request import Request
+from ramole_core.turns import never
 
 
 class Submission:
@@ -35,17 +37,19 @@ class Submission:
         session: str = "",
         address: str = "",
         stopped: bool = False,
+        cancelled: Callable[[], bool] = never,
         deliver: Deliver = lambda *_: None,
     ) -> RequestState:
         """Queue a request, after reading its adapters and placing its method's decision in the
         caller's thread; `deliver` gets its results. Of one that is `stopped` already, nothing is
         made.
 
-        Raises RamoleError where it could never run, Busy where too many wait.
+        Raises RamoleError where it could never run, Busy where too many wait, Cancelled where
+        `cancelled` is true before all its turns are placed.
         """
         self._scheduler.queue.check_place(session=session, address=address)
         prepared = leave_out(prepared)
-        segments = self._maker.segments(prepared, bare=stopped)
+        segments = self._maker.segments(prepared, bare=stopped, cancelled=cancelled)
         count = len(prepared.candidates) if stopped else len(segments.open.names)
         state = self._state(prepared, segments, prepared.candidates[:count])
         return self._queue(state, session, address, deliver)
@@ -102,8 +106,15 @@ class Submission:
         return reading
 
     def _check_made(self, segments: Segments) -> None:
-        """Raise Busy where merges that wait would take more than the host cache may."""
+        """Raise Busy where merges that wait would take more than the host cache may, RamoleError
+        where this request's own do."""
         made = segments.made
+        if len(made) > 1 and (own := sum(made.values())) > self._made_bytes:
+            raise RamoleError(
+                f"The merges of this conversation take {own / 2**20:.0f} MiB, and "
+                f"RAMOLE_HOST_CACHE_MB keeps {self._made_bytes >> 20}; ask with fewer turns, or "
+                "raise it."
+            )
         if made:
             for state in self._scheduler.queue.states():
                 made |= state.segments.made

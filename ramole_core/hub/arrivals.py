@@ -192,8 +192,9 @@ class Arrivals:
             )
         now = self._clock()
         idle = [came for came in held if abs(now - came.used) >= HELD_SECONDS]
+        enough = free + sum(came.bytes for came in idle) >= one.bytes
         for came in sorted(idle, key=lambda came: came.used):
-            if free >= one.bytes:
+            if free >= one.bytes or not enough:
                 break
             try:
                 self._pool.remove(came.name)

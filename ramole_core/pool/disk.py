@@ -6,8 +6,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from ramole_core.errors import AdapterRefused, Busy, RamoleError
+
+
+class Closeable(Protocol):
+    """What has a `close`."""
+
+    def close(self) -> None: ...
+
 
 _FULL = ("is full", "free some space, by removing adapters for instance, and try again")
 _CLOSED = ("cannot be used", "let the program read and write there, or set RAMOLE_DATA_DIR")
@@ -48,6 +56,16 @@ def usable_folder(folder: Path) -> Iterator[None]:
             f"The data folder {folder} cannot be used ({error.strerror or error}); set "
             "RAMOLE_DATA_DIR to a folder that the program may write to."
         ) from error
+
+
+@contextmanager
+def closed_on_error(one: Closeable) -> Iterator[None]:
+    """Close what is being opened where the body raises, so that another try finds it free."""
+    try:
+        yield
+    except BaseException:
+        one.close()
+        raise
 
 
 class WriterLock:

@@ -5,8 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ramole_core.errors import AdapterRefused
+from ramole_core.errors import AdapterRefused, RamoleError
 from ramole_core.pool.markdown import drop_hidden, split_front, unwrap_emphasis, unwrap_links
+from ramole_core.text_file import read_text
 
 EXAMPLES, README = "examples.jsonl", "README.md"
 EXAMPLES_JSON = "examples.json"
@@ -16,7 +17,9 @@ MAX_EXAMPLES = 200
 MAX_EXAMPLE = 2000
 """Characters."""
 MAX_TEXT = 2**20
-"""Bytes of examples.jsonl or README.md."""
+"""Bytes of README.md."""
+MAX_EXAMPLE_BYTES = 3 * 2**20
+"""Bytes of examples.jsonl: as many as MAX_EXAMPLES of the longest take in any script."""
 MAX_LINES = 10_000
 """Lines of examples.jsonl that are parsed, since bad ones cost time too."""
 MAX_DESCRIPTION = 1000
@@ -54,6 +57,20 @@ def write_examples(folder: Path, examples: Sequence[str]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
+def read_example_file(path: Path) -> list[str]:
+    """Example inputs, one a line: plain text, or {"text": ...} where the name ends in .jsonl.
+    Raises RamoleError where one is none, or there are none."""
+    found = [line for line in read_text(path).split("\n") if line.strip()]
+    if path.suffix == ".jsonl":
+        texts = [text for line in found if (text := _example(line)) is not None]
+        if len(texts) < len(found):
+            raise RamoleError(f'{path} is not {{"text": "..."}} on every line; correct it.')
+        found = texts
+    if not found:
+        raise RamoleError(f"{path} has no example inputs; write one a line.")
+    return found
+
+
 def read_examples(folder: Path) -> tuple[list[str], list[str]]:
     """The examples of an upload's folder, and notes; examples.json goes, for the pool keeps
     examples.jsonl."""
@@ -70,40 +87,37 @@ def _listed(text: bytes) -> tuple[list[str], list[str]]:
     """Examples of a JSON list of texts, or of objects with a text."""
     unused = f'{EXAMPLES_JSON} is not used; expected a JSON list of texts, or of {{"text": "..."}}.'
     try:
-        rows = json.loads(text) if len(text) <= MAX_TEXT else None
+        rows = json.loads(text) if len(text) <= MAX_EXAMPLE_BYTES else None
     except (ValueError, RecursionError):
         rows = None
     if not isinstance(rows, list):
         return [], [unused]
-    said = [row.get("text") if isinstance(row, dict) else row for row in rows]
-    texts = [{"text": text} if isinstance(text, str) else None for text in said]
-    kept, notes = parse_examples("\n".join(map(json.dumps, texts)).encode())
-    return kept, [note.replace(EXAMPLES, EXAMPLES_JSON) for note in notes]
+    said = [row.get("text") if isinstance(row, dict) else row for row in rows[:MAX_LINES]]
+    return _usable(said, EXAMPLES_JSON, len(rows))
 
 
 def parse_examples(text: bytes) -> tuple[list[str], list[str]]:
     """Examples of an examples.jsonl, and notes on the lines that cannot be used."""
-    if len(text) > MAX_TEXT:
-        return [], [f"{EXAMPLES} has {len(text)} bytes, more than {MAX_TEXT}; it is not used."]
+    if len(text) > MAX_EXAMPLE_BYTES:
+        much = f"{len(text)} bytes, more than {MAX_EXAMPLE_BYTES}"
+        return [], [f"{EXAMPLES} has {much}; it is not used."]
     try:
         lines = text.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError:
         return [], [f"{EXAMPLES} is not UTF-8; it is not used."]
-    kept: list[str] = []
-    bad = 0
     filled = [line for line in lines if line.strip()]
-    for line in filled[:MAX_LINES]:
-        example = _example(line)
-        if example is None or _problem(example):
-            bad += 1
-        else:
-            kept.append(example.strip())
+    return _usable([_example(line) for line in filled[:MAX_LINES]], EXAMPLES, len(filled))
+
+
+def _usable(said: Sequence[object], file: str, count: int) -> tuple[list[str], list[str]]:
+    """The examples among what a file's lines say, the first of `count`, and notes on the others."""
+    kept = [text.strip() for text in said if isinstance(text, str) and not _problem(text)]
     notes = []
-    if len(filled) > MAX_LINES:
-        notes.append(f"The first {MAX_LINES} of {len(filled)} lines of {EXAMPLES} are read.")
-    if bad:
+    if count > len(said):
+        notes.append(f"The first {len(said)} of {count} lines of {file} are read.")
+    if bad := len(said) - len(kept):
         notes.append(
-            f"{bad} lines of {EXAMPLES} are not used; expected "
+            f"{bad} lines of {file} are not used; expected "
             f'{{"text": "..."}} with 1 to {MAX_EXAMPLE} characters.'
         )
     if len(kept) > MAX_EXAMPLES:

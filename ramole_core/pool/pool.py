@@ -1,5 +1,6 @@
 """The pool: every adapter on disk, its cards in memory, adding and removing."""
 
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ramole_core.errors import AdapterRefused, RamoleError
 from ramole_core.pool.card import AdapterCard, Limits
-from ramole_core.pool.disk import WriterLock, refused_by_disk, usable_folder
+from ramole_core.pool.disk import WriterLock, closed_on_error, refused_by_disk, usable_folder
 from ramole_core.pool.examples_and_readme import EXAMPLES, check_examples, write_examples
 from ramole_core.pool.inspection import fingerprint, inspect_folder, other_base, read_pairs
 from ramole_core.pool.manifest import MANIFEST, record, renew
@@ -62,7 +63,7 @@ class Pool(AbstractContextManager["Pool"]):
         self.listeners = self._uploads.listeners
         self._writer: WriterLock | None = None
         self._samples, problems = read_samples(adapters_dir)
-        with usable_folder(data_dir):
+        with usable_folder(data_dir), closed_on_error(self):
             if not read_only:
                 data_dir.mkdir(parents=True, exist_ok=True)
                 self._writer = WriterLock(data_dir)
@@ -261,7 +262,8 @@ class Pool(AbstractContextManager["Pool"]):
             raise self._not_yours(name, owner)
         self._store.discard(self._store.hide(target))
         self._unfit.discard((owner, name))
-        self.problems = [problem for problem in self.problems if str(target) not in problem]
+        named = re.compile(rf"{re.escape(str(target))}(?![\w-])")
+        self.problems = [problem for problem in self.problems if not named.search(problem)]
 
     def _same_content(self, card: AdapterCard) -> AdapterCard | None:
         cards = self.all_cards()

@@ -87,7 +87,7 @@ def copy_source(source: Source, into: Path, *, limits: Limits) -> SourceInfo:
         return name, copy_chosen(files, open_plain, into, limits=limits)
     if path.suffix.lower() in PICKLES:
         raise pickled([path.name])
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
         begins_as_zip = file.read(4) == b"PK\x03\x04"  # its end may be missing
     if begins_as_zip or zipfile.is_zipfile(path):
         return path.stem, copy_zip(path, into, limits=limits)

@@ -40,14 +40,17 @@ def engines_over(fleet: Fleet) -> "BackendMaker":
             hold=publishing.held,
             rows=s.max_batch,
         )
-        if engines.facts.checksum != weights_checksum(folder, data_dir=s.data_dir):
-            engines.close()
-            raise RamoleError(
-                f"The engines run other weights than those of {s.base_model} here; start them and "
-                "the page with one RAMOLE_BASE_MODEL."
-            )
-        tell("publishing the adapters", 0.94)
-        publishing.begin()
+        try:
+            if engines.facts.checksum != weights_checksum(folder, data_dir=s.data_dir):
+                raise RamoleError(
+                    f"The engines run other weights than those of {s.base_model} here; start them "
+                    "and the page with one RAMOLE_BASE_MODEL."
+                )
+            tell("publishing the adapters", 0.94)
+            publishing.begin()
+        except BaseException:
+            engines.leave_fleet()  # the next try has the same fleet
+            raise
         ramole.pool.listeners.insert(0, publishing)
         return engines
 

@@ -185,8 +185,12 @@ class RemoteBackend:
             log.warning("An engine keeps a removed adapter: %s", type(error).__name__)
 
     def close(self) -> None:
-        self._ending.set()
+        self.leave_fleet()
         self._fleet.close()
+
+    def leave_fleet(self) -> None:
+        """End this object's threads; the fleet stays open for another one."""
+        self._ending.set()
 
     def _call_held(self, contents: Sequence[str], name: str, *args: object) -> list:
         """Call while these adapters are kept in the store, at the engine of the first."""

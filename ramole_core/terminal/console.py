@@ -27,18 +27,18 @@ PROGRESS_STEPS = 10
 
 def read_prompt(words: str) -> str:
     """The prompt itself, or all of standard input where it is `-`."""
-    return sys.stdin.read().strip() if words == "-" else words
+    return "\n".join(typed_lines()).strip() if words == "-" else words
 
 
-def read_examples(path: Path) -> list[str]:
-    """Example inputs, one a line: plain text, or {"text": ...} where the name ends in .jsonl."""
-    lines = [line for line in read_text(path).split("\n") if line.strip()]
-    if path.suffix != ".jsonl":
-        return lines
+def typed_lines() -> Iterator[str]:
+    """The lines of standard input; raises RamoleError where they are no text."""
     try:
-        return [str(json.loads(line)["text"]) for line in lines]
-    except (ValueError, KeyError, TypeError):
-        raise RamoleError(f'{path} is not {{"text": ...}} on every line; correct it.') from None
+        for line in sys.stdin:
+            yield line.removesuffix("\n")
+    except UnicodeDecodeError:
+        raise RamoleError(
+            f"Standard input is not {sys.stdin.encoding} text; save it in that coding."
+        ) from None
 
 
 def read_turns(path: Path) -> tuple[Exchange, ...]:
@@ -48,7 +48,7 @@ def read_turns(path: Path) -> tuple[Exchange, ...]:
     """
     try:
         turns = json.loads(read_text(path))
-    except ValueError:
+    except (ValueError, RecursionError):
         turns = None
     if not isinstance(turns, list):
         raise RamoleError(

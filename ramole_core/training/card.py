@@ -10,14 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ramole_core.errors import RamoleError
-from ramole_core.text_file import read_text
+from ramole_core.pool.card import VECTOR_EXAMPLES
+from ramole_core.pool.examples_and_readme import MAX_EXAMPLE
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.recipe import AdapterRecipe
 from ramole_core.training.rows import RowCounts, Task
 from ramole_core.training.weights_folder import run_facts, versions as versions, write_json
-
-EXAMPLES = 20
-"""Example inputs whose mean is an adapter's retrieval vector."""
 
 
 @dataclass(frozen=True)
@@ -75,39 +73,11 @@ def read_record(folder: Path) -> dict | None:
         raise RamoleError(f"{file} is broken; remove it, or train the adapter again.") from None
 
 
-def write_examples(folder: Path, texts: Sequence[str]) -> None:
-    """`examples.jsonl`: the inputs that the adapter is found by, one `{"text": ...}` a line."""
-    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
-    (folder / "examples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
 def draw_examples(task: Task, *, seed: int) -> list[str]:
-    """Up to 20 example inputs of the task; the seed decides which."""
-    rows = random.Random(seed).sample(task.train, min(EXAMPLES, len(task.train)))
-    return [row.inputs for row in rows]
-
-
-def read_examples(file: Path) -> list[str]:
-    """Up to 20 example inputs of a file of `{"text": ...}` lines."""
-    expected = 'expected one {"text": "..."} a line.'
-    try:
-        lines = read_text(file).split("\n")
-        texts = [str(json.loads(line)["text"]) for line in lines if line.strip()]
-    except FileNotFoundError:
-        raise RamoleError(f"{file} is not there; give a file of example inputs.") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise RamoleError(f"{file} is not a file of example inputs; {expected}") from None
-    if not texts:
-        raise RamoleError(f"{file} has no example inputs; {expected}")
-    return texts[:EXAMPLES]
-
-
-def read_description(file: Path) -> str:
-    """A description of an adapter from a text file."""
-    try:
-        return read_text(file)
-    except FileNotFoundError:
-        raise RamoleError(f"{file} is not there; give a text file for the model card.") from None
+    """Up to 20 example inputs of the task, none longer than the pool takes; the seed decides
+    which."""
+    short = [row.inputs for row in task.train if len(row.inputs) <= MAX_EXAMPLE]
+    return random.Random(seed).sample(short, min(VECTOR_EXAMPLES, len(short)))
 
 
 def write_card(folder: Path) -> None:

@@ -4,13 +4,13 @@ Each prints its dev losses as it goes, can be killed and started again with the 
 `--json` ends with one JSON object on standard output.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from ramole_core.terminal.console import write_json
 from ramole_core.training.method_command import method, router
 from ramole_core.training.options import (
     Overwrite,
@@ -105,16 +105,16 @@ def adapter(
     from ramole_core.base.hub_name import hub_name
     from ramole_core.base.shapes import read_shapes
     from ramole_core.pool import write_manifest
+    from ramole_core.pool.card import VECTOR_EXAMPLES
+    from ramole_core.pool.examples_and_readme import read_example_file, write_examples
+    from ramole_core.text_file import read_text
     from ramole_core.training import sources
     from ramole_core.training.adapter import train_adapter
     from ramole_core.training.card import (
         Provenance,
         draw_examples,
-        read_description,
-        read_examples,
         read_record,
         write_card,
-        write_examples,
         write_record,
     )
     from ramole_core.training.progress import shown_run
@@ -122,10 +122,10 @@ def adapter(
     recipe = lora.recipe(name or data.stem, pace.of(schedule))
     if (out / WEIGHTS).is_file():  # examples of its own may lie there already
         output_folder(out, overwrite=overwrite)
-    text = read_description(card.description) if card.description else ""
+    text = read_text(card.description) if card.description else ""
     there = [one / "examples.jsonl" for one in (out, start) if one]
     source = card.examples or next((one for one in there if one.is_file()), None)
-    examples = read_examples(source) if source else []
+    examples = read_example_file(source)[:VECTOR_EXAMPLES] if source else []
     began = read_record(start) if start else None
     earlier = began or {}
     base = sources.load_configured_base(quantization)
@@ -150,7 +150,7 @@ def adapter(
         progress = train_adapter(recipe, data=data, base=base, run=run, start=start, finish=finish)
     if pace.as_json:
         answer = {"name": recipe.name, "folder": str(out), "dev_losses": progress.dev_losses}
-        print(json.dumps({**answer, "seed": schedule.seed, "base_checksum": base.checksum}))
+        write_json({**answer, "seed": schedule.seed, "base_checksum": base.checksum})
 
 
 for _command in (method, router, retriever):

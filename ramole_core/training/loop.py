@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from json import dumps
-from math import inf
+from math import inf, isnan
 from pathlib import Path
 
 import torch
@@ -133,6 +133,8 @@ class _State:
         self._optimizer.step()
         self.progress.step += 1
         self.progress.train_losses.append(loss.item())
+        if not self._best:  # else the best weights before it are kept
+            self._check_finite()
 
     def measure(self) -> None:
         """Measure the dev loss, and keep the weights where it is the lowest."""
@@ -142,7 +144,8 @@ class _State:
                 "Patience compares dev losses, and none is measured here; leave patience out."
             )
         self.progress.dev_losses.append({"step": float(self.progress.step), **losses})
-        if self._schedule.patience and not self.progress.stale(self._one.name):
+        name = self._one.name
+        if self._schedule.patience and not self.progress.stale(name) and not isnan(losses[name]):
             self._best = {n: p.detach().clone() for n, p in self._one.parameters.items()}
 
     def keep(self) -> None:
@@ -152,6 +155,15 @@ class _State:
             at = -1 - self.progress.stale(self._one.name)
             self.progress.kept_step = int(self.progress.dev_losses[at]["step"])
             self._fill(self._best)
+        self._check_finite()
+
+    def _check_finite(self) -> None:
+        """Raise RamoleError where the weights are no numbers any more."""
+        if not all(bool(p.isfinite().all()) for p in self._one.parameters.values()):
+            raise RamoleError(
+                f"The training diverged: after step {self.progress.step} its weights are not "
+                "finite numbers. Nothing was kept; train again with a lower --learning-rate."
+            )
 
     def save(self) -> None:
         """Write the checkpoint."""

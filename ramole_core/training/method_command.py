@@ -1,6 +1,5 @@
 """`python -m ramole_core train method NAME`, and `train router`, which trains `ramole`."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Value, find_row, read_values
+from ramole_core.terminal.console import write_json
 from ramole_core.training.options import Overwrite, Pace, output_folder, read_names, spread
 from ramole_core.training.recipe import MethodRecipe, Schedule
 
@@ -171,4 +171,4 @@ def _train(
         }
         if name == "ramole":
             answer["router_checksum"] = checksum
-        print(json.dumps(answer))
+        write_json(answer)

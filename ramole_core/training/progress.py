@@ -1,6 +1,5 @@
 """Show a training run on the terminal: a bar, a line for each measurement, and the pause."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ramole_core.terminal.console import write_json
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.loop import Paused, TrainingRun
 from ramole_core.training.options import Pace, command_line
@@ -53,7 +53,7 @@ def shown_run(name: str, out_dir: Path, pace: Pace) -> Iterator[TrainingRun]:
             pass
     console.print(f"Paused after step {step} of {steps}; resume with the same command.")
     if pace.as_json:
-        print(json.dumps({"paused": True, "step": step, "steps": steps}))
+        write_json({"paused": True, "step": step, "steps": steps})
     raise typer.Exit
 
 

@@ -1,12 +1,12 @@
 """`python -m ramole_core train retriever`."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ramole_core.terminal.console import write_json
 from ramole_core.training.options import Overwrite, Pace, output_folder, spread
 from ramole_core.training.recipe import RetrieverRecipe
 
@@ -57,4 +57,4 @@ def retriever(
         )
     if pace.as_json:
         answer = {"folder": str(folder), "tasks": list(learnt.train), "dev": progress.dev_losses}
-        print(json.dumps({**answer, "seed": recipe.schedule.seed}))
+        write_json({**answer, "seed": recipe.schedule.seed})

@@ -18,7 +18,7 @@ from ramole_core import Hit, Ramole, RamoleError, Request, Selection, Step
 from ..charts.run import NAMED, UNCOMPARED, FoundAdapter, Run
 from ..model.loading import loaded, loading_of
 from ..model.reading import FINDING, Reading, progress_of
-from ..parts.asked import tokens_in_words
+from ..parts.asked import counted
 from ..parts.markup import description_of
 
 ABOUT = 90
@@ -164,7 +164,7 @@ def _note(reading: Reading, count: int) -> tuple[str, float | None]:
     if step.last:
         return MEASURING, None
     part = f"part {step.part + 1} of {parts}, " if parts > 1 else ""
-    return f"Answering… {part}{tokens_in_words(count)}", None
+    return f"Answering… {part}{counted(count, 'token')}", None
 
 
 def _keep(ramole: Ramole, reading: Reading, live: Live, request: Request) -> None:

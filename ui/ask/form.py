@@ -84,7 +84,9 @@ def form_of(request: Request, *, beside: bool) -> Form:
         k=request.k,
         beside=beside,
         pinned=list(request.adapters or ()),
-        weights=", ".join(f"{w:g}" for w in request.weights or ()),
+        weights=", ".join(
+            f"{w:g}" if float(f"{w:g}") == w else str(w) for w in request.weights or ()
+        ),
         exclude=list(request.exclude),
         max_new_tokens=request.max_new_tokens,
         temperature=request.temperature,
@@ -100,10 +102,14 @@ def form_of(request: Request, *, beside: bool) -> Form:
     )
 
 
+BESIDE = ("history", "drop_turns", "trace")
+"""Fields of a request that stand beside the form: those of the conversation."""
+
+
 def unkept(form: Form, asked: Request) -> list[str]:
-    """Fields of a request that the form does not ask for; the conversation stands beside it."""
+    """Fields of a request that the form does not ask for."""
     kept = form.request(asked.owner)
-    names = [name for name in asked_fields(asked) if name not in ("history", "trace")]
+    names = [name for name in asked_fields(asked) if name not in BESIDE]
     return [name for name in names if getattr(kept, name) != getattr(asked, name)]
 
 

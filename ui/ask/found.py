@@ -14,11 +14,11 @@ from ramole_core import Evidence, Request
 from ..charts.palette import chip_html, ink_of, places_of
 from ..charts.run import FoundAdapter, Run
 from ..parts.asked import (
+    counted,
     decoding_words,
     ending,
     mixed_words,
     signed,
-    tokens_in_words,
     verdict_html,
 )
 from ..parts.events import scripted
@@ -104,8 +104,8 @@ def timing_html(run: Run) -> str:
     if answer.new_tokens > 1 and rest > 0:
         stages.append(("after it", f"{(answer.new_tokens - 1) / rest:.1f} tokens/s"))
     read = "conversation" if run.request.history else "prompt"
-    stages.append((read, tokens_in_words(answer.prompt_tokens)))
-    stages.append(("answer", tokens_in_words(answer.new_tokens)))
+    stages.append((read, counted(answer.prompt_tokens, "token")))
+    stages.append(("answer", counted(answer.new_tokens, "token")))
     rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in stages)
     why = escape(ending(answer.finish_reason))
     return (

@@ -10,6 +10,7 @@ from gradio.components import Component
 from ramole_core import DEFAULT_METHOD, Ramole
 
 from ..charts.tokens import token_view
+from ..parts.asked import counted
 from ..parts.downloads import Download
 from ..parts.events import HELD, PLAIN, QUIET
 from ..parts.fields import k_field, length_field, method_field, untrained_html
@@ -23,7 +24,6 @@ from .pairs import Pairs
 from .tags import tags_view
 from .takeaway import takeaway_view
 from .token_panel import TokenPanel
-from .whole_panel import WholePanel
 
 AGAIN = "Run this example now"
 INSPECT = "() => window.ramoleTab?.('inspect')"
@@ -151,15 +151,12 @@ class AskLayout:
         self.token = self.outcome.token
         # How it came about, drawn when somebody wants to watch it.
         self.watch, self.path = watch, gr.HTML(elem_id="path", **PLAIN)
-        self.whole = WholePanel()
         # The finished run that is in sight, a `Run` or None.
         self.run = gr.State(None) if run is None else run
         # The earlier turns of the conversation, each a `Turn`.
         self.turns = gr.State(())
         # Fields of the current request in place of the form's, by name; the prompt at least.
         self.asked = gr.State({})
-        # Whether the panel of the whole answer is unfolded.
-        self.open = gr.State(False)
         # The page's address; invisible.
         self.told = gr.Textbox(visible=False)
 
@@ -170,7 +167,7 @@ class AskLayout:
         head = [out.notice, entry.ask, entry.stop, out.view, out.beside, out.beside_column]
         head += [entry.on, entry.again, entry.new, entry.drop, out.talk, self.turns]
         rest = [out.found, out.timing, out.takeaway, out.downloads, self.path, self.run]
-        return [*head, *rest, *self.token.all, *self.whole.all]
+        return [*head, *rest, *self.token.all]
 
     @property
     def growing(self) -> list[Any]:
@@ -182,7 +179,7 @@ class AskLayout:
 def how(method: str, k: float) -> str:
     """Title of the folded part of the form."""
     chosen = "the default method" if method == DEFAULT_METHOD else f"method {method}"
-    return f"Settings: {chosen}, up to {k} adapters (k), length"
+    return f"Settings: {chosen}, up to {counted(int(k), 'adapter')} (k), length"
 
 
 def about_html(ramole: Ramole, name: str) -> str:

@@ -1,14 +1,16 @@
 // Reads the page's address for Ask: what to ask, which tab and token to open then, and what was typed.
-(whole) => {
+() => {
   const asks = (hash) => /[?&](r|run)=/.test(hash);
   const inAsk = (hash) => hash.replace(/^#\w*/, '#ask'); // whichever tab shows it
   const last = window.ramoleKept.get('ramole-link');
   const told = asks(location.hash) ? location.hash : last;
   const same = !asks(location.hash) || (last && inAsk(told).startsWith(last));
-  const typed = same ? window.ramoleKept.get('ramole-typed') : ''; // to no other question
+  let typed = same ? window.ramoleKept.get('ramole-typed') : ''; // to no other question
   const field = () => document.querySelector('#prompt textarea');
   document.addEventListener('input', (event) => {
-    if (event.target === field()) window.ramoleKept.set('ramole-typed', field().value);
+    if (event.target !== field()) return;
+    typed = ''; // what is typed now is newer
+    window.ramoleKept.set('ramole-typed', field().value);
   });
   const tab = told.slice(1).split('?')[0];
   const answer = tab === 'inspect' ? '#inspect-answer' : '#answer';
@@ -42,5 +44,5 @@
     field().value = words;
     field().dispatchEvent(new Event('input', { bubbles: true }));
   }
-  return [whole, told];
+  return [told];
 }

@@ -11,7 +11,15 @@ from ramole_core import Ramole, RamoleError
 
 from ..parts.events import QUIET, open_page, script_beside, session_of
 from ..parts.fields import allowed_length
-from ..parts.link import Link, absent_words, check_method, missing, read_link, unkept_words
+from ..parts.link import (
+    Link,
+    absent_words,
+    check_method,
+    missing,
+    read_link,
+    unkept_mix_words,
+    unkept_words,
+)
 from ..parts.markup import notice_html
 from ..session.quota import quota_of
 from .conversation import turns_of
@@ -43,14 +51,14 @@ class Opening:
         talk: Talk,
         *,
         recorded: Sequence[Path],
-        show: Callable[[gr.Request, int, bool], dict[Any, Any]],
+        show: Callable[[gr.Request, int], dict[Any, Any]],
     ):
         """`show` gives what shows one of the recorded runs, by its place."""
         self.ramole, self.ui, self.talk = ramole, ui, talk
         self.recorded, self.show = recorded, show
         self.call = quota_of(ramole).presence.call
 
-    def on_open(self, request: gr.Request, whole: bool, fragment: str) -> dict[Any, Any]:
+    def on_open(self, request: gr.Request, fragment: str) -> dict[Any, Any]:
         """The form, filled in from the address; without a request in it, a recorded run beside an
         empty form."""
         if self.talk.busy(session_of(request)):
@@ -58,27 +66,27 @@ class Opening:
         try:
             link = read_link(str(fragment or ""))
             if link is None:
-                return self.first(request, whole=whole)
+                return self.first(request)
             if link.recorded:
-                return self._recorded(request, link.recorded, whole=whole)
+                return self._recorded(request, link.recorded)
             return self._from_link(request, link)
         except RamoleError as error:
             return {self.ui.outcome.notice: notice_html(str(error), kind="wrong")}
 
-    def first(self, request: gr.Request, *, whole: bool) -> dict[Any, Any]:
+    def first(self, request: gr.Request) -> dict[Any, Any]:
         """Show the first recorded run; the next request does not continue it."""
         ui = self.ui
         if not self.recorded:
             return {ui.outcome.notice: gr.skip()}
-        shown = self.show(request, 0, whole)
+        shown = self.show(request, 0)
         shown[ui.outcome.takeaway] |= {"first": True}
         return shown
 
-    def _recorded(self, request: gr.Request, name: str, *, whole: bool) -> dict[Any, Any]:
+    def _recorded(self, request: gr.Request, name: str) -> dict[Any, Any]:
         places = [n for n, path in enumerate(self.recorded) if _slug(path.stem) == _slug(name)]
         if not places:
             raise RamoleError(UNKNOWN)
-        return self.show(request, places[0], whole)
+        return self.show(request, places[0])
 
     def _from_link(self, request: gr.Request, link: Link) -> dict[Any, Any]:
         asked, ui, entry = link.request, self.ui, self.ui.entry
@@ -89,18 +97,24 @@ class Opening:
         form = form_of(asked, beside=link.beside)
         with self.call(request) as visitor:
             there = [card.name for card in self.ramole.pool.cards(visitor.owner)]
-        gone = absent_words(missing(asked, there), "ask"), unkept_words(unkept(form, asked))
+            mixes = entry.pairs.mixes(self.ramole, visitor.owner)
+        gone = [absent_words(missing(asked, there), "ask"), unkept_words(unkept(form, asked))]
+        if asked.mix is not None and asked.mix not in mixes:
+            gone.append(unkept_mix_words(asked.mix, "ask"))
         values: dict[Any, Any] = {part: getattr(form, name) for name, part in entry.fields.items()}
         for name in ("pinned", "exclude"):
             values[entry.fields[name]] = gr.update(
                 choices=there, value=[one for one in getattr(form, name) if one in there]
             )
+        kept = asked.mix if asked.mix in mixes else None
+        values[entry.fields["mix"]] = gr.update(choices=mixes, value=kept)
         values |= entry.options.filled(form.method, dict(form.options))
         turns = turns_of(asked.history, "link", set(there))
         anew = ANEW if asked.temperature and asked.seed is None else ""
         said = " ".join(filter(None, (said, anew)))
         shown = {
             **ended(ui, said, talking=bool(turns)),
+            entry.drop: gr.Checkbox(asked.drop_turns, visible=bool(turns)),
             ui.run: None,
             ui.turns: turns,
             **self.talk.view(session_of(request), turns, asked=asked.prompt),
@@ -114,7 +128,7 @@ class Opening:
         ui = self.ui
         opened = open_page().load(
             self.on_open,
-            [ui.open, ui.told],
+            ui.told,
             [*ui.entry.values, *ui.answered],
             js=SCRIPT,
             **QUIET,

@@ -56,6 +56,10 @@ class Pairs:
             return {"mix": None, "examples": ""}
         return {"mix": mix or None, "examples": "" if mix else text or ""}
 
+    def mixes(self, ramole: Ramole, owner: str | None) -> list[str]:
+        """Names of the weights that were kept, for methods that find them."""
+        return sorted(mix.name for mix in ramole.mixes(owner) if mix.method in self.fits)
+
     def connect(self) -> None:
         """Connect the file to the field."""
         self.file.upload(_taken, self.file, self.text, **QUIET)

@@ -17,6 +17,7 @@ from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
 from ..parts.errors import one_sentence, sentence_of
 from ..parts.events import AT_ONCE, CUT, QUIET, on_failure, open_page, place_in, session_of
+from ..parts.fields import offered
 from ..parts.markup import notice_html
 from ..parts.prompts import LIVE
 from ..session.quota import quota_of
@@ -69,7 +70,8 @@ class AskHandlers:
     def on_begin_live(self, request: gr.Request, beside, event: gr.EventData):
         """As `on_begin`, for a prompt to try by the form's method; ends a conversation."""
         example = LIVE[place_in(event, len(LIVE))]
-        asked = {"prompt": example.prompt, "max_new_tokens": example.max_new_tokens, "raw": False}
+        most = min(example.max_new_tokens, self.ramole.settings.max_new_tokens)
+        asked = {"prompt": example.prompt, "max_new_tokens": most, "raw": False}
         return self._begin(request, asked, beside, None, ())
 
     def on_begin_again(self, request: gr.Request, run: Run | None):
@@ -77,8 +79,11 @@ class AskHandlers:
         if run is None or self.talk.busy(session_of(request)):
             raise gr.Error(RUNNING, print_exception=False)
         form = form_of(run.request, beside=run.beside is not None)
+        most = min(form.max_new_tokens, self.ramole.settings.max_new_tokens)
         turns, _ = self.talk.recorded(session_of(request), run, self.recorded)
-        return self._begin(request, vars(form), form.beside, None, turns)
+        return self._begin(
+            request, {**vars(form), "max_new_tokens": most}, form.beside, None, turns
+        )
 
     def _begin(self, request: gr.Request, asked: dict[str, Any], beside, *before):
         session = session_of(request)
@@ -116,7 +121,7 @@ class AskHandlers:
         finally:
             self.talk.ended(session, asked)
 
-    def on_end(self, request: gr.Request, run: Run | None, whole, turns, prompt, asked):
+    def on_end(self, request: gr.Request, run: Run | None, turns, prompt, asked):
         """Every panel follows the answer; in a conversation the prompt is free for the next one."""
         if run is None:
             return emptied(self.ui, talking=bool(turns))
@@ -126,13 +131,13 @@ class AskHandlers:
         if earlier:
             turns = self.talk.with_parts(session, earlier, turns)
             view = self.talk.view(session, turns, asked=run.request.prompt)
-            shown = done(self.ui, run, name, whole=whole, talking=True)
+            shown = done(self.ui, run, name, talking=True)
             said = notice_html(part_by_part(run, len(earlier) + 1))
             shown |= {self.ui.turns: turns, self.ui.outcome.notice: said}
             return {**shown, **view, **({} if typed else {self.ui.entry.prompt: ""})}
         free = turns and run.pieces and not typed
         said = {self.ui.entry.prompt: ""} if free else {}
-        return {**done(self.ui, run, name, whole=whole, talking=bool(turns)), **said}
+        return {**done(self.ui, run, name, talking=bool(turns)), **said}
 
     def on_stop(self, request: gr.Request):
         """Stop the answer; its stream ends with what came."""
@@ -143,7 +148,7 @@ class AskHandlers:
         talking = bool(turns)
         return {**emptied(self.ui, talking=talking), **ended(self.ui, "Stopped.", talking=talking)}
 
-    def on_show_recorded(self, request: gr.Request, whole, event: gr.EventData):
+    def on_show_recorded(self, request: gr.Request, event: gr.EventData):
         """A recorded run in the place of the answer; what is typed and chosen stays, and the next
         question does not go on from it. A conversation ends with it; none is shown while an answer
         is on its way."""
@@ -152,14 +157,14 @@ class AskHandlers:
             raise gr.Error(RUNNING, print_exception=False)
         self.talk.forget(session_of(request))
         self.ui.token.leave(session_of(request))
-        return self.recorded_run(request, place, whole)
+        return self.recorded_run(request, place)
 
-    def recorded_run(self, request: gr.Request, place: int, whole) -> dict[Any, Any]:
+    def recorded_run(self, request: gr.Request, place: int) -> dict[Any, Any]:
         """What shows the recorded run at this place."""
         path = self.recorded[place]
         run = recorded_run(path)
         view = self.talk.recorded(session_of(request), run, self.recorded)[1]
-        shown = done(self.ui, run, secrets.token_hex(4), whole=whole, recorded=path.stem)
+        shown = done(self.ui, run, secrets.token_hex(4), recorded=path.stem)
         return {**shown, self.ui.outcome.talk: view, self.ui.turns: ()}
 
     def on_take(self, request: gr.Request, run: Run | None):
@@ -179,16 +184,12 @@ class AskHandlers:
                 vector = self.ramole.retriever.embed([run.request.prompt])[0]
             return path_html(run, vector)
 
-    def on_open_whole(self, run: Run | None):
-        """The panel of the whole answer is unfolded."""
-        return {self.ui.open: True, **self.ui.whole.drawn(run)}
-
-    def on_names(self, request: gr.Request):
-        """The adapters that can be chosen by name."""
+    def on_names(self, request: gr.Request, pinned=(), exclude=(), mix=None):
+        """What can be chosen by name; what was chosen and is gone is chosen no more."""
         with self.call(request) as visitor:
             names = sorted({card.name for card in self.ramole.pool.cards(visitor.owner)})
-            mixes = self.mixes(visitor.owner)
-        return gr.Dropdown(choices=names), gr.Dropdown(choices=names), gr.Dropdown(choices=mixes)
+            mixes = self.ui.entry.pairs.mixes(self.ramole, visitor.owner)
+        return offered(names, pinned), offered(names, exclude), offered(mixes, mix)
 
     def on_keep(self, request: gr.Request, run: Run | None, name: str):
         """The weights that were found for this answer get a name, and are chosen."""
@@ -199,13 +200,8 @@ class AskHandlers:
             kept = self.ramole.keep_mix(name or "", run.answer, visitor.owner)
             if visitor.owner is not None:  # the mix goes with its session
                 quota_of(self.ramole).presence.watch(visitor.owner)
-            mixes = self.mixes(visitor.owner)
+            mixes = pairs.mixes(self.ramole, visitor.owner)
         return {pairs.mix: gr.Dropdown(choices=mixes, value=kept.name), pairs.name: ""}
-
-    def mixes(self, owner: str | None) -> list[str]:
-        """Names of the weights that were kept, for methods that find them."""
-        fits = self.ui.entry.pairs.fits
-        return sorted(mix.name for mix in self.ramole.mixes(owner) if mix.method in fits)
 
     def form(self, values: Sequence[Any], instead: dict[str, Any]) -> Form:
         """The form, from the values of `AskInputs.values`, with these in place of its own.
@@ -244,7 +240,7 @@ def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
     for begin in asks:
         begin.failure(None, js=NOT_ASKED, **AT_ONCE)
     on_ask = gpu(120)(handlers.on_ask)
-    ends: list[Any] = [ui.run, ui.open, ui.turns, entry.prompt, ui.asked]
+    ends: list[Any] = [ui.run, ui.turns, entry.prompt, ui.asked]
     after: list[Any] = [entry.prompt, *ui.answered]
     running: list[Any] = [
         one.success(
@@ -267,14 +263,11 @@ def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
         cut.then(handlers.on_stopped, ui.turns, ui.answered, **QUIET)
 
     for runs in (entry.recorded, entry.more):
-        runs.select(handlers.on_show_recorded, ui.open, ui.answered, **QUIET)
+        runs.select(handlers.on_show_recorded, None, ui.answered, **QUIET)
     tags.connect(entry)
     downloads.connect([ui.outcome.npz, ui.outcome.json], handlers.on_take, ui.run)
-    ui.whole.fold.expand(handlers.on_open_whole, ui.run, [ui.open, *ui.whole.all], **QUIET)
-    ui.whole.fold.collapse(lambda: False, None, ui.open, **AT_ONCE)
     ui.token.connect(view=ui.outcome.view, run=ui.run)
     ui.token.what.connect(run=ui.run)
-    ui.whole.connect(run=ui.run)
     watched = ui.watch.click(handlers.on_watch, ui.run, ui.path, **QUIET)
     watched.success(None, js=SEE, **QUIET)
     handlers.talk.connect()
@@ -285,4 +278,4 @@ def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
 
     names: list[Any] = [entry.fields["pinned"], entry.fields["exclude"], entry.pairs.mix]
     page.load(handlers.on_names, None, names, **QUIET)
-    ask_tab.select(handlers.on_names, None, names, **QUIET)
+    ask_tab.select(handlers.on_names, names, names, **QUIET)

@@ -1,6 +1,6 @@
 """Settings of the next request that differ from the defaults: tags that a press removes."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,11 @@ def tags_view() -> gr.HTML:
 
 
 def tagged(
-    values: Sequence[Any], options: Sequence[OptionField] = (), fits: Collection[str] = ()
+    values: Sequence[Any],
+    options: Sequence[OptionField] = (),
+    fits: Collection[str] = (),
+    *,
+    usual: Mapping[str, Any] = USUAL,
 ) -> dict[int, str]:
     """The words of each field and option that is not as usual, by its place among `values`: those
     of FIELDS, then those of `options`. `fits`: the methods that have use for examples."""
@@ -52,7 +56,7 @@ def tagged(
     words = {
         place: TAGGED[name](said[name])
         for place, name in enumerate(FIELDS)
-        if name in TAGGED and (said[name] or USUAL[name]) and _differs(said[name], USUAL[name])
+        if name in TAGGED and (said[name] or usual[name]) and _differs(said[name], usual[name])
         if name not in FITTED or said["method"] in fits
     }
     for place, (option, value) in enumerate(zip(options, values[len(FIELDS) :], strict=True)):
@@ -69,12 +73,14 @@ def _differs(value: Any, usual: Any) -> bool:
 def connect(entry: "AskInputs") -> None:
     """The tags follow the form, and a press resets a field."""
     options, boxes = entry.options.fields, entry.values
-    usual = [*(USUAL[name] for name in FIELDS), *(one.default for one in options)]
+    most = entry.fields["max_new_tokens"].maximum  # pyright: ignore[reportAttributeAccessIssue]
+    usual = {**USUAL, "max_new_tokens": min(USUAL["max_new_tokens"], most)}
+    resets = [*(usual[name] for name in FIELDS), *(one.default for one in options)]
     tags = [place for place, name in enumerate(FIELDS) if name in TAGGED]
     tags += range(len(FIELDS), len(boxes))
 
     def on_change(*values: Any):
-        said = tagged(values, options, entry.pairs.fits)
+        said = tagged(values, options, entry.pairs.fits, usual=usual)
         words = {place: ("×", one) for place, one in said.items()}
         return gr.HTML(choices_html(words, LABEL, kind="tag"), visible=bool(words))
 
@@ -82,7 +88,7 @@ def connect(entry: "AskInputs") -> None:
         place = number_in(event, "index")
         if place not in tags:
             raise gr.Error("There is no such tag.", print_exception=False)
-        value = usual[place]
+        value = resets[place]
         return {boxes[place]: list(value) if isinstance(value, tuple) else value}
 
     every: list[Any] = [*boxes]

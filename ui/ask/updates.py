@@ -15,7 +15,7 @@ from ..charts.palette import places_of
 from ..charts.run import Run
 from ..charts.tokens import Growing, empty_view, view_of_run
 from ..model.reading import FINDING
-from ..parts.asked import ending, tokens_in_words
+from ..parts.asked import counted, ending
 from ..parts.events import free, not_asked_of
 from ..parts.fields import run_and_stop
 from ..parts.markup import notice_html
@@ -78,7 +78,6 @@ def begun(ui: AskLayout, *, beside: bool, turns: Sequence[Turn] = ()) -> dict[An
         out.downloads: gr.Row(visible=False),
         ui.path: "",
         ui.run: None,
-        **ui.whole.cleared(),
         **ui.token.closed(),
     }
 
@@ -95,12 +94,9 @@ def fresh(ui: AskLayout) -> dict[Any, Any]:
 
 
 def done(
-    ui: AskLayout, run: Run, name: str, *, whole: bool, talking: bool = False, recorded: str = ""
+    ui: AskLayout, run: Run, name: str, *, talking: bool = False, recorded: str = ""
 ) -> dict[Any, Any]:
-    """A finished answer: every panel follows, that of the whole answer only where it is open.
-
-    `recorded`: the file of a recorded run.
-    """
+    """A finished answer: every panel follows. `recorded`: the file of a recorded run."""
     said = f"Recorded earlier: {run.title}." if run.title else ""
     if run.answer.finish_reason == "cancelled":
         said = "Stopped."
@@ -109,7 +105,7 @@ def done(
     live = bool(run.pieces) and not run.title
     again = {ui.entry.again: gr.Button(visible=bool(run.title))}
     if live and not said:
-        length = tokens_in_words(len(run.pieces))
+        length = counted(len(run.pieces), "token")
         said = f"The answer has ended: {length}. {'' if talking else GO_ON}".strip()
     if any(not 0 <= weight <= 1 for weight in run.request.weights or ()):
         said = f"{BEYOND} {said}"
@@ -132,7 +128,6 @@ def done(
         ui.path: "",
         ui.run: run,
         **ui.token.closed(),
-        **(ui.whole.drawn(run) if whole else ui.whole.cleared()),
     }
 
 
@@ -156,7 +151,7 @@ def whole_text(answer: Generation) -> str:
     """An answer's text, and where it was cut, that it was."""
     if answer.finish_reason != "length":
         return answer.text
-    return f"{answer.text} … (cut at {tokens_in_words(answer.new_tokens)}, the limit)"
+    return f"{answer.text} … (cut at {counted(answer.new_tokens, 'token')}, the limit)"
 
 
 def ended(ui: AskLayout, sentence: str, *, talking: bool, goes_on: bool = False) -> dict[Any, Any]:

@@ -16,7 +16,8 @@ class BatchExample:
     title: str
     kind: str
     """Its name in the page's list of kinds."""
-    make: Callable[[], str]
+    make: Callable[[int], str]
+    """Its text for a server whose answers have at most so many tokens."""
 
     @property
     def badge(self) -> str:
@@ -59,14 +60,14 @@ COMMANDS = (
 METHODS = ("base", "selection", "mixture", "fusion", "ramole", "ramole_plus")
 
 
-def _each_task() -> str:
+def _each_task(most: int) -> str:
     return _jsonl(
-        {"id": one.title, "prompt": one.prompt, "max_new_tokens": one.max_new_tokens}
+        {"id": one.title, "prompt": one.prompt, "max_new_tokens": min(one.max_new_tokens, most)}
         for one in LIVE
     )
 
 
-def _many() -> str:
+def _many(most: int) -> str:
     sums = [("sum", f"Solve: {text}") for text in SUMS]
     cases = [("case", f"Fix the capital letters in the following text: {text}") for text in LOWER]
     baits = [
@@ -74,10 +75,12 @@ def _many() -> str:
     ]
     told = [("command", f"{t}\n\nExtract the intent and slot values as JSON.") for t in COMMANDS]
     mixed = [row for four in zip(sums, cases, baits, told, strict=True) for row in four]
-    return _jsonl({"id": task, "prompt": text, "max_new_tokens": 32} for task, text in mixed)
+    return _jsonl(
+        {"id": task, "prompt": text, "max_new_tokens": min(32, most)} for task, text in mixed
+    )
 
 
-def _methods() -> str:
+def _methods(most: int) -> str:
     prompt = LIVE[1].prompt
     table = io.StringIO(newline="")
     write = csv.writer(table, lineterminator="\n").writerow
@@ -88,7 +91,7 @@ def _methods() -> str:
     return table.getvalue()
 
 
-def _lines() -> str:
+def _lines(most: int) -> str:
     return "".join(f"Solve: {text}\n" for text in SUMS)
 
 

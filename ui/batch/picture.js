@@ -27,7 +27,7 @@ function drawHeads(columns) {
   columns.forEach((column, c) => {
     const head = make('span', 'head');
     head.style.gridColumn = c + 2;
-    head.title = column.name + ': ' + column.uses + ' requests';
+    head.title = column.name + ': ' + column.uses + (column.uses === 1 ? ' request' : ' requests');
     head.append(make('b', '', column.name), make('i', '', column.uses));
     heads.append(head);
     const stripe = make('i');

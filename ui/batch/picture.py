@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..parts.asked import counted
 from ..parts.events import script_beside, scripted
 from ..parts.markup import clipped
 from .run import BatchRun, RowRun
@@ -76,11 +77,11 @@ def caption(run: BatchRun) -> str:
     asked = sum(item.state != "refused" for item in run.items)
     most, count = max(uses.items(), key=lambda pair: pair[1])
     return (
-        f"{asked} requests, {_adapters(len(uses))}; most used: {most}, by {count}. The fuller a "
-        "square, the larger the adapter's share of what all adapters contributed to that answer "
-        "(how far each moved the outputs of the model's layers; of a row with effects, its share "
-        "of what made the answer likelier). By this map the requests share "
-        "every pass through the model, and yet each is answered by its own adapters alone. Pick a "
+        f"{counted(asked, 'request')}, {_adapters(len(uses))}; most used: {most}, by {count}. "
+        "The fuller a square, the larger the adapter's share of what all adapters contributed to "
+        "that answer (how far each moved the outputs of the model's layers; of a row with effects, "
+        "its share of what made the answer likelier). By this map the requests share every pass "
+        "through the model, and yet each is answered by its own adapters alone. Pick a "
         "line for its answer; the table below says the same in numbers."
     )
 

@@ -121,9 +121,10 @@ class BatchHandlers:
     def on_example(self, text, event: gr.EventData):
         """Rows to try, in the editor; what was typed there stays."""
         example = EXAMPLES[place_in(event, len(EXAMPLES))]
-        if (text or "").strip() and text not in [one.make() for one in EXAMPLES]:
+        most = self.ramole.settings.max_new_tokens
+        if (text or "").strip() and text not in [one.make(most) for one in EXAMPLES]:
             return gr.skip(), gr.skip(), refused_html(TYPED)
-        return example.make(), example.kind, gr.skip()
+        return example.make(most), example.kind, gr.skip()
 
     def busy(self, session: str) -> bool:
         """Whether a run is running and not stopped."""

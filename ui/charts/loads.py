@@ -17,7 +17,7 @@ from .plots import GREY, Table, dress, inert, named
 from .run import CONTRIBUTION, EFFECT, WEIGHT, Run, led_by, strongest
 
 MIN_SHARE = 5e-5
-"""Smaller mean shares count as none."""
+"""Smaller mean shares, or effects in nats, count as none."""
 LED = "tokens led"
 
 
@@ -35,11 +35,13 @@ class Load:
     modules; or mean weight over the modules that it has."""
     share: float
     """Of that of all experts, the mean over the tokens."""
+    used: bool
+    """Whether it did anything at all."""
 
     @property
     def said(self) -> str:
         """The load in words, where it is small: empty otherwise."""
-        if self.share < MIN_SHARE:
+        if not self.used:
             return "not used in this answer"
         return "" if self.led else "never leads"
 
@@ -74,8 +76,12 @@ def loads_of(run: Run, *, what: str = CONTRIBUTION, before: Sequence[str] = ()) 
         means, shares = mean_contribution(run.contribution), run.contribution_shares
     led = led_by(leaders or [strongest(row) for row in shares], len(names))
     places = places_of(names, before) if before else run.places
-    rows = zip(names, places, led, means.mean(0), shares.mean(0), strict=True)
-    return tuple(Load(n, place, led, float(m), float(s)) for n, place, led, m, s in rows)
+    did = np.abs(means) if leaders else shares  # what spoke against a token has no share of it
+    rows = zip(names, places, led, means.mean(0), shares.mean(0), did.mean(0), strict=True)
+    return tuple(
+        Load(n, place, led, float(m), float(s), bool(d >= MIN_SHARE))
+        for n, place, led, m, s, d in rows
+    )
 
 
 def loads_figure(sides: Sequence[Side], *, what: str = CONTRIBUTION) -> go.Figure:

@@ -145,6 +145,8 @@ function draw() {
   if (value.running && shown.run !== value.run) show();
   text.querySelector('.caret')?.remove();
   text.querySelector('.empty')?.remove();
+  const at = shown.run === value.run ? text.querySelector('[tabindex="0"]') : null; // where the keyboard is
+  const focused = at !== null && at === document.activeElement;
   while (text.children.length > keep) text.lastChild.remove();
   for (let i = keep; i < value.tokens.length; i++) text.append(drawToken(value, i));
   if (value.running) text.append(make('span', 'caret', '▍'));
@@ -152,6 +154,9 @@ function draw() {
   if (value.plain) text.setAttribute('aria-label', 'Answer');
   shown = { run: value.run, tokens: value.tokens, measure: value.measure };
   drawLegend(value);
+  const again = at?.isConnected === false && text.querySelector('[data-index="' + at.dataset.index + '"]');
+  if (again) again.tabIndex = 0;
+  if (again && focused) again.focus({ preventScroll: true });
   if (value.differs) markDiffering(value, new Set(value.differs));
   if (!text.querySelector('[tabindex="0"]')) text.querySelector('.token')?.setAttribute('tabindex', '0');
 }

@@ -15,7 +15,9 @@ from ..charts.spans import differing
 from ..charts.tokens import Growing, view_of_run
 from ..model.loading import loaded, loading_of
 from ..model.reading import Reading, progress_of
-from ..parts.asked import tokens_in_words
+from ..parts.asked import counted
+
+ANSWERING = "Answering…"
 
 
 @dataclass
@@ -109,7 +111,7 @@ def _note(reading: Reading, *, over: bool) -> tuple[str, float | None]:
         return "Stopped." if reading.cancelled.is_set() else "", None
     count = sum(map(len, reading.steps))
     if count and not any(reading.places.values()):
-        return f"Answering… {tokens_in_words(count)}", None
+        return f"{ANSWERING} {counted(count, 'token')}", None
     every = [progress_of(reading, n) for n in range(len(reading.requests))]
     last = min(every, key=lambda one: one.share)
     return last.words, None if count else last.share

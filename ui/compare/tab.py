@@ -14,7 +14,7 @@ from ..charts.explained import token_html
 from ..charts.run import Run, weight_of
 from ..charts.tokens import empty_view
 from ..model.spaces import ELSEWHERE, gpu
-from ..parts.asked import ending, mixed_words, tokens_in_words, verdict_html
+from ..parts.asked import counted, ending, mixed_words, verdict_html
 from ..parts.errors import sentence_of
 from ..parts.events import (
     AT_ONCE,
@@ -29,14 +29,14 @@ from ..parts.events import (
     session_of,
     text_in,
 )
-from ..parts.fields import allowed_length, run_and_stop, whole
+from ..parts.fields import allowed_length, offered, run_and_stop, whole
 from ..parts.link import absent_words, check_method, copies
 from ..parts.markup import escaped, notice_html
 from ..session.quota import quota_of
 from ..session.store import Drawer
 from .layout import CompareLayout
 from .link import Column, ComparisonLink, link_to, read_link
-from .run import ColumnsUpdate, Compared, Comparison, compared
+from .run import ANSWERING, ColumnsUpdate, Compared, Comparison, compared
 
 ENTER = enter_of("#compare-button", "#compare-held", "A comparison")
 OPENED = """() => {
@@ -177,16 +177,17 @@ class CompareHandlers:
         where = f"Column {int(column) + 1}: {mixed_words(run.request)}"
         return f'<p class="quiet">{escape(where)}</p>{token_html(run, index, closable=False)}'
 
-    def on_names(self, request: gr.Request):
-        """The adapters that can be chosen by name."""
+    def on_names(self, request: gr.Request, *chosen: Sequence[str]):
+        """The adapters that can be chosen by name; what was chosen and is gone is chosen no
+        more."""
         with self.call(request) as visitor:
             names = sorted({card.name for card in self.ramole.pool.cards(visitor.owner)})
-        return [gr.Dropdown(choices=names) for _ in self.ui.columns for _ in range(2)]
+        return [offered(names, each) for each in chosen or [()] * 2 * len(self.ui.columns)]
 
     def drawn(self, look: ColumnsUpdate) -> tuple[Any, ...]:
         """A look, in the order of `CompareLayout.growing`; columns without an answer are empty."""
         empty = [empty_view("") for _ in self.ui.columns[len(look.views) :]]
-        kind = "busy" if look.share is not None or look.note.endswith("tokens") else "quiet"
+        kind = "busy" if look.share is not None or look.note.startswith(ANSWERING) else "quiet"
         return notice_html(look.note, kind=kind, share=look.share), *look.views, *empty, gr.skip()
 
     def wrong(self, sentence: str) -> tuple[Any, ...]:
@@ -213,7 +214,7 @@ def head_html(run: Run) -> str:
     taken = dict(zip(answer.adapters, answer.scores, strict=True))
     said.append(verdict_html(answer.evidence, run.request, taken))
     why = escape(ending(answer.finish_reason))
-    said.append(f'<p class="quiet">{tokens_in_words(answer.new_tokens)}; {why}.</p>')
+    said.append(f'<p class="quiet">{counted(answer.new_tokens, "token")}; {why}.</p>')
     if (did := run.did_all) is not None:
         said.append(whole_html(did, len(run.pieces)))
     return "".join(said)
@@ -253,4 +254,4 @@ def _connect(ui: CompareLayout, handlers: CompareHandlers, here: gr.Tab) -> None
     filled = [ui.notice, *ui.values]
     opened = named.then(handlers.on_open, ui.told, filled, js=TOLD, **QUIET)
     opened.then(None, js=GO, **QUIET)
-    here.select(handlers.on_names, None, names, **QUIET)
+    here.select(handlers.on_names, names, names, **QUIET)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..charts.recorded import recorded_run
 from ..charts.run import Run
-from ..parts.asked import ending, mixed_words, tokens_in_words
+from ..parts.asked import counted, ending, mixed_words
 from ..parts.link import link_to, link_to_recorded
 from ..parts.markup import clipped
 
@@ -37,7 +37,7 @@ def head_html(run: Run) -> str:
     """Where the run is from, its prompt, its method, and how it ended."""
     answer = run.answer
     turns = len(run.request.history)
-    length = tokens_in_words(len(run.pieces))
+    length = counted(len(run.pieces), "token")
     said = f"{mixed_words(run.request)}. {length}; {ending(answer.finish_reason)}."
     chat = f" Turn {turns + 1} of a conversation." if turns else ""
     return f'<h2>{escape(origin(run))}</h2>{_asked(run)}<p class="quiet">{escape(said + chat)}</p>'

@@ -36,9 +36,9 @@ def signed(number: float, form: str = "g") -> str:
     return f"{number:{form}}".replace("-", "−")
 
 
-def tokens_in_words(count: int) -> str:
+def counted(count: int, what: str) -> str:
     """`1 token`, `2 tokens`, ..."""
-    return f"{count} token{'s' * (count != 1)}"
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def decoding_words(request: Request) -> str:
@@ -49,7 +49,7 @@ def decoding_words(request: Request) -> str:
         said.append("no seed" if request.seed is None else f"seed {request.seed}")
     said += ["no chat template"] if request.raw else []
     said += ["a system prompt"] if request.system else []
-    return ", ".join([*said, f"at most {tokens_in_words(request.max_new_tokens)}"])
+    return ", ".join([*said, f"at most {counted(request.max_new_tokens, 'token')}"])
 
 
 def verdict_html(

@@ -1,7 +1,8 @@
 """Shared fields of the forms: method, k and the length of an answer."""
 
+from collections.abc import Sequence
 from html import escape
-from typing import Literal
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -110,6 +111,16 @@ def allowed_length(ramole: Ramole, asked: int) -> tuple[int, str]:
     if asked <= most:
         return asked, ""
     return most, f"This link asks for {asked:,} tokens; an answer here has at most {most:,}."
+
+
+def offered(names: Sequence[str], chosen: Sequence[str] | str | None) -> dict[str, Any]:
+    """Update a choice of names; what was chosen and is not among them is chosen no more."""
+    if chosen is None or isinstance(chosen, str):
+        left = chosen if chosen in names else None
+    else:
+        left = [name for name in chosen if name in names]
+    same = chosen is None or len(left or ()) == len(chosen)
+    return gr.update(choices=names) if same else gr.update(choices=names, value=left)
 
 
 def whole(value: object, name: str) -> int:

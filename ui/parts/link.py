@@ -121,6 +121,14 @@ def absent_words(names: Sequence[str], act: str) -> str:
     )
 
 
+def unkept_mix_words(mix: str, act: str) -> str:
+    """The sentence about kept weights of a link that are not here."""
+    return (
+        f"This link asks with the kept weights {mix[:60]}, which are not here: they belong to "
+        f"whoever kept them. Choose others, or {act} without."
+    )
+
+
 def unkept_words(names: Sequence[str]) -> str:
     """The sentence about fields of a link that the form has not; empty for none."""
     if not names:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ramole_core import AdapterCard, Hit
 
+from ..parts.asked import counted
 from ..parts.downloads import fresh_folder
 from ..parts.markup import escaped, shortened
 from ..session.removed import UNDO_SECONDS, Removal
@@ -127,7 +128,7 @@ def _scales(card: AdapterCard) -> str:
 
 def _vector(card: AdapterCard) -> str:
     return {
-        "examples": f"the mean of {len(card.texts)} example inputs",
+        "examples": f"the mean of {counted(len(card.texts), 'example input')}",
         "card": "the model card's words; add examples to be found more surely",
         "name": "the name alone; add examples to be found more surely",
     }[card.vector_from]

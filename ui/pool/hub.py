@@ -13,6 +13,7 @@ import gradio as gr
 
 from ramole_core import Listed, Ramole, RamoleError
 
+from ..parts.asked import counted
 from ..parts.errors import one_sentence, sentence_of
 from ..parts.events import AT_ONCE, PLAIN, QUIET
 from ..parts.fields import run_and_stop
@@ -130,8 +131,8 @@ def table_html(
     found = kept(rows, here, search=search, show=show)
     refused = sum(one.verdict == "refused" for one in rows)
     said = (
-        f"{len(rows)} are listed: {len(rows) - refused} fit, {refused} cannot be used; the "
-        f"weights of {len(here)} are here. "
+        f"Listed: {counted(len(rows), 'adapter')}, of which {refused} cannot be used; the weights "
+        f"of {len(here)} are here. "
     )
     if len(found) > MAX_ROWS:
         said += f"The first {MAX_ROWS} of {len(found)} are shown."

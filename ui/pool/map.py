@@ -20,6 +20,7 @@ from ..charts.pool_map import (
     side_by_side,
     unit,
 )
+from ..parts.asked import counted
 from ..parts.errors import one_sentence
 from ..parts.events import PLAIN
 from ..parts.fields import k_field
@@ -129,7 +130,7 @@ def _kind(card: AdapterCard, quota: Quota, owner: str | None) -> str:
 def _note(kept: float, hits: Sequence, left: int) -> str:
     found = ", ".join(f"{escaped(hit.name)} ({hit.score:.2f})" for hit in hits)
     said = f"<p><b>Found for your prompt, with their similarity: {found}.</b></p>" if found else ""
-    more = f" {left} more adapters are not drawn." if left else ""
+    more = f" Not drawn: {counted(left, 'more adapter')}." if left else ""
     return (
         f'{said}<p>{LOOK}</p><p class="caption">Each point is an adapter, placed by the vector by '
         "which it is found, flattened from many dimensions to two (PCA). The picture keeps "

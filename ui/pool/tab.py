@@ -5,6 +5,7 @@ import gradio as gr
 from ramole_core import AdapterRefused, Ramole
 
 from ..parts import downloads
+from ..parts.asked import counted
 from ..parts.errors import one_sentence
 from ..parts.events import QUIET, open_page, text_in
 from ..session.presence import heartbeat
@@ -169,7 +170,7 @@ class PoolHandlers:
                     "No example is given; type one a line, or drop a file of them."
                 )
             card = self.ramole.pool.set_examples(name, examples, owner=owner)
-            said = f"Its vector is now made from {len(card.texts)} inputs."
+            said = f"Its vector is now made from {counted(len(card.texts), 'input')}."
             return verdict_html(card.name, "usable", said), "", None, self.detail(name, owner)
 
 

@@ -20,6 +20,11 @@ ARRIVALS = {
     "warm": "all requests at once, the adapters' files in the system's memory",
     "cold": "all requests at once, every adapter read from the disk",
     "real time": "as they arrive",
+    "ours": "all at once, beside PEFT",
+    "peft": "all at once by PEFT, in full batches",
+    "one at a time": "as they arrive, with one parameter of arrivals at another value",
+    "small warm": "as warm, adapters of rank 1 and 2",
+    "small cold": "as cold, adapters of rank 1 and 2",
 }
 """When requests come, by the first half of a cell's name."""
 SERVED = {
@@ -76,10 +81,12 @@ def throughput(raw: Raw, part: str) -> list[Table]:
 def served(raw: Raw) -> list[Table]:
     """The same requests over more and more adapters (the workload of S-LoRA)."""
     groups: dict[str, Raw] = {}
-    for name, cell in at(raw, "parts", "slora", "cells").items():
-        kind, adapters = name.partition("/")[0], number(at(cell, "facts").get("adapters"))
-        if adapters is not None:
-            groups.setdefault(kind.replace("_", " "), {})[f"{adapters:,.0f}"] = at(cell, "summary")
+    cells = at(raw, "parts", "slora", "cells") | at(raw, "parts", "arrivals", "cells")
+    for name, cell in cells.items():
+        kind, _, which = name.partition("/")
+        if (adapters := number(at(cell, "facts").get("adapters"))) is not None:
+            row = f"{adapters:,.0f}" + ("" if which.startswith("n=") else f", {which}")
+            groups.setdefault(kind.replace("_", " "), {})[row] = at(cell, "summary")
     said = [f"{kind}: {words}" for kind, words in ARRIVALS.items() if kind in groups]
     note = "; ".join(said) and f"{'; '.join(said)}."
     caption = "More adapters, same speed? (the workload of S-LoRA)"

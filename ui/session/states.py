@@ -13,8 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
-from gradio import route_utils
+from gradio import route_utils, state_holder
 from gradio.server_messages import ProcessCompletedMessage
+from gradio.state_holder import SessionState
 
 from .address import address_of
 from .store import MIB, SessionStore
@@ -28,9 +29,23 @@ UNREAD = "Nobody read the answer, so it was ended; ask again, and read what come
 TOO_LARGE = f"The answer is larger than {MAX_BYTES // MIB} MiB, the most for one; ask for less."
 
 
+class LittleState(SessionState):
+    """A session's states, without the copy of each component's last value that Gradio keeps for
+    links to a whole page."""
+
+    def __init__(self, blocks: gr.Blocks):
+        super().__init__(blocks)
+        self.blocks_config.config_for_block = lambda *_: {}  # pyright: ignore
+
+    def _update_config(self, key: int) -> None: ...
+
+    def _update_value_in_config(self, key: int, value: Any) -> None: ...
+
+
 def remember_little(page: gr.Blocks, sessions: SessionStore) -> None:
     """Patch Gradio, once the page is launched."""
     holder, queue = page.state_holder, page._queue
+    state_holder.SessionState = LittleState  # what the holder makes
     holder.capacity = queue.pending_messages_per_session.max_size = BOUNDLESS
     # what a new session copies: the page's functions, and of its components none
     holder.blocks = SimpleNamespace(default_config=page.default_config, blocks={})  # pyright: ignore
