@@ -1,7 +1,7 @@
 """Comes before everything that the tests import."""
 
-import tests.signatures
+import tests.support.signatures
 
 
 def pytest_runtest_setup() -> None:
-    tests.signatures.CALLS.clear()
+    tests.support.signatures.CALLS.clear()

@@ -12,7 +12,7 @@ from docs.method_pages import home_of
 from ramole_core.cli import app
 from ramole_core.methods import METHOD_LIST
 from ramole_core.settings import Settings
-from tests.tiny_bases import BASES, REASONS, SKIPPED
+from tests.support.tiny_bases import BASES, REASONS, SKIPPED
 from ui.middleware.routes import listed, rules
 
 ORDER = "base pool retrieval hub composition kernels layers engine selection training batch cli"

@@ -162,7 +162,7 @@ def two_threads():
 @pytest.fixture(scope="module")
 def chromium():
     """A browser for the tests of one file."""
-    from tests.browser import chromium_running
+    from tests.support.browser import chromium_running
 
     with chromium_running() as browser:
         yield browser
@@ -171,7 +171,7 @@ def chromium():
 @pytest.fixture
 def visit(chromium):
     """Open a page in a fresh context; every request and page error is kept."""
-    from tests.browser import visits
+    from tests.support.browser import visits
 
     with visits(chromium) as open_page:
         yield open_page
@@ -180,7 +180,7 @@ def visit(chromium):
 @pytest.fixture
 def hub_server(monkeypatch):
     """A Hub on this machine, and the one that HF_ENDPOINT names."""
-    from tests.hub_server import HubServer, serving
+    from tests.support.hub_server import HubServer, serving
 
     with serving(HubServer()) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
@@ -194,9 +194,9 @@ def open_hub(tmp_path):
     from ramole_core.hub import Hub
     from ramole_core.pool import Limits
     from ramole_core.retrieval import AdapterIndex, Retriever
-    from tests.adapter_files import SHAPES, open_pool
-    from tests.hub_server import BASE
-    from tests.word_encoder import WordEncoder
+    from tests.support.adapter_files import SHAPES, open_pool
+    from tests.support.hub_server import BASE
+    from tests.support.word_encoder import WordEncoder
 
     held = []
 

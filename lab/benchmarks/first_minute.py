@@ -23,7 +23,7 @@ from playwright.sync_api import Error, Page, sync_playwright
 from lab import harness
 from lab.benchmarks.page import free_port, has_model, running
 from ramole_core.settings import REPOSITORY
-from tests.browser import program
+from tests.support.browser import program
 
 OURS = ("RAMOLE_", "GRADIO_", "XDG_", "PYTHON")
 """Of the environment, what a newcomer has not set."""

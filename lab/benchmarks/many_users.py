@@ -22,7 +22,7 @@ from playwright.sync_api import Page, expect
 
 from lab import harness
 from lab.benchmarks.page import Started, fresh_folder, page_on
-from tests.browser import chromium_running, visits
+from tests.support.browser import chromium_running, visits
 from ui.ask.answer import MEASURING
 
 Start = Callable[[], Callable[[], Sequence[float]]]

@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from lab import harness
 from lab.benchmarks.page import free_port, fresh_folder
-from tests.browser import program
+from tests.support.browser import program
 
 if TYPE_CHECKING:
     from ramole_core import Ramole

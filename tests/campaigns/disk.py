@@ -18,12 +18,12 @@ from ramole_core.pool import Pool
 from ramole_core.retrieval.card_vector import adapter_vectors
 from ramole_core.retrieval.index import AdapterIndex
 from ramole_core.retrieval.retriever import Retriever
-from tests.adapter_files import SHAPES, arrays_of, tree_of, write_adapter
 from tests.campaigns.children import awaited, forked
 from tests.campaigns.figures import Figures
 from tests.campaigns.small_disk import SmallDisk, small_disk
-from tests.fake_ramole import FakeRamole
-from tests.retrieval_fakes import FakeEncoder
+from tests.support.adapter_files import SHAPES, arrays_of, tree_of, write_adapter
+from tests.support.fake_ramole import FakeRamole
+from tests.support.retrieval_fakes import FakeEncoder
 
 PROMISED = ("processes_ended", "exceptions", "hangs", "not_one_sentence", "lost", "did_not_go_on")
 SECONDS = 300

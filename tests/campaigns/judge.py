@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from tests.adapter_files import CONFIG, WEIGHTS
 from tests.campaigns.mutations import Shapes
+from tests.support.adapter_files import CONFIG, WEIGHTS
 
 MOST_RANK = 256
 CHANGES_THE_EQUATION: dict[str, object] = {

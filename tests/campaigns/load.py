@@ -27,9 +27,9 @@ from ramole_core.base.shapes import read_shapes
 from ramole_core.pool import write_manifest
 from ramole_core.settings import Settings
 from tests.campaigns.visitors import Question, Seen, Visitor
-from tests.pool_fakes import zipped
-from tests.serving import Server, running, second_start
-from tests.test_ramole import write_lora
+from tests.core.test_ramole import write_lora
+from tests.support.pool_fakes import zipped
+from tests.support.serving import Server, running, second_start
 
 PROMPTS = (
     "Fix the capital letters in the following text: i live in paris",

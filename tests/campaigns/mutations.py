@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.adapter_files import CONFIG, WEIGHTS, Shapes, arrays_of, pack
-from tests.test_pool_refusals import REFUSALS
+from tests.laws.test_pool_refusals import REFUSALS
+from tests.support.adapter_files import CONFIG, WEIGHTS, Shapes, arrays_of, pack
 
 PIECES = (b"9", b"-", b'"', b"[", b"}", b"e99", b"null")
 

@@ -16,8 +16,8 @@ from urllib.parse import unquote
 import httpx
 
 from tests.campaigns.figures import Figures
-from tests.pool_fakes import write_sample
-from tests.serving import fake
+from tests.support.pool_fakes import write_sample
+from tests.support.serving import fake
 from ui.middleware.routes import RULES, UNUSED, RouteTable, Rule
 
 PROMISED = ("status_500", "tracebacks", "hangs", "connections_lost", "server_gone")
@@ -80,7 +80,7 @@ def run(
     figures = Figures(PROMISED)
     if kinds == ["ray"]:
         from tests.campaigns.tiny_system import write_system
-        from tests.served_cluster import SETTINGS, served
+        from tests.support.served_cluster import SETTINGS, served
 
         write_system(root)
         said = SETTINGS | {"base_model": root / "base", "adapters_dir": root / "adapters"}

@@ -23,8 +23,8 @@ from ramole_core.api_keys import add_key, today
 from tests.campaigns.attacks import ATTACKS, attacking
 from tests.campaigns.figures import Figures
 from tests.campaigns.honest import KEY, PASSWORD, USER, Turn, ask_on
-from tests.pool_fakes import write_sample
-from tests.serving import Server, fake, running, second_start
+from tests.support.pool_fakes import write_sample
+from tests.support.serving import Server, fake, running, second_start
 from ui.session.store import MAX_SESSIONS
 
 PROMISED = ("refused", "lost", "first_token_twice_as_late", "memory_not_flat", "disk_not_flat")

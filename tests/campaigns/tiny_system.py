@@ -15,7 +15,7 @@ def write_system(root: Path) -> None:
     from ramole_core import Ramole, load_settings
     from ramole_core.base.shapes import read_shapes
     from tests.conftest import save_tiny_tokenizer
-    from tests.test_ramole import write_lora
+    from tests.core.test_ramole import write_lora
 
     (root / "base").mkdir()
     (root / "adapters").mkdir()

@@ -23,8 +23,8 @@ from tests.campaigns.figures import Figures
 from tests.campaigns.judge import wrong_with
 from tests.campaigns.mutations import Shapes, Upload, made
 from tests.campaigns.watch import Health, memory
-from tests.pool_fakes import SHAPES, write_sample
-from tests.serving import Server, app, fake
+from tests.support.pool_fakes import SHAPES, write_sample
+from tests.support.serving import Server, app, fake
 from ui.parts.errors import UNEXPECTED
 
 PROMISED = (

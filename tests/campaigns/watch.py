@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from tests.campaigns.children import awaited, forked
-from tests.serving import Server
+from tests.support.serving import Server
 
 PAUSE = 0.05
 
