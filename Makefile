@@ -14,7 +14,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # with bytecode, whatever is set outside: pip writes none here, and the tests start half a hundred processes
 export PYTHONDONTWRITEBYTECODE :=
-.PHONY: help setup run test pytest clients lint kernels format audit browser readme constraints clean
+.PHONY: help setup run test quick campaigns pytest clients lint kernels format audit browser readme constraints clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,7 +48,13 @@ test: setup $(SERVED) browser ## the whole suite: ruff, pyright, pytest
 	$(MAKE) --no-print-directory -j 2 lint pytest  # lint ends while the tests run
 
 pytest: kernels ## the tests alone, after make test or make setup SERVE=1
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 --second-try
+
+quick: kernels ## what a developer runs while working: laws, units and core, without what is slow or needs a server
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q --quick tests/units tests/laws tests/core
+
+campaigns: kernels ## the long campaigns; CHANGED=1: those whose files have changed since they passed
+	$(BIN)/python -m tests.campaigns.long $(if $(CHANGED),--changed)
 
 clients: setup ## other people's clients of OpenAI's API against the page, in an environment of their own
 	@[ -x $(CLIENTS)/pip ] || $(PYTHON) -m venv .venv-clients

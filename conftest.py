@@ -2,6 +2,8 @@
 
 import tests.support.signatures
 
+pytest_plugins = ["tests.support.report"]
+
 
 def pytest_runtest_setup() -> None:
     tests.support.signatures.CALLS.clear()

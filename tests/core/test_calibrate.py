@@ -1,4 +1,5 @@
 """Fitting where the base answers: lines, the command, and the calibration that ships."""
+# ruff: noqa: F811
 
 import json
 from contextlib import contextmanager
@@ -77,10 +78,7 @@ def test_lines_become_thresholds_in_units_of_similarity():
 
 
 def test_calibrate_fits_any_pool_and_encoder_and_an_upload_keeps_it(
-    ramole,  # noqa: F811
-    tmp_path,
-    monkeypatch,
-    capsys,
+    ramole, tmp_path, monkeypatch, capsys
 ):
     @contextmanager
     def opened():

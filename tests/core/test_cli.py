@@ -8,89 +8,59 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from ramole_core.cli import app, main
+from ramole_core.cli import main
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST
 from ramole_core.mixes import Mix
-from ramole_core.request import Fitting, Generation, Request, Step, Trace
+from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.terminal.console import progress_bar, write_table
 from tests.support.adapter_files import arrays_of, write_adapter
+from tests.support.fake_ramole import WORDS, FakeRamole
 from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.support.tiny_bases import BASES, save_tiny_base
 from tests.support.workers import REPOSITORY, python
 
-WORDS = ("Blue ", "[bold]boats", " ☂")
+TEXT = "".join(WORDS).replace("The", "[bold]The")
 
 
-@dataclass(frozen=True)
-class Named:
-    name: str
-
-
-class Door:
-    """What the commands ask of `Ramole`, with exact answers; keeps what it was asked."""
+class Door(FakeRamole):
+    """A fake system with a word of markup in each answer; keeps what it was asked."""
 
     def __init__(self):
+        super().__init__(loaded=False)
         self.asked: list[object] = []
-        self.settings = SimpleNamespace(
-            base_model="pypi:none==0", data_dir=Path("/nonexistent"), quantization="nf4"
-        )
-        self.router_checksum = "ab" * 32
-        self.weights_checksums = lambda: {"ramole": self.router_checksum}
-        self.pool = SimpleNamespace(
-            cards=lambda owner: [SimpleNamespace(name=f"a{i}", sha256=f"{i}" * 64) for i in (0, 1)]
-        )
-        self.loaded = False
         self.model_facts = None
+        self.pool.names += ["x", "y"]
         self.hub = SimpleNamespace(near=lambda text, k, exclude: [])
-
-    def __enter__(self) -> "Door":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.asked.append("closed")
 
     def load(self, progress) -> None:
-        progress("reading [the] base", 0.25)
-        progress("reading [the] base", 0.75)
-        progress("ready", 1.0)
-        self.loaded = True
+        super().load(lambda stage, fraction: progress("reading [the] base", fraction))
 
-    def retrieve(self, text, k, exclude, owner):
+    def retrieve(self, text, k=3, exclude=(), owner=None):
         self.asked.append((text, k, tuple(exclude), owner))
-        return [SimpleNamespace(name=f"a{i}", score=0.9 - i / 4, owner=None) for i in range(k)]
+        return super().retrieve(text, k, exclude, owner)
 
-    def check(self, request: Request) -> None:
-        if request.method not in {row.name for row in METHOD_LIST}:
-            raise RamoleError(f"no method {request.method}")
+    def _names(self, request: Request) -> list[str]:
+        return list(request.adapters or ("ant", "bee"))
 
     def stream(self, request: Request) -> Iterator[Step]:
         self.asked.append(request)
-        for number, text in enumerate(WORDS):
-            yield Step(number, text, None)
-        named = request.adapters is not None
-        adapters = list(request.adapters or ("a0", "a1"))
-        weights = np.full((5, 2, 3, len(adapters)), 0.5, np.float16)
-        trace = Trace([*"abcde"], [*range(5)], 2, adapters, [0, 1], ["q", "k", "v"], weights)
-        return Generation(
-            "".join(WORDS),
-            adapters,
-            [float("nan") if named else 0.75] * len(adapters),
-            trace if request.trace else None,
-            finish_reason="eos",
-            prompt_tokens=2,
-            new_tokens=3,
-            seconds=1.25,
-            first_token_seconds=0.5,
-        )
+        for _, item in self.stream_batch([request]):
+            item = replace(item, text=item.text.replace("The", "[bold]The"))
+            if isinstance(item, Generation):
+                named = request.adapters is not None
+                return replace(item, scores=[float("nan")] * len(item.scores)) if named else item
+            yield item
 
 
 @pytest.fixture(autouse=True)
@@ -132,18 +102,13 @@ def test_every_option_of_generate_reaches_the_request(door: Door, capsys):
     ]
 
 
-def test_a_request_is_checked_before_the_model_loads(door: Door, capsys):
-    assert main(["generate", "hello", "--method", "ramol"]) == 2 and not door.loaded
-    assert capsys.readouterr().err == "no method ramol\n"
-
-
 def test_an_unsaid_option_is_the_request_s_own_default(door: Door, capsys):
     assert main(["generate", "hello"]) == 0
     assert door.asked[0] == Request("hello", trace=False)
 
 
 def test_examples_come_from_a_file_and_a_mix_by_name(door: Door, tmp_path, capsys, monkeypatch):
-    file, kept = tmp_path / "pairs.jsonl", []
+    file = tmp_path / "pairs.jsonl"
     file.write_text('{"inputs": "a", "targets": "b"}\nc => d\n')
     found = Fitting("lorahub", ("x", "y"), ("1", "2"), 4, 4, (0.5, -1.25), 1.5, 2.0, 3.25)
 
@@ -153,11 +118,11 @@ def test_examples_come_from_a_file_and_a_mix_by_name(door: Door, tmp_path, capsy
         return Door.stream(door, request)
 
     door.stream = stream
-    door.keep_mix = lambda name, answer, owner: kept.append((name, owner)) or Named(name)
     door.check_mix_name = lambda name, owner: None
     words = f"generate hello --method lorahub --examples {file} --keep spam --owner me"
     assert main(words.split()) == 0
-    assert door.asked[0].examples == (("a", "b"), ("c", "d")) and kept == [("spam", "me")]
+    assert door.asked[0].examples == (("a", "b"), ("c", "d"))
+    assert [mix.name for mix in door.mixes("me")] == ["spam"] and not door.mixes("you")
     err = capsys.readouterr().err
     assert "Finding weights: step 1 of 4, loss 1.500 so far" in err
     assert "Found weights: x 0.500, y -1.250; loss of the examples 1.500, 2.000 at the" in err
@@ -222,9 +187,9 @@ def test_mixes_are_listed_and_forgotten(door: Door, capsys):
 def test_text_goes_to_stdout_and_all_else_to_stderr(door: Door, capsys):
     assert main(["generate", "hello"]) == 0
     out, err = capsys.readouterr()
-    assert out == "Blue [bold]boats ☂\n"
+    assert out == TEXT + "\n"
     assert "reading [the] base" in err and err.count("reading [the] base") == 1
-    assert err.splitlines()[-1] == "a0 0.75, a1 0.75; 3 tokens in 1.2 s (eos)"
+    assert err.splitlines()[-1] == "ant 0.90, bee 0.70; 8 tokens in 1.5 s (eos)"
 
 
 MARKUP = ["[b]", r"ends \[/b]", "[/]", "ends \\", ":smile:", "[link=x]"]
@@ -243,7 +208,7 @@ def test_what_rich_would_read_as_markup_is_printed_as_it_is(capsys, monkeypatch,
 def test_json_is_all_of_stdout(door: Door, capsys):
     assert main(["generate", "hello", "--json", "--seed", "3", "--adapter", "x"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert answer["text"] == "Blue [bold]boats ☂"
+    assert answer["text"] == TEXT
     assert answer["adapters"] == ["x"] and answer["similarities"] == [None]
     assert answer["seed"] == 3 and answer["router_checksum"] == "ab" * 32
     assert answer["weights_checksums"] == {"ramole": "ab" * 32}
@@ -260,16 +225,10 @@ def test_a_trace_is_written(door: Door, capsys, tmp_path: Path, suffix: str):
         told |= {name: json.loads(str(told[name])) for name in ("request", "facts")}
     else:
         told = json.loads(file.read_text())
-    assert np.shape(told["weights"]) == (5, 2, 3, 2)
+    assert np.shape(told["weights"]) == (10, 5, 2, 2)
     request, facts = told["request"], told["facts"]
     assert request["prompt"] == "hello" and facts["router_checksum"] == "ab" * 32
-    assert facts["adapters"] == {"a0": "0" * 64, "a1": "1" * 64}
-
-
-def test_a_trace_of_unknown_kind_is_refused_before_anything_runs(door: Door, capsys):
-    assert main(["generate", "hello", "--trace", "out.png"]) == 2
-    assert capsys.readouterr().err == "--trace out.png ends in neither .npz nor .json; rename it.\n"
-    assert door.asked == []
+    assert facts["adapters"] == {"ant": "c" * 64, "bee": "c" * 64}
 
 
 def test_a_dash_reads_the_prompt_from_stdin(door: Door, capsys, monkeypatch):
@@ -283,11 +242,10 @@ def test_retrieve(door: Door, capsys):
     assert main(["retrieve", "hi", "-k", "2", "--exclude", "z", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert door.asked == [("hi", 2, ("z",), None), "closed"]
-    assert answer["adapters"] == ["a0", "a1"] and answer["similarities"] == [0.9, 0.65]
+    assert answer["adapters"] == ["ant", "bee"] and answer["similarities"] == [0.9, 0.7]
     assert main(["retrieve", "hi"]) == 0
-    assert (
-        capsys.readouterr().out.split() == "adapter similarity a0 0.900 a1 0.650 a2 0.400".split()
-    )
+    table = "adapter similarity ant 0.900 bee 0.700 cat 0.500"
+    assert capsys.readouterr().out.split() == table.split()
 
 
 @pytest.mark.parametrize(
@@ -302,6 +260,8 @@ def test_retrieve(door: Door, capsys):
         (["add"], "Missing argument 'source"),
         (["add", "x", "--examples", "/nonexistent/e.txt"], "/nonexistent/e.txt"),
         (["train", "adapter"], "Missing option '--data'"),
+        (["generate", "x", "--trace", "a.png"], "a.png ends in neither .npz nor .json; rename it."),
+        (["generate", "x", "--method", "ramol"], "Unknown method 'ramol'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_2(words, sentence: str, door: Door, capsys):
@@ -309,6 +269,7 @@ def test_a_mistake_is_one_line_and_exit_2(words, sentence: str, door: Door, caps
     out, err = capsys.readouterr()
     assert out == "" and sentence in err
     assert len(err.splitlines()) == 1 and len(err) < 300
+    assert not door.loaded and not [one for one in door.asked if one != "closed"]
 
 
 def test_a_refusal_with_line_breaks_is_still_one_line(door: Door, capsys, monkeypatch):
@@ -333,36 +294,10 @@ def test_ctrl_c_ends_in_one_line(door: Door, capsys, monkeypatch):
     assert door.asked == ["closed"]
 
 
-def test_only_what_works_is_there():
-    names = {info.name for info in app.registered_commands}
-    expected = {"doctor", "list", "add", "remove", "retrieve", "generate", "batch", "benchmark"}
-    expected |= {"calibrate", "keys", "page"}
-    expected |= {"evaluate", "chat", "merge", "methods", "mixes", "trace", "hub", "serve"}
-    assert names == expected
-    assert [info.name for info in app.registered_groups] == ["train"]
-
-
 def test_several_engines_without_ray_say_what_to_install(capsys, monkeypatch):
     monkeypatch.setattr("ramole_core.serving.running.find_spec", lambda name: None)
     assert main(["serve"]) == 2
     assert "make setup SERVE=1" in capsys.readouterr().err
-
-
-def test_several_engines_are_started_anew_on_a_signal_and_ended_on_another(capsys, monkeypatch):
-    running, waits = Mock(url="http://127.0.0.1:7860/"), []
-    running.wait.side_effect = lambda ending: waits.append(ending())
-    made = Mock(return_value=running)
-    signals = [signal.SIGHUP, signal.SIGTERM]
-    monkeypatch.setattr("ramole_core.serving.running.find_spec", lambda name: name)
-    monkeypatch.setattr("ramole_core.serving.running.ServeProcess", made)
-    monkeypatch.setattr("ramole_core.serving.running.signal.signal", lambda number, handler: None)
-    monkeypatch.setattr("ramole_core.serving.running._next", lambda told: signals.pop(0))
-    assert main(["serve", "--engines", "3", "--cpus-per-engine", "1.5", "--json"]) == 0
-    assert made.call_args.kwargs["engines"] == 3 and made.call_args.kwargs["cpus"] == 1.5
-    done = [name for name, *_ in running.method_calls if name != "wait"]
-    assert done == ["start", "restart", "stop"] and not any(waits)
-    listens = json.loads(capsys.readouterr().out)
-    assert listens == {"url": "http://127.0.0.1:7860/", "engines": 3}
 
 
 def test_a_bad_setting_is_one_sentence(capsys, monkeypatch):
@@ -605,15 +540,6 @@ def test_doctor_notes_that_another_process_writes(home: Path, capsys):
     assert [check["state"] for check in busy] == ["note"]
 
 
-def test_help_is_there_before_anything_heavy():
-    done = python("-X", "importtime", "-m", "ramole_core", "--help")
-    assert done.returncode == 0 and "generate" in done.stdout
-    modules = re.findall(r"^import time:.*\| +(\S+)$", done.stderr, re.MULTILINE)
-    heavy = {"torch", "transformers", "numba", "gradio", "chromadb", "ray", "pandas", "scipy"}
-    assert "ramole_core.cli" in modules and not heavy & {name.split(".")[0] for name in modules}
-    assert len(modules) < 1100, "there are 700"
-
-
 @pytest.mark.parametrize(
     ("missing", "words", "sentence"),
     [
@@ -644,3 +570,135 @@ def test_methods_are_listed_with_what_they_need(monkeypatch, tmp_path, capsys):
     assert main(["methods"]) == 0
     table = capsys.readouterr().out
     assert "ramole_plus (default)" in table and "needs training" in table
+
+
+# --- conversations --------------------------------------------------------------------------------
+
+
+TURNS = [["one", "1"], ["two", "2", ["x"]], ["three", "", []]]
+
+
+class Terminal(io.StringIO):
+    """Standard input as somebody types it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def typed(monkeypatch, text: str, *, terminal: bool = False) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(text) if terminal else io.StringIO(text))
+
+
+def asked(door: Door) -> list[Request]:
+    return [one for one in door.asked if isinstance(one, Request)]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "talk.json"
+    path.write_text(json.dumps(TURNS))
+    return path
+
+
+def test_generate_takes_earlier_turns_from_a_file(door, file, capsys):
+    assert main(["generate", "and now?", "--history", str(file), "--drop-turns", "--json"]) == 0
+    assert asked(door) == [Request("and now?", history=TURNS, drop_turns=True, trace=False)]
+    told = json.loads(capsys.readouterr().out)
+    assert told["history"] == [["one", "1", None], *TURNS[1:]] and told["drop_turns"] is True
+
+
+@pytest.mark.parametrize("command", [["generate", "x"], ["chat"]])
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "is not a JSON list of turns"),
+        ('{"a": 1}', "is not a JSON list of turns"),
+        ('[["a"]]', "Turn 1 of history is ['a']; give (user, assistant)"),
+        (None, "give one that is there"),
+    ],
+)
+def test_a_file_of_no_turns_is_one_sentence(command, text, sentence, door, file, capsys):
+    if text is None:
+        file.unlink()
+    else:
+        file.write_text(text)
+    assert main([*command, "--history", str(file)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and sentence in err and len(err.splitlines()) == 1 and door.asked == []
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_each_line_is_a_turn_and_each_turn_tells_its_adapters(terminal, door, capsys, monkeypatch):
+    typed(monkeypatch, "one\n\n  two \n/new\nthree\n/exit\nfour\n", terminal=terminal)
+    assert main(["chat", "--k", "2", "--seed", "3", "--system", "Be brief."]) == 0
+    how = {"method": "ramole_plus", "k": 2, "seed": 3, "system": "Be brief."}
+    first = ("one", TEXT, ["ant", "bee"])
+    assert asked(door) == [
+        Request("one", **how),
+        Request("two", history=[first], **how),
+        Request("three", **how),
+    ]
+    out, err = capsys.readouterr()
+    assert out == (TEXT + "\n") * 3
+    assert err.count("ant 0.90 (50%), bee 0.70 (50%); 8 tokens") == 3
+    assert "A new conversation." in err and ("/exit or Ctrl-D" in err) == terminal
+    assert door.asked[-1] == "closed"
+
+
+def test_a_chat_goes_on_from_a_file_until_it_begins_anew(door, file, capsys, monkeypatch):
+    typed(monkeypatch, "a\nb\n/new\nc\n")
+    assert main(["chat", "--history", str(file), "--drop-turns", "--adapter", "x"]) == 0
+    one, two, three = asked(door)
+    assert one.history == Request("x", history=TURNS).history and one.drop_turns
+    assert two.history == (*one.history, ("a", TEXT, ("x",))) and three.history == ()
+    assert one.adapters == ("x",)
+
+
+def test_a_chat_as_json_is_all_of_stdout(door, capsys, monkeypatch):
+    typed(monkeypatch, "a\nb\n")
+    assert main(["chat", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [turn["prompt"] for turn in told["turns"]] == ["a", "b"]
+    assert told["turns"][1]["history"] == [["a", TEXT, ["ant", "bee"]]]
+    assert told["router_checksum"] == "ab" * 32
+
+
+def test_what_a_turn_cannot_do_ends_a_script_and_not_a_talk(door, capsys, monkeypatch):
+    answer = Door.stream
+
+    def stream(self, request):
+        if request.prompt == "bad":
+            raise RamoleError("The conversation is too long.")
+        return answer(self, request)
+
+    monkeypatch.setattr(Door, "stream", stream)
+    typed(monkeypatch, "a\nbad\nb\n", terminal=True)
+    assert main(["chat"]) == 0
+    assert [one.prompt for one in asked(door)] == ["a", "b"] and len(asked(door)[1].history) == 1
+    assert "> The conversation is too long.\n" in capsys.readouterr().err
+    door.asked.clear()
+    typed(monkeypatch, "a\nbad\nb\n")
+    assert main(["chat"]) == 2
+    assert [one.prompt for one in asked(door)] == ["a"]
+    assert capsys.readouterr().err.splitlines()[-1] == "The conversation is too long."
+
+
+def test_a_real_chat_keeps_to_its_adapters_and_drops_what_does_not_fit(home, capsys, monkeypatch):
+    assert main(["add", str(lora_folder(home / "one", seed=1)), "--name", "red"]) == 0
+    long = "paint it " * 26
+    typed(monkeypatch, f"paint it\n{long}\n{long}\n")
+    words = ["chat", "--method", "mixture", "--max-new-tokens", "4"]
+    assert main(words) == 2
+    assert "in 3 turns, and the base model reads" in capsys.readouterr().err
+    typed(monkeypatch, f"paint it\n{long}\n{long}\n")
+    assert main([*words, "--drop-turns", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert [turn["adapters"] for turn in json.loads(out)["turns"]] == [["red"]] * 3
+    assert "left out: 2." in err
+
+
+def test_help_lists_what_may_be_typed_and_asks_nothing(door, monkeypatch, capsys):
+    typed(monkeypatch, "/help\n/exit\n", terminal=True)
+    assert main(["chat"]) == 0 and asked(door) == []
+    told = capsys.readouterr()
+    assert all(word in told.out + told.err for word in ("/exit", "/new"))

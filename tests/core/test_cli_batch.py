@@ -20,20 +20,10 @@ from tests.support.fake_ramole import WORDS
 from tests.support.workers import REPOSITORY
 
 ROWS = '{"prompt": "a", "id": "x", "label": 1}\n{"prompt": "b", "k": 2}\n{"prompt": "c"}\n'
-KEYS = {
-    *("index", "line", "id", "digest", "prompt", "text", "method", "adapters", "similarities"),
-    *(
-        "weights",
-        "options",
-        "temperature",
-        "top_p",
-        "seed",
-        "finish_reason",
-        "prompt_tokens",
-        "new_tokens",
-    ),
-    *("seconds", "first_token_seconds", "stages"),
-}
+KEYS = set(
+    "index line id digest prompt text method adapters similarities weights options temperature "
+    "top_p seed finish_reason prompt_tokens new_tokens seconds first_token_seconds stages".split()
+)
 
 
 @pytest.fixture
@@ -76,38 +66,22 @@ def test_each_answer_is_a_line_of_stdout_in_the_order_of_its_end(door, file, cap
     assert door.asked == [["a", "b", "c"], ["closed"]]
 
 
-def test_earlier_turns_are_asked_with_and_stand_in_the_line_of_the_answer(
-    door, tmp_path, capsys, monkeypatch
-):
-    asked = []
-    answer = door.stream_batch
-    monkeypatch.setattr(door, "stream_batch", lambda r, **o: asked.extend(r) or answer(r, **o))
+def test_earlier_turns_stand_in_the_line_of_the_answer(door, tmp_path, capsys):
     row = {"prompt": "and?", "history": [["a", "b", ["ant"]]], "drop_turns": True}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row))
     assert main(["batch", str(tmp_path / "rows.jsonl")]) == 0
     (line,) = lines(capsys.readouterr().out)
-    assert asked[0].history == (("a", "b", ("ant",)),) and asked[0].drop_turns
     assert {name: line[name] for name in row} == row
     assert set(line) == {*KEYS, "history", "drop_turns"}
 
 
-def test_csv_and_standard_input(door, tmp_path, capsys, monkeypatch):
-    standard_input(monkeypatch, b"prompt,max_new_tokens\na,2\n")
-    assert main(["batch", "-"]) == 0
-    (line,) = lines(capsys.readouterr().out)
-    assert line["new_tokens"] == 2
-    (tmp_path / "rows.csv").write_text("prompt;adapters\na;dog|ant\n")
-    assert main(["batch", str(tmp_path / "rows.csv")]) == 0
-    (line,) = lines(capsys.readouterr().out)
-    assert line["adapters"] == ["dog", "ant"]
-
-
 @pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16"])
 def test_standard_input_is_decoded_as_a_file_is(coding, door, monkeypatch, capsys):
-    standard_input(monkeypatch, "prompt,max_new_tokens\nblå,2\n".encode(coding))
+    standard_input(monkeypatch, "prompt;max_new_tokens;adapters\nblå;2;dog|ant\n".encode(coding))
     assert main(["batch", "-"]) == 0
     (line,) = lines(capsys.readouterr().out)
     assert (line["prompt"], line["new_tokens"]) == ("blå", 2)
+    assert line["adapters"] == ["dog", "ant"]
 
 
 def test_standard_input_that_is_no_text_is_one_sentence(door, monkeypatch, capsys):
@@ -145,18 +119,6 @@ def test_bad_rows_are_told_and_the_others_run(door, file, tmp_path, capsys):
     for number in 3, 4, 5, 6:
         assert f"\nLine {number}: " in f"\n{err}"
     assert "4 rows refused." in err.splitlines()[-1]
-
-
-def test_every_line_is_json_whatever_number_a_column_has(door, file, capsys):
-    file.write_text('{"prompt": "a", "label": 1e308}\n{"prompt": "b", "label": 1e309}\n')
-    assert main(["batch", str(file)]) == 2
-
-    def refuse(name: str) -> None:
-        raise AssertionError(f"{name} is not JSON.")
-
-    out = capsys.readouterr().out.splitlines()
-    refused, answered = (json.loads(line, parse_constant=refuse) for line in out)
-    assert answered["extra"] == {"label": 1e308} and refused["error"].startswith("1e309 is beyond")
 
 
 def test_many_bad_rows_do_not_flood_the_terminal(door, file, capsys):
@@ -288,9 +250,7 @@ def test_a_mistake_is_one_line_and_exit_2(words, sentence, door, file, tmp_path,
     (tmp_path / "EMPTY").write_text("\n")
     (tmp_path / "HEADLESS.csv").write_text("a,b\n1,2\n")
     file.rename(tmp_path / "FILE")
-    words = [
-        str(tmp_path / word) if word[:4] in ("FILE", "EMPT", "HEAD") else word for word in words
-    ]
+    words = [str(tmp_path / word) if (tmp_path / word).exists() else word for word in words]
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert out == "" and sentence in err and len(err.splitlines()) == 1
@@ -311,10 +271,10 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
 def test_killed_at_any_moment_it_goes_on(sign, tmp_path):
     file, out = tmp_path / "rows.csv", tmp_path / "out.jsonl"
-    file.write_text("prompt\n" + "".join(f"p{i}\n" for i in range(400)))
+    file.write_text("prompt\n" + "".join(f"p{i}\n" for i in range(150)))
     words = [sys.executable, "-c", SLOW, "batch", str(file), "--out", str(out), "--resume"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PAUSE": "0.1"}  # 400 rows: 15 seconds
-    for _ in range(3):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PAUSE": "0.1"}  # 150 rows: 6 seconds
+    for _ in range(2):
         had = out.read_bytes().count(b"\n") if out.exists() else 0
         process = subprocess.Popen(  # hears Ctrl-C also where the tests run in the background
             words,
@@ -332,5 +292,5 @@ def test_killed_at_any_moment_it_goes_on(sign, tmp_path):
     subprocess.run(words, cwd=REPOSITORY, env=quick, check=True, timeout=120)
     assert out.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
     told = lines(out)
-    assert sorted(line["index"] for line in told) == list(range(400))
+    assert sorted(line["index"] for line in told) == list(range(150))
     assert all(line["prompt"] == f"p{line['index']}" for line in told)

@@ -1,6 +1,6 @@
 """The command line of `docs/api.md`, line by line in its order, on a tiny base and three adapters.
 
-That every command and option on any page exists is checked in `test_pages.py`; here they run. Left
+That every command and option on any page exists is checked in `test_house.py`; here they run. Left
 out is what waits for a signal, a card, the Hub or a long training, each with tests of its own.
 """
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from pathlib import Path
 
 import gguf
@@ -10,21 +11,19 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from typer.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
+from ramole_core import RamoleError, Settings
 from ramole_core.base.shapes import read_shapes
 from ramole_core.cli import main
-from ramole_core.cli.command_line import app
 from ramole_core.composition import Lora, Sites
 from ramole_core.composition.trained import WeightsFolder
-from ramole_core.errors import RamoleError
 from ramole_core.export.gguf_file import permuted, tensors_of
-from ramole_core.export.low_rank import concatenate, cut, ratio, square, square_between
+from ramole_core.export.low_rank import concatenate, cut
 from ramole_core.export.merge import merge_adapters
-from ramole_core.export.sources import MergeSource, read_sources
+from ramole_core.export.sources import read_sources
 from ramole_core.layers.plain import install
 from ramole_core.pool import write_manifest
-from ramole_core.settings import Settings
 from tests.laws.test_peft_kinds import ALL, ATTENTION, load_base, write_by_peft
 from tests.support.tiny_methods import plain_of
 
@@ -60,8 +59,6 @@ def world(tiny_llama, tmp_path_factory):
 
 def rescale(folder: Path, n: int) -> None:
     """Other weights for each, since the helper seeds all alike."""
-    from safetensors.torch import load_file, save_file
-
     file = folder / "adapter_model.safetensors"
     pick = torch.Generator().manual_seed(n)
     tensors = {
@@ -72,19 +69,15 @@ def rescale(folder: Path, n: int) -> None:
 
 
 @pytest.fixture
-def cli(world, monkeypatch):
+def cli(world, monkeypatch, capsys):
     """Runs `merge` with these words, in the world's settings."""
     settings, *_ = world
-    monkeypatch.setenv("RAMOLE_BASE_MODEL", settings.base_model)
-    monkeypatch.setenv("RAMOLE_ADAPTERS_DIR", str(settings.adapters_dir))
-    monkeypatch.setenv("RAMOLE_DATA_DIR", str(settings.data_dir))
+    for name in ("base_model", "adapters_dir", "data_dir"):
+        monkeypatch.setenv(f"RAMOLE_{name.upper()}", str(getattr(settings, name)))
 
     def run(*words) -> dict:
-        done = CliRunner().invoke(app, ["merge", *map(str, words), "--json"])
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        assert done.exit_code == 0, done.output
-        return json.loads(done.stdout)
+        assert main(["merge", *map(str, words), "--json"]) == 0, capsys.readouterr().err
+        return json.loads(capsys.readouterr().out)
 
     return run
 
@@ -155,9 +148,8 @@ def test_the_pool_takes_it_and_its_examples(world, cli, tmp_path):
 def test_a_cut_says_what_it_left_out(world):
     _, shapes, sources, root = world
     weights, rank = (0.7, -1.2, 0.4), 4
-    made = merge_adapters(
-        sources, "mixture", shapes=shapes, trained=WeightsFolder(root), weights=weights, rank=rank
-    )
+    how = {"shapes": shapes, "trained": WeightsFolder(root)}
+    made = merge_adapters(sources, "mixture", weights=weights, rank=rank, **how)
     assert made.rank == rank and not made.exact
     apart, whole, worst = 0.0, 0.0, {}
     lost, own = dict.fromkeys(KINDS, 0.0), dict.fromkeys(KINDS, 0.0)
@@ -195,10 +187,9 @@ def test_one_adapter_is_compressed(world, method):
     """By truncated SVD, which is the nearest there is, and by clusters of its units."""
     _, shapes, sources, root = world
 
-    def made(rank):
-        return merge_adapters(
-            sources[:1], method, shapes=shapes, trained=WeightsFolder(root), rank=rank
-        )
+    def made(rank, method=method):
+        how = {"shapes": shapes, "trained": WeightsFolder(root)}
+        return merge_adapters(sources[:1], method, rank=rank, **how)
 
     assert made(0).error.overall < 1e-6 and made(5).error.overall < 1e-6
     errors = [made(rank).error.overall for rank in (4, 2, 1)]
@@ -206,27 +197,15 @@ def test_one_adapter_is_compressed(world, method):
     if method == "mixture":
         assert errors == sorted(errors) and errors[-1] < 1
     other = "lego" if method == "mixture" else "mixture"
-    them = merge_adapters(
-        sources[:1], other, shapes=shapes, trained=WeightsFolder(root), rank=2
-    ).error.overall
-    assert (errors[1] < them) == (method == "mixture")
+    assert (errors[1] < made(2, other).error.overall) == (method == "mixture")
 
 
-def test_low_rank_algebra_needs_no_product():
+def test_a_cut_shares_its_norm_and_has_no_more_rows_than_inputs():
     torch.manual_seed(0)
-    one, other = (Lora(A=torch.randn(r, 7), B=torch.randn(11, r)) for r in (3, 9))
-    D, E = one.B @ one.A, other.B @ other.A
-    assert square(one) == pytest.approx(float(D.square().sum()), rel=1e-5)
-    assert square_between(one, other) == pytest.approx(float((D - E).square().sum()), rel=1e-5)
-    assert square_between(one, one) == pytest.approx(0, abs=1e-6 * square(one))
-    assert square_between(None, None) == 0.0 and ratio(0.0, 0.0) == 0.0
-    both = concatenate([one, None, other], [2.0, 5.0, -0.5])
-    torch.testing.assert_close(both.B @ both.A, 2 * D - 0.5 * E)
-    assert concatenate([one, None], [0.0, 1.0]) is None
-    near = cut(both, 4)
-    a, b = near.lora.A.norm(dim=1), near.lora.B.norm(dim=0)
-    torch.testing.assert_close(a, b)
-    assert cut(other, 30).lora.A.shape[0] == 7, "no more than there are inputs"
+    whole = Lora(A=torch.randn(9, 7), B=torch.randn(11, 9))
+    near = cut(whole, 4).lora
+    torch.testing.assert_close(near.A.norm(dim=1), near.B.norm(dim=0))
+    assert cut(whole, 30).lora.A.shape[0] == 7
 
 
 def test_a_gguf_has_llama_cpp_s_names_and_rows(world, cli, tmp_path):
@@ -274,24 +253,22 @@ def test_only_the_llama_architecture_has_its_rows_moved():
         tensors_of({path: lora}, {**config, "model_type": "gpt2"})
 
 
+MERGING = "merge by one of fusion, lorahub, lego, ties, dare"
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (
-            ["arrow", "ant", "bee"],
-            "arrow is a gate.*merge by one of fusion, lorahub, lego, ties, dare",
-        ),
+        (["arrow", "ant", "bee"], f"arrow is a gate.*{MERGING}"),
         (["similarity", "ant", "bee"], "weighs adapters by a prompt"),
-        (
-            ["smear", "ant", "bee"],
-            "by a prompt.*; merge by one of fusion, lorahub, lego, ties, dare,",
-        ),
+        (["smear", "ant", "bee"], f"by a prompt.*; {MERGING},"),
         (["selection", "ant", "bee"], "takes 1 of 2 adapters"),
         (["base", "ant"], "takes 0 of 1 adapters"),
         (["mixtrue", "ant"], "Unknown method 'mixtrue'"),
         (["lego", "ant", "--option", "colour=1"], "no option 'colour'; it has rank, align"),
         (["lego", "ant", "--rank", "1000"], "from 0 to 256"),
-        (["lego", "ant", "ant"], "ant is there twice"),
+        (["lego", "ant", "ant"], "The adapter ant is there twice"),
+        (["lego", "ant", "~nosuchuser/bee"], "~nosuchuser/bee: nobody has that home"),
         (["lego", "ants"], "no adapter 'ants' in the pool.*ant"),
         (["mixture", "ant", "bee", "--weights", "1"], "1 weights for 2 adapters"),
         (["mixture", "ant", "--weights", "one"], "--weights one is not understood"),
@@ -302,8 +279,6 @@ def test_only_the_llama_architecture_has_its_rows_moved():
 def test_what_cannot_be_merged_is_one_sentence(cli, tmp_path, capsys, words, sentence):
     assert main(["merge", *words, "--out", str(tmp_path / "new")]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    import re
-
     assert re.search(sentence, said), said
     assert not list(tmp_path.iterdir())
 
@@ -333,30 +308,9 @@ def test_a_full_disk_leaves_nothing(cli, tmp_path, monkeypatch, capsys, place):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_source_is_what_the_pool_reads(world):
-    _, shapes, sources, _ = world
-    assert [source.name for source in sources] == ["ant", "bee", "cat"]
-    assert all(isinstance(source, MergeSource) and source.loras for source in sources)
-    told = sources[1].adapter(Sites(tuple(shapes), shapes))
-    assert told.rank == 3 and int(told.present.sum()) == 12
-
-
 def test_two_adapters_of_one_name_are_told_apart(world):
     settings, shapes, _, root = world
     copy = root / "again" / "ant"
     write_by_peft(Path(settings.base_model), copy, **KINDS["bee"])
     sources = read_sources(["ant", str(copy)], settings=settings, shapes=shapes)
     assert [source.name for source in sources] == ["ant", str(copy)]
-
-
-@pytest.mark.parametrize(
-    "words, refused",
-    [
-        (["ant", "ant"], "The adapter ant is there twice"),
-        (["ant", "~nosuchuser/bee"], "~nosuchuser/bee: nobody has that home"),
-    ],
-)
-def test_sources_that_are_refused(world, words, refused):
-    settings, shapes, _, _ = world
-    with pytest.raises(RamoleError, match=refused):
-        read_sources(words, settings=settings, shapes=shapes)

@@ -6,14 +6,12 @@ from types import SimpleNamespace
 import torch
 from transformers import AutoModelForCausalLM
 
-from ramole_core import Settings, asked_fields, model_words
+from ramole_core import DEFAULT_METHOD, Request, Settings, asked_fields, model_words
 from ramole_core.base.files import count_parameters
 from ramole_core.base.model import load_base
 from ramole_core.base.shapes import read_shapes
 from ramole_core.engine.reader import facts_of_model
 from ramole_core.layers import find_layout
-from ramole_core.methods import DEFAULT_METHOD
-from ramole_core.request import Request
 
 
 def test_the_size_is_that_of_the_model(tiny_llama):

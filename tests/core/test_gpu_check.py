@@ -2,46 +2,32 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
+from ramole_core import Ramole, Settings
 from ramole_core.base import model as base_model
 from ramole_core.cli import gpu_check, main
-from ramole_core.cli.gpu_check import GpuReport, along, check_gpu, compare, show_gpu
+from ramole_core.cli.gpu_check import along, check_gpu, compare, show_gpu
 from ramole_core.cli.gpu_side import RunSizes, divergence, measure_side
 from ramole_core.cli.timed_engine import MixSpec
-from ramole_core.ramole import Ramole
-from ramole_core.settings import Settings, load_settings
 from tests.support.adapter_files import arrays_of, write_adapter
 
-SIZES = RunSizes(
-    mix=MixSpec("mixture", 3),
-    new_tokens=5,
-    together=4,
-    prefill=40,
-    prompt=7,
-    rows=(3,),
-    decoded=4,
-    repetitions=2,
-)
+FEW = {"new_tokens": 5, "together": 4, "prefill": 40, "prompt": 7, "decoded": 4, "repetitions": 2}
+SIZES = RunSizes(mix=MixSpec("mixture", 3), rows=(3,), **FEW)
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory, tiny_nf4: Path) -> Settings:
+def settings(tmp_path_factory, tiny_nf4):
     """A tiny base in NF4, and a pool of four adapters."""
     folder = tmp_path_factory.mktemp("gpu")
     sizes = {"self_attn.q_proj": (64, 128), "mlp.down_proj": (128, 64)}
     shapes = {f"model.layers.1.{path}": size for path, size in sizes.items()}
     for n, name in enumerate(("ant", "bee", "cat", "dog")):
         write_adapter(folder / "made" / name, arrays=arrays_of(seed=n, shapes=shapes))
-    settings = load_settings(
-        base_model=str(tiny_nf4),
-        adapters_dir=folder / "none",
-        data_dir=folder / "data",
-        quantization="nf4",
-    )
+    places = {"adapters_dir": folder / "none", "data_dir": folder / "data"}
+    settings = Settings(base_model=str(tiny_nf4), quantization="nf4", **places)
     with Ramole(settings) as ramole:
         for made in (folder / "made").iterdir():
             ramole.pool.add(made, name=made.name)
@@ -49,7 +35,7 @@ def settings(tmp_path_factory, tiny_nf4: Path) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def report(settings: Settings) -> GpuReport:
+def report(settings):
     return check_gpu(settings, device="cpu", sizes=SIZES)
 
 

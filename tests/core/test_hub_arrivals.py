@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ramole_core.errors import RamoleError
+from ramole_core import Hit, RamoleError
 from ramole_core.hub.arrivals import (
     HELD_SECONDS,
     RETRY_SECONDS,
@@ -20,7 +20,6 @@ from ramole_core.hub.arrivals import (
     NotHere,
     Wait,
 )
-from ramole_core.retrieval import Hit
 from tests.support.adapter_files import WEIGHTS, tree_of, write_adapter
 from tests.support.clocks import Clock
 from tests.support.hub_server import HOURS, Repository, adapter, broken
@@ -121,40 +120,32 @@ def test_one_that_does_not_fit_is_told_and_the_next_best_answers(hub_server, ope
 
 
 def test_a_hub_that_is_gone_costs_one_try_and_comes_back(listed, hub_server, clock):
-    hub = listed("sums", "poems")
-    hub._arrivals._steady = clock
+    hub, steady = listed("sums", "poems", clock=clock), Clock()
+    hub._arrivals._steady = steady
     hub_server.status = 503
     said = ask(hub, "all about sums", k=2)
     assert len(said) == 2 and "could not be fetched" in said[0] and "a moment ago" in said[1]
     asked = len(hub_server.asked)
-    ask(hub, "all about sums", k=2)
-    assert len(hub_server.asked) == asked
     hub_server.status = None
-    clock.now += UNREACHABLE_SECONDS + 1
+    clock.now -= 24 * 3600  # set back, which makes no pause longer
+    assert all("a moment ago" in note for note in ask(hub, "all about sums", k=2))
+    assert len(hub_server.asked) == asked
+    steady.now += UNREACHABLE_SECONDS + 1
     assert all("was fetched" in note for note in ask(hub, "all about sums", k=2))
 
 
-def test_nobody_waits_for_slow_weights_and_they_answer_once_they_are_here(listed, hub_server):
+def test_nobody_waits_for_slow_weights_and_all_get_them_once_they_are_here(listed, hub_server):
     hub = listed("sums")
     hub_server.slow = threading.Event()
-    ((one, _),) = hub.near("all about sums", 1)
-    with pytest.raises(RamoleError, match="still on its way"):
-        hub._arrivals.bring(one, Wait(time.monotonic() + 0.1))
-    wait_until(hub_server.weights_asked)  # its tree comes first
-    with pytest.raises(RamoleError, match="still on its way"):
-        hub._arrivals.bring(one, Wait(time.monotonic() + 0.1))
+    near, said = hub.near("all about sums", 1), []
+    short, long = Wait(time.monotonic() + 0.1), Wait(math.inf)
+    for _ in range(2):
+        assert "still on its way" in hub.bring_nearer(near, (), 1, short)[0]
+        wait_until(hub_server.weights_asked)  # its tree comes first
+    asking = [lambda: said.extend(hub.bring_nearer(near, (), 1, long)) for _ in range(6)]
+    at_once(hub_server.slow.set, *asking)
+    assert len(said) == 6 and all("was fetched" in note for note in said)
     assert len(hub_server.weights_asked()) == 1, "it is fetched once"
-    hub_server.slow.set()
-    assert hub._arrivals.bring(one, Wait(time.monotonic() + 120)).name == "ada--sums"
-
-
-def test_many_who_want_the_same_fetch_it_once(listed, hub_server):
-    hub = listed("sums")
-    ((one, _),) = hub.near("all about sums", 1)
-    cards = []
-    at_once(*[lambda: cards.append(hub._arrivals.bring(one, Wait(math.inf))) for _ in range(6)])
-    assert {card.name for card in cards} == {"ada--sums"} and len(cards) == 6
-    assert len(hub_server.weights_asked()) == 1
 
 
 def test_no_prompt_and_no_crowd_makes_a_long_queue(listed, hub_server, monkeypatch):
@@ -172,6 +163,7 @@ def test_what_was_unused_longest_makes_room(listed, clock, tmp_path):
     hub = listed("one", "two", "three", clock=clock)
     size = hub.rows()[0].bytes
     hub._arrivals._limit = 2 * size + 10
+    hub._pool.add(write_adapter(tmp_path / "own", seed=91), name="mine")  # takes no room
     for name in ("one", "two"):
         assert "was fetched" in ask(hub, f"about {name}")[0]
         clock.now += 1
@@ -179,33 +171,14 @@ def test_what_was_unused_longest_makes_room(listed, clock, tmp_path):
     assert "no room for one more; raise RAMOLE_HUB_MB" in said, "both were used a moment ago"
     clock.now += HELD_SECONDS
     hub.used(["ada--one"])
+    clock.now += 1
     assert "was fetched" in ask(hub, "about three")[0]
     assert hub.fetched() == {"ada/one", "ada/three"}
-    assert {card.name for card in hub._pool.cards()} == {"ada--one", "ada--three"}
+    clock.now -= 24 * 3600  # set back, which stops no eviction
+    assert "was fetched" in ask(hub, "about two")[0]
+    assert {card.name for card in hub._pool.cards()} == {"mine", "ada--two", "ada--three"}
     hub._arrivals._limit = size - 1
-    assert "are kept in all; raise RAMOLE_HUB_MB" in ask(hub, "about two")[0]
-
-
-def test_a_clock_that_is_set_back_stops_no_eviction(listed, clock):
-    hub = listed("one", "two", "three", clock=clock)
-    hub._arrivals._limit = 2 * hub.rows()[0].bytes + 10
-    ask(hub, "about one")
-    clock.now -= 24 * 3600
-    ask(hub, "about two")
-    assert "was fetched" in ask(hub, "about three")[0]
-    assert hub.fetched() == {"ada/two", "ada/three"}
-
-
-def test_a_clock_that_is_set_back_makes_no_pause_longer(listed, hub_server, clock):
-    hub, steady = listed("one", clock=clock), Clock()
-    hub._arrivals._steady = steady
-    hub_server.status = 503
-    assert "could not be fetched" in ask(hub, "about one")[0]
-    hub_server.status = None
-    clock.now -= 24 * 3600
-    assert "a moment ago" in ask(hub, "about one")[0]
-    steady.now += UNREACHABLE_SECONDS + 1
-    assert "was fetched" in ask(hub, "about one")[0]
+    assert "are kept in all; raise RAMOLE_HUB_MB" in ask(hub, "about one")[0]
 
 
 def test_one_that_the_disk_does_not_let_go_is_passed_over(listed, clock, monkeypatch):
@@ -296,17 +269,6 @@ def test_nobody_is_waited_for_who_wants_no_answer_any_more(listed, hub_server, m
     assert len(hub._arrivals._coming) == 1, "and nothing more is asked for"
 
 
-def test_what_somebody_added_by_hand_is_not_ours_to_remove(listed, clock):
-    hub = listed("one", "two", clock=clock)
-    hub._pool.add("hf:ada/one", name="mine")
-    ask(hub, "about one")
-    assert hub.fetched() == {"ada/one"} and [c.name for c in hub._pool.cards()] == ["mine"]
-    hub._arrivals._limit = hub.rows()[-1].bytes
-    clock.now += HELD_SECONDS + 1
-    assert "was fetched" in ask(hub, "about two")[0]
-    assert {card.name for card in hub._pool.cards()} == {"mine", "ada--two"}
-
-
 @pytest.mark.parametrize("same", [False, True])
 def test_another_of_its_name_is_neither_removed_nor_served_in_its_place(
     listed, clock, tmp_path, monkeypatch, same
@@ -344,43 +306,29 @@ def test_a_register_of_an_earlier_version_knows_its_own_by_their_notes(listed, o
     assert not hub.fetched() and hub.name_in_pool("hf:ada/sums") == "hf:ada/sums"
 
 
-def test_what_somebody_added_while_it_was_fetched_is_not_ours_to_remove(listed, monkeypatch):
-    hub = listed("one")
-    add = hub._pool.add
-
-    def late(source, *more, **said):
-        add(source, "mine")
-        return add(source, *more, **said)
-
-    monkeypatch.setattr(hub._pool, "add", late)
-    assert "was fetched" in ask(hub, "about one")[0]
-    assert [(came.name, came.ours) for came in hub._register.fetched()] == [("mine", False)]
-
-
-def test_private_uploads_are_untouched_and_a_taken_name_is_gone_round(listed, tmp_path):
-    hub = listed("one")
-    hub._pool.add(write_adapter(tmp_path / "a", seed=91), name="ada--one", owner="ann")
-    hub._pool.add(write_adapter(tmp_path / "b", seed=92), name="ada--one")
-    before = [card.content for card in hub._pool.cards("ann")]
-    ask(hub, "about one")
-    assert [card.content for card in hub._pool.cards("ann")][:1] == before
-    assert hub._pool.card("ada--one-2").description == "All about one."
-
-
-def test_a_name_that_is_taken_meanwhile_is_gone_round_the_next_time(listed, tmp_path, monkeypatch):
-    hub = listed("sums")
+@pytest.mark.parametrize("same", [False, True])
+def test_what_somebody_adds_while_it_is_fetched_stays(listed, clock, tmp_path, monkeypatch, same):
+    hub = listed("sums", "poems", clock=clock)
     add = hub._pool.add
 
     def late(source, name, *more, **said):
-        add(write_adapter(tmp_path / "own", seed=91), name=name)
+        own = (source, "mine") if same else (write_adapter(tmp_path / "own", seed=91), name)
+        add(*own)
         return add(source, name, *more, **said)
 
     with monkeypatch.context() as patched:
         patched.setattr(hub._pool, "add", late)
-        assert "already another adapter named 'ada--sums'" in ask(hub, "all about sums")[0]
-    assert [one.verdict for one in hub.rows()] == ["fits"]
-    assert "was fetched" in ask(hub, "all about sums")[0]
-    assert hub.name_in_pool("hf:ada/sums") == "ada--sums-2"
+        (said,) = hub.bring_nearer(hub.near("all about sums", 1), (), 1)
+    assert ("was fetched" if same else "already another adapter named 'ada--sums'") in said
+    if not same:  # it gets another name the next time
+        assert {one.verdict for one in hub.rows()} == {"fits"}
+        assert "was fetched" in ask(hub, "all about sums")[0]
+    assert hub.name_in_pool("hf:ada/sums") == ("mine" if same else "ada--sums-2")
+    hub._arrivals._limit = hub.rows()[-1].bytes
+    clock.now += HELD_SECONDS + 1
+    assert "was fetched" in ask(hub, "all about poems")[0]
+    left = {"mine"} if same else {"ada--sums"}
+    assert {card.name for card in hub._pool.cards()} == left | {"ada--poems"}
 
 
 def test_it_comes_when_it_is_named_or_says_in_one_sentence_why_not(listed, hub_server):
@@ -403,14 +351,21 @@ def put_files(repository: Repository, folder: Path) -> Path:
     return folder
 
 
-def test_what_somebody_added_keeps_its_examples_when_the_same_comes_from_the_hub(
-    listed, hub_server, tmp_path
-):
-    hub = listed("sums")
+def test_what_somebody_added_is_neither_changed_nor_removed(listed, hub_server, tmp_path, clock):
+    hub = listed("sums", "poems", clock=clock)
+    hub._pool.add(write_adapter(tmp_path / "a", seed=91), name="ada--poems", owner="ann")
+    hub._pool.add(write_adapter(tmp_path / "b", seed=92), name="ada--poems")
     mine = put_files(hub_server.repositories["ada/sums"], tmp_path / "mine")
-    added = hub._pool.add(mine, "mine", ["one of my own", "and another"])
+    hub._pool.add(mine, "mine", ["one of my own", "and another"])
+    before = hub._pool.all_cards()
     ask(hub, "all about sums")
-    assert hub._pool.cards() == [added], "neither examples nor description of the Hub's"
+    assert hub.fetched() == {"ada/sums"}
+    assert hub._pool.all_cards() == before, "neither examples nor description of the Hub's"
+    hub._arrivals._limit = hub.rows()[-1].bytes
+    clock.now += HELD_SECONDS + 1
+    ask(hub, "all about poems")
+    poems = hub._pool.card("ada--poems-2")
+    assert hub._pool.all_cards() == [*before, poems] and poems.description == "All about poems."
 
 
 @pytest.mark.parametrize("examples", [["mine"], None])
@@ -421,7 +376,7 @@ def test_what_somebody_adds_stays_though_the_hub_had_brought_it_first(
     ask(hub, "all about sums")
     mine = put_files(hub_server.repositories["ada/sums"], tmp_path / "mine")
     fetched = hub._pool.card("ada--sums")
-    wait_until(lambda: now() > fetched.added)
+    wait_until(lambda: datetime.now(UTC).isoformat(timespec="seconds") > fetched.added)
     hub._pool.add(mine, "mine", examples)
     hub._arrivals._limit = hub.rows()[0].bytes + 100
     clock.now += HELD_SECONDS + 1
@@ -439,10 +394,6 @@ def test_a_verdict_of_an_earlier_commit_changes_nothing(listed):
     hub._register.keep_only(["ada/poems"], when=1.0)
     hub._register.judge(sums)
     assert hub.rows() == [poems], "it is listed no more"
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def test_nothing_is_evicted_where_all_of_it_would_not_be_enough(listed, clock):

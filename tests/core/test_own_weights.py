@@ -10,11 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from lab.evaluation.situations import Crowd, situations_of, tasks_of
+from ramole_core import RamoleError, Settings, load_settings
 from ramole_core.cli import main
 from ramole_core.composition.trained import WeightsFolder, load_trained
-from ramole_core.errors import RamoleError
 from ramole_core.methods import find_row
-from ramole_core.settings import Settings, load_settings
 from ramole_core.weights_here import WeightsHere
 
 CALLS = {

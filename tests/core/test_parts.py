@@ -21,7 +21,6 @@ from ramole_core.selection.parts import (
     MAX_PIECES,
     PLAIN,
     begun_anew,
-    has_fields,
     joins,
     pieces_of,
     price_of,
@@ -210,11 +209,6 @@ def test_a_cut_costs_less_where_another_request_begins(before, after, price):
     assert price_of(before, after, form=True) == PLAIN
 
 
-def test_a_form_has_named_fields():
-    assert has_fields("Is it right?\nOPTIONS:\n- yes\n- no") and has_fields("Question 2: why?")
-    assert not has_fields("python: sort a list") and not has_fields("My question: why?")
-
-
 @pytest.mark.parametrize(
     "said",
     [{"adapters": ["poems"]}, {"json_schema": {}}, {"prefix_ids": [4]}, {"raw": True}],
@@ -236,9 +230,8 @@ def test_pieces_are_the_text(text):
 
 
 def test_very_many_lines_are_joined_before_the_shortest_are_looked_for():
-    text = "a\n" * 50_000
-    found = pieces_of(text)
-    assert "".join(found) == text and len(found) == MAX_PIECES
+    found = pieces_of("a\n" * 50_000)
+    assert "".join(found) == "a\n" * 50_000 and len(found) == MAX_PIECES
 
 
 @pytest.mark.parametrize(
@@ -394,7 +387,6 @@ def test_parts_are_joined_as_they_ended():
     assert join([first, second]).finish_reason == "length", "one was cut"
     assert join([second, first]).finish_reason == "length"
     assert join([first, made("b", "stop", part="two")]).finish_reason == "stop"
-    assert join([first, made("", "cancelled", tokens=0, part="two")]).text == "a"
     one = made("a")
     assert join([one]) is one
 
@@ -428,12 +420,8 @@ def test_effects_of_the_parts_stand_under_the_names_of_all(ramole):
         ["A lake in the hills\n", "Is this clickbait?\nOPTIONS:\n- no\n- yes"],
         ["Which one fits?\n- one\n- another\n\n", "Fix the capital letters: i live here"],
         ["Is this spam?\nCongratulations, you have won a cruise"],
+        ["- Fix the capital letters: i live here\n", "- Translate into Spanish: the sea"],
     ],
 )
 def test_options_and_what_a_question_announces_are_no_piece_of_their_own(pieces):
     assert pieces_of("".join(pieces)) == pieces
-
-
-def test_orders_in_a_list_are_pieces():
-    text = "- Fix the capital letters: i live here\n- Translate into Spanish: the sea"
-    assert len(pieces_of(text)) == 2

@@ -14,6 +14,7 @@ from hypothesis import given, settings, strategies as st
 from ramole_core.pool import examples_and_readme, names
 from ramole_core.pool.examples_and_readme import (
     MAX_DESCRIPTION,
+    MAX_EXAMPLE_BYTES,
     MAX_LINES,
     MAX_TEXT,
     parse_examples,
@@ -70,12 +71,9 @@ def test_the_sample_pools_cards_are_read_as_ever(path):
         ('["one", 4, {"inputs": "x"}]', ["one"], "2 lines of examples.json are not used"),
         ('{"text": "one"}', [], "examples.json is not used; expected a JSON list"),
         ("[" * 5000, [], "examples.json is not used"),
-        (
-            '["one", ' + "[" * 900 + "]" * 900 + "]",
-            ["one"],
-            "1 lines of examples.json are not used",
-        ),
-        ('["' + "x" * MAX_TEXT + '"]', [], "examples.json is not used"),
+        (f'["one", {"[" * 900}{"]" * 900}]', ["one"], "1 lines of examples.json are not used"),
+        ('["one", "' + "x" * (MAX_EXAMPLE_BYTES - 11) + '"]', ["one"], "1 lines of examples.json"),
+        ('["one", "' + "x" * (MAX_EXAMPLE_BYTES - 10) + '"]', [], "examples.json is not used"),
     ],
 )
 def test_one_list_of_examples_is_read_too_and_does_not_stay(tmp_path, listed, kept, note):

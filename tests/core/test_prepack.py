@@ -1,4 +1,5 @@
 """Adapters without examples are packed while nothing runs, and leave nothing behind."""
+# ruff: noqa: F811
 
 import threading
 from dataclasses import dataclass, field, replace
@@ -93,10 +94,7 @@ def test_a_removal_waits_for_the_adapter_that_is_packed_now(packing, monkeypatch
     assert not removal.is_alive() and engines.packed == ["a"]
 
 
-def test_the_first_prompt_finds_an_upload_packed_and_its_file_goes_with_it(
-    ramole,  # noqa: F811
-    tmp_path,
-):
+def test_the_first_prompt_finds_an_upload_packed_and_its_file_goes_with_it(ramole, tmp_path):
     ramole.load()
     shapes = read_shapes(Path(ramole.settings.base_model))
     folder = write_lora(tmp_path / "file", shapes, rank=4, seed=78)

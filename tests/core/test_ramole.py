@@ -156,36 +156,32 @@ def test_every_method_answers(ramole):
 def test_lorauter_takes_what_the_nearest_tasks_bring(ramole):
     prompt = "How do I boil an egg?"
     sims = {hit.name: hit.score for hit in ramole.retrieve(prompt, k=4)}
-    nearest = sorted(sims, key=lambda name: -sims[name])
-    assert nearest[0] == "cooking"
     brings = {"weather": "weather", "cooking": "sums", "sums": "sums", "poems": "poems"}
+    every, sizes = dict.fromkeys(sims, 0.0), {task: np.exp(sims[task] / 0.2) for task in sims}
+    for task, size in sizes.items():
+        every[brings[task]] += size / sum(sizes.values())
+    every = {name: share for name, share in every.items() if share}
 
-    def found(**asked):
+    def shares(**asked):
         request = Request(prompt, method="lorauter", **{"k": 2, **ASK, **asked})
-        return {one.name: one for one in ramole.candidates([request])[0]}
+        found = ramole.candidates([request])[0]
+        if request.weights is None:
+            assert [one.score for one in found] == pytest.approx([sims[one.name] for one in found])
+        return {one.name: one.share for one in found}
 
-    def check(found, shares):
-        assert {name: one.share for name, one in found.items()} == pytest.approx(shares)
-        assert {n: one.score for n, one in found.items()} == pytest.approx(
-            {n: sims[n] for n in found}
-        )
-
-    every, e = {}, {task: np.exp(sims[task] / 0.2) for task in nearest}
-    for task in nearest:
-        every[brings[task]] = every.get(brings[task], 0) + e[task] / sum(e.values())
-    check(found(k=4), every)
-    assert list(found(k=4)) == sorted(every, key=lambda name: -every[name])
-    check(found(k=1), {"sums": 1.0})
-    check(found(k=1, exclude=("cooking",)), {brings[nearest[1]]: 1.0})
-    check(found(k=1, exclude=("cooking",), options={"masked_tasks": True}), {"sums": 1.0})
-    named = {"adapters": ("poems", "sums"), "options": {"temperature": 0.001}}
-    check(found(**named), {"poems": 0.0, "sums": 1.0})
-    given = found(adapters=("poems", "sums"), weights=(0.5, 0.25))
-    assert list(given) == ["poems", "sums"]
+    second = sorted(sims, key=lambda task: -sims[task])[1]
+    assert shares(k=4) == pytest.approx(every) and len(every) == 3
+    assert list(shares(k=4)) == sorted(every, key=lambda name: -every[name])
+    assert shares(k=1) == {"sums": 1.0}
+    assert shares(k=1, exclude=("cooking",)) == {brings[second]: 1.0}
+    assert shares(k=1, exclude=("cooking",), options={"masked_tasks": True}) == {"sums": 1.0}
+    assert shares(adapters=("poems", "sums"), options={"temperature": 0.001}) == pytest.approx(
+        {"poems": 0.0, "sums": 1.0}
+    )
+    assert list(shares(adapters=("poems", "sums"), weights=(0.5, 0.25))) == ["poems", "sums"]
     with pytest.raises(RamoleError, match="exclude names 'wether'"):
-        found(exclude=("wether",))
-    request = Request(prompt, method="lorauter", k=4, abstain=True, **ASK)
-    (answer,) = ramole.generate([request])
+        shares(exclude=("wether",))
+    (answer,) = ramole.generate([Request(prompt, method="lorauter", k=4, abstain=True, **ASK)])
     assert answer.evidence is not None and answer.evidence.decision != "base"
     np.testing.assert_allclose(
         answer.trace.weights[0, 0, 0], [every[name] for name in answer.adapters], atol=2e-3
@@ -289,13 +285,7 @@ def test_a_bad_request_raises_before_any_runs(ramole):
         (Request("x" * 600, max_new_tokens=4), "shorten the prompt"),
         (Request("hello", method="base", adapters=["sums"], **ASK), "mixes no adapters"),
         (
-            Request(
-                "hello",
-                method="selection",
-                adapters=["sums", "poems"],
-                weights=[1.0, 1.0],
-                **ASK,
-            ),
+            Request("hello", "selection", adapters=["sums", "poems"], weights=[1, 1], **ASK),
             "uses 1 adapter",
         ),
     ]:
@@ -305,25 +295,15 @@ def test_a_bad_request_raises_before_any_runs(ramole):
     assert not calls
 
 
-def test_named_adapters_are_used_in_their_order_without_retrieval(ramole):
-    said = {"adapters": ["sums", "poems"], "k": 1, **ASK}
-    request = Request("Is it going to rain?", method="ramole", **said)
-    answer = ramole.generate([request])[0]
-    assert answer.adapters == ["sums", "poems"] and np.isnan(answer.scores).all()
-    assert answer.trace.adapters == ["sums", "poems"]
-
-
-def test_selection_takes_the_best_of_those_named(ramole):
-    request = Request("Multiply 5 by 6", method="selection", adapters=["poems", "sums"], **ASK)
-    answer = ramole.generate([request])[0]
-    assert answer.adapters == ["sums"] and answer.scores[0] > 0.3
-
-
-def test_excluded_adapters_are_not_found(ramole):
-    answer = ramole.generate(
-        [Request("Is it going to rain?", method="ramole", exclude=["weather"], **ASK)]
-    )[0]
-    assert len(answer.adapters) == 3 and "weather" not in answer.adapters
+def test_named_adapters_keep_their_order_and_excluded_ones_are_not_found(ramole):
+    rain = Request("Is it going to rain?", method="ramole", **ASK)
+    named = replace(rain, k=1, adapters=["sums", "poems"])
+    sums = Request("Multiply 5 by 6", method="selection", adapters=["poems", "sums"], **ASK)
+    answers = ramole.generate([named, sums, replace(rain, exclude=["weather"])])
+    assert answers[0].adapters == answers[0].trace.adapters == ["sums", "poems"]
+    assert np.isnan(answers[0].scores).all()
+    assert answers[1].adapters == ["sums"] and answers[1].scores[0] > 0.3
+    assert len(answers[2].adapters) == 3 and "weather" not in answers[2].adapters
 
 
 def test_streaming_gives_the_same_answer(ramole):
@@ -565,18 +545,6 @@ def test_what_is_explained_has_the_turns_that_the_answer_had(ramole):
     assert ramole.explain(asked, place) == given
 
 
-def test_an_earlier_turn_by_a_methods_own_adapters_is_no_fault(ramole):
-    asked = Request("A verse about rain", method="llava_mole", **ASK)
-    first = ramole.generate([asked])[0]
-    assert first.adapters[-1] == "attention"
-    then = replace(asked, history=[("A verse", first.text, first.adapters)])
-    for again in (then, replace(then, method="mixture")):
-        ramole.check(again)
-        assert ramole.generate([again])[0].new_tokens == ASK["max_new_tokens"]
-    with pytest.raises(RamoleError, match="no adapter 'nobody'"):
-        ramole.check(replace(then, history=[("A verse", "b", ["nobody"])], method="mixture"))
-
-
 def test_who_answers_is_found_once_for_all_tokens_until_the_pool_changes(ramole, monkeypatch):
     prepared, prepare = [], ramole.prepare
     monkeypatch.setattr(ramole, "prepare", lambda asked: prepared.append(asked) or prepare(asked))
@@ -611,3 +579,107 @@ def test_without_a_trained_router_the_sentence_says_what_to_do(tiny_llama, tmp_p
             bare.generate([Request("a", method="ramole", **ASK)])
         assert bare.generate([Request("a", **ASK)])[0].new_tokens == 5, "which needs none"
         assert bare.generate([Request("a", method="uniform_router", **ASK)])[0].adapters == ["one"]
+
+
+# --- the adapters of every turn of a conversation -------------------------------------------------
+
+
+def names_in(turn):
+    return [candidate.name for candidate in turn.candidates]
+
+
+CHAT = [
+    ("Will it rain in Oslo?", "Yes."),
+    ("How long do I boil an egg?", "Six minutes.", ["poems", "sums"]),
+    ("A verse about the sea", "Waves.", []),
+]
+
+
+def test_every_turn_has_the_adapters_that_it_would_get_alone(ramole):
+    request = Request("Multiply 5 by 6", k=2, history=CHAT, exclude=["poems"], **ASK)
+    prepared = ramole.prepare([request])[0]
+    first, second, third, last = prepared.turns
+    assert len(prepared.prompt.parts) == 4
+    alone = Request("Will it rain in Oslo?", k=2, exclude=["poems"], **ASK)
+    assert names_in(first) == names_in(ramole.prepare([alone])[0].turns[-1])
+    assert names_in(first)[0] == "weather" and "poems" not in names_in(first)
+    assert names_in(second) == ["poems", "sums"], "a turn may have what is excluded now"
+    assert names_in(third) == [] and third.request.method == "base"
+    assert names_in(last)[0] == "sums" and last.request.method == "ramole_plus"
+    assert prepared.candidates == last.candidates
+    assert [c.name for c in ramole.candidates([request])[0]] == names_in(last)
+
+
+def test_a_chat_says_which_turn_has_lost_its_adapter(ramole):
+    talk = [CHAT[0], ("And here?", "No.", ["was-removed"])]
+    with pytest.raises(RamoleError, match="Turn 2 .* answered by 'was-removed', which is not in"):
+        ramole.generate([Request("Then?", history=talk, **ASK)])
+
+
+def test_a_chat_goes_on_after_a_method_with_adapters_of_its_own(ramole):
+    (first,) = ramole.generate([Request("Will it rain in Oslo?", method="llava_mole", **ASK)])
+    assert first.adapters and not {*first.adapters} & {card.name for card in ramole.pool.cards()}
+    talk = [("Will it rain in Oslo?", first.text, first.adapters)]
+    for method in ("llava_mole", "mixture"):
+        again = Request("And here?", method, history=talk, **ASK)
+        ramole.check(again)
+        (then,) = ramole.generate([again])
+        assert then.new_tokens == 5
+    (mixed,) = ramole.generate([Request("Will it rain in Oslo?", method="mixture", **ASK)])
+    talk = [("Will it rain in Oslo?", mixed.text, mixed.adapters)]
+    (own,) = ramole.generate([Request("And here?", method="llava_mole", history=talk, **ASK)])
+    assert own.adapters == first.adapters
+
+
+@pytest.mark.parametrize("method", ["ramole_plus", "selection", "similarity"])
+def test_each_text_of_all_turns_is_embedded_once_and_together(ramole, monkeypatch, method):
+    embedded = []
+    recent = ramole.retriever.recent._embed
+
+    def embed(texts):
+        embedded.append(list(texts))
+        return recent(texts)
+
+    monkeypatch.setattr(ramole.retriever.recent, "_embed", embed)
+    prefix = f"{method} "
+    talk = [(prefix + "one", "a"), (prefix + "two", "b"), (prefix + "one", "c")]
+    requests = [
+        Request(prefix + last, history=talk, method=method, **ASK)
+        for last in ("three", "four", "two")
+    ]
+    ramole.prepare(requests)
+    assert embedded == [[prefix + word for word in ("one", "two", "three", "four")]]
+
+
+def test_what_examines_reads_each_turn_by_itself(ramole):
+    """A turn gets what it got when it was asked, whatever was said before it."""
+    first = Request("Is it going to rain?", method="ramole_plus", k=2, system="Be brief.", **ASK)
+    alone = ramole.prepare([first, replace(first, prompt="A verse on rain")])
+    both = replace(first, prompt="A verse on rain", history=[(first.prompt, "Yes.")])
+    turns = ramole.prepare([both])[0].turns
+    for turn, one in zip(turns, alone, strict=True):
+        assert names_in(turn) == [c.name for c in one.candidates]
+        assert [c.activation_z for c in turn.candidates] == [c.activation_z for c in one.candidates]
+
+
+def test_turns_that_were_dropped_get_no_adapters(ramole):
+    long = [("Will it rain in Oslo?" * 4, "Yes." * 80), *CHAT[1:]]
+    request = Request("Multiply 5 by 6", history=long, drop_turns=True, max_new_tokens=20)
+    prepared = ramole.prepare([request])[0]
+    assert prepared.prompt.dropped == 1
+    assert [turn.request.prompt for turn in prepared.turns] == [
+        "How long do I boil an egg?",
+        "A verse about the sea",
+        "Multiply 5 by 6",
+    ]
+    with pytest.raises(RamoleError, match="in 4 turns.*drop_turns=True"):
+        ramole.prepare([replace(request, drop_turns=False, max_new_tokens=1)])
+
+
+def test_a_bad_turn_is_a_bad_request(ramole):
+    with pytest.raises(RamoleError, match="no adapter 'nobody'"):
+        ramole.check(Request("hello", method="mixture", history=[("a", "b", ["nobody"])], **ASK))
+    with pytest.raises(RamoleError, match="wether.*weather"):
+        ramole.prepare([Request("hello", history=[("a", "b", ["wether"])], **ASK)])
+    with pytest.raises(RamoleError, match="mixes no adapters"):
+        ramole.prepare([Request("hello", method="base", history=[("a", "b", ["sums"])], **ASK)])

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from pytest import approx
 
 from lab.evaluation.retriever_places import WAYS, Places, Remembered, Tuner, summarise
-from ramole_core.errors import RamoleError
+from ramole_core import RamoleError
 from ramole_core.retrieval.encoder import Encoder
 from ramole_core.retrieval.metric import BUCKETS, METRIC, Metric, inverse_frequencies, word_vectors
 from ramole_core.retrieval.tuning import RECORD, read_tuning
@@ -39,7 +38,7 @@ def bags(text: str) -> dict[str, int]:
     return {word: everything.count(word) for word in everything}
 
 
-def test_a_dot_product_is_that_of_the_bags() -> None:
+def test_a_dot_product_is_that_of_the_bags():
     a, b = "the red fox saw the red hen", "a hen saw the red red sky"
     rows = word_vectors([a, b], EVEN, d=1 << 16)  # so wide that nothing meets
     one, two = ({w: 1 + np.log(n) for w, n in bags(text).items()} for text in (a, b))
@@ -51,14 +50,14 @@ def test_a_dot_product_is_that_of_the_bags() -> None:
     )
 
 
-def test_hashing_adds_no_more_than_noise() -> None:
+def test_hashing_adds_no_more_than_noise():
     texts = [" ".join(f"w{t}x{n}" for n in range(30)) for t in range(40)]
     rows = word_vectors(texts, EVEN, d=1024)
     others = (rows @ rows.T)[~np.eye(40, dtype=bool)]
     assert abs(others.mean()) < 0.01 and others.std() == approx(1 / 32, rel=0.3)
 
 
-def test_rare_words_weigh_more() -> None:
+def test_rare_words_weigh_more():
     idf = inverse_frequencies([f"the word{n}" for n in range(9)] + ["the end"])
     alone = word_vectors(["the", "end"], idf, d=4096)
     both = word_vectors(["the end"], idf, d=4096)[0]
@@ -67,7 +66,7 @@ def test_rare_words_weigh_more() -> None:
     assert ratio == approx((np.log(11 / 2) + 1) / (np.log(11 / 11) + 1), rel=1e-5)
 
 
-def test_what_varies_within_tasks_is_shrunk_in_tasks_that_were_not_seen() -> None:
+def test_what_varies_within_tasks_is_shrunk_in_tasks_that_were_not_seen():
     random = np.random.default_rng(5)
     d, noise = 12, np.ones(12)
     noise[:4] = 9.0  # what inputs of any task differ in
@@ -95,20 +94,18 @@ def test_what_varies_within_tasks_is_shrunk_in_tasks_that_were_not_seen() -> Non
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tmp_path_factory):
     return write_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture(scope="module")
-def tuned(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tuned(source, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tuned")
     train_retriever(RECIPE, texts=TEXTS, run=TrainingRun(folder), source=str(source))
     return folder
 
 
-def test_what_is_served_is_the_mixture_of_two_cosines(
-    source: Path, tuned: Path, tmp_path: Path
-) -> None:
+def test_what_is_served_is_the_mixture_of_two_cosines(source, tuned, tmp_path):
     plain = Encoder(str(source), data_dir=tmp_path)
     served = Encoder(str(source), data_dir=tmp_path, adapter=tuned)
     tuning = read_tuning(tuned)
@@ -130,9 +127,7 @@ def test_what_is_served_is_the_mixture_of_two_cosines(
 
 
 @pytest.mark.parametrize("damage", ["record", "bytes", "missing"])
-def test_a_broken_metric_gets_a_sentence(
-    damage: str, source: Path, tuned: Path, tmp_path: Path
-) -> None:
+def test_a_broken_metric_gets_a_sentence(damage, source, tuned, tmp_path):
     for name in (METRIC, RECORD):
         (tmp_path / name).write_bytes((tuned / name).read_bytes())
     if damage == "record":
@@ -147,18 +142,15 @@ def test_a_broken_metric_gets_a_sentence(
         Encoder(str(source), data_dir=tmp_path, adapter=tmp_path).embed(["a"])
 
 
-def test_a_metric_of_another_dimension_is_refused() -> None:
+def test_a_metric_of_another_dimension_is_refused():
     metric = Metric(np.eye(3, dtype=np.float32), EVEN, 0.5, 64)
     with pytest.raises(RamoleError, match="dimension 3, and the encoder's have 4"):
         metric(np.ones((1, 4), np.float32), ["a"])
 
 
-def test_tasks_of_one_input_are_refused() -> None:
+def test_inputs_that_no_metric_can_be_fitted_to_are_refused():
     with pytest.raises(RamoleError, match="No task has two inputs"):
         fit_metric(lambda rows: np.ones((len(rows), 2)), {"once": ["a"]}, MetricRecipe())
-
-
-def test_fewer_inputs_than_dimensions_need_a_shrink() -> None:
     random = np.random.default_rng(3)
     rows = random.normal(size=(5, 9)).astype(np.float32)
     texts = {"a": [f"say {n}" for n in range(5)]}
@@ -170,21 +162,15 @@ def test_fewer_inputs_than_dimensions_need_a_shrink() -> None:
         fit_metric(lambda _: np.ones((5, 9), np.float32), texts, MetricRecipe())
 
 
-def test_a_folder_without_a_tuning_is_none(tmp_path: Path) -> None:
-    assert read_tuning(tmp_path) is None
-
-
 @pytest.mark.parametrize(
     "wrong", [{"shrink": 1.5}, {"share": 1.0}, {"words": 1000}, {"words": 1}, {"rows": 1}]
 )
-def test_a_recipe_that_cannot_be_fitted_is_refused(wrong: dict) -> None:
+def test_a_recipe_that_cannot_be_fitted_is_refused(wrong):
     with pytest.raises(RamoleError, match="parts of 1|power of two|do not vary"):
         MetricRecipe(**wrong)
 
 
-def test_the_table_trains_once_and_takes_the_parts_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_trains_once_and_takes_the_parts_apart(tmp_path, monkeypatch):
     plain = Encoder(data_dir=tmp_path)  # MiniLM: `Tuner` tunes the packaged encoder
     untuned = Remembered(lambda rows: plain.dense(rows, window=RECIPE.window))
     tuner = Tuner(tmp_path, recipe=RECIPE, untuned=untuned, data_dir=tmp_path)
@@ -204,7 +190,7 @@ def test_the_table_trains_once_and_takes_the_parts_apart(
     assert trains.call_args.args[0].schedule.seed == 4, "another recipe is trained anew"
 
 
-def test_the_table_embeds_a_text_once() -> None:
+def test_the_table_embeds_a_text_once():
     asked: list[str] = []
 
     def embed(texts: Sequence[str]) -> np.ndarray:
@@ -217,7 +203,7 @@ def test_the_table_embeds_a_text_once() -> None:
     assert asked == ["a", "bbb", "cc"]
 
 
-def test_merged_twins_count_as_one_and_another_task_does_not() -> None:
+def test_merged_twins_count_as_one_and_another_task_does_not():
     spots = {"anli_r1": 0.0, "anli_r2": 0.2, "rte": 1.5}
 
     def embed(texts: Sequence[str]) -> np.ndarray:
@@ -230,7 +216,7 @@ def test_merged_twins_count_as_one_and_another_task_does_not() -> None:
     assert Places.read(places.write()).merged.tolist() == [0, 1]
 
 
-def test_top_k_has_an_interval_over_tasks_beside_the_one_over_prompts() -> None:
+def test_top_k_has_an_interval_over_tasks_beside_the_one_over_prompts():
     tasks = ["a"] * 30 + ["b"] * 30 + ["c"] * 30
     places = Places([0] * 60 + [9] * 30, [0] * 90)  # c's own adapter is never first
     seen = np.arange(90) < 60

@@ -3,14 +3,13 @@
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import chromadb
 import numpy as np
 import pytest
 
-from ramole_core.errors import RamoleError
+from ramole_core import RamoleError
 from ramole_core.retrieval import AdapterIndex, Retriever
 from ramole_core.retrieval.collection import close_client
 from tests.core.test_retrieval_index import brute, draw, entry, names
@@ -24,18 +23,21 @@ def answers(port: int) -> bool:
 
 
 class Server:
-    """A `chroma run` process on a folder of its own."""
+    """A `chroma run` process, always at the same port."""
 
-    def __init__(self, folder: Path, port: int):
-        self.port = port
+    def __init__(self, folder: Path):
+        self.port = free_port()
+        self.start(folder)
+
+    def start(self, folder: Path) -> None:
         program = Path(sys.executable).with_name("chroma")
         self.process = subprocess.Popen(
-            [program, "run", "--path", folder, "--host", "127.0.0.1", "--port", str(port)],
+            [program, "run", "--path", folder, "--host", "127.0.0.1", "--port", str(self.port)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=folder,
         )
-        wait_until(lambda: answers(port) or self.process.poll() is not None, seconds=60)
+        wait_until(lambda: answers(self.port) or self.process.poll() is not None, seconds=60)
         assert self.process.poll() is None, "chroma run ended at once"
 
     def stop(self) -> None:
@@ -44,14 +46,14 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    started = Server(tmp_path_factory.mktemp("chroma-server"), free_port())
+def server(tmp_path_factory):
+    started = Server(tmp_path_factory.mktemp("chroma-server"))
     yield started
     started.stop()
 
 
 @pytest.fixture
-def index(server: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[AdapterIndex]:
+def index(server, tmp_path, request):
     opened = AdapterIndex(data_dir=tmp_path, url=address(server, request))
     yield opened
     opened.close()
@@ -63,7 +65,7 @@ def address(server: Server, request: pytest.FixtureRequest) -> str:
     return f"http://127.0.0.1:{server.port}/{name}"
 
 
-def test_the_four_verbs_equal_brute_force(index: AdapterIndex) -> None:
+def test_the_four_verbs_equal_brute_force(index):
     rows = {f"pool/a{i}": v for i, v in enumerate(draw(83))}
     index.upsert({key: entry(v, texts=key) for key, v in rows.items()})
     index.delete(["pool/a7", "pool/a8"])
@@ -80,9 +82,7 @@ def test_the_four_verbs_equal_brute_force(index: AdapterIndex) -> None:
     assert index.read() == {}
 
 
-def test_a_retriever_on_a_server_follows_pool_and_server(
-    index: AdapterIndex, server: Server, request: pytest.FixtureRequest
-) -> None:
+def test_a_retriever_on_a_server_follows_pool_and_server(index, server, request):
     sql, mood = FakeCard("sql", None, ("join",)), FakeCard("mood", "zoe", ("glad", "sad"))
     pool, encoder = FakePool({sql.key: sql, mood.key: mood}), FakeEncoder()
     retriever = Retriever(pool=pool, encoder=encoder, index=index)
@@ -104,32 +104,22 @@ def test_a_retriever_on_a_server_follows_pool_and_server(
     close_client(client)
 
 
-def test_a_server_that_stopped_and_came_back_empty(tmp_path: Path) -> None:
-    port = free_port()
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
+def test_a_server_that_stopped_and_came_back_empty(index, server, tmp_path_factory):
     card = FakeCard("sql", None, ("join",))
-    index = AdapterIndex(data_dir=tmp_path, url=f"http://127.0.0.1:{port}")
     retriever = Retriever(pool=FakePool({card.key: card}), encoder=FakeEncoder(), index=index)
-    first = Server(tmp_path / "one", port)
     assert len(retriever.retrieve("join")) == 1
-    first.stop()
-    with pytest.raises(RamoleError, match=f"No Chroma server answers at http://127.0.0.1:{port}"):
-        retriever.retrieve("join")
-    second = Server(tmp_path / "two", port)
+    server.stop()
+    sentence = f"No Chroma server answers at http://127.0.0.1:{server.port}.*chroma run --path"
+    try:
+        with pytest.raises(RamoleError, match=sentence):
+            retriever.retrieve("join")
+    finally:
+        server.start(tmp_path_factory.mktemp("empty"))
     retriever.check()
     assert len(retriever.retrieve("join")) == 1
-    retriever.close()
-    second.stop()
-
-
-def test_no_server_gets_one_sentence(tmp_path: Path) -> None:
-    index = AdapterIndex(data_dir=tmp_path, url=f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(RamoleError, match="No Chroma server answers.*chroma run --path"):
-        index.read()
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://a:1", "http://", "http://a:b", "x"])
-def test_an_address_that_is_none_gets_one_sentence(url: str, tmp_path: Path) -> None:
+def test_an_address_that_is_none_gets_one_sentence(url, tmp_path):
     with pytest.raises(RamoleError, match="write it as http://host:port"):
         AdapterIndex(data_dir=tmp_path, url=url)

@@ -8,14 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from ramole_core import Ramole, RamoleError, Request, Settings
 from ramole_core.base.files import weights_checksum
 from ramole_core.base.shapes import read_shapes
-from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, find_row
-from ramole_core.ramole import Ramole
-from ramole_core.request import Request
-from ramole_core.settings import Settings
 from ramole_core.weights_here import WeightsHere
+from tests.conftest import tiny_settings
 from tests.core.test_ramole import write_lora
 from tests.support.workers import REPOSITORY, python
 
@@ -95,17 +93,11 @@ def test_a_router_of_this_very_base_fits_whatever_its_weights_are_called(tiny_ll
 
 
 def test_asked_for_by_name_it_is_one_sentence(tiny_llama, tmp_path):
-    (tmp_path / "pool").mkdir()
+    (tmp_path / "adapters").mkdir()
     for folder in SHIPPED.glob("_*"):
         if folder.name not in ("_base", "_retriever"):
-            (tmp_path / "pool" / folder.name).symlink_to(folder)
-    settings = Settings(
-        base_model=str(tiny_llama),
-        quantization="none",
-        adapters_dir=tmp_path / "pool",
-        data_dir=tmp_path / "data",
-    )
-    with Ramole(settings) as ramole:
+            (tmp_path / "adapters" / folder.name).symlink_to(folder)
+    with Ramole(tiny_settings(tiny_llama, tmp_path)) as ramole:
         folder = write_lora(tmp_path / "one", read_shapes(tiny_llama), rank=2, seed=0)
         ramole.pool.add(folder, name="one", examples=["hello there"])
         assert ramole.router_checksum is None and ramole.weights_checksums() == {}

@@ -4,30 +4,25 @@ import json
 import math
 import sys
 from dataclasses import replace
-from pathlib import Path
+from itertools import count
 
+import gguf
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors.torch import save_file
+from transformers import AutoTokenizer
 
-from lab.benchmarks import workload
+from lab.benchmarks import draft_peers, method_speed, workload
 from lab.benchmarks.peers import OneEach, base_loader
 from lab.benchmarks.ratios import measure_ratios
 from lab.benchmarks.record import Cell, Record, measure_cells, read_parts
 from lab.benchmarks.run import choose_parts, run_benchmark
 from lab.benchmarks.serving import run_workload
-from lab.benchmarks.sizes import FULL, QUICK
+from lab.benchmarks.sizes import QUICK
 from lab.benchmarks.stage import Stage
-from lab.benchmarks.synthetic import write_adapters
-from lab.benchmarks.workload import (
-    RANKS,
-    Workload,
-    make_arrivals,
-    make_ranks,
-    replay,
-)
+from lab.benchmarks.workload import RANKS, Workload, make_arrivals, make_ranks, replay
+from ramole_core.base.fetch import unpack_gguf
 from ramole_core.base.shapes import read_shapes
 from ramole_core.cli import main
 from ramole_core.cli.timed_engine import (
@@ -40,7 +35,12 @@ from ramole_core.cli.timed_engine import (
     make_requests,
 )
 from ramole_core.errors import RamoleError
+from ramole_core.methods import Method, Option
+from ramole_core.pool import write_manifest
+from ramole_core.pool.tensors import AdapterTensors
 from ramole_core.settings import load_settings
+from tests.conftest import tiny_settings
+from tests.core.test_ramole import write_lora
 from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 
 SIZES = replace(
@@ -89,42 +89,6 @@ def stage(settings, tmp_path_factory):
     work = tmp_path_factory.mktemp("work")
     with Stage(settings, work=work, sizes=SIZES, tell=quiet) as stage:
         yield stage
-
-
-def test_made_adapters_are_peft_folders_with_bytes_of_their_own(tiny_llama, tmp_path):
-    from peft import PeftModel
-
-    shapes = read_shapes(tiny_llama)
-    made = {"shapes": shapes, "ranks": [4, 8, 4], "dtype": torch.float32}
-    names = write_adapters(tmp_path / "one", **made)
-    assert names == write_adapters(tmp_path / "two", **made)
-    files = [tmp_path / "one" / name / "adapter_model.safetensors" for name in names]
-    same = [tmp_path / "two" / name / "adapter_model.safetensors" for name in names]
-    assert [f.read_bytes() for f in files] == [f.read_bytes() for f in same]
-    assert len({f.read_bytes() for f in files}) == 3
-    tensors = load_file(files[1])
-    assert len(tensors) == 2 * len(shapes)
-    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
-    ids = torch.tensor([[5, 6, 7, 8]])
-    before = model(ids).logits
-    tuned = PeftModel.from_pretrained(model, str(files[1].parent))
-    assert tuned.peft_config["default"].r == 8
-    after = tuned(ids).logits
-    assert not torch.allclose(before, after, atol=1e-5)
-
-
-def test_made_weights_are_as_large_as_a_trained_adapters(tmp_path):
-    trained = Path(__file__).parents[2] / "adapters" / "clinc_intent"
-    theirs = load_file(trained / "adapter_model.safetensors")
-    path = "model.layers.14.mlp.gate_proj"
-    o, r = theirs[f"base_model.model.{path}.lora_B.weight"].shape
-    i = theirs[f"base_model.model.{path}.lora_A.weight"].shape[1]
-    (name,) = write_adapters(tmp_path, shapes={path: (i, o)}, ranks=[r], dtype=torch.bfloat16)
-    ours = load_file(tmp_path / name / "adapter_model.safetensors")
-    for half in ("A", "B"):
-        key = f"base_model.model.{path}.lora_{half}.weight"
-        sizes = [t[key].float().square().mean().sqrt().item() for t in (ours, theirs)]
-        assert 0.35 < sizes[0] / sizes[1] < 2.8
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 40])
@@ -264,49 +228,38 @@ def test_repetitions_are_interleaved_and_resumed(tmp_path):
         read_parts(tmp_path / "speed.json")
 
 
-def made_part(setup: dict, quantity: str, cells: dict[str, list[float]]) -> dict:
-    return {
-        "setup": setup,
-        "cells": {
-            name: {"repetitions": [{quantity: value} for value in values]}
-            for name, values in cells.items()
-        },
-    }
-
-
 def test_ratios_are_taken_repetition_by_repetition():
+    def part(setup: dict, quantity: str, **cells: list[float]) -> dict:
+        rows = {name: [{quantity: value} for value in values] for name, values in cells.items()}
+        return {"setup": setup, "cells": {n: {"repetitions": each} for n, each in rows.items()}}
+
+    rate = "decode_tokens_per_second"
+    llama = part({}, "prefill_tokens_per_second", **{"llama_cpp/prompt": [100, 200]})["cells"]
+    llama |= part({}, rate, **{"llama_cpp/batch=1": [100, 200], "base/batch=1": [90, 100]})["cells"]
     parts = {
-        "decode": made_part(
+        "decode": part(
             {"new_tokens": {"1": 4}},
-            "decode_tokens_per_second",
-            {
+            rate,
+            **{
                 "base/batch=1": [10.0, 20.0, 10.0],
                 "ramole_k3/batch=1": [8.0, 12.0, 9.0],
                 "transformers_generate/batch=1": [9.0, 20.0, 20.0],
             },
         ),
-        "together": made_part(
-            {"together": 16}, "seconds", {"at_once": [2.0], "one_after_another": [9.0]}
-        ),
-        "retrieval": made_part({"retrieval": [10, 50]}, "retrieve_50_ms", {"milliseconds": [41.0]}),
+        "together": part({"together": 16}, "seconds", at_once=[2.0], one_after_another=[9.0]),
+        "retrieval": part({"retrieval": [10, 50]}, "retrieve_50_ms", milliseconds=[41.0]),
+        "llama_cpp": {"setup": {"llama_tokens": {"1": 4}, "llama_prompt": 480}, "cells": llama},
     }
-    rows = measure_ratios(parts)
-    found = {row["what"]: (row["measured"], row["min"], row["max"]) for row in rows}
+    found = {
+        row["what"]: (row["measured"], row["min"], row["max"]) for row in measure_ratios(parts)
+    }
     assert found == {
         "decode, ramole_k3 / base, batch=1": (0.8, 0.6, 0.9),
         "decode, base / transformers_generate/batch=1": (1.0, 0.5, 1.11),
         "16 requests, seconds one after another / at once": (4.5, 4.5, 4.5),
         "retrieval among 50 adapters, encoder included, ms": (41.0, 41.0, 41.0),
+        "decode, nf4, base / llama.cpp's bare base, batch=1": (0.7, 0.5, 0.9),
     }
-
-
-def test_every_ratio_of_the_full_benchmark_has_its_cells():
-    """The sizes of the real run measure each ratio that is asked for."""
-    assert set(FULL.new_tokens) == set(FULL.peer_tokens) == {1, 8, 32}
-    assert FULL.adapters == 24 and FULL.rank == 8 and FULL.prefill == (8, 128)
-    assert FULL.serve_adapters == (5, 50, 100, 500, 1000, 2000)
-    assert max(FULL.retrieval) == 10_000 and FULL.together == 16
-    assert set(FULL.xlora_tokens) == {rows for rows in FULL.peer_tokens if rows <= FULL.mixed_rows}
 
 
 def test_the_whole_benchmark_on_a_tiny_model(settings, tmp_path):
@@ -350,3 +303,87 @@ def test_the_command_says_what_is_wrong(capsys, tmp_path, monkeypatch):
     assert "pip install llama-cpp-python" in capsys.readouterr().err
     assert main(["benchmark", "--show", "--out", str(tmp_path / "none.json")]) == 2
     assert "run the benchmark first" in capsys.readouterr().err
+
+
+# --- llama.cpp as a peer; a stand-in where the package is missing ---------------------------------
+
+
+def test_what_is_missing_is_one_sentence(tmp_path):
+    with pytest.raises(RamoleError, match="has no GGUF"):
+        unpack_gguf(str(tmp_path), tmp_path)
+
+
+# --- what each method costs -----------------------------------------------------------------------
+
+
+def test_every_method_that_can_answer_has_its_rates(tiny_llama, tmp_path, monkeypatch, capsys):
+    write_lora(tmp_path / "pool" / "ant", read_shapes(tiny_llama), rank=2, seed=1)
+    write_manifest(tmp_path / "pool" / "ant", name="ant", shapes=read_shapes(tiny_llama))
+    settings = tiny_settings(tiny_llama, tmp_path, adapters_dir=tmp_path / "pool")
+    given = settings.model_copy
+    monkeypatch.setattr(method_speed, "load_settings", lambda **said: given(update=said))
+    monkeypatch.setattr(method_speed, "RIVAL", "mixture")  # which needs no weights
+    monkeypatch.setattr(method_speed, "LONG", 1)  # the tiny base reads 512 tokens
+    out = tmp_path / "method_speed.json"
+    method_speed.main(new=3, passes=2, methods="base,mixture,lorahub,ramole", out=out)
+    found = json.loads(out.read_text())["methods"]
+    assert found["mixture"]["unseen"] and found["mixture"]["trained"] == 0
+    rates = found["base"]["tokens_a_second"]
+    assert rates.keys() == {"1", "8", "prompt"}
+    assert found["base"]["used"] == 0 and "of_ramole" not in found["base"]
+    assert all(0 < one["least"] <= one["median"] <= one["most"] for one in rates.values())
+    assert found["mixture"]["used"] == 1 and 0 < found["mixture"]["of_ramole"]["8"]["median"]
+    assert list(found) == ["base", "mixture", "lorahub"], "the weights of ramole are not there"
+    assert capsys.readouterr().err.count("ramole is left out: There are no trained weights") == 1
+
+
+def test_trained_numbers_are_counted_in_the_file(tmp_path):
+    row = Method("gate", "", "", weights="_gate", training=(Option("rank", 1, 1, 2, ""),))
+    (tmp_path / "_gate").mkdir()
+    tensors = {"a": torch.zeros(3, 5, dtype=torch.bfloat16), "tau": torch.tensor(1.0)}
+    save_file(tensors, tmp_path / "_gate" / "gate.safetensors")
+    assert method_speed.count_trained(row, tmp_path) == 16
+    assert method_speed.count_trained(Method("mixture", "", ""), tmp_path) == 0
+
+
+# --- what prompt lookup earns in other engines ----------------------------------------------------
+
+
+def test_an_adapter_of_a_llama_is_written_as_gguf_names_and_orders_it(tmp_path):
+    torch.manual_seed(0)
+    outputs = {"self_attn.q_proj": 24, "self_attn.k_proj": 12, "mlp.down_proj": 8}
+    made = {path: (torch.randn(2, 6), torch.randn(o, 2)) for path, o in outputs.items()}
+    tensors = AdapterTensors({f"model.layers.3.{path}": pair for path, pair in made.items()})
+    file = tmp_path / "a.gguf"
+    draft_peers.write_gguf(tensors, file, heads=(4, 2))
+    read = {one.name: torch.tensor(one.data) for one in gguf.GGUFReader(file).tensors}
+    names = dict(zip(outputs, ("attn_q", "attn_k", "ffn_down"), strict=True))
+    assert len(read) == 6
+    for path, (A, B) in tensors.modules.items():
+        name = names[path.removeprefix("model.layers.3.")]
+        assert torch.equal(read[f"blk.3.{name}.weight.lora_a"], A)
+        wanted = B.clone()
+        if name != "ffn_down":  # a head's halves alternate, row by row
+            for row in range(len(B)):
+                head, place = divmod(row, 6)
+                wanted[6 * head + 2 * (place % 3) + place // 3] = B[row]
+        assert torch.equal(read[f"blk.3.{name}.weight.lora_b"], wanted)
+    fields = gguf.GGUFReader(file).fields
+    assert fields["adapter.lora.alpha"].contents() == 2.0  # over the rank: B has the scale
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_ways_take_turns_and_the_first_pass_is_not_counted(changes):
+    asked, number = [], count()
+
+    def answer(ids, lookup):
+        asked.append(lookup)
+        slow = 90.0 if next(number) < 4 else 10.0
+        return (slow if lookup else 20.0), 40, [*ids, int(changes and lookup and len(asked) == 5)]
+
+    found = draft_peers.take_turns(answer, [[1], [2]], passes=2)
+    off, on = [False, False], [True, True]
+    assert asked == [*off, *on, *on, *off, *off, *on]
+    assert (found["ratio"], found["low"], found["high"]) == (2.0, 2.0, 2.0)
+    assert (found["tokens_per_second"], found["without"]) == (4.0, 2.0)
+    assert found["same_answers"] is not changes

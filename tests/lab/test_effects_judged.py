@@ -13,7 +13,6 @@ from lab.evaluation import effects
 from lab.evaluation.composite import Composed
 from lab.evaluation.effects import Deleted, deletion, judge, summarise, summarise_deleted
 from lab.evaluation.questions import Question
-from lab.harness import Kept
 from ramole_core.request import Generation, Trace
 from ramole_core.training.rows import Encoded
 from tests.support.fake_ramole import FakeRamole
@@ -67,13 +66,6 @@ def test_whoever_is_taken_away_is_left_out_or_switched_off_at_the_token():
 def generated(ramole, requests):
     ended = {n: item for n, item in ramole.stream_batch(requests) if isinstance(item, Generation)}
     return [ended[n] for n in range(len(requests))]
-
-
-def test_finished_work_is_not_done_again(tmp_path):
-    kept, made = Kept(tmp_path / "a"), []
-    for _ in range(2):
-        assert kept.get("one", lambda: made.append(1) or [{"x": 1}]) == [{"x": 1}]
-    assert made == [1]
 
 
 def test_rows_that_were_edited_are_asked_anew_in_the_same_work_folder(tmp_path, monkeypatch):

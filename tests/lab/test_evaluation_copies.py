@@ -9,16 +9,12 @@ from lab.evaluation.made_adapters import (
     BLIND,
     IMPOSTORS,
     PERMUTED,
-    UPLOADED,
     add_blind,
     add_permuted,
     add_strangers,
-    add_uploads,
-    permutations,
     usual_sizes,
 )
 from ramole_core.pool import Pool
-from ramole_core.training.prompt_sets import Upload
 from tests.support.pool_fakes import SHAPES, write_sample
 
 NAMES = ("one", "two", "six", "ten")
@@ -79,24 +75,6 @@ def test_every_example_set_is_shown_by_its_adapter_and_by_two_impostors(pool: Po
         assert len(set(behind)) == 1 + IMPOSTORS and name in behind
         assert same_weights(pool, (copies[name], PERMUTED), name)
         assert pool.card(copies[name], PERMUTED).examples[0].startswith(name)
-
-
-def test_impostors_are_nobody_twice_and_everybody_as_often():
-    made = permutations([str(n) for n in range(9)], 3, seed=4)
-    assert len({(shows, weighs) for _, shows, weighs in made}) == 27
-    for turn in range(3):
-        mine = [(shows, weighs) for t, shows, weighs in made if t == turn]
-        assert sorted(weighs for _, weighs in mine) == sorted(shows for shows, _ in mine)
-        assert all((shows == weighs) == (turn == 0) for shows, weighs in mine)
-
-
-def test_uploads_show_their_examples_to_their_owner_alone(pool: Pool):
-    uploads = [Upload("Sea Poems", ("a poem", "another"), ("one more",)), Upload("b", ("x",), ())]
-    names = add_uploads(pool, uploads, seed=0)
-    assert names == {"Sea Poems": "sea-poems", "b": "b"}
-    card = pool.card("sea-poems", UPLOADED)
-    assert tuple(card.examples) == ("a poem", "another") and card.owner == UPLOADED
-    assert {card.name for card in pool.cards()} == set(NAMES)
 
 
 def test_strangers_are_taken_in_and_have_the_samples_size(pool: Pool) -> None:

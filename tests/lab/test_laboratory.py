@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 from importlib import import_module
-from itertools import pairwise
 
 import pytest
 import typer
@@ -15,7 +14,6 @@ from lab.evaluation.cells import Cell, Cells, fill
 from lab.evaluation.usable import judged
 from ramole_core.errors import RamoleError
 from ramole_core.settings import REPOSITORY
-from ui.results.files import COMMANDS
 
 
 def test_the_list_has_one_line_a_measurement(capsys):
@@ -25,15 +23,6 @@ def test_the_list_has_one_line_a_measurement(capsys):
     assert all(map(summary_of, MEASUREMENTS))
     assert main(["no_table"]) == 2
     assert "No measurement is named 'no_table'; choose from dev_table" in capsys.readouterr().err
-
-
-def test_what_was_measured_once_says_where_it_is(capsys):
-    for name in ONCE:
-        assert main([name, "--rows", "2"]) == 2 and name not in MEASUREMENTS
-        assert f"{name} was measured once: see LOG.md" in capsys.readouterr().err
-        log = (REPOSITORY / "LOG.md").read_text("utf-8")
-        kept = (REPOSITORY / "results" / f"{name}.json").is_file()
-        assert kept or f"`python -m lab {name} " in log
 
 
 @pytest.mark.parametrize("name", MEASUREMENTS)
@@ -65,32 +54,6 @@ def test_what_results_and_pages_record_can_be_typed():
         assert name in MEASUREMENTS, line
         command = typer.main.get_command(command_of(name))
         command.make_context(name, shlex.split(line)[4:])  # raises what the program would say
-
-
-def test_the_page_names_the_command_that_wrote_a_file():
-    """A file that is not there yet is promised by the words that its last one records."""
-    for name, command in COMMANDS.items():
-        held = json.loads((REPOSITORY / "results" / name).read_text("utf-8"))
-        said, written = shlex.split(command), shlex.split(held.get("command") or command)
-        assert written[:4] == said[:4], name
-        pairs = list(pairwise(written))
-        assert all(pair in pairs for pair in pairwise(said[4:]) if pair[0].startswith("--")), name
-
-
-def write_task(folder, dev):
-    folder.mkdir()
-    for split, count in (("train", 3), ("dev", dev)):
-        rows = [{"inputs": f"{split} {n}", "targets": "yes", "metric": "em"} for n in range(count)]
-        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-
-
-def test_dev_rows_are_drawn_in_one_way(tmp_path):
-    write_task(tmp_path / "ant", dev=9)
-    task = harness.read_tasks(tmp_path, ["ant"], rows=4, skip=2)["ant"]
-    assert [row.inputs for row in task.dev] == [f"dev {n}" for n in (2, 3, 4, 5)]
-    assert len(task.train) == 3 and task.metric == "em"
-    with pytest.raises(RamoleError, match="has no rows after its first 9; skip fewer"):
-        harness.read_tasks(tmp_path, ["ant"], rows=4, skip=9)
 
 
 def test_results_are_whole_and_go_on_where_the_facts_are_the_same(tmp_path):

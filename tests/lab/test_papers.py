@@ -120,7 +120,3 @@ def test_a_claim_is_of_systems_that_are_there(row):
         assert row["situation"] in ("iid", "ood")
         for side in ("ours", "rival"):
             describe(row[side].rpartition(":")[2])
-
-
-def test_each_claim_of_a_method_is_said_otherwise():
-    assert len({(row["method"], row["says"]) for row in EVERY}) == len(EVERY)

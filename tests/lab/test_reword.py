@@ -1,25 +1,11 @@
 """Training rows under other instructions: contents are found and put elsewhere, none is lost."""
 
 import json
-import random
 import re
 
 import pytest
 
-from lab.reword import (
-    ASIDE,
-    EVERY,
-    OFFERED,
-    TIMES,
-    WORDINGS,
-    WRITTEN,
-    choices,
-    fewer,
-    inline,
-    main,
-    read_wordings,
-    reword_examples,
-)
+from lab.reword import ASIDE, EVERY, OFFERED, TIMES, main, read_wordings, reword_examples
 from ramole_core.errors import RamoleError
 from ramole_core.training.rows import read_lines
 
@@ -48,45 +34,25 @@ def write(folder, rows):
         (folder / f"{split}.jsonl").write_text(text)
 
 
-def test_a_row_gets_a_wording_and_its_answer_suits_it(tmp_path, wordings):
-    rows = [("Say {choices}\nOPTIONS:\n- no\n- yes", "yes")]
-    write(tmp_path / "red", rows)
+def test_examples_get_wordings_in_turn_and_what_has_none_keeps_its_own(tmp_path, wordings):
+    write(tmp_path / "red", [("Say {choices}\nOPTIONS:\n- no\n- yes", "yes")])
     task = read_wordings("red", tmp_path)
-    parts = task.contents(rows[0][0])
-    assert parts == {"text": "{choices}", "options": "- no\n- yes"}
-    made = task.reworded(
-        {"inputs": "", "targets": "yes", "x": "y"}, task.seen[0], {**parts, "text": "{a}"}
-    )
-    assert made == {"inputs": "0: {a} (no or yes)", "targets": "aye", "x": "y"}
-    assert choices("- a\n- b\n- c") == "a, b or c" and choices("- a") == "a"
     texts = [f"Say {n}\nOPTIONS:\n- no" for n in range(5)] + ["Other"] * 2
     found = reword_examples(task, texts, seed=4)
     assert found[1::2] == texts[1::2] and found[6] == "Other"
-    told = [one.partition(": ") for one in found[:5:2]]
-    assert [one[2] for one in told] == ["0 (no)", "2 (no)", "4 (no)"]
-    assert len({one[0] for one in told}) == 3 and found == reword_examples(task, texts, seed=4)
-
-
-def test_within_a_sentence_only_a_common_word_loses_its_capital():
-    common = frozenset(("find", "us"))
-    assert inline("Find all files.", common) == "find all files"
-    assert inline("Berlin is where?", common) == "Berlin is where"
-    assert inline("US files", common) == "US files" and inline("", common) == ""
+    changed = [one.partition(": ") for one in found[:5:2]]
+    assert [one[2] for one in changed] == ["0 (no)", "2 (no)", "4 (no)"]
+    assert len({one[0] for one in changed}) == 3 and found == reword_examples(task, texts, seed=4)
 
 
 def test_a_wording_offers_few_labels_and_the_right_one_among_them(tmp_path, wordings):
-    chance = random.Random(0)
     many = [f"- {letter}" for letter in "abcdefgh"]
-    for target in "abcdefgh":
-        left = [fewer("\n".join(many), target, chance).splitlines() for _ in range(20)]
-        assert {len(one) for one in left} == set(range(OFFERED[0], OFFERED[1] + 1))
-        assert all(f"- {target}" in one and one == sorted(set(one)) for one in left)
-    assert fewer("- a\n- b", "a", chance) == "- a\n- b"
     write(tmp_path / "data" / "red", [("Say 1\nOPTIONS:\n" + "\n".join(many), "c")] * 40)
     main(tmp_path / "data", tmp_path / "work")
     made = [row["inputs"] for row in read_lines(tmp_path / "work/red/train.jsonl")]
-    offered = [len(re.findall(r"\b[a-h]\b", one.partition("(")[2])) for one in made if "(" in one]
-    assert offered and set(offered) <= {2, 3, 4, 5} and all("c" in one for one in made)
+    offered = [re.findall(r"\b[a-h]\b", one.partition("(")[2]) for one in made if "(" in one]
+    assert {len(one) for one in offered} == set(range(OFFERED[0], OFFERED[1] + 1))
+    assert all("c" in one and one == sorted(one) for one in offered)
 
 
 def test_dev_rows_have_wordings_of_their_own_and_every_second_keeps_its_own(tmp_path, wordings):
@@ -130,31 +96,7 @@ def test_half_of_the_training_rows_are_written_and_every_eighth_is_for_dev(
     assert all(row["task"] == "red" for rows in found.values() for row in rows)
 
 
-@pytest.mark.parametrize("file", sorted(WRITTEN.glob("*.jsonl")), ids=lambda file: file.stem)
-def test_written_rows_that_ship_are_rows_and_each_is_there_once(file):
-    rows = read_lines(file)
-    assert (WORDINGS / f"{file.stem}.json").is_file() and len(rows) >= 10 * ASIDE
-    assert all(set(row) == {"inputs", "targets"} for row in rows)
-    assert all(isinstance(text, str) and text.strip() for row in rows for text in row.values())
-    assert len({row["inputs"] for row in rows}) == len(rows)
-
-
 def test_patterns_that_match_nothing_are_refused(tmp_path, wordings):
     write(tmp_path / "data" / "red", [("Other", "no")])
     with pytest.raises(RamoleError, match="matches the patterns of its wordings"):
         main(tmp_path / "data", tmp_path / "work")
-
-
-@pytest.mark.parametrize("file", sorted(WORDINGS.glob("*.json")), ids=lambda file: file.stem)
-def test_wordings_that_ship_ask_for_what_their_patterns_find(file):
-    told = json.loads(file.read_text("utf-8"))
-    groups = [set(re.compile(one).groupindex) for one in told["patterns"]]
-    named = set.intersection(*groups)
-    usual = named | {f"{name}_inline" for name in named}
-    usual |= {"options", "choices"} if "options" in named else set()
-    assert len(told["wordings"]) >= 4 * EVERY
-    starts = [" ".join(one["prompt"].split()[:4]) for one in told["wordings"]]
-    assert len(set(starts)) == len(starts)
-    for one in told["wordings"]:
-        asked = set(re.findall(r"\{([a-z_]+)\}", one["prompt"]))
-        assert asked and asked <= usual, one["prompt"]

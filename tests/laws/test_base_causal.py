@@ -8,8 +8,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
+from ramole_core import RamoleError
 from ramole_core.base.shapes import check_causal
-from ramole_core.errors import RamoleError
 
 SIZES = {
     "vocab_size": 90,

@@ -6,6 +6,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from ramole_core import RamoleError, Request
 from ramole_core.base.chat_template import (
     NEXT_TURN,
     check_marks,
@@ -15,8 +16,6 @@ from ramole_core.base.chat_template import (
 )
 from ramole_core.base.model import load_base, load_tokenizer
 from ramole_core.engine.prompt import encode_prompt, read_prompt
-from ramole_core.errors import RamoleError
-from ramole_core.request import Request
 from ramole_core.training.rows import render_prompt
 from tests.conftest import TEMPLATE
 

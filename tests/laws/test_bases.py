@@ -4,7 +4,6 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING
 
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.support.served_base import NARROW, ServedBase
 from tests.support.tiny_bases import BASES, SIZES, TinyBase, save_tiny_base
 

@@ -10,7 +10,6 @@ from tests.laws.test_expert_parameters import (
     save_base,
     write_by_peft,
 )
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 
 TEXT = {"target_modules": r".*language_model.*\.(q_proj|o_proj|down_proj)"}
 FAMILIES = {

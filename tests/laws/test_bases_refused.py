@@ -7,11 +7,10 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 
+from ramole_core import RamoleError
 from ramole_core.base.model import load_base
-from ramole_core.errors import RamoleError
 from tests.conftest import save_tiny_tokenizer
 from tests.laws.test_bases import check_base
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.support.served_base import ServedBase
 from tests.support.tiny_bases import BASES, named_types, save_tiny_base
 

@@ -17,7 +17,6 @@ from ramole_core.engine.scheduler import Scheduler
 from ramole_core.errors import Busy, Cancelled
 from ramole_core.turns import Places, TurnLock
 from tests.core.test_ramole import ramole  # noqa: F401  the fixture
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.support.schedules import ask
 from tests.support.serving import wait_until
 from tests.support.tiny_engine import TinyEngine
@@ -54,6 +53,7 @@ def test_a_crowd_that_examines_is_one_turn_between_two_steps(tiny, forwards, mon
     """However long a piece takes: no clock runs, a step ends when a reader waits for it, and a
     reader's piece when the batch does."""
     over, forward = threading.Event(), tiny.engine._runner.forward
+    (prompt,), chosen = long_prompts(tiny), tiny.chosen([("ant", 2)])
     monkeypatch.setattr(tiny.engine.scheduler, "behind", lambda source: False)
     monkeypatch.setattr("ramole_core.engine.isolated_forward.time", Mock(monotonic=lambda: 0.0))
 
@@ -66,14 +66,12 @@ def test_a_crowd_that_examines_is_one_turn_between_two_steps(tiny, forwards, mon
         return forward(pieces, kv, **more)
 
     monkeypatch.setattr(tiny.engine._runner, "forward", until_somebody_waits)
-    (prompt,) = long_prompts(tiny)
-    chosen = tiny.chosen([("ant", 2)])
 
-    def examine(n):
+    def examine():
         while not over.is_set():
             tiny.engine.examine([prompt], [chosen], source=("evil", ""))
 
-    readers = [threading.Thread(target=examine, args=(n,), daemon=True) for n in range(READERS)]
+    readers = [threading.Thread(target=examine, daemon=True) for _ in range(READERS)]
     for reader in readers:
         reader.start()
     thread = EngineThread(tiny.engine)
@@ -85,8 +83,7 @@ def test_a_crowd_that_examines_is_one_turn_between_two_steps(tiny, forwards, mon
     finally:
         over.set()
         thread.close()
-        for reader in readers:
-            reader.join(SOON)
+        join(readers)
     assert len(tiny.heard[state].tokens) == 20
     steps = [n for n, (name, _) in enumerate(forwards) if name == "engine"]
     beside = [count for name, count in forwards[steps[1] : steps[-1]] if name != "engine"]
@@ -121,17 +118,19 @@ def test_the_batch_has_as_much_time_as_what_is_read_beside_it(tiny, monkeypatch)
         alone._wait_for_steps(("evil", ""), lambda: True)
 
 
-def test_in_pieces_and_together_the_responses_are_the_same(tiny, monkeypatch):
+def test_in_pieces_and_together_responses_and_means_are_the_same(tiny, monkeypatch):
     prompts = [tiny.engine.read(ask(n)) for n in (70, 3, 9, 5, 90)]
     chosen = [tiny.chosen([("ant", 2), ("bee", 7)])] * len(prompts)
-    found = []
+    found, means = [], []
     for chunk in (7, CHUNK, 10_000):
         monkeypatch.setattr(tiny.engine._alone, "_chunk", chunk)
-        found.append(tiny.engine.examine(prompts, chosen))
-    for other in found[1:]:
-        for row, mine in zip(other, found[0], strict=True):
-            for one, two in zip(row, mine, strict=True):
-                assert torch.equal(one.log_norms, two.log_norms)
+        told = tiny.engine.examine(prompts, chosen)
+        found.append(torch.stack([one.log_norms for row in told for one in row]))
+        read = tiny.engine._beside._means(tuple(prompts[0].ids))
+        means.append([read[path] for path in sorted(read)])
+    for numbers, mean in zip(found[1:], means[1:], strict=True):
+        assert torch.equal(numbers, found[0])
+        assert all(map(torch.equal, mean, means[0])) and len(mean) == len(means[0]) > 0
 
 
 def test_short_prompts_are_read_a_chunk_at_a_time_however_idle_the_batch_is(tiny, forwards):
@@ -169,17 +168,6 @@ def test_what_goes_in_at_a_prompts_end_is_what_the_model_itself_has(tiny, monkey
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
-def test_a_mean_is_the_same_in_any_pieces(tiny, monkeypatch):
-    ids = tiny.engine.read(ask(60)).ids
-    found = []
-    for chunk in (7, 10_000):
-        monkeypatch.setattr(tiny.engine._alone, "_chunk", chunk)
-        found.append(tiny.engine._beside._means(tuple(ids)))
-    assert found[0].keys() == found[1].keys() and found[0]
-    for path, mean in found[0].items():
-        assert torch.equal(mean, found[1][path])
-
-
 def test_nothing_is_read_for_somebody_who_has_gone(tiny, forwards):
     prompts = long_prompts(tiny, 2)
     chosen = [tiny.chosen([("ant", 2)])] * 2
@@ -202,47 +190,46 @@ def test_prompts_that_fit_into_a_forward_are_read_together(lengths, together):
     assert groups(lengths, 10) == together
 
 
-def test_sources_take_turns_and_within_one_who_came_first():
-    lock, order, waiting = TurnLock(), [], []
+def line_up(lock, *takers):
+    """The threads of these, each started when the one before it waits for the lock."""
+    threads = []
+    for take in takers:
+        before = len(lock._waiting)
+        threads.append(threading.Thread(target=take))
+        threads[-1].start()
+        wait_until(lambda before=before: len(lock._waiting) > before)
+    return threads
 
-    def take(source, name):
+
+def taker(lock, order, source, name):
+    """Takes a turn, and writes the name into `order`."""
+
+    def take():
         with lock.turn(source):
             order.append(name)
 
-    with lock.turn(("evil", "")):
-        for n, source in enumerate(["evil"] * 5 + ["ann", "ben"]):
-            thread = threading.Thread(target=take, args=((source, ""), f"{source}{n}"))
-            thread.start()
-            waiting.append(thread)
-            while len(lock._waiting) <= n:
-                time.sleep(0.001)
-    for thread in waiting:
-        thread.join(SOON)
-    assert order[:3] == ["ann5", "ben6", "evil0"] and order[3:] == [
-        f"evil{n}" for n in (1, 2, 3, 4)
-    ]
+    return take
 
 
-def test_sources_that_come_later_do_not_go_first_for_ever():
-    """A reader of many pieces goes on although each piece meets a new session."""
+def test_sources_take_turns_and_sources_that_come_later_do_not_go_first_for_ever():
     lock, order = TurnLock(), []
-
-    def take(source):
-        with lock.turn(source):
-            order.append(source[1])
-
-    for n in range(6):
-        waiting = []
+    with lock.turn(("evil", "")):
+        names = enumerate(["evil"] * 5 + ["ann", "ben"])
+        waiting = line_up(lock, *(taker(lock, order, (who, ""), f"{who}{n}") for n, who in names))
+    join(waiting)
+    assert order == ["ann5", "ben6", *(f"evil{n}" for n in range(5))]
+    order.clear()
+    for n in range(6):  # a reader of many pieces goes on although each piece meets new sessions
+        names = "reader", f"new{2 * n}", f"new{2 * n + 1}"
         with lock.turn(("", "running")):
-            for source in (("", "reader"), ("", f"new{2 * n}"), ("", f"new{2 * n + 1}")):
-                before = len(lock._waiting)
-                waiting.append(threading.Thread(target=take, args=(source,)))
-                waiting[-1].start()
-                while len(lock._waiting) == before:
-                    time.sleep(0.001)
-        for thread in waiting:
-            thread.join(SOON)
+            waiting = line_up(lock, *(taker(lock, order, ("", name), name) for name in names))
+        join(waiting)
     assert order.count("reader") == 6 and order[3::3] == ["reader"] * 5
+
+
+def join(threads):
+    for thread in threads:
+        thread.join(SOON)
 
 
 def test_who_is_cancelled_leaves_the_line_and_stops_nobody():
@@ -256,14 +243,9 @@ def test_who_is_cancelled_leaves_the_line_and_stops_nobody():
             found.append("gone")
 
     with lock.turn():
-        threads = [threading.Thread(target=wait) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        while len(lock._waiting) < 3:
-            time.sleep(0.001)
+        threads = line_up(lock, wait, wait, wait)
         gone.set()
-        for thread in threads:
-            thread.join(SOON)
+        join(threads)
     assert found == ["gone"] * 3
     with lock.turn():
         found.append("next")
@@ -313,12 +295,10 @@ def test_what_is_prepared_counts_before_it_waits(ramole, monkeypatch):  # noqa: 
         except Busy as busy:
             said.append(str(busy))
 
-    threads = [threading.Thread(target=one, args=(n,)) for n in range(12)]
-    for thread in threads:
-        thread.start()
-    wait_until(lambda: len(going) + len(said) >= 12)
-    go_on.set()
-    for thread in threads:
-        thread.join(SOON)
+    def release():
+        wait_until(lambda: len(going) + len(said) >= 12)
+        go_on.set()
+
+    at_once(release, *(partial(one, n) for n in range(12)))
     assert going == [("evil", "")] * 8
     assert len(said) == 4 and "8 requests of your address" in said[0]

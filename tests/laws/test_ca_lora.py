@@ -19,10 +19,11 @@ from ramole_core.layers.plain import place
 from ramole_core.layers.plain.mix import mix_at
 from ramole_core.methods import complete_options
 from ramole_core.training.loop import TrainingRun
+from ramole_core.training.loss import answer_loss, last_hidden, row_losses
 from ramole_core.training.material import Material
 from ramole_core.training.method import train_method
 from ramole_core.training.recovery import Recovery, distance
-from ramole_core.training.rows import encode_rows
+from ramole_core.training.rows import collate, encode_rows
 from tests.core.test_ramole import ASK, ramole as ramole  # noqa: F401  the fixture
 from tests.support.tiny_methods import adapter_of
 from tests.support.tiny_training import SHAPES, build_base, make_loras, make_task, method_recipe
@@ -58,6 +59,11 @@ def run(base, out, names=("red", "blue"), changed=None, command="", **changes):
     tasks = [make_task(name) for name in names]
     given = Material({name: loras[name] for name in names}, tasks, compressed, SHAPES, **changes)
     return train_method(changed or recipe(), given, TrainingRun(out, command))
+
+
+def recovery(student, teacher, loras):
+    checksums = {name: name for name in loras}
+    return Recovery(student, teacher, loras=loras, shapes=SHAPES, checksums=checksums)
 
 
 # --- the equation at its start --------------------------------------------------------------------
@@ -110,21 +116,6 @@ def test_what_it_brings_is_known_by_both_checksums():
         method.check([Candidate("cat", 0.5, "cat", dict)], trained)
 
 
-def test_the_distance_leaves_padding_out_and_is_taken_in_float32():
-    torch.manual_seed(2)
-    hidden, aim = torch.randn(2, 5, 7).bfloat16(), torch.randn(2, 5, 7).bfloat16()
-    total = sum(
-        float((hidden[b, t, d].double() - aim[b, t, d].double()) ** 2)
-        for b, length in ((0, 3), (1, 5))
-        for t in range(length)
-        for d in range(7)
-    )
-    real = torch.arange(5) < torch.tensor([[3], [5]])
-    found = distance(hidden, aim, real=real)
-    assert found.dtype == torch.float32
-    assert float(found) == pytest.approx(total / (8 * 7), rel=1e-5)
-
-
 # --- training -------------------------------------------------------------------------------------
 
 
@@ -138,10 +129,8 @@ def test_the_loss_falls_and_the_file_is_what_was_measured(base, tmp_path):
     config = json.loads((tmp_path / "out" / "ca_lora_config.json").read_text())
     assert [one["name"] for one in config["adapters"]] == ["red", "blue"]
     assert config["command"] == "a command" and config["trained_on"] == ["red", "blue"]
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "ca_lora.safetensors",
-        "ca_lora_config.json",
-    ]
+    files = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert files == ["ca_lora.safetensors", "ca_lora_config.json"]
     loras = two_loras()
     for n, name in enumerate(("red", "blue")):
         for path in SHAPES:
@@ -149,15 +138,9 @@ def test_the_loss_falls_and_the_file_is_what_was_measured(base, tmp_path):
             assert tensors[f"{n}/{path}.a2"].abs().max() > 0
             if path in loras[name]:
                 assert not torch.equal(tensors[f"{n}/{path}.A"].float(), loras[name][path].A)
-    compressed = base[1]
-    names = {name: name for name in loras}
-    with closing(
-        Recovery(compressed, compressed, loras=loras, shapes=SHAPES, checksums=names)
-    ) as models:
-        own = {k[2:]: t for k, t in tensors.items() if k.startswith("1/")}
-        rows = encode_rows(compressed.tokenizer, make_task("blue").dev, max_tokens=224)
-        from ramole_core.training.loss import row_losses
-
+    own = {k[2:]: t for k, t in tensors.items() if k.startswith("1/")}
+    rows = encode_rows(base[1].tokenizer, make_task("blue").dev, max_tokens=224)
+    with closing(recovery(base[1], base[1], loras)) as models:
         with models.mixing({f"0/{k}": t for k, t in own.items()}, "blue"):
             served = row_losses(models.student.plain, rows).mean().item()
     assert served == pytest.approx(progress.dev_losses[-1]["blue"], abs=2e-2)
@@ -166,17 +149,11 @@ def test_the_loss_falls_and_the_file_is_what_was_measured(base, tmp_path):
 def test_it_learns_from_the_teacher_and_starts_where_the_adapter_is(base):
     whole, compressed = base
     loras, rows = two_loras(), encode_rows(base[0].tokenizer, make_task("red").train, max_tokens=99)
-    names = {name: name for name in loras}
-    with closing(
-        Recovery(compressed, whole, loras=loras, shapes=SHAPES, checksums=names)
-    ) as models:
+    with closing(recovery(compressed, whole, loras)) as models:
         start = models.start(recipe(), "red")
         plain, taught = (
             models.loss(start, recipe(distil=d), "red", rows=rows[:5]) for d in (0.0, 2.0)
         )
-        from ramole_core.training.loss import answer_loss, last_hidden
-        from ramole_core.training.rows import collate
-
         batch = collate(rows[:5])
         with torch.no_grad(), models.student.gated_by(None, names=[("red",)]):
             inherited = answer_loss(models.student.plain, batch)
@@ -249,9 +226,7 @@ def test_a_compressed_base_loads_as_any_other(base, tmp_path):
         assert torch.equal(other[kept], own.bfloat16().float()[kept])
     words = [one.model.get_input_embeddings().weight for one in base]
     assert torch.equal(words[1], words[0].bfloat16().float())
-    with pytest.raises(
-        RamoleError, match="Compression '9bit' is not known; choose nf4, int4, 2bit"
-    ):
+    with pytest.raises(RamoleError, match="'9bit' is not known; choose nf4, int4, 2bit"):
         write_compressed(whole.folder, tmp_path / "none", how="9bit")
 
 

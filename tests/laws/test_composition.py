@@ -7,22 +7,22 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
+from ramole_core import RamoleError
 from ramole_core.composition import (
     METHODS,
+    Ask,
     Candidate,
     Lora,
     ModuleRouter,
     Response,
+    Router,
     Sites,
     Trained,
     block_of,
     find_method,
+    random_router,
 )
-from ramole_core.composition.dare import kept
-from ramole_core.composition.decision import Ask
-from ramole_core.composition.lego import assemble, balanced, cluster
-from ramole_core.composition.task_vectors import nearest_lora
-from ramole_core.errors import RamoleError
+from ramole_core.composition.lego import cluster
 from ramole_core.layers.layout import find_places
 from ramole_core.layers.plain import Mixer, PlainMix
 from ramole_core.layers.plain.mix import mix_at
@@ -138,6 +138,11 @@ def update(lora, x):
     return torch.zeros(o) if lora is None else lora.B @ (lora.A @ x)
 
 
+def product(lora, x):
+    """Of the inputs of all tokens."""
+    return x @ lora.A.T @ lora.B.T
+
+
 def zero(x, loras, router):
     return torch.zeros(o)
 
@@ -170,11 +175,7 @@ def attention(x, loras, router):
 
 def at_random(x, loras, router):
     """The gate that `random_router` gets, which is as large as the trained one."""
-    trained = Trained({f"{PATH}.A_r": router.A, f"{PATH}.B_r": router.B})
-    from ramole_core.composition import random_router
-    from ramole_core.composition.router import read_router
-
-    like = read_router(trained, shapes=SITES.shapes)
+    like = Router({PATH: router}, s, "a sum")
     return attention(x, loras, random_router(SITES.shapes, rank=s, like=like).modules[PATH])
 
 
@@ -459,20 +460,31 @@ def test_each_method_has_an_oracle_and_a_row_in_the_list():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_matches_the_equation(name):
-    x, loras, router = torch.randn(1, l, i), make_loras(), make_router()
-    y, _ = run(placed(name, loras, router), x)
-    for t in range(l):
-        torch.testing.assert_close(
-            y[0, t], ORACLES[name](x[0, t], loras, router), rtol=1e-6, atol=1e-6
-        )
+@pytest.mark.parametrize("lacking", [set(), {1}, {0, 2}, {0}, {0, 1, 2, 3}], ids=str)
+def test_matches_the_equation_also_where_adapters_lack_the_module(name, lacking):
+    """An absent module is an update of 0 that keeps its share."""
+    x, router = torch.randn(1, l, i), make_router()
+    loras = [None if n in lacking else lora for n, lora in enumerate(make_loras())]
+    y, alpha = run(placed(name, loras, router), x)
+    if len(lacking) < k:
+        for t in range(l):
+            expected = ORACLES[name](x[0, t], loras, router)
+            torch.testing.assert_close(y[0, t], expected, rtol=1e-6, atol=1e-6)
+    elif name not in FURTHER | OWN:
+        assert not y.any(), "the base is left alone"
+    if name in FREE_SUM | {"base"}:
+        return
+    assert (alpha >= 0).all()
+    torch.testing.assert_close(alpha.sum(-1), torch.ones(1, l), rtol=1e-6, atol=1e-6)
+    if lacking and name not in ONE_EXPERT | OF_THE_BEST | OWN:
+        assert alpha.gt(0).all(), "the weight is the share that the gate gave"
 
 
 @pytest.mark.parametrize("name", sorted(set(MIXING) - FREE_SUM - FURTHER - OWN))
 def test_one_lora_is_that_lora(name):
     x, loras = torch.randn(1, l, i), make_loras((3,))
     y, alpha = run(placed(name, loras), x)
-    torch.testing.assert_close(y, x @ loras[0].A.T @ loras[0].B.T)
+    torch.testing.assert_close(y, product(loras[0], x))
     torch.testing.assert_close(alpha, torch.ones(1, l, 1))
 
 
@@ -488,27 +500,17 @@ def test_order_of_loras_does_not_matter(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_request_does_not_feel_its_batch(name):
-    x, router = torch.randn(len(METHODS) + 1, l, i), make_router()
+    """Two rows share its decision, with rows of every method between them."""
+    x, router = torch.randn(len(METHODS) + 2, l, i), make_router()
     mine = placed(name, make_loras((4, 2)), router)
     others = [placed(other, make_loras((1, 9, 3)), router) for other in METHODS]
-    alone, alpha = run(mine, x[:1])
-    together, alphas = batch([mine, *others], x)
-    torch.testing.assert_close(together[:1], alone)
-    torch.testing.assert_close(alphas[:1, :, : mine.k].to(alpha), alpha, rtol=1e-6, atol=1e-6)
-    assert not alphas[0, :, mine.k :].any()
-
-
-def test_rows_that_share_a_decision_keep_their_places():
-    x, router = torch.randn(5, l, i), make_router()
-    a = placed("mixture", make_loras((4, 2)), router)
-    b = placed("ramole", make_loras((1, 9, 3)), router)
-    c = placed("similarity", make_loras(), router)
-    order = [a, b, a, c, b]
-    together, alphas = batch(order, x)
-    for n, mix in enumerate(order):
-        alone, alpha = run(mix, x[n : n + 1])
-        torch.testing.assert_close(together[n : n + 1], alone)
-        torch.testing.assert_close(alphas[n : n + 1, :, : mix.k].to(alpha), alpha)
+    together, alphas = batch([mine, *others, mine], x)
+    for row in (0, len(x) - 1):
+        alone, alpha = run(mine, x[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone)
+        mixed = alphas[row : row + 1, :, : mine.k].to(alpha)
+        torch.testing.assert_close(mixed, alpha, rtol=1e-6, atol=1e-6)
+        assert not alphas[row, :, mine.k :].any()
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -536,31 +538,6 @@ def test_extra_zero_rank_changes_nothing(name):
     torch.testing.assert_close(y, padded)
 
 
-@pytest.mark.parametrize("name", sorted(set(MIXING) - FREE_SUM))
-def test_weights_are_a_distribution(name):
-    _, alpha = run(placed(name, make_loras()), torch.randn(1, l, i))
-    assert (alpha >= 0).all()
-    torch.testing.assert_close(alpha.sum(-1), torch.ones(1, l), rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", MIXING)
-@pytest.mark.parametrize("lacking", [{1}, {0, 2}, {0}, {0, 1, 2, 3}], ids=str)
-def test_an_absent_module_is_an_update_of_zero_that_keeps_its_share(name, lacking):
-    x, router = torch.randn(1, l, i), make_router()
-    loras = [None if n in lacking else lora for n, lora in enumerate(make_loras())]
-    y, alpha = run(placed(name, loras, router), x)
-    if lacking != {0, 1, 2, 3}:
-        for t in range(l):
-            torch.testing.assert_close(
-                y[0, t], ORACLES[name](x[0, t], loras, router), rtol=1e-6, atol=1e-6
-            )
-    if name in FREE_SUM:
-        return
-    torch.testing.assert_close(alpha.sum(-1), torch.ones(1, l), rtol=1e-6, atol=1e-6)
-    if name not in ONE_EXPERT | OF_THE_BEST | OWN:
-        assert alpha.gt(0).all(), "the weight is the share that the gate gave"
-
-
 def test_evidence_can_be_told_to_share_among_those_that_have_the_module():
     """The choice of `ramole_plus` is an option, to be measured."""
     x, (a, _, b, _), router = torch.randn(1, l, i), make_loras(), make_router()
@@ -571,28 +548,13 @@ def test_evidence_can_be_told_to_share_among_those_that_have_the_module():
     torch.testing.assert_close(masked * (1 - alpha[..., 1:2]), kept)
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - FURTHER - OWN))
-def test_no_adapter_with_the_module_leaves_the_base_alone(name):
-    y, _ = run(placed(name, [None, None]), torch.randn(1, l, i))
-    assert not y.any()
-
-
 @pytest.mark.parametrize("name", sorted(set(MIXING) - ONE_EXPERT - WEIGHT_SPACE - OWN))
 def test_given_weights_replace_the_methods(name):
     x, loras, weights = torch.randn(1, l, i), make_loras(), [0.5, -1.0, 2.0, 0.25]
     y, alpha = run(placed(name, loras, weights=weights), x)
-    expected = sum(w * (x @ m.A.T @ m.B.T) for w, m in zip(weights, loras, strict=True))
+    expected = sum(w * product(m, x) for w, m in zip(weights, loras, strict=True))
     torch.testing.assert_close(y, expected)
     torch.testing.assert_close(alpha, torch.tensor(weights).expand(1, l, k))
-
-
-@pytest.mark.parametrize("name", ["fusion", "smear"])
-def test_given_weights_weigh_both_means_of_fusion(name):
-    x, loras, weights = torch.randn(1, l, i), make_loras((3, 3)), [0.5, 2.0]
-    y, _ = run(placed(name, loras, weights=weights), x)
-    A = sum(w * m.A for w, m in zip(weights, loras, strict=True))
-    B = sum(w * m.B for w, m in zip(weights, loras, strict=True))
-    torch.testing.assert_close(y, x @ A.T @ B.T)
 
 
 @pytest.mark.parametrize("name", sorted(WEIGHT_SPACE - {"smear"}))  # its own are not equal
@@ -606,50 +568,33 @@ def test_equal_weights_are_the_merge_s_own_and_one_weight_alone_is_one_lora(name
     assert (uneven - own).abs().max() > 0.1
     one = make_loras((3,))
     half, _ = run(placed(name, one, weights=[-0.5]), x)
-    product = x @ one[0].A.T @ one[0].B.T
-    torch.testing.assert_close(half, (0.25 if name in ("fusion", "lorahub") else -0.5) * product)
+    share = 0.25 if name in ("fusion", "lorahub") else -0.5
+    torch.testing.assert_close(half, share * product(one[0], x))
 
 
-def products(loras):
-    return [lora.B @ lora.A for lora in loras]
-
-
-def test_ties_and_dare_of_products_are_their_equations():
-    x, loras = torch.randn(1, l, i), make_loras()
-    BA, p = products(loras), 0.3
-    full = {"products": True, "rank": i}
-    y, _ = run(placed("ties", loras, density=0.4, scale=2.0, **full), x)
-    torch.testing.assert_close(y, 2 * x @ elected([trimmed(t, 0.4) for t in BA]).T)
-    left = [t * kept_by_draw(m, "BA", t.shape, p) / (1 - p) for t, m in zip(BA, loras, strict=True)]
-    y, _ = run(placed("dare", loras, drop=p, **full), x)
-    torch.testing.assert_close(y, x @ (sum(left) / k).T)
-    y, _ = run(placed("dare", loras, drop=p, signs=True, **full), x)
-    torch.testing.assert_close(y, x @ elected(left).T)
-    weighed, _ = run(placed("ties", loras, weights=[0.0, 0.5, 0.0, 0.0], density=1.0, **full), x)
-    torch.testing.assert_close(weighed, 0.5 * x @ BA[1].T)
-
-
+@pytest.mark.parametrize("rank", [3, i])
 @pytest.mark.parametrize("sizes", [(i, o), (o, i)])
-def test_the_nearest_lora_is_the_truncated_svd(sizes):
-    D = torch.randn(*sizes)
-    U, S, Vh = torch.linalg.svd(D, full_matrices=False)
-    lora = nearest_lora(D, 3)
-    assert lora.A.shape[0] == 3
-    torch.testing.assert_close(lora.B @ lora.A, U[:, :3] @ torch.diag(S[:3]) @ Vh[:3])
-    torch.testing.assert_close(lora.B.T @ lora.B, torch.eye(3))
+def test_ties_and_dare_of_products_are_their_equations(sizes, rank):
+    """And of a rank below that of the sum, they are its truncated SVD."""
+    x, p = torch.randn(1, l, sizes[0]), 0.3
+    loras = [Lora(A=torch.randn(r, sizes[0]), B=torch.randn(sizes[1], r)) for r in RANKS]
+    BA = [lora.B @ lora.A for lora in loras]
 
+    def check(name, merged, **options):
+        U, S, Vh = torch.linalg.svd(merged, full_matrices=False)
+        nearest = U[:, :rank] @ torch.diag(S[:rank]) @ Vh[:rank]
+        sites, pool = Sites((PATH,), {PATH: sizes}), dict(zip(NAMES, loras, strict=True))
+        pool = {adapter: {PATH: lora} for adapter, lora in pool.items()}
+        options |= {"products": True, "rank": rank}
+        given = options.pop("weights", None)
+        mix = plain_of(name, pool, sites, trained={}, weights=given, options=options)
+        torch.testing.assert_close(mix_at(mix, PATH, x, None).update, x @ nearest.T)
 
-def test_dare_drops_as_many_as_it_says_and_always_the_same():
-    lora, other = make_loras((5, 5))
-    masks = torch.stack([kept(m, half, (90, 110), 0.9) for m in (lora, other) for half in "AB"])
-    assert all(abs(float(mask.double().mean()) - 0.1) < 0.01 for mask in masks)
-    agree = (masks[:, None] & masks).double().mean((-1, -2))
-    assert ((agree - 0.01).abs() < 0.004).sum() == 12, "each is drawn on its own"
-    assert torch.equal(kept(lora, "A", (90, 110), 0.9), masks[0])
-    x = torch.randn(1, l, i)
-    nothing, _ = run(placed("dare", [lora, other], drop=0.0, products=True, rank=7), x)
-    mixture, _ = run(placed("mixture", [lora, other]), x)
-    torch.testing.assert_close(nothing, mixture)
+    check("ties", 2 * elected([trimmed(t, 0.4) for t in BA]), density=0.4, scale=2.0)
+    left = [t * kept_by_draw(m, "BA", t.shape, p) / (1 - p) for t, m in zip(BA, loras, strict=True)]
+    check("dare", sum(left) / k, drop=p)
+    check("dare", elected(left), drop=p, signs=True)
+    check("ties", 0.5 * BA[1], weights=[0.0, 0.5, 0.0, 0.0], density=1.0)
 
 
 @pytest.mark.parametrize("align", [False, True])
@@ -676,34 +621,32 @@ def test_lego_s_clusters_are_scikit_learn_s(align):
 
 
 def test_lego_merges_what_is_alike_and_keeps_what_is_not():
-    a, b = make_loras((3, 3))
-    twice = assemble([a, a], [1.0, 1.0], rank=0, align=False)
-    torch.testing.assert_close(twice.B @ twice.A, a.B @ a.A)
-    whole = assemble([a, b], [1.0, 1.0], rank=9, align=False)
-    torch.testing.assert_close(whole.B @ whole.A, (a.B @ a.A + b.B @ b.A) / math.sqrt(2))
-    one = assemble([a, b], [1.0, 1.0], rank=1, align=False)
-    assert one.A.shape == (1, i)
-    none = assemble([a, None], [0.0, 1.0], rank=0, align=False)
-    assert none is None
+    x, (a, b) = torch.randn(1, l, i), make_loras((3, 3))
+    twice, whole, one = (
+        run(placed("lego", [a, m], rank=rank), x)[0] for m, rank in ((a, 0), (b, 9), (b, 1))
+    )
+    torch.testing.assert_close(twice, product(a, x))
+    torch.testing.assert_close(whole, (product(a, x) + product(b, x)) / math.sqrt(2))
+    assert torch.linalg.matrix_rank(one[0]) == 1 < torch.linalg.matrix_rank(whole[0])
+    none, _ = run(placed("lego", [a, None], weights=[0.0, 1.0]), x)
+    assert not none.any()
 
 
-def test_lego_aligned_does_not_see_signs_and_scales():
+@pytest.mark.parametrize("align", [True, False])
+def test_lego_aligned_does_not_see_signs_and_scales(align):
     """A unit is the same with (-b)(-a), and with (b/c)(c a)."""
-    a, b = make_loras((3, 4))
+    x, (a, b) = torch.randn(1, l, i), make_loras((3, 4))
     c = torch.tensor([-2.0, 0.5, -1.0, 3.0])
     other = Lora(A=c[:, None] * b.A, B=b.B / c)
-    for align in (True, False):
-        first, second = (assemble([a, m], [1.0, 1.0], rank=2, align=align) for m in (b, other))
-        same = torch.allclose(first.B @ first.A, second.B @ second.A, atol=1e-6)
-        assert same == align
-    units = balanced(torch.cat([other.A, other.B.T], dim=1), i)
-    torch.testing.assert_close(units[:, :i].norm(dim=1), units[:, i:].norm(dim=1))
+    found = [run(placed("lego", [a, m], rank=2, align=align), x)[0] for m in (b, other)]
+    assert torch.allclose(*found, atol=1e-6) == align
 
 
-def test_the_weights_of_lorahub_weigh_both_sums_with_their_cross_terms():
+@pytest.mark.parametrize("name", ["fusion", "lorahub", "smear"])
+def test_given_weights_weigh_both_sums_with_their_cross_terms(name):
     x, loras, weights = torch.randn(1, l, i), make_loras(), [0.5, -1.25, 1.5, 0.75]
     loras[3] = None
-    y, alpha = run(placed("lorahub", loras, weights=weights), x)
+    y, alpha = run(placed(name, loras, weights=weights), x)
     for t in range(l):
         expected = torch.zeros(o)
         for a, lora_a in zip(weights, loras, strict=True):
@@ -716,72 +659,55 @@ def test_the_weights_of_lorahub_weigh_both_sums_with_their_cross_terms():
     torch.testing.assert_close(alpha, torch.tensor(weights).expand(1, l, k))
 
 
-@pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_lorahub_one_hot_is_that_lora(sign):
-    """Of either sign: both of its halves change theirs."""
+OTHERWISE = [
+    ("lego", ({"rank": 3}, {"align": True})),
+    ("ties", ({"density": 0.7}, {"products": True}, {"products": True, "rank": 2})),
+    ("dare", ({"drop": 0.1}, {"signs": True}, {"products": True})),
+    ("spectr", ({"spectrum": False}, {"top": 1})),
+    ("lag", ({"filtered": 1},)),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), OTHERWISE)
+def test_an_option_changes_the_update(name, options):
     x, loras = torch.randn(1, l, i), make_loras()
-    y, _ = run(placed("lorahub", loras, weights=[0.0, 0.0, sign, 0.0]), x)
-    torch.testing.assert_close(y, x @ loras[2].A.T @ loras[2].B.T)
-    assert y.abs().max() > 0.1
-    nothing, _ = run(placed("lorahub", loras, weights=[0.0] * 4), x)
-    assert not nothing.any()
+    said = [run(placed(name, loras, **one), x)[0] for one in ({}, *options)]
+    for n, y in enumerate(said):
+        assert all((y - other).abs().max() > 1e-2 for other in said[:n])
 
 
-def test_an_untrained_router_is_the_mixture():
-    x, loras, router = torch.randn(1, l, i), make_loras(), make_router()
-    y, alpha = run(placed("ramole", loras, ModuleRouter(A=router.A, B=torch.zeros(o, s))), x)
-    mixture, same = run(placed("mixture", loras), x)
-    torch.testing.assert_close(y, mixture, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(alpha, same, rtol=1e-6, atol=1e-6)
-    trained, uneven = run(placed("ramole", loras, router), x)
-    assert (trained - mixture).abs().max() > 0.1 and (uneven - same).abs().max() > 0.1
+@pytest.mark.parametrize("name", ["arrow", "spectr", "meteora", "moe"])
+def test_of_the_top_1_one_adapter_has_all_the_weight_of_a_token(name):
+    _, alone = run(placed(name, make_loras(), top=1), torch.randn(1, l, i))
+    assert ((alone == 1).sum(-1) == 1).all() and (alone == 0).sum() == 3 * l
 
 
-def test_fusion_is_the_mixture_only_where_the_halves_agree():
-    x, (a, b) = torch.randn(1, l, i), make_loras((3, 3))
-    agreeing = [a, Lora(A=a.A, B=b.B)]
-    for loras, same in ((agreeing, True), ([a, b], False)):
-        fused, mixed = (run(placed(name, loras), x)[0] for name in ("fusion", "mixture"))
-        assert torch.allclose(fused, mixed, rtol=1e-6, atol=1e-6) == same
-
-
-def test_gradients_reach_the_router_only():
-    x, loras, router = torch.randn(1, l, i), make_loras(), make_router()
-    leaves = [router.A.requires_grad_(), router.B.requires_grad_()]
-    y, _ = run(placed("ramole", loras, router), x)
-    y.square().sum().backward()
-    assert all(leaf.grad.abs().sum() > 0 for leaf in leaves)
+@pytest.mark.parametrize(
+    ("name", "heat", "options"),
+    [
+        ("similarity", {"temperature": 10.0}, {"temperature": 0.001}),
+        ("arrow", {"temperature": 1000.0, "top": 0}, {"top": 0}),
+        ("meteora", {"temperature": 1e3, "top": 0}, {"top": 0}),
+        ("mole", {"heat": 1e3}, {}),
+    ],
+)
+def test_a_high_temperature_makes_the_weights_even(name, heat, options):
+    x, loras = torch.randn(1, l, i), make_loras()
+    _, sharp = run(placed(name, loras, **options), x)
+    _, even = run(placed(name, loras, **heat), x)
+    torch.testing.assert_close(even, torch.full((1, l, k), 1 / k), rtol=0, atol=0.015)
+    assert (sharp - even).abs().max() > 0.05
+    assert name != "similarity" or sharp.max() > 0.999
 
 
 def test_an_option_changes_what_it_says():
     x, loras = torch.randn(1, l, i), make_loras()
-    flat, sharp = (
-        run(placed("similarity", loras, temperature=t), x)[1][0, 0] for t in (10.0, 0.001)
-    )
-    assert flat.max() - flat.min() < 0.02 and sharp.max() > 0.999
     _, loud = run(placed("ramole_plus", loras, bandwidth=1e6, surprise=10.0), x)
     assert (loud.argmax(-1) == 2).all(), "cat answers loudest"
-    _, alone = run(placed("arrow", loras, top=1), x)
-    assert ((alone == 1).sum(-1) == 1).all() and (alone == 0).sum() == 3 * l
-    _, even = run(placed("arrow", loras, top=0, temperature=1000.0), x)
-    torch.testing.assert_close(even, torch.full((1, l, k), 1 / k), rtol=0, atol=2e-3)
-    for name, options in {
-        "lego": ({"rank": 3}, {"align": True}),
-        "ties": ({"density": 0.7}, {"products": True}, {"products": True, "rank": 2}),
-        "dare": ({"drop": 0.1}, {"signs": True}, {"products": True}),
-    }.items():
-        said = [run(placed(name, loras, **o), x)[0] for o in ({}, *options)]
-        for n, y in enumerate(said):
-            assert all((y - other).abs().max() > 1e-2 for other in said[:n])
+    _, two = run(placed("meteora", loras), x)
+    assert ((two > 0).sum(-1) == 2).all()
     once, twice = (run(placed("ties", loras, scale=s), x)[0] for s in (1.0, 2.0))
     torch.testing.assert_close(twice, 2 * once)
-    whole, directions = (
-        run(placed("spectr", loras, spectrum=s, top=0), x)[1] for s in (True, False)
-    )
-    assert (whole - directions).abs().max() > 0.1
-    _, alone = run(placed("spectr", loras, top=1), x)
-    assert ((alone == 1).sum(-1) == 1).all() and (alone == 0).sum() == 3 * l
-    assert run(placed("lag", loras), x)[1].ne(run(placed("lag", loras, filtered=1), x)[1]).any()
     none, usual, more = (
         run(placed("ca_lora", loras, recovery=amount), x)[0] for amount in (0.0, 1.0, 3.0)
     )
@@ -827,20 +753,6 @@ def test_logo_takes_the_loudest_in_its_projection():
         worth = METHODS["logo"].rank(candidates, {"module": module})
         assert worth == pytest.approx([math.exp(float(one.log_norms[column])) for one in heard])
     assert METHODS["logo"].rank(candidates, {"module": 2}) == [0.0] * 3, "nobody has the module"
-
-
-def test_gates_of_a_pool_have_options_too():
-    x, loras = torch.randn(1, l, i), make_loras()
-    for name in ("meteora", "moe"):
-        _, alone = run(placed(name, loras, top=1), x)
-        assert ((alone == 1).sum(-1) == 1).all() and (alone == 0).sum() == 3 * l
-    _, two = run(placed("meteora", loras), x)
-    assert ((two > 0).sum(-1) == 2).all()
-    for name, options in (("meteora", {"top": 0, "temperature": 1e3}), ("mole", {"heat": 1e3})):
-        _, sharp = run(placed(name, loras, **{o: 0 for o in options if o == "top"}), x)
-        _, even = run(placed(name, loras, **options), x)
-        torch.testing.assert_close(even, torch.full((1, l, k), 1 / k), rtol=0, atol=5e-3)
-        assert (sharp - even).abs().max() > 0.05
 
 
 @pytest.mark.parametrize(

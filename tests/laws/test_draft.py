@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from ramole_core import Request
 from ramole_core.composition import METHODS
 from ramole_core.engine import draft
 from ramole_core.engine.decoding import spell_token
@@ -15,10 +16,7 @@ from ramole_core.engine.draft import COSTS, MAX_GAINS, Draft, DraftGain, DraftGa
 from ramole_core.engine.draft_sources import Copies, Words, run_of, words_of
 from ramole_core.engine.scheduler import Scheduler
 from ramole_core.kernels.ways import DOTS, TILES
-from ramole_core.request import Request
 from tests.laws.test_segments import of
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
-from tests.support.schedules import Bits
 from tests.support.tiny_engine import TinyEngine
 
 WORDS = "the boat of anna is red , and it lies in the old port . The Boat Red Anna ! x y z".split()
@@ -97,20 +95,6 @@ def said_with_spaces(said: str) -> str:
 )
 def test_the_words_of_a_run_without_spaces_come_next(said, comes):
     assert said_with_spaces(said) == comes
-
-
-def test_a_place_of_a_run_is_cut_once(monkeypatch):
-    """Words longer than MAX_CUT has room for leave fewer tokens than a step may have."""
-    cuts, cut = [], Words._cut
-    monkeypatch.setattr(Words, "_cut", lambda self, at: cuts.append(at) or cut(self, at))
-    source = Words(
-        "abcdefghijkl" * 9, ["abcdefghijkl", "\n"].__getitem__, {"abcdefghijkl": (0, 1.0)}
-    )
-    for token in (0, 1, 1, 0, 1):
-        for _ in range(3):
-            assert source.ahead(7) == [0, 0, 0]
-        source.read(token)
-    assert cuts == [0, 12, 24]
 
 
 def test_a_run_without_spaces_is_longer_than_words_are():
@@ -207,20 +191,16 @@ def always(monkeypatch, request, tiny):
 
 
 def answers(tiny: TinyEngine, requests, names, *, drafts: bool):
-    """Each one's tokens, logits, end and trace."""
-    scheduler, bits = tiny.engine.scheduler, Bits()
+    """What comes of each."""
+    scheduler = tiny.engine.scheduler
     tiny.engine.forget_prefixes()
     before = scheduler.sizes
     scheduler.sizes = replace(before, draft_rows=before.draft_rows if drafts else 0)
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            bits.watch(patch)
-            states = [tiny.submit(one, of(names)) for one in requests]
-            tiny.finish()
+        return tiny.run(*((request, of(names)) for request in requests))
     finally:
         scheduler.sizes = before
-    assert scheduler.idle and not tiny.engine._kv.held_bytes
-    return [(tiny.heard.pop(state), torch.stack(bits.logits[state])) for state in states]
+        assert scheduler.idle and not tiny.engine._kv.held_bytes
 
 
 def agree(tiny: TinyEngine, requests, names=NAMES, *, fed: bool = True) -> int:
@@ -231,13 +211,12 @@ def agree(tiny: TinyEngine, requests, names=NAMES, *, fed: bool = True) -> int:
     drafted = answers(tiny, requests, names, drafts=True)
     after = tiny.engine.stats()
     assert after["draft_tokens"] > before["draft_tokens"] or not fed
-    for (one, bits), (other, same) in zip(plain, drafted, strict=True):
-        assert other.tokens == one.tokens and torch.equal(bits, same)
+    for one, other in zip(plain, drafted, strict=True):
+        assert other.tokens == one.tokens
+        assert torch.equal(torch.stack(one.logits), torch.stack(other.logits))
         assert [s.text for s in other.steps] == [s.text for s in one.steps]
-        assert (other.answer.text, other.answer.finish_reason) == (
-            one.answer.text,
-            one.answer.finish_reason,
-        )
+        assert other.answer.text == one.answer.text
+        assert other.answer.finish_reason == one.answer.finish_reason
         if (a := one.answer.trace) is not None and (b := other.answer.trace) is not None:
             assert a.token_ids == b.token_ids
             for name in ("weights", "contribution", "present"):

@@ -1,27 +1,28 @@
-"""Effects: Shapley values by their definition, readings equal to the naive run, and who waits."""
+"""Effects: Shapley values by their definition, readings equal to the naive run, also in a batch."""
 
 import os
+import random
 from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import count, permutations
 
 import numpy as np
 import pytest
 import torch
 
+from ramole_core import Generation, RamoleError, Request
 from ramole_core.composition import METHODS
 from ramole_core.effects import effects_of, rule_of, subsets_of
 from ramole_core.engine import prefill
 from ramole_core.engine.request_stream import RequestStream
 from ramole_core.engine.segments import SegmentMaker
-from ramole_core.errors import RamoleError
 from ramole_core.kernels.logprob import token_logprobs
-from ramole_core.request import Generation, Request
-from tests.laws.test_segments import World, with_starts
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
+from tests.laws.test_segments import RANKS, World, with_starts
 from tests.support.naive_segments import NaiveTurn
+from tests.support.schedules import WORDS
 
-MIXING = [name for name in METHODS if name != "base" and not METHODS[name].brings]
+BATCHED = [name for name in METHODS if not METHODS[name].brings]
+MIXING = [name for name in BATCHED if name != "base"]
 HERE = ("mixture", "ramole", "ramole_plus", "selection", "ties", "mole")
 """Fixed weights, gates, one adapter, a merge, a score of its own; all of MIXING are read where
 RAMOLE_SCHEDULES is set."""
@@ -60,15 +61,6 @@ def test_an_effect_is_the_shapley_value_and_they_add_up(k):
     np.testing.assert_allclose(found.sum(-1), v[frozenset(range(k))] - v[frozenset()], atol=1e-5)
 
 
-def test_who_changes_nothing_has_no_effect_and_who_does_the_same_has_the_same():
-    v = game(3)
-    v = {s: v[s - {2}] for s in v}  # 2 changes nothing
-    assert not effects_of(v, 3)[:, 2].any()
-    v |= {frozenset({1}): v[frozenset({0})], frozenset({1, 2}): v[frozenset({0, 2})]}
-    found = effects_of(v, 3)
-    np.testing.assert_array_equal(found[:, 0], found[:, 1])
-
-
 def test_of_more_than_four_each_is_left_out_once():
     v = game(5)
     assert len(subsets_of(5)) == 5 and rule_of(5) == "leave_one_out"
@@ -98,12 +90,6 @@ def world(tiny_llama):
     made = World(tiny_llama, "float32")
     yield made
     made.engine.close()
-
-
-def told(answer: Generation) -> np.ndarray:
-    """Its effects."""
-    assert answer.effects is not None
-    return answer.effects
 
 
 def ask(world, request: Request, names=NAMES, earlier=()) -> Generation:
@@ -158,19 +144,19 @@ def naive_effects(world, request: Request, answer: Generation, names, earlier) -
     return by_definition(values, k), values[everybody], values[frozenset()]
 
 
-def agrees(world, request: Request, names=NAMES, earlier=()) -> Generation:
-    """The answer, whose effects equal the naive ones."""
+def agrees(world, request: Request, names=NAMES, earlier=()) -> None:
+    """The answer's effects equal the naive ones, and are of five tokens."""
     answer = ask(world, request, names, earlier)
     effects, logprob, base = naive_effects(world, request, answer, names, earlier)
     assert answer.effects is not None and answer.logprob is not None
     assert answer.base_logprob is not None and answer.effects.shape == effects.shape
+    assert len(effects) == 5
     assert np.abs(effects).max() > 5 * ROUNDING
     np.testing.assert_allclose(answer.logprob, logprob, atol=ROUNDING)
     np.testing.assert_allclose(answer.base_logprob, base, atol=ROUNDING)
     np.testing.assert_allclose(answer.effects, effects, atol=ROUNDING)
     gap = answer.logprob - answer.base_logprob - answer.effects.sum(-1)
     assert np.abs(gap).max() < 1e-4, "they do not add up"
-    return answer
 
 
 @pytest.mark.parametrize("method", MIXING if "RAMOLE_SCHEDULES" in os.environ else HERE)
@@ -188,8 +174,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_they_are_also_where_more_is_said(world, name):
-    answer = agrees(world, Request("Count to ten", **{**GIVEN, "method": "ramole", **OTHERS[name]}))
-    assert len(told(answer)) == 5
+    agrees(world, Request("Count to ten", **{**GIVEN, "method": "ramole", **OTHERS[name]}))
 
 
 def test_earlier_turns_keep_their_adapters_but_for_the_base(world):
@@ -200,7 +185,8 @@ def test_earlier_turns_keep_their_adapters_but_for_the_base(world):
 
 def test_the_base_alone_has_nobody(world):
     answer = ask(world, Request("Count to ten", method="base", **GIVEN), ())
-    assert told(answer).shape == (5, 0) and answer.logprob is not None
+    assert answer.effects is not None and answer.effects.shape == (5, 0)
+    assert answer.logprob is not None
     np.testing.assert_array_equal(answer.logprob, answer.base_logprob)
 
 
@@ -223,32 +209,14 @@ def test_effects_come_though_somebody_always_waits(tiny_llama):
 # --- whoever is there -----------------------------------------------------------------------------
 
 
-def test_the_bits_are_the_same_in_any_batch_given_or_made_traced_or_not(world):
-    requests = [Request(f"Count {n}", method=m, **GIVEN) for n, m in enumerate(MIXING[:4])]
-    alone = [ask(world, request) for request in requests]
-    world.engine.forget_prefixes()
-    others = [Request("Others", max_new_tokens=9, ignore_eos=True, effects=False)] * 3
-    asked = [world.prepare(request, NAMES) for request in (*requests, *others)]
-    for one, other in zip(alone, stream(world, asked), strict=False):
-        for name in ("effects", "logprob", "base_logprob"):
-            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    trace = alone[0].trace
-    assert trace is not None
-    given = trace.token_ids[trace.prompt_length :]
-    again = ask(world, replace(requests[0], prefix_ids=given[:-1], trace=False))
-    np.testing.assert_array_equal(again.effects, alone[0].effects)
-
-
-def test_answers_of_any_length_are_read_again_together(world):
-    """A reading is told apart by its prompt alone, which ends before what it reads."""
-    requests = [Request("Count " + "on and " * n, method="mixture", **GIVEN) for n in (0, 1, 3, 9)]
-    alone = [ask(world, request) for request in requests]
-    world.engine.forget_prefixes()
-    for step in (1, -1):
-        asked = [world.prepare(request, NAMES) for request in requests[::step]]
-        together = stream(world, asked)[::step]
-        for one, other in zip(alone, together, strict=True):
-            np.testing.assert_array_equal(one.effects, other.effects)
+def test_effects_are_the_same_given_or_made_traced_or_not(world):
+    request = Request("Count", method=MIXING[0], **GIVEN)
+    made = ask(world, request)
+    assert made.trace is not None
+    given = made.trace.token_ids[made.trace.prompt_length :]
+    again = ask(world, replace(request, prefix_ids=given[:-1], trace=False))
+    for name in ("effects", "logprob", "base_logprob"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(made, name))
 
 
 def test_what_is_read_is_the_answer_alone_and_nothing_where_nobody_asks(world):
@@ -265,28 +233,18 @@ def test_what_is_read_is_the_answer_alone_and_nothing_where_nobody_asks(world):
     assert (answer.effects, answer.logprob, answer.base_logprob) == (None, None, None)
 
 
-class Watched:
-    """Which tokens each step of the engine read."""
-
-    def __init__(self, world, patch):
-        self.steps, self._engine = [], world.engine
-        step, scheduler = world.engine.scheduler.step, world.engine.scheduler
-
-        def watched():
-            before = scheduler.stats()
-            events = step()
-            after = scheduler.stats()
-            names = ("effect_tokens", "prefill_tokens", "decode_tokens", "waiting")
-            self.steps.append({name: after[name] - before[name] for name in names[:3]})
-            self.steps[-1] |= {"waiting": before["waiting"]}
-            return events
-
-        patch.setattr(scheduler, "step", watched)
-
-
 def test_readings_come_after_every_prompt_and_little_by_little_beside_rows(world, monkeypatch):
     monkeypatch.setattr(prefill, "REREAD_TOKENS", 8)
-    seen = Watched(world, monkeypatch)
+    scheduler, steps = world.engine.scheduler, []
+    step, names = scheduler.step, ("effect_tokens", "prefill_tokens", "decode_tokens")
+
+    def watched():
+        before = scheduler.stats()
+        events = step()
+        steps.append({name: scheduler.stats()[name] - before[name] for name in names})
+        return events
+
+    monkeypatch.setattr(scheduler, "step", watched)
     long, short = ({"max_new_tokens": n, "ignore_eos": True} for n in (60, 2))
     asked = [
         world.prepare(Request("First", method="mixture", **GIVEN), NAMES),
@@ -297,16 +255,16 @@ def test_readings_come_after_every_prompt_and_little_by_little_beside_rows(world
     for index, item in reader(world, asked):
         if isinstance(item, Generation):
             ended.append(index)
-        elif len(seen.steps) == 12 and late:
+        elif len(steps) == 12 and late:
             world.engine.submit(late.pop())
     assert sorted(ended) == [0, 1]
-    both = [step for step in seen.steps if step["effect_tokens"] and step["prefill_tokens"]]
+    both = [step for step in steps if step["effect_tokens"] and step["prefill_tokens"]]
     assert not both, "an answer was read again in a step that reads a prompt"
-    beside = [step["effect_tokens"] for step in seen.steps if step["decode_tokens"]]
+    beside = [step["effect_tokens"] for step in steps if step["decode_tokens"]]
     assert 0 < max(beside) <= 8
     for n in range(1, len(beside) + 1):
         assert sum(beside[:n]) <= n, "more than a token a step"
-    assert sum(step["effect_tokens"] for step in seen.steps) > 6 * 5
+    assert sum(step["effect_tokens"] for step in steps) > 6 * 5
 
 
 def test_a_reader_who_goes_takes_the_readings_along(world):
@@ -331,3 +289,56 @@ def test_an_answer_whose_readings_fail_says_so(world, monkeypatch):
     monkeypatch.setattr(SegmentMaker, "with_subset", refuses)
     answer = ask(world, Request("Count to ten", method="mixture", **GIVEN))
     assert answer.effects is None and answer.text and "without ant" in answer.notes[-1]
+
+
+# --- any requests in one batch --------------------------------------------------------------------
+
+BEGINNINGS = ("", "Count to ", f"{' '.join(WORDS)} ")
+SEEDS = (2, 6, 9, 11)
+MAYBE = {
+    "effects": (True, 0.5),
+    "trace": (True, 0.5),
+    "temperature": (0.8, 0.3),
+    "repetition_penalty": (1.2, 0.15),
+    "stop": (["six"], 0.15),
+    "raw": (True, 0.1),
+}
+"""A field's value, and how often a request has it."""
+TAKES_TIME = {"seconds", "first_token_seconds", "extra", "trace"}
+"""What need not be the same."""
+
+
+def drawn(chance: random.Random) -> tuple[Request, tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """A request, the adapters of its turn, and those of the turn before."""
+    words = [chance.choice(WORDS) for _ in range(chance.choice([1, 2, 5, 12, 40, 90]))]
+    options: dict = {"max_new_tokens": chance.choice([1, 2, 5, 9, 20]), "ignore_eos": True}
+    options |= {"trace": False, "seed": 3}
+    options |= {name: value for name, (value, share) in MAYBE.items() if chance.random() < share}
+    if chance.random() < 0.25:
+        options |= {"logprobs": 2, "prompt_logprobs": chance.random() < 0.6}
+    earlier = ()
+    if chance.random() < 0.2 and not options.get("raw"):
+        options["history"] = [["Count", "one two"]]
+        earlier = (tuple(chance.sample(list(RANKS), chance.choice([0, 2]))),)
+    method = chance.choice(BATCHED)
+    names = tuple(chance.sample(list(RANKS), chance.choice([1, 2, 3, 5])))
+    prompt = chance.choice(BEGINNINGS) + " ".join(words)
+    taken = METHODS[method].experts(len(names))
+    return Request(prompt, method=method, **options), names[:taken], earlier
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whatever_is_asked_together_is_answered_as_alone(world, seed):
+    chance = random.Random(seed)
+    asked = [drawn(chance) for _ in range(chance.choice([4, 8, 12]))]
+    together = stream(world, [world.prepare(*one) for one in asked])
+    world.engine.forget_prefixes()
+    for one, ours in zip(asked, together, strict=True):
+        (alone,) = stream(world, [world.prepare(*one)])
+        for field in fields(Generation):
+            mine, its = getattr(ours, field.name), getattr(alone, field.name)
+            if field.name not in TAKES_TIME:
+                np.testing.assert_equal(mine, its, f"{field.name} of {one[0]}")
+        assert (ours.trace is None) == (alone.trace is None)
+        if ours.trace is not None and alone.trace is not None:
+            np.testing.assert_array_equal(ours.trace.weights, alone.trace.weights)

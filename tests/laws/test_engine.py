@@ -1,208 +1,115 @@
-"""Batches of different requests: one forward a token, and nobody feels anybody."""
+"""Requests in one engine: forwards, traces, steps, ends, and what stays when they have ended."""
 
+import gc
+import threading
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
 
-from ramole_core.composition import METHODS, Candidate, Lora
+from lab.benchmarks.machine import anonymous_mib
+from ramole_core import Generation, RamoleError, Request
+from ramole_core.composition import METHODS
+from ramole_core.engine import engine as engine_module, model_runner
 from ramole_core.engine.decoding import TextStream, choose_token, make_generator
-from ramole_core.errors import RamoleError
-from ramole_core.request import Generation, Request, Step
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
+from ramole_core.engine.engine import EngineSizes
+from ramole_core.engine.request_state import RequestState
+from ramole_core.kernels.threads import kernels_alone, thread_count
+from tests.support.schedules import ask
 from tests.support.tiny_engine import TinyEngine
 
-PROMPTS = ["one", "two words", "a longer prompt with more words in it", "b", "c d e f g"]
+ANT, BEE, CAT, DOG = ("ant", 2), ("bee", 7), ("cat", 4), ("dog", 1)
+JOBS = [
+    (ask(1, "ramole", trace=True, max_new_tokens=9), [ANT, BEE, CAT]),
+    (ask(2, "base"), []),
+    (ask(20, "selection", max_new_tokens=9), [DOG]),
+    (ask(3, "fusion", max_new_tokens=4), [ANT, DOG]),
+    (ask(7, "arrow", temperature=1.1, top_p=0.9, seed=7), [BEE, CAT]),
+]
 
 
 @pytest.fixture(scope="module")
-def parts(tiny_llama):
-    """Engine on the tiny model in fp32, adapters of several ranks, and a counter of forwards."""
-    tiny = TinyEngine(tiny_llama)
-    torch.manual_seed(1)
-    pool = {}
-    for name, rank in (("ant", 2), ("bee", 7), ("cat", 4), ("dog", 1)):
-        pool[name] = {
-            path: Lora(A=torch.randn(rank, i) * i**-0.5, B=torch.randn(o, rank) * 0.7)
-            for path, (i, o) in tiny.shapes.items()
-        }
-    for path in list(tiny.shapes)[::2]:
-        del pool["cat"][path]
-    calls = []
-    tiny.base.model.register_forward_pre_hook(lambda *_: calls.append(1))
-    return SimpleNamespace(
-        engine=tiny.engine, pool=pool, calls=calls, tokenizer=tiny.base.tokenizer
-    )
+def tiny(tiny_llama):
+    return TinyEngine(tiny_llama)
 
 
-def choose(parts, names):
-    return [Candidate(name, 0.5, name, lambda name=name: parts.pool[name]) for name in names]
+def forwards(tiny) -> dict[str, float]:
+    return {n: tiny.engine.stats()[n] for n in ("prefill_forwards", "decode_forwards", "replayed")}
 
 
-def submit(parts, jobs):
-    prepared = [parts.engine.prepare(request, choose(parts, names)) for request, names in jobs]
-    return [parts.engine.submit(one) for one in prepared]
+def test_one_forward_a_token_whatever_the_batch(tiny):
+    calls, before = [], forwards(tiny)
+    hook = tiny.base.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    states = [tiny.submit(*job) for job in JOBS]
+    calls.clear()  # what a method reads before it decides
+    tiny.finish()
+    hook.remove()
+    done = {name: count - before[name] for name, count in forwards(tiny).items()}
+    assert done["prefill_forwards"] == 1  # all prompts fit one chunk
+    assert done["decode_forwards"] == len(calls) - 1 + done["replayed"] <= 9
+    for state in states:
+        assert tiny.heard.pop(state).answer.new_tokens == state.request.max_new_tokens
 
 
-def finish(parts) -> dict:
-    """Step until nothing is left: the answer of each state."""
-    answers = {}
-    while not parts.engine.scheduler.idle:
-        for state, item in parts.engine.step():
-            if isinstance(item, Generation):
-                answers[state] = item
-    return answers
-
-
-def run(parts, jobs) -> list[Generation]:
-    states = submit(parts, jobs)
-    answers = finish(parts)
-    return [answers[state] for state in states]
-
-
-def ask(prompt, method, **options):
-    options = {"max_new_tokens": 9, "ignore_eos": True, **options}
-    return Request(prompt, method=method, **options)
-
-
-MIXED = [
-    (ask(PROMPTS[0], "ramole"), ["ant", "bee", "cat"]),
-    (ask(PROMPTS[1], "base"), []),
-    (ask(PROMPTS[2], "selection"), ["dog"]),
-    (ask(PROMPTS[3], "mixture"), ["bee", "cat", "dog", "ant"]),
-    (ask(PROMPTS[4], "fusion", max_new_tokens=4), ["ant", "dog"]),
-    (ask(PROMPTS[0], "uniform_router", temperature=0.8, seed=5), ["cat", "dog"]),
-    (ask(PROMPTS[2], "random_router", max_new_tokens=2), ["cat", "ant"]),
-    (ask(PROMPTS[1], "ramole", temperature=1.1, top_p=0.9, seed=7), ["bee"]),
-    (ask(PROMPTS[4], "ramole_plus"), ["dog", "cat", "bee"]),
-    (ask(PROMPTS[3], "similarity", options={"temperature": 0.5}), ["ant", "bee"]),
-    (ask(PROMPTS[0], "arrow", options={"top": 2}), ["dog", "cat", "bee"]),
-]
-MIXED += [
-    (ask(PROMPTS[n % len(PROMPTS)], method), ["bee", "cat", "ant"])
-    for n, method in enumerate(sorted(set(METHODS) - {request.method for request, _ in MIXED}))
-]
-"""Every method of the registry is in the batch."""
-
-
-def test_different_requests_give_what_they_give_alone(parts):
-    together = run(parts, MIXED)
-    assert len({tuple(answer.trace.token_ids) for answer in together}) == len(MIXED)
-    for job, answer in zip(MIXED, together, strict=True):
-        alone = run(parts, [job])[0]
-        assert answer.trace.token_ids == alone.trace.token_ids
-        assert answer.text == alone.text
-        for name in ("weights", "contribution", "present"):
-            ours, lone = getattr(answer.trace, name), getattr(alone.trace, name)
-            np.testing.assert_array_equal(ours, lone)
-            assert ours.any() or job[0].method == "base"
-        assert answer.new_tokens == job[0].max_new_tokens
-
-
-def test_one_forward_a_token_whatever_the_batch(parts):
-    before = parts.engine.stats()
-    submit(parts, MIXED)
-    parts.calls.clear()  # what a method reads before it decides
-    finish(parts)
-    after = parts.engine.stats()
-    read = after["prefill_forwards"] - before["prefill_forwards"]
-    assert read == 1  # all prompts fit one chunk
-    longest = max(request.max_new_tokens for request, _ in MIXED)
-    forwards = after["decode_forwards"] - before["decode_forwards"]
-    replayed = after["replayed"] - before["replayed"]
-    assert forwards == len(parts.calls) - read + replayed <= longest
-
-
-def test_the_trace_has_a_row_a_token_and_the_last_is_never_fed(parts):
-    request, names = MIXED[0]
-    trace = run(parts, [MIXED[0]])[0].trace
+def test_steps_carry_the_gate_that_predicted_them_and_the_last_token_is_never_fed(tiny):
+    request, names = JOBS[0]
+    (heard,) = tiny.run(JOBS[0])
+    trace = heard.answer.trace
     T = trace.prompt_length + request.max_new_tokens
     assert len(trace.tokens) == len(trace.token_ids) == T
-    assert trace.weights.shape == (T, len(trace.layers), len(trace.modules), len(names))
-    assert trace.weights.dtype == np.float16
+    shape = T, len(trace.layers), len(trace.modules), len(names)
+    for name, dtype in (("weights", "f2"), ("contribution", "f2"), ("present", "?")):
+        rows = getattr(trace, name)
+        assert rows.shape == shape and rows.dtype == np.dtype(dtype)
+        assert rows[:-1].any() and not rows[-1].any()
+        for n, step in enumerate(heard.steps):
+            np.testing.assert_array_equal(getattr(step, name), rows[trace.prompt_length + n - 1])
+    assert heard.tokens == trace.token_ids[trace.prompt_length :]
+    assert "".join(step.text for step in heard.steps) == heard.answer.text
     np.testing.assert_allclose(trace.weights[:-1].sum(-1), 1, atol=2e-3)
-    assert not trace.weights[-1].any()
-    assert trace.contribution.shape == trace.present.shape == trace.weights.shape
-    assert trace.contribution.dtype == np.float16 and trace.present.dtype == np.bool_
-    assert not trace.contribution[-1].any() and not trace.present[-1].any()
     means = trace.contribution.astype(float).mean((1, 2))
     shares = means[:-1] / means[:-1].sum(-1, keepdims=True)
     np.testing.assert_allclose(trace.shares[:-1], shares, atol=1e-5)
     assert not trace.shares[-1].any()
 
 
-def test_steps_carry_the_gate_that_predicted_them(parts):
-    submit(parts, MIXED[:1])
-    items = []
-    while not parts.engine.scheduler.idle:
-        items += [item for _, item in parts.engine.step()]
-    *steps, answer = items
-    trace = answer.trace
-    for n, step in enumerate(steps):
-        row = trace.prompt_length + n
-        assert step.token == trace.token_ids[row]
-        np.testing.assert_array_equal(step.weights, trace.weights[row - 1])
-        np.testing.assert_array_equal(step.contribution, trace.contribution[row - 1])
-        np.testing.assert_array_equal(step.present, trace.present[row - 1])
-    assert "".join(step.text for step in steps) == answer.text
-
-
-def test_a_cancelled_request_ends_at_once_and_the_others_go_on(parts):
-    states = submit(parts, MIXED[:4])
-    parts.engine.step()
+def test_a_cancelled_request_ends_at_once_and_the_others_go_on(tiny):
+    alone = [tiny.alone(*job) for job in JOBS]
+    states = [tiny.submit(*job) for job in JOBS]
+    tiny.engine.step()
     states[0].cancel()
-    ended = dict(
-        (state, item) for state, item in parts.engine.step() if isinstance(item, Generation)
-    )
-    assert list(ended) == [states[0]] and ended[states[0]].finish_reason == "cancelled"
-    assert ended[states[0]].new_tokens == 2  # one of the prompt, one of the decode step
-    assert parts.engine.scheduler.running == 3
-    answers = finish(parts)
-    for index in (1, 2, 3):
-        expected = run(parts, [MIXED[index]])[0]
-        assert answers[states[index]].trace.token_ids == expected.trace.token_ids
+    ended = [item for _, item in tiny.engine.step() if isinstance(item, Generation)]
+    assert [one.finish_reason for one in ended] == ["cancelled"]
+    assert ended[0].new_tokens == 2  # one of the prompt, one of the decode step
+    assert tiny.engine.scheduler.running == 4
+    tiny.finish()
+    assert [tiny.heard.pop(state).tokens for state in states][1:] == alone[1:]
 
 
-def test_the_same_seed_gives_the_same_tokens_and_another_does_not(parts):
-    answers = [
-        run(parts, [(ask("hello", "base", temperature=1.5, seed=seed), [])])[0].trace.token_ids
-        for seed in (3, 3, 4)
-    ]
-    assert answers[0] == answers[1] != answers[2]
+def test_the_same_seed_gives_the_same_tokens_and_another_does_not(tiny):
+    seeds = [tiny.alone(ask(1, "base", temperature=1.5, seed=seed), []) for seed in (3, 3, 4)]
+    assert seeds[0] == seeds[1] != seeds[2]
+    free = [tiny.alone(ask(1, "base", temperature=1.5), []) for _ in range(2)]
+    assert free[0] != free[1], "without a seed each draws anew"
 
 
-def test_eos_ends_an_answer_unless_it_is_ignored(parts):
-    eos = parts.tokenizer.eos_token_id
-    submit(parts, [(Request("a", method="base", max_new_tokens=50), [])])
-    parts.engine.step()
-    head = parts.engine._base.model.get_output_embeddings()
-    handle = head.register_forward_hook(lambda m, a, y: y.index_fill(-1, torch.tensor([eos]), 1e4))
-    parts.engine._runner.forget()  # what is replayed meets no hook
-    (_, step), (_, answer) = parts.engine.step()
-    handle.remove()
-    assert isinstance(step, Step) and step.token == eos
-    assert answer.finish_reason == "eos" and parts.engine.scheduler.idle
-    assert "im_end" not in answer.text
-    assert answer.trace.token_ids[-1] == eos and answer.new_tokens == 3
+def test_eos_ends_an_answer_unless_it_is_ignored(tiny):
+    eos = tiny.base.tokenizer.eos_token_id
+    request = Request("a", method="base", max_new_tokens=50, logit_bias={eos: 1e4})
+    (heard,) = tiny.run((request, []))
+    assert heard.tokens == [eos] and heard.answer.finish_reason == "eos"
+    assert "im_end" not in heard.answer.text and heard.answer.new_tokens == 1
+    assert heard.answer.trace.token_ids[-1] == eos
+    assert tiny.alone(replace(request, ignore_eos=True, max_new_tokens=3), []) == [eos] * 3
 
 
-def test_a_stop_string_ends_the_answer_before_it(parts):
-    whole = run(parts, [(ask("hello", "base", max_new_tokens=12), [])])[0].text
-    assert len(whole) > 6
-    stop = whole[4:6]
-    answer = run(parts, [(ask("hello", "base", max_new_tokens=12, stop=[stop]), [])])[0]
-    assert answer.finish_reason == "stop"
-    assert answer.text == whole[: whole.index(stop)]
-
-
-def test_a_prompt_longer_than_the_context_gets_a_clear_answer(parts):
-    context = parts.engine.facts.context
+def test_a_prompt_longer_than_the_context_gets_a_clear_answer(tiny):
+    context = tiny.engine.facts.context
     with pytest.raises(RamoleError, match=rf"tokens.*at most {context}.*shorten"):
-        parts.engine.read(Request("word " * context * 3))
-    prompt = parts.engine.read(Request("a", max_new_tokens=10 * context))
+        tiny.engine.read(Request("word " * context * 3))
+    prompt = tiny.engine.read(Request("a", max_new_tokens=10 * context))
     assert len(prompt.ids) + prompt.room == context
 
 
@@ -217,54 +124,189 @@ def test_a_nucleus_keeps_only_the_likeliest():
     torch.testing.assert_close(shares, logits.softmax(-1), atol=0.03, rtol=0)
 
 
-@pytest.mark.parametrize("stop", [(), ("xyz",), ("b d", "zzz")])
-def test_streamed_text_adds_up(tiny_llama, stop):
-    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    ids = tokenizer("a b c naïve ☃ 漢字 end", add_special_tokens=False)["input_ids"]
-    stream = TextStream(tokenizer, stop=stop)
-    pieces = [stream.push(token) for token in ids] + [stream.finish()]
-    assert "".join(pieces) == stream.text == tokenizer.decode(ids, skip_special_tokens=True)
-    assert "\ufffd" not in stream.text
+TEXT = "a b c naïve ☃ 漢字 end"
 
 
-def test_nothing_past_a_stop_string_is_ever_streamed(tiny_llama):
+@pytest.mark.parametrize(
+    ("text", "stop", "shown"),
+    [
+        (TEXT, (), TEXT),
+        (TEXT, ("b d", "zzz"), TEXT),
+        ("well then STOP here", ("xyz", "STOP"), "well then "),
+    ],
+)
+def test_streamed_text_adds_up_to_what_is_before_a_stop_string(tiny_llama, text, stop, shown):
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    ids = tokenizer("well then STOP here", add_special_tokens=False)["input_ids"]
-    stream, shown = TextStream(tokenizer, stop=["STOP"]), ""
-    for token in ids:
-        shown += stream.push(token)
+    stream, pieces = TextStream(tokenizer, stop=stop), []
+    for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
+        pieces.append(stream.push(token))
         if stream.stopped:
             break
-    assert stream.stopped and shown == stream.text == "well then "
+    else:
+        pieces.append(stream.finish())
+    assert "".join(pieces) == stream.text == shown and "\ufffd" not in stream.text
+    assert stream.stopped == ("" if shown == text else stop[-1])
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_weights_that_overflow_end_their_own_request_with_a_sentence(parts, temperature):
-    huge = ask("one", "mixture", weights=[1e30], adapters=["ant"], temperature=temperature, seed=1)
-    other = ask("two words", "base")
-    (alone,) = run(parts, [(other, [])])
-    states, found = submit(parts, [(huge, ["ant"]), (other, [])]), {}
-    while not parts.engine.scheduler.idle:
-        found |= {state: item for state, item in parts.engine.step() if not isinstance(item, Step)}
-    assert isinstance(found[states[0]], RamoleError)
-    assert "too large for the model's precision" in str(found[states[0]])
-    assert found[states[1]].text == alone.text
+def test_weights_that_overflow_end_their_own_request_with_a_sentence(tiny, temperature):
+    huge = ask(1, "mixture", weights=[1e30], adapters=["ant"], temperature=temperature, seed=1)
+    alone = tiny.alone(*JOBS[1])
+    failed, other = tiny.run((huge, [ANT]), JOBS[1])
+    assert isinstance(failed.end, RamoleError)
+    assert "too large for the model's precision" in str(failed.end)
+    assert other.tokens == alone
 
 
-def test_a_large_weight_is_a_number_in_the_trace(parts):
-    (answer,) = run(parts, [(ask("one", "mixture", weights=[1e5], adapters=["ant"]), ["ant"])])
-    (merged,) = run(parts, [(ask("one", "fusion", weights=[1e5], adapters=["ant"]), ["ant"])])
-    for trace in (answer.trace, merged.trace):
-        assert np.isfinite(trace.weights).all() and trace.weights.max() > 5e4
+@pytest.mark.parametrize("method", ["mixture", "fusion"])
+def test_a_large_weight_is_a_number_in_the_trace(tiny, method):
+    request = ask(1, method, weights=[1e5], adapters=["ant"], trace=True)
+    (heard,) = tiny.run((request, [ANT]))
+    weights = heard.answer.trace.weights
+    assert np.isfinite(weights).all() and weights.max() > 5e4
 
 
-def test_tokens_that_another_engine_made_do_not_count_into_the_speed_of_this_one(parts):
-    asked = parts.engine.prepare(ask("one", "base"), [])
-    states = [parts.engine.submit(asked)]
-    whole = finish(parts)[states[0]]
-    known = tuple(whole.trace.token_ids[whole.trace.prompt_length :][:5])
-    state = parts.engine.submit(replace(asked, streamed_ids=known))
-    again = finish(parts)[state]
-    assert (again.text, again.new_tokens) == (whole.text, 9)
+def test_tokens_that_another_engine_made_do_not_count_into_the_speed_of_this_one(tiny):
+    request = ask(1, "base", max_new_tokens=9)
+    (whole,) = tiny.run((request, []))
+    prepared = replace(tiny.engine.prepare(request, []), streamed_ids=tuple(whole.tokens[:5]))
+    tiny.engine.submit(prepared)
+    while not tiny.engine.scheduler.idle:
+        (*_, (_, again)) = tiny.engine.step()
+    assert (again.text, again.new_tokens) == (whole.answer.text, 9)
     spent = again.seconds - again.first_token_seconds
-    assert again.extra["tokens_per_second"] * spent == pytest.approx(9 - len(known))
+    assert again.extra["tokens_per_second"] * spent == pytest.approx(4)
+
+
+def test_a_request_without_adapters_is_the_bases(tiny):
+    base = tiny.alone(ask(1, "base"), [])
+    for method in METHODS:
+        if not METHODS[method].brings:
+            assert tiny.alone(ask(1, method), []) == base
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+PAGES = 8
+
+
+@pytest.fixture(scope="module")
+def narrow(tiny, tiny_llama, tmp_path_factory):
+    page = tiny.engine.bank.page_bytes
+    sizes = EngineSizes(
+        max_batch=4,
+        kv_cache_bytes=320 * tiny.engine._kv.token_bytes,
+        device_cache_bytes=PAGES * page,
+        host_cache_bytes=12 * page,
+        units_dir=tmp_path_factory.mktemp("units"),
+    )
+    return TinyEngine(tiny_llama, sizes)
+
+
+def test_no_request_runs_with_anothers_adapter(tiny, narrow):
+    """Of many adapters the bank has room for two or three, and not always for both of a request."""
+    jobs = [
+        (ask(1 + n % 3, "mixture", max_new_tokens=2 + n % 5), [(f"own{n}", 3), (f"too{n}", 2)][:k])
+        for n, k in zip(range(30), [1, 2, 1] * 10, strict=True)
+    ]
+    alone = [tiny.alone(*job) for job in jobs]
+    assert len(set(map(tuple, alone))) > 20, "they can be told apart"
+    for step in (1, -1):
+        assert [heard.tokens for heard in narrow.run(*jobs[::step])] == alone[::step]
+    assert narrow.engine.bank.evictions > 20
+    assert not any(slot.pins for slot in narrow.engine.bank.slots)
+
+
+def test_a_request_that_could_never_fit_is_told_what_to_do(narrow):
+    with pytest.raises(RamoleError, match="rank units.*RAMOLE_DEVICE_CACHE_MB"):
+        narrow.submit(ask(2, "selection"), [("whale", PAGES + 1)])
+    assert narrow.alone(ask(2, "selection"), [("whale", PAGES)])
+    with pytest.raises(RamoleError, match="tokens.*RAMOLE_KV_CACHE_MB"):
+        narrow.submit(ask(2, "base", max_new_tokens=900), ())
+
+
+def test_nothing_grows_over_1000_requests(tiny, tiny_llama, tmp_path):
+    page = tiny.engine.bank.page_bytes
+    sizes = EngineSizes(
+        device_cache_bytes=8 * PAGES * page, host_cache_bytes=99 * page, units_dir=tmp_path
+    )
+    tiny.heard.clear()
+    narrow, memory = TinyEngine(tiny_llama, sizes), []
+    every = [(f"many{turn % 60}", 1 + turn % 4) for turn in range(120)]
+    narrow.learn([(name, f"{name}_{rank}") for name, rank in every])  # or gates are made anew
+    for turn in range(1000):
+        request = ask(1 + turn % 2, "selection", max_new_tokens=1)
+        if turn % 5 == 0:
+            request = replace(request, method="ramole", trace=True, max_new_tokens=2)
+        narrow.submit(request, [every[turn % 120]], session=str(turn))
+        if turn % 40 == 39:
+            narrow.finish()
+            narrow.heard.clear()
+        if turn in (299, 999):
+            memory.append(anonymous_mib())
+    gc.collect()
+    assert sum(type(thing) is RequestState for thing in gc.get_objects()) <= 2
+    stats = narrow.engine.stats()
+    assert stats["host_bytes"] <= narrow.engine.sizes.host_cache_bytes
+    assert len(narrow.engine.bank.slots) <= 8 * PAGES
+    assert len(narrow.engine.bank.tensors.routers) == 1
+    if None not in memory:
+        assert memory[1] - memory[0] < 12  # MiB, of 700 requests more
+
+
+# --- threads --------------------------------------------------------------------------------------
+
+
+def counts():
+    """Threads of PyTorch's loops, and of a kernel's."""
+    return torch.get_num_threads(), thread_count()
+
+
+def mkl_threads():
+    """Of PyTorch's products in this thread."""
+    return int(torch.__config__.parallel_info().split("mkl_get_max_threads() :")[1].split()[0])
+
+
+def elsewhere(function):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_inside_pytorch_has_one_thread_and_a_kernel_as_many_as_before():
+    assert elsewhere(counts) == (2, 2)
+    with kernels_alone():
+        assert counts() == (1, 2) and elsewhere(counts) == (2, 2)
+        with kernels_alone():
+            assert counts() == (1, 2)
+        assert counts() == (1, 2)
+    assert counts() == (2, 2)
+    with pytest.raises(KeyError), kernels_alone():
+        raise KeyError
+    assert counts() == (2, 2) and elsewhere(counts) == (2, 2)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="PyTorch without MKL")
+def test_pytorchs_products_have_one_thread_too():
+    """The smallest of them leaves a thread behind that takes the core a helper needs."""
+    assert mkl_threads() == 2
+    with kernels_alone():
+        assert mkl_threads() == 1 and elsewhere(mkl_threads) == 2
+    assert mkl_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_forward_whose_products_are_kernels_runs_so_and_no_other(tiny_llama, monkeypatch, exact):
+    if not exact:
+        for module in (engine_module, model_runner):
+            monkeypatch.setattr(module, "is_exact", lambda model: False)
+    tiny, seen = TinyEngine(tiny_llama), set()
+    hook = tiny.base.model.register_forward_pre_hook(lambda *_: seen.add(counts()))
+    assert len(tiny.alone(ask(3, "selection"), [ANT])) > 1
+    hook.remove()
+    assert seen == {(1, 2) if exact else (2, 2)} and counts() == (2, 2)

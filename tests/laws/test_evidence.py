@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 from lab.evaluation.cells import Cell
 from lab.evaluation.evidence_table import RIVAL, VARIANTS, best, named, summarise
 from lab.evaluation.forced import Forced, measure_forced
+from ramole_core import RamoleError
 from ramole_core.composition import Candidate, Response
-from ramole_core.errors import RamoleError
 from ramole_core.training.rows import Row, encode_row
 from tests.support.tiny_engine import TinyEngine
 

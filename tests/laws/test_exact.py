@@ -1,14 +1,10 @@
 """Whatever happens around a request, its logits are to the bit those it gets alone, as served."""
 
 import pytest
-import torch
 from hypothesis import given, strategies as st
 
 from ramole_core.composition import METHODS
 from ramole_core.engine.engine import EngineSizes
-from ramole_core.kernels.weight import Input, Weight
-from ramole_core.layers import gate_softmax, late_scores
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.support.schedules import Job, Pair, ask, events_of, examples
 from tests.support.tiny_engine import TinyEngine
 
@@ -96,77 +92,3 @@ def test_the_schedules_meet_evictions_waiting_chunks_and_what_is_found(pair):
     assert done["bank_evictions"] > 10 and done["host_reads"] > 5
     assert done["shared_tokens"] > 100
     assert done["prefill_forwards"] > 1.3 * done["admitted"]
-
-
-# --- it would be noticed --------------------------------------------------------------------------
-
-
-def sums_in_two(patch) -> None:
-    """Sums of a product are split in two, each rounded, where more than one row is there."""
-    whole = Weight.multiply
-
-    def multiply(self, given, update=None):
-        x = given.x
-        if len(x) == 1:
-            return whole(self, given, update)
-        left = x.clone()
-        left[:, self.i // 2 :] = 0
-        one, other = (whole(self, Input(part)).float() for part in (left, x - left))
-        first = one + other
-        first = first if update is None else update.added_to(first)
-        return first.to(x.dtype).view(*given.shape[:-1], self.o)
-
-    patch.setattr(Weight, "multiply", multiply)
-
-
-def products_of_pytorch(patch) -> None:
-    """Products are PyTorch's own, which chooses its way by the number of rows."""
-    whole = Weight.multiply
-
-    def multiply(self, given, update=None):
-        x = given.x
-        weight = whole(self, Input(torch.eye(x.shape[1], dtype=x.dtype))).T.contiguous()
-        y = x @ weight.T
-        y = y if update is None else update.added_to(y)
-        return y.view(*given.shape[:-1], self.o)
-
-    patch.setattr(Weight, "multiply", multiply)
-
-
-def scores_that_follow_the_tokens(patch) -> None:
-    """A method's own scores differ in their last bits with how many tokens come at once, as those
-    of PyTorch do on some CPUs (and on others do not, so it is made to happen here)."""
-
-    def in_tiles(score, signal, start):
-        found = gate_softmax.in_tiles(score, signal, start)
-        return found * (1 + 2.0**-20 * signal.x.shape[0])
-
-    patch.setattr(late_scores, "in_tiles", in_tiles)
-
-
-NOTICED = [
-    ("float32", sums_in_two),
-    ("float32", products_of_pytorch),
-    ("float32", scores_that_follow_the_tokens),
-    ("bfloat16", sums_in_two),
-    ("nf4", sums_in_two),
-]
-"""In models as small as these, rounding to bfloat16 hides what is smaller."""
-
-
-@pytest.mark.parametrize(
-    ("pair", "mutant"),
-    NOTICED,
-    indirect=["pair"],
-    ids=[f"{kind}-{mutant.__name__}" for kind, mutant in NOTICED],
-)
-def test_a_size_that_follows_the_batch_is_noticed(pair, mutant):
-    scored = [n for n, job in enumerate(JOBS) if job.request.options == {"spectrum": False}]
-    assert scored, "a score in PyTorch"
-    everyone = [("ask", job, 0) for job in (1, 3, 5, *scored)]
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            mutant(patch)
-            assert pair.anew().play([*everyone, ("step", 2, 0), *everyone]) > 0
-    finally:
-        pair.anew()

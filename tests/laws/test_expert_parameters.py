@@ -1,6 +1,8 @@
 """PEFT's adapters of a mixture's experts (`target_parameters`): served as by PEFT, and mixed."""
 
 import warnings
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -10,19 +12,20 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from ramole_core import AdapterRefused, Request, Settings
 from ramole_core.base.architecture import model_class
 from ramole_core.base.experts import Expert, experts_in, together
 from ramole_core.base.routers import take_apart
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import METHODS, Lora, LoraSet, Sites
 from ramole_core.composition.llava_mole import own_names
-from ramole_core.errors import AdapterRefused
+from ramole_core.composition.trained import WeightsFolder
+from ramole_core.export.merge import merge_adapters
+from ramole_core.export.peft_folder import write_peft
+from ramole_core.export.sources import read_sources
 from ramole_core.pool import Pool
-from ramole_core.request import Request
 from ramole_core.training.mixed_model import MixedModel
 from tests.laws.test_bases import LONG, MIDDLE, SHORT, close
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
-from tests.support.hooked_experts import mixtures_hooked
 from tests.support.served_base import RANKS, ServedBase
 from tests.support.tiny_bases import BASES, save_tiny_base
 from tests.support.tiny_methods import make_gates, make_trained
@@ -48,29 +51,40 @@ def save_base(family: str, folder: Path) -> Path:
     return folder
 
 
-def write_by_peft(base: Path, folder: Path, *, seed: int, **said) -> Path:
-    """An adapter with random A and B."""
+@contextmanager
+def silent():
+    """What PEFT says of experts is not repeated."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        yield
+
+
+def write_by_peft(base: Path, folder: Path, *, seed: int, **said) -> Path:
+    """An adapter with random A and B."""
+    with silent():
         model = get_peft_model(plain_model(base), LoraConfig(r=4, lora_alpha=8, **said))
     pick = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
         if "lora_" in name:
             size = weight.shape[1] ** -0.5 if "lora_A" in name else 0.5
             weight.data = torch.randn(weight.shape, generator=pick) * size
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with silent():
         model.save_pretrained(folder)
     return folder
 
 
 @torch.inference_mode()
 def peft_logits(served: ServedBase, folder: Path, text: str) -> torch.Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with silent():
         model = PeftModel.from_pretrained(plain_model(served.folder), str(folder)).eval()
     ids = torch.tensor([served.ids(text)])
     return model(input_ids=ids, use_cache=False).logits[0, -1]
+
+
+def opened_pool(base: Path) -> Pool:
+    (base / "samples").mkdir(exist_ok=True)
+    folders = {"adapters_dir": base / "samples", "data_dir": base / "data"}
+    return Pool(shapes=partial(read_shapes, base), **folders)
 
 
 class ServedPool(ServedBase):
@@ -78,13 +92,8 @@ class ServedPool(ServedBase):
 
     def __init__(self, folder: Path, given: dict[str, Path]):
         self.given, self.cards = given, {}
-        (folder / "samples").mkdir()
         super().__init__(folder)
-        with Pool(
-            adapters_dir=folder / "samples",
-            data_dir=folder / "data",
-            shapes=lambda: read_shapes(folder),
-        ) as pool:
+        with opened_pool(folder) as pool:
             self.cards = {name: pool.add(path, name=name) for name, path in given.items()}
             self.loras: dict[str, LoraSet] = {
                 name: {path: Lora(A, B) for path, (A, B) in pool.tensors(card).modules.items()}
@@ -121,11 +130,11 @@ def way(request, monkeypatch):
         monkeypatch.setattr("ramole_core.layers.mixing.way_of", lambda batch: "all")
 
 
-def both_kinds(base, folder):
-    """An adapter of every linear layer, and one of the experts' parameters."""
+def written(base, folder, **kinds):
+    """Adapters of these kinds by name."""
     return {
         name: write_by_peft(base, folder / name, seed=n, **KINDS[kind])
-        for n, (name, kind) in enumerate({"ant": "all-linear", "bee": "parameters"}.items())
+        for n, (name, kind) in enumerate(kinds.items())
     }
 
 
@@ -133,7 +142,7 @@ def both_kinds(base, folder):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_adapters_of_experts_are_mixed_token_by_token(family, tmp_path):
     base = save_base(family, tmp_path / "base")
-    given = both_kinds(base, tmp_path)
+    given = written(base, tmp_path, ant="all-linear", bee="parameters")
     served = ServedPool(base, given)
     bare = served.own_logits(LONG)
     found = served.logits([LONG, SHORT], "ramole", ["ant", "bee"])
@@ -141,43 +150,10 @@ def test_adapters_of_experts_are_mixed_token_by_token(family, tmp_path):
         assert close(found[0], served.own_logits(LONG)) and not close(found[0], bare)
         assert close(found[1], served.own_logits(SHORT))
     found = served.logits([LONG, MIDDLE], "mixture", ["ant", "bee"])
-    with halves(served):
+    with served.mixed(["ant", "bee"], even=True):
         assert close(found[0], served.own_logits(LONG)) and not close(found[0], bare)
         assert close(found[1], served.own_logits(MIDDLE))
     served.engine.close()
-
-
-def halves(served: ServedPool):
-    """The own model with half of each adapter's update in each product."""
-
-    def hook(path: str):
-        def add(module, args, y):
-            more = [one[path] for one in served.loras.values() if path in one]
-            return y + sum(0.5 * args[0] @ one.A.T @ one.B.T for one in more)
-
-        return add
-
-    experts = {path for path in served.shapes if "experts" in path or "router_logits" in path}
-    every = {path: hook(path) for path in served.shapes}
-    return hooked(served.own, every, experts)
-
-
-class hooked:
-    """Hooks on experts, routers and linear layers alike."""
-
-    def __init__(self, model, hooks, within):
-        self._experts = mixtures_hooked(model, {path: hooks[path] for path in within})
-        plain = {path: hook for path, hook in hooks.items() if path not in within}
-        self._plain = [(model.get_submodule(path), hook) for path, hook in plain.items()]
-
-    def __enter__(self):
-        self._handles = [layer.register_forward_hook(hook) for layer, hook in self._plain]
-        self._experts.__enter__()
-
-    def __exit__(self, *error):
-        for handle in self._handles:
-            handle.remove()
-        self._experts.__exit__(*error)
 
 
 @pytest.mark.usefixtures("way")
@@ -185,10 +161,7 @@ class hooked:
 def test_a_request_is_traced_where_its_experts_were_chosen_alone(family, tmp_path):
     """Three requests at once, of which two use the adapters, in parts, with steps of one token."""
     base = save_base(family, tmp_path / "base")
-    given = {
-        name: write_by_peft(base, tmp_path / name, seed=n, **KINDS["parameters"])
-        for n, name in enumerate(("ant", "bee"))
-    }
+    given = written(base, tmp_path, ant="parameters", bee="parameters")
     served = ServedPool(base, given)
     said = {"raw": True, "max_new_tokens": 5, "ignore_eos": True}
     both = [("ant", 4), ("bee", 4)]
@@ -223,7 +196,7 @@ EXPERTS = [f"model.layers.0.mlp.experts.{e}.gate_up_proj" for e in range(4)]
 def test_the_plain_form_says_the_same(method, tmp_path):
     """Two rows with adapters of their own; gates of a module, a block and a parent."""
     base = save_base("qwen2_moe" if method == "llava_mole" else "qwen3_moe", tmp_path / "base")
-    given = both_kinds(base, tmp_path)
+    given = written(base, tmp_path, ant="all-linear", bee="parameters")
     served = ServedPool(base, given)
     sites = Sites(tuple(served.shapes), served.shapes)
     known = [(name, f"{name}_{RANKS[name]}") for name in given]
@@ -252,10 +225,7 @@ def test_the_plain_form_says_the_same(method, tmp_path):
 
 
 def refused(base: Path, folder: Path) -> str:
-    (base / "samples").mkdir(exist_ok=True)
-    with Pool(
-        adapters_dir=base / "samples", data_dir=base / "data", shapes=lambda: read_shapes(base)
-    ) as pool:
+    with opened_pool(base) as pool:
         with pytest.raises(AdapterRefused) as error:
             pool.add(folder)
     said = str(error.value)
@@ -310,3 +280,31 @@ def test_experts_of_another_kind_stay_refused(tmp_path):
     for folder in (both, one):
         said = refused(base, folder)
         assert "bare parameters" in said and "target_modules" in said and "3-D" in said
+
+
+@pytest.mark.parametrize("kinds", [("all-linear", "parameters"), ("down alone", "down alone")])
+def test_a_merge_of_experts_is_read_by_peft_and_by_the_pool(kinds, tmp_path):
+    base = save_base("qwen3_moe", tmp_path / "base")
+    given = written(base, tmp_path, **dict(zip(("ant", "bee"), kinds, strict=True)))
+    (tmp_path / "adapters").mkdir()
+    settings = Settings(
+        base_model=str(base), adapters_dir=tmp_path / "adapters", data_dir=tmp_path / "data"
+    )
+    shapes = read_shapes(base)
+    merged = merge_adapters(
+        read_sources([str(path) for path in given.values()], settings=settings, shapes=shapes),
+        "mixture",
+        shapes=shapes,
+        trained=WeightsFolder(settings.adapters_dir),
+    )
+    assert merged.exact
+    folder = tmp_path / "merged"
+    write_peft(merged, folder, shapes=shapes, base_name="made up")
+    served = ServedPool(base, {**given, "cat": folder})
+    found = served.logits([MIDDLE], "mixture", ["ant", "bee"])[0]
+    assert close(peft_logits(served, folder, MIDDLE), found)
+    assert close(served.logits([MIDDLE], "selection", ["cat"])[0], found)
+    assert not close(served.own_logits(MIDDLE), found)
+    for path, lora in served.loras["cat"].items():
+        torch.testing.assert_close(lora.B @ lora.A, merged.loras[path].B @ merged.loras[path].A)
+    served.engine.close()

@@ -18,13 +18,8 @@ ROUTER = "model.layers.1.mlp.gate.router_logits"
 
 
 def load(folder, kind: str):
-    return load_base(
-        str(folder),
-        data_dir=folder.with_name("data"),
-        device="cpu",
-        quantization=kind,
-        dtype="float32",
-    )
+    given = {"device": "cpu", "quantization": kind, "dtype": "float32"}
+    return load_base(str(folder), data_dir=folder.with_name("data"), **given)
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int4"])

@@ -1,7 +1,6 @@
 """Who has had much of the model's time waits while others ask, and nobody waits for ever."""
 
 import threading
-import time
 
 import pytest
 
@@ -15,8 +14,8 @@ from ramole_core.engine.waiting import (
 )
 from ramole_core.errors import Cancelled
 from tests.support.clocks import Clock
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.support.schedules import ask
+from tests.support.serving import wait_until
 from tests.support.tiny_engine import TinyEngine
 
 EVIL, ANN, BEN, SCRIPT = ("evil", ""), ("ann", ""), ("ben", ""), ("", "")
@@ -121,21 +120,16 @@ def test_who_had_more_than_its_share_waits_until_the_others_have_their_answers(t
 
 
 def test_what_a_source_has_of_each_step_is_counted(tiny, monkeypatch):
-    scheduler, counted = tiny.engine.scheduler, []
-    add = scheduler.shares.add
-
-    def noted(seconds, parts):
-        counted.extend(source for source, _ in parts)
-        add(seconds, parts)
-
+    counted = []
     submit(tiny, "ben")
-    tiny.finish()
-    scheduler.shares._had.clear()
-    monkeypatch.setattr(scheduler.shares, "add", noted)
+    tiny.finish()  # from now on it is known how long a prompt takes
+    monkeypatch.setattr(
+        tiny.engine.scheduler.shares, "add", lambda seconds, parts: counted.extend(parts)
+    )
     submit(tiny, "evil"), submit(tiny, "ann")
     tiny.finish()
-    assert counted.count(EVIL) >= 4 and counted.count(ANN) >= 4
-    assert set(scheduler.shares._had) == {EVIL, ANN}
+    sources = [source for source, _ in counted]
+    assert sources.count(EVIL) >= 4 and sources.count(ANN) >= 4 and set(sources) == {EVIL, ANN}
 
 
 def test_one_of_two_sources_does_not_take_all_memory(tiny):
@@ -169,23 +163,17 @@ def test_who_reads_beside_the_batch_waits_before_it_holds_anything(tiny):
         except Cancelled as gone:
             found.append(gone)
 
-    threads = [
-        threading.Thread(target=examine, args=(EVIL,), daemon=True),
-        threading.Thread(target=examine, args=(EVIL, over.is_set), daemon=True),
-    ]
-    for thread in threads:
-        thread.start()
+    for cancelled in (lambda: False, over.is_set):
+        threading.Thread(target=examine, args=(EVIL, cancelled), daemon=True).start()
     examine(BEN)  # is not kept waiting by them
     assert len(found) == 1
     over.set()
-    threads[1].join(60)
-    assert isinstance(found[1], Cancelled)
-    time.sleep(0.05)
-    assert len(found) == 2
+    wait_until(lambda: len(found) > 1)
+    assert len(found) == 2 and isinstance(found[1], Cancelled)
     tiny.finish()
     scheduler.shares._clock.now += ACTIVE_SECONDS
-    threads[0].join(60)
-    assert len(found) == 3 and not isinstance(found[2], Cancelled)
+    wait_until(lambda: len(found) > 2)
+    assert not isinstance(found[2], Cancelled)
 
 
 def test_prompts_count_when_they_are_admitted(tiny):
@@ -227,20 +215,17 @@ def test_of_long_ones_of_a_source_the_second_waits_although_it_came_before_it_wa
     spent, add = [], scheduler.shares.add
     scheduler.shares.add, reader._read = added, noted
     submit(tiny, "ann")
-    threads = [
-        threading.Thread(
-            target=lambda: tiny.engine.examine([long], [chosen], source=EVIL), daemon=True
-        )
-        for _ in range(2)
-    ]
+
+    def examine():
+        tiny.engine.examine([long], [chosen], source=EVIL)
+
+    threads = [threading.Thread(target=examine, daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
-    while not reader._long._waiting:
-        time.sleep(0.01)
+    wait_until(lambda: reader._long._waiting)
     go.set()
-    while all(thread.is_alive() for thread in threads):
-        time.sleep(0.01)
-    time.sleep(0.1)
+    wait_until(lambda: not all(thread.is_alive() for thread in threads))
+    wait_until(lambda: not reader._long._held)
     assert begun == [EVIL], "the second found that it has had too much, and gave its turn back"
     assert reader._owed == pytest.approx(BEHIND_STEPS * spent[-1])
     tiny.finish()

@@ -9,10 +9,9 @@ import torch
 
 from ramole_core import AdapterRefused, RamoleError, Request
 from ramole_core.engine.decoding import choose_token, make_generator, skip_draws
-from ramole_core.pool import Pool
-from tests.page.test_api import done_by
 from tests.support.adapter_files import open_pool
 from tests.support.pool_fakes import SHAPES, write_adapter, write_sample
+from tests.support.workers import python
 from ui.parts.downloads import inert_cell
 
 
@@ -80,20 +79,21 @@ def test_a_link_to_a_file_is_that_file(pool, tmp_path):
     assert pool.add(folder).name == "linked"
 
 
-@pytest.mark.parametrize("read_only", [False, True])
-@pytest.mark.parametrize("place", ["/dev/null", "/dev/null/under", "/proc/nowhere"])
+@pytest.mark.parametrize(
+    ("place", "read_only"),
+    [
+        ("/proc/nowhere", False),  # only to read, a folder that is not there holds no uploads
+        *((place, way) for place in ("/dev/null", "/dev/null/under") for way in (False, True)),
+    ],
+)
 def test_a_data_folder_that_cannot_be_is_a_sentence(tmp_path, place, read_only):
-    if read_only and place == "/proc/nowhere":
-        return  # a folder that is not there holds no uploads
     with pytest.raises(RamoleError, match=f"The data folder {place} cannot be used"):
-        Pool(
-            adapters_dir=tmp_path, data_dir=Path(place), shapes=lambda: SHAPES, read_only=read_only
-        )
+        open_pool(tmp_path, data_dir=Path(place), read_only=read_only)
 
 
 def test_the_page_says_so_in_one_line(tmp_path):
     place = "/dev/null"
-    done = done_by("app.py", HOME=str(tmp_path), RAMOLE_DATA_DIR=place)
+    done = python("app.py", HOME=str(tmp_path), RAMOLE_DATA_DIR=place)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert f"The data folder {place} cannot be used" in done.stderr
     assert "set RAMOLE_DATA_DIR" in done.stderr

@@ -1,6 +1,8 @@
 """LLaVA-MoLE: one expert a token and MLP, straight-through; its training; any modality."""
 
 import json
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,31 +10,29 @@ from safetensors.torch import load_file
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 from typer.testing import CliRunner
 
-from ramole_core import RamoleError
+from ramole_core import RamoleError, Request
 from ramole_core.base.model import dequantised
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Ask, Sites, find_method, parent_of
 from ramole_core.composition.llava_mole import (
-    balance,
     begin,
     choose,
     decision_in_training,
-    own_names,
 )
 from ramole_core.layers.plain import install, place
-from ramole_core.request import Request
-from ramole_core.training import command, sources
+from ramole_core.training import command
 from ramole_core.training.loop import TrainingRun
+from ramole_core.training.loss import row_losses
 from ramole_core.training.material import Material
 from ramole_core.training.method import train_method
 from ramole_core.training.mole import MoleModel
 from ramole_core.training.rows import encode_rows
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.support.tiny_engine import TinyEngine
 from tests.support.tiny_methods import adapter_of, make_mole
 from tests.support.tiny_training import build_base, make_task, method_recipe
 
 TASKS = [make_task(name) for name in ("red", "blue", "loud")]
+LAYERS = ("gate_proj", "up_proj", "down_proj")
 
 
 def recipe(steps=8, **settings):
@@ -66,15 +66,6 @@ def test_the_value_is_the_choice_and_the_gradient_that_of_p():
     assert tied.tolist() == [[1, 0, 0]]
 
 
-def test_balance_is_least_where_all_share_alike():
-    p = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
-    mean, share = [1.6 / 4, 1.6 / 4, 0.8 / 4], [2 / 4, 1 / 4, 1 / 4]
-    expected = sum(a * b for a, b in zip(mean, share, strict=True))
-    assert float(balance(p)) == pytest.approx(expected)
-    assert float(balance(torch.eye(3))) == pytest.approx(1 / 3)
-    assert float(balance(torch.eye(3)[[0, 0]])) == pytest.approx(1.0)
-
-
 def test_a_model_without_an_mlp_is_refused():
     with pytest.raises(RamoleError, match="no module called mlp.*choose another base"):
         begin(Sites(("a.0.proj",), {"a.0.proj": (3, 5)}), recipe().settings)
@@ -94,25 +85,19 @@ def test_experts_routers_and_attention_learn_together(base, tmp_path):
     names = {name.partition("/")[0] for name in tensors}
     assert names == {"expert_0", "expert_1", "expert_2", "attention", "router"}
     assert all("self_attn" in name for name in tensors if name.startswith("attention/"))
-    model = MoleModel(base, read_shapes(base.folder))
-    try:
+    rows = [r for t in TASKS for r in encode_rows(base.tokenizer, t.dev[:3], max_tokens=99)]
+    with closing(MoleModel(base, read_shapes(base.folder))) as model:
         start = model.start(recipe(24))
         moved = {name for name in start if not torch.equal(start[name], tensors[name].float())}
         assert {n for n in start if n.startswith("router/") and n.endswith(".W")} <= moved
-        from ramole_core.training.loss import row_losses
-
-        rows = [r for t in TASKS for r in encode_rows(base.tokenizer, t.dev[:3], max_tokens=99)]
         with model.trained(tensors):
             served = row_losses(model.plain, rows).mean().item()
-    finally:
-        model.close()
     assert served == pytest.approx(last["llava_mole"], abs=3e-2)
 
 
 def test_the_language_models_loss_reaches_the_router(base):
-    model = MoleModel(base, read_shapes(base.folder))
     rows = encode_rows(base.tokenizer, TASKS[0].train[:5], max_tokens=99)
-    try:
+    with closing(MoleModel(base, read_shapes(base.folder))) as model:
         weights = model.start(recipe())
         with torch.no_grad():
             for name, tensor in weights.items():
@@ -123,8 +108,6 @@ def test_the_language_models_loss_reaches_the_router(base):
         assert routers and all(t.grad is not None and t.grad.abs().max() > 0 for t in routers)
         plain, more = (model.loss(weights, recipe(balance=b), rows).item() for b in (0.0, 2.0))
         assert 2 / 3 * 0.9 < more - plain <= 2.0
-    finally:
-        model.close()
 
 
 def test_one_expert_is_a_plain_lora(base):
@@ -136,14 +119,10 @@ def test_one_expert_is_a_plain_lora(base):
         A, B = (trained.tensors[f"{owner}/{path}.{letter}"] for letter in "AB")
         plain.get_submodule(path).weight.data += B @ A
     ids = torch.tensor([[3, 5, 2, 7, 4]])
-    model = MoleModel(base, shapes)
-    try:
-        with torch.no_grad(), model.trained(trained.tensors):
+    with closing(MoleModel(base, shapes)) as model, torch.no_grad():
+        bare = model.plain(ids).logits
+        with model.trained(trained.tensors):
             ours = model.plain(ids).logits
-        with torch.no_grad():
-            bare = model.plain(ids).logits
-    finally:
-        model.close()
     torch.testing.assert_close(ours, plain(ids).logits, rtol=1e-3, atol=1e-3)
     assert (ours - bare).abs().max() > 0.1
 
@@ -154,10 +133,7 @@ def test_one_expert_is_a_plain_lora(base):
 def test_it_brings_its_own_adapters_and_one_can_be_switched_off(tiny_llama):
     tiny = TinyEngine(tiny_llama)
     request = Request("one two", method="llava_mole", max_new_tokens=4, ignore_eos=True)
-    without = Request(
-        "one two", method="llava_mole", max_new_tokens=4, ignore_eos=True,
-        without=[("expert_1", None, None, 0)],
-    )  # fmt: skip
+    without = replace(request, without=[("expert_1", None, None, 0)])
     answers = []
     for one in (request, without):
         state = tiny.submit(one, [])
@@ -168,12 +144,11 @@ def test_it_brings_its_own_adapters_and_one_can_be_switched_off(tiny_llama):
     weights = torch.from_numpy(trace.weights[:-1].astype("float32"))
     assert set(weights.unique().tolist()) == {0.0, 1.0}
     places = tiny.engine.layout.places
-    mlp = [n for n, name in enumerate(places.modules) if name in ("gate_proj", "up_proj")]
-    down, query = places.modules.index("down_proj"), places.modules.index("q_proj")
+    gate, up, down, query = map(places.modules.index, (*LAYERS, "q_proj"))
     assert (weights[:, :, query].sum(-1) == 1).all() and (weights[:, :, query, 3] == 1).all()
     chosen = weights[:, :, down, :3]
     assert (chosen.sum(-1) == 1).all() and (chosen.sum((0, 1)) > 0).sum() >= 2
-    for n in mlp:
+    for n in (gate, up):
         assert torch.equal(weights[:, :, n, :3], chosen), "the same expert in gate, up and down"
     assert not less.weights[..., 1].any() and trace.weights[..., 1].any()
 
@@ -182,8 +157,8 @@ def test_it_brings_its_own_adapters_and_one_can_be_switched_off(tiny_llama):
 
 
 def test_a_block_does_not_know_what_is_image_and_what_is_text():
-    """The experts in a tiny vision-language model: every token of the image gets the expert that
-    the router says of its vector, as every token of the text does."""
+    """The experts in a tiny vision-language model: tokens of the image go to several of them, in
+    training as served."""
     torch.manual_seed(3)
     text = LlamaConfig(
         vocab_size=50, hidden_size=24, intermediate_size=36, num_hidden_layers=2,
@@ -204,70 +179,49 @@ def test_a_block_does_not_know_what_is_image_and_what_is_text():
     }
     assert len(shapes) == 14
     sites = Sites(tuple(shapes), shapes)
-    trained, read, said = make_mole(sites, seed=4), {}, {}
+    trained, said = make_mole(sites, seed=4), {}
     own = find_method("llava_mole").bring((), trained)
+    assert own[-1].name == "attention"
     adapters = tuple(adapter_of(one.name, one.load(), sites) for one in own)
     ask = Ask(adapters, sites, {}, None, trained)
     decision = decision_in_training(trained, ask, hook=said.__setitem__)
     mix = place(decision, [adapter.loras for adapter in adapters], sites)
     served = place(find_method("llava_mole").decide(ask), mix.loras, sites)
+    read, ids = {}, torch.tensor([[3, 49, 49, 49, 49, 7, 11, 2]])
+    image, given = ids[0] == 49, {"input_ids": ids, "pixel_values": torch.randn(1, 3, 12, 12)}
     mlps = sorted({parent_of(path) for path in shapes if "mlp" in path})
-    handles = [
-        model.get_submodule(path).register_forward_hook(
-            lambda module, args, y, path=path: read.__setitem__(path, (args[0], y))
+    for path in mlps:
+        model.get_submodule(path).register_forward_pre_hook(
+            lambda module, args, path=path: read.__setitem__(path, args[0][0])
         )
-        for path in mlps
-    ]
-    ids = torch.tensor([[3, 49, 49, 49, 49, 7, 11, 2]])
-    image, pixels = ids[0] == 49, torch.randn(1, 3, 12, 12)
     installed = install(model, shapes)
     with installed.mixer.mixing([mix]):
-        logits = model(input_ids=ids, pixel_values=pixels).logits
-    with installed.mixer.mixing([served]):
-        torch.testing.assert_close(model(input_ids=ids, pixel_values=pixels).logits, logits)
-    met = set()
+        logits = model(**given).logits
     for path in mlps:
-        x, y = read[path]
-        layers = {name: model.get_submodule(f"{path}.{name}") for name in LAYERS}
-        for t in range(ids.shape[1]):
-            z = trained.tensors[f"router/{path}.W"] @ x[0, t] + trained.tensors[f"router/{path}.c"]
-            e = int(z.argmax())
-            met.add((bool(image[t]), e))
-
-            def layer(name, v, e=e, path=path, layers=layers):
-                get = trained.tensors
-                A, B = (get[f"expert_{e}/{path}.{name}.{letter}"] for letter in "AB")
-                return layers[name].base.weight @ v + B @ (A @ v)
-
-            h = torch.nn.functional.silu(layer("gate_proj", x[0, t])) * layer("up_proj", x[0, t])
-            torch.testing.assert_close(y[0, t], layer("down_proj", h), rtol=1e-3, atol=1e-3)
-        assert said[path].shape == (1, 8, 3)
-    assert len({e for seen, e in met if seen}) > 1, "tokens of the image go to several experts"
-    for handle in handles:
-        handle.remove()
+        z = read[path] @ trained.tensors[f"router/{path}.W"].T + trained.tensors[f"router/{path}.c"]
+        torch.testing.assert_close(said[path], z[None].softmax(-1))
+        assert len(z[image].argmax(-1).unique()) > 1
+    with installed.mixer.mixing([served]):
+        torch.testing.assert_close(model(**given).logits, logits)
     installed.remove()
-    bare = model(input_ids=ids, pixel_values=pixels).logits
-    assert (logits - bare).abs().max() > 0.1
-    assert own_names(trained)[-1] == "attention"
-
-
-LAYERS = ("gate_proj", "up_proj", "down_proj")
+    assert (logits - model(**given).logits).abs().max() > 0.1
 
 
 def test_the_command_needs_no_adapters(base, tmp_path, monkeypatch):
-    for name in ("red", "blue"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for part, rows in (("train", make_task(name).train), ("dev", make_task(name).dev)):
+    for task in TASKS[:2]:
+        (tmp_path / "data" / task.name).mkdir(parents=True)
+        for part, rows in (("train", task.train), ("dev", task.dev)):
             lines = [json.dumps({"inputs": row.inputs, "targets": row.targets}) for row in rows]
-            (tmp_path / "data" / name / f"{part}.jsonl").write_text("\n".join(lines))
-    monkeypatch.setattr(sources, "load_configured_base", lambda: base)
-    monkeypatch.setenv("RAMOLE_ADAPTERS_DIR", str(tmp_path / "adapters"))
-    monkeypatch.setenv("RAMOLE_DATA_DIR", str(tmp_path / "kept"))
+            (tmp_path / "data" / task.name / f"{part}.jsonl").write_text("\n".join(lines))
+    variables = {"BASE_MODEL": base.folder, "QUANTIZATION": "none", "DTYPE": "float32"}
+    variables |= {"ADAPTERS_DIR": tmp_path / "adapters", "DATA_DIR": tmp_path / "kept"}
+    for name, value in {**variables, "DEVICE": "cpu"}.items():
+        monkeypatch.setenv(f"RAMOLE_{name}", str(value))
     words = ["method", "llava_mole", "--data", str(tmp_path / "data"), "--adapters", "red,blue"]
     words += ["--steps", "2", "--batch-rows", "4", "--set", "experts=2", "--json"]
     done = CliRunner().invoke(command.train_app, words)
     assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout.strip().splitlines()[-1])
+    said = json.loads(done.stdout)
     assert said["adapters"] == ["red", "blue"] and said["weights_checksum"]
     file = tmp_path / "kept" / "trained" / "_llava_mole" / "llava_mole.safetensors"
     assert {name.partition("/")[0] for name in load_file(file)} == {

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from ramole_core.request import Request
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
+from ramole_core import Request
 from tests.support.served_base import ServedBase
 from tests.support.tiny_bases import BASES, save_tiny_base
 

@@ -8,18 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from ramole_core.composition import METHODS, find_method
+from ramole_core import Generation, RamoleError, Request, Step
+from ramole_core.composition import METHODS, Tried, find_method
 from ramole_core.composition.lorahub import MAX_WEIGHT, PENALTY, WeightSearch, objective
-from ramole_core.composition.method import Tried
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.engine.engine_thread import EngineThread
 from ramole_core.engine.fitting import FitCache
 from ramole_core.engine.pair_reading import encode_pairs
 from ramole_core.engine.prompt import Turn
 from ramole_core.engine.request_stream import RequestStream
-from ramole_core.errors import RamoleError
-from ramole_core.request import Generation, Request, Step
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.support.tiny_engine import TinyEngine
 
 PAIRS = [("one two", "three"), ("a b c d e", "f")]
@@ -64,6 +61,7 @@ def held(tiny):
 
 
 NOTHING = ([], 0, 0, 0)
+PLAIN = Request("hello", method="mixture", max_new_tokens=5, ignore_eos=True)
 
 
 def merges_of(tiny):
@@ -74,12 +72,16 @@ def merges_of(tiny):
 # --- the search -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("k", "steps"), [(1, 1), (1, 60), (2, 2), (3, 40), (5, 25), (12, 60)])
-def test_a_search_is_repeatable_and_stays_within_its_bounds(k, steps):
+@pytest.mark.parametrize(
+    ("k", "steps", "seed"),
+    [(1, 1, -1), (1, 60, 5), (2, 2, 2**40), (3, 40, 5), (5, 25, 2**63 - 1), (12, 60, 5)],
+)
+def test_a_search_is_repeatable_and_stays_within_its_bounds(k, steps, seed):
+    """Any seed that a request may have begins one."""
     target = np.linspace(-1.2, 1.4, k)
     runs = []
     for _ in range(2):
-        search, asked = WeightSearch(k, steps=steps, seed=5), []
+        search, asked = find_method("lorahub").search(k, {"steps": steps}, seed=seed), []
         for _ in range(search.steps):
             asked.append(search.ask())
             loss = float(((np.array(asked[-1]) - target) ** 2).sum())
@@ -209,7 +211,9 @@ def expected(world):
 
 def test_a_search_changes_nobody_s_tokens_and_is_the_same_beside_others(tiny, expected):
     told = []
-    alone = answers(stream(tiny, [hub()], fitting=lambda index, how: told.append(how)))[0]
+    items = list(stream(tiny, [hub()], fitting=lambda index, how: told.append(how)))
+    assert [isinstance(item, Step) for _, item in items] == [True] * 5 + [False]
+    alone = answers(items)[0]
     assert [how.step for how in told] == list(range(1, STEPS + 1))
     assert told[0].loss == alone.fitted.start and told[-1].weights == alone.fitted.weights
     tiny.engine._reader._fit_cache = FitCache()
@@ -272,20 +276,7 @@ def test_a_search_can_be_stopped_anywhere_and_leaves_nothing(tiny, expected, aft
         assert not thread.is_alive()
 
 
-@pytest.mark.timeout(60)
-def test_what_a_search_has_found_is_answered_by_a_server_s_thread(tiny):
-    thread = EngineThread(tiny.engine)
-    thread.start()
-    tiny.engine.thread = thread
-    try:
-        (found,) = answers(stream(tiny, [hub(steps=2)])).values()
-    finally:
-        thread.close()
-        tiny.engine.thread = None
-    assert found.fitted is not None and found.new_tokens > 0
-
-
-def test_a_search_beside_a_server_s_thread_can_be_stopped(tiny, expected):
+def test_beside_a_server_s_thread_a_search_is_answered_and_can_be_stopped(tiny, expected):
     thread, told, found, stop = EngineThread(tiny.engine), [], {}, threading.Event()
     thread.start()
     tiny.engine.thread = thread
@@ -296,8 +287,9 @@ def test_a_search_beside_a_server_s_thread_can_be_stopped(tiny, expected):
 
     items = stream(tiny, [hub(steps=100)], cancelled=stop.is_set, fitting=fitting)
     searching = threading.Thread(target=lambda: found.update(answers(items)), daemon=True)
-    searching.start()
     try:
+        (whole,) = answers(stream(tiny, [hub(steps=2)])).values()
+        searching.start()
         other = answers(stream(tiny, [others()[1]], []))[0]
         stop.set()
         searching.join(60)
@@ -305,6 +297,7 @@ def test_a_search_beside_a_server_s_thread_can_be_stopped(tiny, expected):
         stop.set()
         thread.close()
         tiny.engine.thread = None
+    assert whole.fitted is not None and whole.new_tokens > 0
     assert other.trace.token_ids[other.trace.prompt_length :] == expected[1]
     assert found[0].finish_reason == "cancelled" and len(told) < 100
     assert held(tiny) == NOTHING
@@ -332,48 +325,33 @@ def test_equal_examples_are_searched_once(tiny):
     assert found[1].fitted.seconds == 0 < found[0].fitted.seconds
 
 
-def test_a_failing_search_is_contained(tiny, monkeypatch, expected):
-    states = submit_others(tiny)
+@pytest.mark.parametrize("failing", ["ask", "tell", "decide", "long example"])
+def test_a_search_that_fails_ends_its_own_request_alone(tiny, monkeypatch, expected, failing):
+    reason, requests, ends = (
+        "Method lorahub failed.*no weights today",
+        [hub(), PLAIN],
+        {1: "length"},
+    )
+    if failing == "long example":
+        reason = "Pair 2 of examples has .* reads at most 512; shorten"
+        long = hub(examples=[("a", "b"), ("c " * 400, "d")])
+        requests, ends = [PLAIN, long, hub()], {0: "length", 2: "length"}
+    else:
 
-    def broken(self):
-        raise ValueError("no weights today")
+        def fail(*_):
+            raise ValueError("no weights today")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(WeightSearch, "ask", broken)
-        with pytest.raises(RamoleError, match="Method lorahub failed.*no weights today"):
-            answers(stream(tiny, [hub()]))
-    with monkeypatch.context() as patched:
-        patched.setattr(type(METHODS["lorahub"]), "decide", lambda self, ask: [][1])
-        with pytest.raises(RamoleError, match="Method lorahub failed.*IndexError"):
-            answers(stream(tiny, [hub()]))
+        kind = type(METHODS["lorahub"]) if failing == "decide" else WeightSearch
+        monkeypatch.setattr(kind, failing, fail)
+    states, found = submit_others(tiny), {}
+    with pytest.raises(RamoleError, match=reason):
+        for index, item in stream(tiny, requests):
+            if isinstance(item, Generation):
+                found[index] = item.finish_reason
+    assert found == ends
     tiny.finish()
     assert [tiny.heard[state].tokens for state in states] == expected
     assert held(tiny) == NOTHING
-
-
-def test_an_example_that_the_base_cannot_read_is_one_sentence(tiny):
-    with pytest.raises(RamoleError, match="Pair 2 of examples has .* reads at most 512; shorten"):
-        answers(stream(tiny, [hub(examples=[("a", "b"), ("c " * 400, "d")])]))
-
-
-def test_a_search_that_fails_ends_its_own_request_alone(tiny, monkeypatch):
-    plain = Request("hello", method="mixture", max_new_tokens=5, ignore_eos=True)
-
-    def ended(*requests, reason):
-        found = {}
-        with pytest.raises(RamoleError, match=reason):
-            for index, item in stream(tiny, requests):
-                if isinstance(item, Generation):
-                    found[index] = item.finish_reason
-        assert held(tiny) == NOTHING
-        return found
-
-    far = hub(examples=[("a", "b"), ("c " * 400, "d")])
-    assert ended(plain, far, hub(), reason="Pair 2 of") == {0: "length", 2: "length"}
-    for name in ("ask", "tell"):
-        with monkeypatch.context() as patched:
-            patched.setattr(WeightSearch, name, lambda *_: [][1])
-            assert ended(hub("x", seed=1), plain, reason="IndexError") == {1: "length"}
 
 
 def test_earlier_turns_have_the_weights_where_they_have_the_adapters(tiny):
@@ -392,11 +370,6 @@ def test_earlier_turns_have_the_weights_where_they_have_the_adapters(tiny):
     with pytest.raises(RamoleError, match="Turn 1 of history has dog, but weights are found for"):
         prepared([("dog", 4)])
     assert prepared([]).turns[0].candidates == ()
-
-
-def test_a_stream_has_tokens_and_the_answer(tiny):
-    items = [item for _, item in stream(tiny, [hub()])]
-    assert [isinstance(item, Step) for item in items] == [True] * 5 + [False]
 
 
 def test_an_example_without_room_waits_and_ends_nobody(tiny_llama):
@@ -424,29 +397,24 @@ def test_second_readings_take_nothing_of_what_an_example_may_read(tiny_llama):
     for effects in (False, True):
         tiny = TinyEngine(tiny_llama, EngineSizes(max_batch=16))
         engine, asked, heard = tiny.engine, [], []
-        row = {"max_new_tokens": 450, "ignore_eos": True, "trace": False}
-        tiny.submit(Request("go", method="base", **row), [], session="l")
-        for n in range(6):
-            said = row | {"max_new_tokens": 20, "effects": effects}
-            one = Request(f"Count {'x' * 60}{n}", method="mixture", **said)
+        row = {"ignore_eos": True, "trace": False}
+        tiny.submit(Request("go", method="base", max_new_tokens=150, **row), [], session="l")
+        for n in range(3):
+            one = Request(f"Count {n}", method="mixture", max_new_tokens=10, effects=effects, **row)
             asked.append(engine.prepare(one, tiny.chosen(NAMES)))
         fit = engine.fit(engine.prepare(hub(examples=[("a" * 80, "b")]), tiny.chosen(NAMES)))
-        how = {"session": "", "cancelled": lambda: False, "waiting": lambda *_: None}
+        how = {"session": "", "cancelled": partial(bool, heard), "waiting": lambda *_: None}
         for n, _ in enumerate(RequestStream(engine, asked, **how), 1):
-            if n == 100:
+            if n == 25:
                 start = engine.stats()["decode_forwards"]
                 engine.submit_step(fit, session="f", deliver=partial(_count, engine, heard))
         while not heard:
             engine.step()
+        assert effects == (engine.stats()["effect_tokens"] > 0)
         steps.append(heard[0] - start)
         engine.close()
-    assert steps[1] <= steps[0] + 10
+    assert 0 < steps[1] <= steps[0] + 10
 
 
 def _count(engine, into, *_):
     into.append(engine.stats()["decode_forwards"])
-
-
-@pytest.mark.parametrize("seed", [-1, 2**40, 2**63 - 1])
-def test_any_seed_of_a_request_begins_a_search(seed):
-    assert len(find_method("lorahub").search(2, {"steps": 3}, seed=seed).ask()) == 2

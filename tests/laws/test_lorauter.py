@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from ramole_core.composition import METHODS, Lora, Trained, VisibleAdapter
-from ramole_core.errors import RamoleError
+from ramole_core import RamoleError
+from ramole_core.composition import METHODS, Trained, VisibleAdapter
 from ramole_core.methods import complete_options
 from ramole_core.training.loop import TrainingRun
 from ramole_core.training.material import Material
@@ -18,7 +18,7 @@ from ramole_core.training.method import train_method
 from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.rows import Row, Task, encode_row
 from ramole_core.training.task_table import draw_rows
-from tests.support.tiny_training import build_base
+from tests.support.tiny_training import SHAPES, build_base, make_loras
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")
 SCORES = dict(zip(NAMES, (0.71, 0.64, 0.2, 0.35, 0.5), strict=True))
@@ -98,20 +98,7 @@ RECIPE = MethodRecipe("lorauter", {"rows": 3}, schedule=Schedule(max_tokens=12, 
 def parts(tmp_path_factory):
     """A tiny base, three adapters of unequal rank, the first lacking modules, and their tasks."""
     base = build_base(torch.float32, tmp_path_factory.mktemp("tasks"))
-    shapes = {
-        path: (module.in_features, module.out_features)
-        for path, module in base.model.named_modules()
-        if isinstance(module, torch.nn.Linear) and "lm_head" not in path
-    }
-    torch.manual_seed(2)
-    loras = {
-        name: {
-            path: Lora(A=torch.randn(r, i) * i**-0.5, B=torch.randn(o, r) * 0.4)
-            for path, (i, o) in shapes.items()
-            if name != "red" or "q_proj" not in path
-        }
-        for name, r in (("red", 2), ("blue", 5), ("loud", 3))
-    }
+    loras = make_loras(SHAPES, {"red": 2, "blue": 5, "loud": 3}, lacks="red", size=0.4)
     words = "0 1 2 3 4 5 6".split()
     tasks = [
         Task(
@@ -119,7 +106,7 @@ def parts(tmp_path_factory):
         )
         for n, name in enumerate(loras)
     ]
-    return base, shapes, loras, tasks
+    return base, SHAPES, loras, tasks
 
 
 def measure(parts, folder, recipe=RECIPE, report=lambda progress, steps: None):

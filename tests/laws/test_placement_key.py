@@ -5,10 +5,10 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
+from ramole_core import Request
 from ramole_core.composition import (
     METHODS,
     Bypass,
-    Candidate,
     Decision,
     Gate,
     Lora,
@@ -16,9 +16,8 @@ from ramole_core.composition import (
     Response,
     Trained,
 )
-from ramole_core.engine.placement_key import BARE_KEY, KEY_BYTES
+from ramole_core.engine.placement_key import BARE_KEY, KEY_BYTES, _add_gate, _Digest
 from ramole_core.methods import Option
-from ramole_core.request import Request
 from tests.laws.test_switches import (
     EVERY,
     MIXING,
@@ -43,36 +42,11 @@ def test_preparing_twice_gives_the_same_key(llama, method):  # noqa: F811
     other = Request("another prompt", method=method, seed=4, temperature=0.5)
     candidates = [llama.candidate(name) for name in names_of(method)]
     assert llama.placer.prepare(other, candidates).key == first
-
-
-def test_no_two_methods_share_a_key(llama):  # noqa: F811
-    keys = {}
-    for method in EVERY:
-        keys.setdefault(prepare(llama, method).key, []).append(method)
-    assert sorted(map(len, keys.values())) == [1] * len(EVERY), keys
-
-
-@pytest.mark.parametrize("method", EVERY)
-def test_without_adapters_every_method_is_the_bare_base(llama, method):  # noqa: F811
     assert prepare(llama, method, candidates=[]).key == BARE_KEY
 
 
-@pytest.mark.parametrize("method", MIXING)
-def test_what_is_off_changes_the_key(llama, method):  # noqa: F811
-    off = holes(llama, len(names_of(method)))
-    less = off.clone()
-    less[-1] = True
-    keys = {prepare(llama, method, off=one).key for one in (None, off, less)}
-    assert len(keys) == 3
-
-
-@pytest.mark.parametrize("method", MIXING)
-def test_weights_change_the_key(llama, method):  # noqa: F811
-    names = names_of(method)
-    keys = {prepare(llama, method).key}
-    for weights in ([1.5] * len(names), [1.5 + n for n in range(1, len(names) + 1)]):
-        keys.add(prepare(llama, method, adapters=names, weights=weights).key)
-    assert len(keys) == 3
+def test_no_two_methods_share_a_key(llama):  # noqa: F811
+    assert len({prepare(llama, method).key for method in EVERY}) == len(EVERY)
 
 
 def other_value(option: Option):
@@ -94,37 +68,41 @@ same."""
 
 
 @pytest.mark.parametrize("method", MIXING)
-def test_each_option_changes_the_key(llama, method):  # noqa: F811
-    default = prepare(llama, method).key
+def test_whatever_is_asked_otherwise_changes_the_key(llama, method):  # noqa: F811
+    names = names_of(method)
+    off = holes(llama, len(names))
+    less = off.clone()
+    less[-1] = True
+    louder = [1.5 + n for n in range(1, len(names) + 1)]
+    asked = {
+        "nothing": {},
+        "off": {"off": off},
+        "more off": {"off": less},
+        "weights": {"adapters": names, "weights": [1.5] * len(names)},
+        "others": {"adapters": names, "weights": louder},
+    }
     for option in METHODS[method].row.options:
-        if option.name in ELSEWHERE.get(method, ()):
-            continue
-        changed = prepare(llama, method, options={option.name: other_value(option)}).key
-        assert changed != default, option.name
+        if option.name not in ELSEWHERE.get(method, ()):
+            asked[option.name] = {"options": {option.name: other_value(option)}}
+    if not METHODS[method].fixed:  # such a one refuses content that it does not know
+        one, *others = (llama.candidate(name) for name in names)
+        other = {path: Lora(A=lora.A * 2, B=lora.B) for path, lora in llama.pool["ant"].items()}
+        again = replace(one, checksum="ant again", load=lambda: other)
+        asked["other content of that name"] = {"candidates": [again, *others]}
+    keys = {what: prepare(llama, method, **how).key for what, how in asked.items()}
+    assert len(set(keys.values())) == len(keys), keys
 
 
-@pytest.mark.parametrize("method", MIXING)
+@pytest.mark.parametrize("method", [m for m in MIXING if m not in ("trial_parallel", "ca_lora")])
 def test_the_order_of_adapters_changes_the_key(llama, method):  # noqa: F811
-    names = list(names_of("mixture"))
-    if method in ("trial_parallel", "ca_lora"):
-        pytest.skip("knows one adapter only")
+    names = list(names_of("mixture"))  # those two know one adapter only
     assert prepare(llama, method, names).key != prepare(llama, method, names[::-1]).key
 
 
-@pytest.mark.parametrize("method", MIXING)
-def test_other_content_under_the_same_name_changes_the_key(llama, method):  # noqa: F811
-    if METHODS[method].fixed:
-        pytest.skip("refuses content that it does not know")
-    candidates = [llama.candidate(name) for name in names_of(method)]
-    other = {path: Lora(A=lora.A * 2, B=lora.B) for path, lora in llama.pool["ant"].items()}
-    changed = [replace(candidates[0], checksum="ant again", load=lambda: other), *candidates[1:]]
-    assert prepare(llama, method, candidates=changed).key != prepare(llama, method).key
+TRAINED = [m for m in MIXING if m.startswith("trial") or m in ("ramole", "ramole_plus", "ca_lora")]
 
 
-@pytest.mark.parametrize(
-    "method",
-    [m for m in MIXING if m.startswith("trial") or m in ("ramole", "ramole_plus", "ca_lora")],
-)
+@pytest.mark.parametrize("method", TRAINED)
 def test_other_trained_weights_change_the_key(llama, method, monkeypatch):  # noqa: F811
     folder = METHODS[method].row.weights
     if not folder:
@@ -138,37 +116,26 @@ def test_other_trained_weights_change_the_key(llama, method, monkeypatch):  # no
 
 @pytest.mark.parametrize("method", MIXING)
 def test_what_the_prompt_says_of_the_adapters_counts_where_it_is_read(llama, method):  # noqa: F811
-    """Scores and responses of another prompt: a new key where weights or gate depend on them."""
-    candidates = [llama.candidate(name) for name in names_of(method)]
-    changed = [moved(one, n) for n, one in enumerate(candidates)]
+    """Scores and responses of another prompt: a new key where weights or gate depend on them. A
+    name decides nothing: the same content under another may share what was read."""
+    candidates, changed = [llama.candidate(name) for name in names_of(method)], []
+    for n, one in enumerate(candidates, 1):
+        assert one.response is not None
+        louder = one.response.log_norms + 0.1 * n
+        response = Response(louder, one.response.usual, one.response.present)
+        changed.append(replace(one, score=one.score + 0.05 * n, response=response))
     before = prepare(llama, method, candidates=candidates)
     after = prepare(llama, method, candidates=changed)
     same = torch.equal(before.decision.weights, after.decision.weights)
-    told = before.decision.gate
-    if not same or method == "ramole_plus" or (told is not None and told.score is not None):
-        assert after.key != before.key
-    else:
-        assert after.key == before.key
-
-
-def moved(one: Candidate, n: int) -> Candidate:
-    response = one.response
-    assert response is not None
-    louder = Response(response.log_norms + 0.1 * (n + 1), response.usual, response.present)
-    return replace(one, score=one.score + 0.05 * (n + 1), response=louder)
-
-
-@pytest.mark.parametrize("method", ["mixture", "ramole", "fusion", "ramole_plus"])
-def test_a_name_is_nothing_that_decides(llama, method):  # noqa: F811
-    """The same content under another name may share what was read."""
-    candidates = [llama.candidate(name) for name in names_of(method)]
-    renamed = [replace(one, name=f"my {one.name}") for one in candidates]
-    assert prepare(llama, method, candidates=renamed).key == prepare(llama, method).key
+    gate = before.decision.gate
+    counts = not same or method == "ramole_plus" or (gate is not None and gate.score is not None)
+    assert (after.key != before.key) == counts
+    if method in ("mixture", "ramole", "fusion", "ramole_plus"):
+        renamed = [replace(one, name=f"my {one.name}") for one in candidates]
+        assert prepare(llama, method, candidates=renamed).key == before.key
 
 
 def test_each_field_of_a_gate_counts():
-    from ramole_core.engine.placement_key import _add_gate, _Digest
-
     table = torch.zeros(5, 2)
     full = Gate(
         linear={"a": torch.zeros(2, 7)},
@@ -192,16 +159,14 @@ def test_each_field_of_a_gate_counts():
     others = {"router", "score"}  # by checksum, by what its method was told: tested above
     assert set(changes) | others == {field.name for field in fields(Gate)}
 
-    def key(gate: Gate) -> bytes:
+    def key(**change) -> bytes:
         digest = _Digest()
-        _add_gate(digest, gate)
+        _add_gate(digest, replace(full, **change))
         return digest.bytes
 
-    keys = {key(full), *(key(replace(full, **{n: v})) for n, v in changes.items())}
-    assert len(keys) == len(changes) + 1
-    assert key(replace(full, own=0.0)) == key(replace(full, own=0.0, usual=None)), "not read"
-    moved = replace(full, linear={"b": torch.zeros(2, 7)})
-    assert key(moved) != key(full)
+    every = [{}, {"linear": {"b": torch.zeros(2, 7)}}, *({n: v} for n, v in changes.items())]
+    assert len({key(**change) for change in every}) == len(every)
+    assert key(own=0.0) == key(own=0.0, usual=None), "not read"
 
 
 def test_nothing_else_decides():

@@ -5,11 +5,13 @@ import errno
 import io
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from ramole_core.errors import AdapterRefused
+from ramole_core import AdapterRefused
 from ramole_core.pool import Pool
 from tests.support.adapter_files import open_pool, tree_of, write_adapter
 
@@ -26,51 +28,46 @@ TAKES_SPACE = ("mkdir", "link", "fsync", "open", "write")
 EVERYTHING = (*TAKES_SPACE, "rename", "replace", "unlink", "rmdir")
 
 
-class Disk:
-    """Makes the calls of `kinds` fail from number `first` on, or that one alone."""
+@contextmanager
+def failing_disk(kinds: tuple[str, ...], code: int, *, first: int = 1, alone: bool = False):
+    """Calls of `kinds` fail from number `first` on, or that one alone; yields their count."""
+    seen = [0]
 
-    def __init__(self, monkeypatch, *, kinds: tuple[str, ...], code: int):
-        self.first, self.alone, self.seen, self.armed = 0, False, 0, False
-        self._kinds, self._code = kinds, code
-        for name in ("mkdir", "link", "fsync", "rename", "replace", "unlink", "rmdir"):
-            monkeypatch.setattr(os, name, self._failing(name, getattr(os, name)))
-        opened = self._open(builtins.open)
-        monkeypatch.setattr(builtins, "open", opened)
-        monkeypatch.setattr(io, "open", opened)
+    def call(kind: str) -> None:
+        if kind in kinds:
+            seen[0] += 1
+            if seen[0] == first or seen[0] > first and not alone:
+                raise OSError(code, os.strerror(code))
 
-    def call(self, kind: str) -> None:
-        if self.armed and kind in self._kinds:
-            self.seen += 1
-            if self.first and (
-                self.seen == self.first or self.seen > self.first and not self.alone
-            ):
-                raise OSError(self._code, os.strerror(self._code))
-
-    def _failing(self, kind: str, plain):
+    def failing(kind: str, plain):
         def wrapped(*args, **kwargs):
-            self.call(kind)
+            call(kind)
             return plain(*args, **kwargs)
 
         return wrapped
 
-    def _open(self, plain):
-        def wrapped(file, mode="r", *args, **kwargs):
-            if mode.startswith("r"):
-                return plain(file, mode, *args, **kwargs)
-            self.call("open")
-            return _Filling(plain(file, mode, *args, **kwargs), self)
+    def opened(file, mode="r", *args, plain=builtins.open, **kwargs):
+        if mode.startswith("r"):
+            return plain(file, mode, *args, **kwargs)
+        call("open")
+        return _Filling(plain(file, mode, *args, **kwargs), call)
 
-        return wrapped
+    with pytest.MonkeyPatch.context() as patches:
+        for name in set(EVERYTHING) - {"open", "write"}:
+            patches.setattr(os, name, failing(name, getattr(os, name)))
+        patches.setattr(builtins, "open", opened)
+        patches.setattr(io, "open", opened)
+        yield seen
 
 
 class _Filling:
-    """An open file that asks the disk at each write."""
+    """An open file whose writes are counted, and fail, as other calls do."""
 
-    def __init__(self, file, disk: Disk):
-        self._file, self._disk = file, disk
+    def __init__(self, file, call):
+        self._file, self._call = file, call
 
     def write(self, data):
-        self._disk.call("write")
+        self._call("write")
         return self._file.write(data)
 
     def __getattr__(self, name):
@@ -116,22 +113,19 @@ def keys(pool: Pool) -> set[tuple[str, tuple[str, ...]]]:
     ids=["full", "broken"],
 )
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_failing_disk_leaves_all_or_nothing(tmp_path, monkeypatch, change, kinds, code, alone):
+def test_a_failing_disk_leaves_all_or_nothing(tmp_path, change, kinds, code, alone):
     step, refused, done = 0, 0, 0
     while True:
         step += 1
         pool = make_pool(tmp_path)
         before, cards = tree_of(tmp_path / "data"), keys(pool)
-        with monkeypatch.context() as patches:
-            disk = Disk(patches, kinds=kinds, code=code)
-            disk.first, disk.alone, disk.armed = step, alone, True
+        with failing_disk(kinds, code, first=step, alone=alone) as seen:
             try:
                 CHANGES[change](pool, tmp_path)
             except AdapterRefused as error:
                 refused, said = refused + 1, error
             else:
                 done, said = done + 1, None
-            disk.armed = False
         after = keys(pool)
         if said is not None:
             text = str(said)
@@ -146,11 +140,10 @@ def test_a_failing_disk_leaves_all_or_nothing(tmp_path, monkeypatch, change, kin
             assert len(again.problems) == (0 if "damaged" in change and said is None else 1)
             if said is not None:
                 assert tree_of(tmp_path / "data") == before, (step, said)
-            left = [p for p in (tmp_path / "data").rglob(".*")] + [
-                *(tmp_path / "data/staging").glob("*")
-            ]
+            data = tmp_path / "data"
+            left = [*data.rglob(".*"), *(data / "staging").glob("*")]
             assert left == [], (step, left)
-        if disk.seen < step:
+        if seen[0] < step:
             assert said is None
             break
     assert done > 0
@@ -160,57 +153,41 @@ def test_a_failing_disk_leaves_all_or_nothing(tmp_path, monkeypatch, change, kin
 
 @pytest.mark.parametrize("code", [errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM])
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_disk_that_takes_nothing_says_so(tmp_path, monkeypatch, change, code):
-    pool = make_pool(tmp_path)
-    before, cards = tree_of(tmp_path / "data"), keys(pool)
-    disk = Disk(monkeypatch, kinds=EVERYTHING, code=code)
-    disk.first, disk.armed = 1, True
+def test_a_disk_that_takes_nothing_says_so(tmp_path, change, code):
     state = "is full" if code == errno.EDQUOT else "cannot be used"
-    with pytest.raises(AdapterRefused, match=f"disk {state} .{os.strerror(code)}."):
-        CHANGES[change](pool, tmp_path)
-    disk.armed = False
-    assert tree_of(tmp_path / "data") == before and keys(pool) == cards
-    pool.close()
+    sentence = f"disk {state} .{os.strerror(code)}."
+    with make_pool(tmp_path) as pool:
+        before, cards = tree_of(tmp_path / "data"), keys(pool)
+        with failing_disk(EVERYTHING, code), pytest.raises(AdapterRefused, match=sentence):
+            CHANGES[change](pool, tmp_path)
+        assert tree_of(tmp_path / "data") == before and keys(pool) == cards
 
 
-def test_removing_needs_no_space(tmp_path, monkeypatch):
-    pool = make_pool(tmp_path)
-    disk = Disk(monkeypatch, kinds=TAKES_SPACE, code=errno.ENOSPC)
-    disk.first, disk.armed = 1, True
-    with pytest.raises(AdapterRefused, match="disk is full .No space left on device."):
-        pool.add(tmp_path / "new")
-    pool.remove("old")
-    pool.remove("damaged")
-    disk.armed = False
-    assert tree_of(tmp_path / "data") == {} and pool.all_cards() == []
-    pool.close()
+def test_removing_needs_no_space(tmp_path):
+    with make_pool(tmp_path) as pool, failing_disk(TAKES_SPACE, errno.ENOSPC):
+        with pytest.raises(AdapterRefused, match="disk is full .No space left on device."):
+            pool.add(tmp_path / "new")
+        pool.remove("old")
+        pool.remove("damaged")
+        assert pool.all_cards() == []
+    assert tree_of(tmp_path / "data") == {}
     with open_pool(tmp_path) as again:
         assert again.all_cards() == [] and again.problems == []
 
 
-class Full:
-    """A listener whose own disk is full."""
-
-    def added(self, card):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    def removed(self, card):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_listener_without_space_is_one_sentence_too(tmp_path, change):
-    pool = make_pool(tmp_path)
-    before, cards = tree_of(tmp_path / "data"), keys(pool)
-    pool.listeners.append(Full())
-    if "remove" in change:
-        CHANGES[change](pool, tmp_path)  # it is gone; the index finds out by itself
-        assert tree_of(tmp_path / "data") != before
-    else:
-        with pytest.raises(AdapterRefused, match="disk is full"):
-            CHANGES[change](pool, tmp_path)
-        assert tree_of(tmp_path / "data") == before and keys(pool) == cards
-    pool.close()
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with make_pool(tmp_path) as pool:
+        before, cards = tree_of(tmp_path / "data"), keys(pool)
+        pool.listeners.append(Mock(added=Mock(side_effect=full), removed=Mock(side_effect=full)))
+        if "remove" in change:
+            CHANGES[change](pool, tmp_path)  # it is gone; the index finds out by itself
+            assert tree_of(tmp_path / "data") != before
+        else:
+            with pytest.raises(AdapterRefused, match="disk is full"):
+                CHANGES[change](pool, tmp_path)
+            assert tree_of(tmp_path / "data") == before and keys(pool) == cards
 
 
 def test_an_adapter_whose_files_are_gone_can_be_removed(tmp_path):
@@ -252,27 +229,18 @@ def test_cleaning_up_goes_on_past_what_fails(tmp_path, monkeypatch):
     assert "'lost' could not be put back (No space left on device)" in problems
     assert str(staging / "a") in problems and str(uploads / "everyone/.a") in problems
     assert sorted(path.name for path in staging.iterdir()) == ["a", "everyone.lost.old"]
-    assert sorted(p.name for p in (uploads / "everyone").iterdir()) == [
-        ".a",
-        "damaged",
-        "more",
-        "old",
-    ]
+    left = {path.name for path in (uploads / "everyone").iterdir()}
+    assert left == {".a", "damaged", "more", "old"}
     with open_pool(tmp_path):
         assert not staging.exists() and (uploads / "everyone" / "lost").is_dir()
 
 
-def test_what_could_not_be_deleted_does_not_come_back(tmp_path, monkeypatch):
+def test_what_could_not_be_deleted_does_not_come_back(tmp_path):
     """An earlier self of an adapter, left over by `set_examples`, after the adapter is removed."""
-    pool = make_pool(tmp_path)
-    with monkeypatch.context() as patches:
-        disk = Disk(patches, kinds=("unlink", "rmdir"), code=errno.EIO)
-        disk.first, disk.armed = 1, True
+    with make_pool(tmp_path) as pool, failing_disk(("unlink", "rmdir"), errno.EIO):
         pool.set_examples("old", ["y"])
         pool.set_examples("old", ["z"])
         pool.remove("old")
-        disk.armed = False
-    pool.close()
     with open_pool(tmp_path) as again:
         assert again.all_cards() == []
         assert not (tmp_path / "data/staging").exists()

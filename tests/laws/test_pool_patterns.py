@@ -8,7 +8,7 @@ import pytest
 import re2
 from hypothesis import given, settings, strategies as st
 
-from ramole_core.errors import AdapterRefused
+from ramole_core import AdapterRefused
 from ramole_core.pool import patterns
 from ramole_core.pool.config import MAX_CONFIG, read_config
 from ramole_core.pool.patterns import MAX_STEPS, MAX_SYMBOLS
@@ -91,8 +91,6 @@ PIECES = [
     "self_attn",
 ]
 PIECES += ["model", "x?", "|", "^", "$", "-", "0", "1", "[^.]+", r"\w+", r"\d", "(?:q|k)"]
-
-
 KEYS = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
 
 

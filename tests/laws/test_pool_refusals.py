@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ramole_core.errors import AdapterRefused
+from ramole_core import AdapterRefused
 from ramole_core.pool import Limits
 from tests.support.adapter_files import (
     CONFIG,
@@ -63,19 +63,58 @@ def by_value(name: str, sentence: str, half: str, value: float, config=None) -> 
     refusal(name, sentence)(lambda tmp: write_adapter(tmp / "a", arrays=arrays, config=config))
 
 
+def zipped(tmp: Path, *members: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
+    with zipfile.ZipFile(tmp / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zipfile's own, about a name that is there twice
+            for member, data in members:
+                archive.writestr(member, data)
+    return tmp / "a.zip"
+
+
+def files_of(tmp: Path, top: str = "") -> list[tuple[str, bytes]]:
+    """Members of a zip that make a sound adapter."""
+    return [(top + path.name, path.read_bytes()) for path in write_adapter(tmp / "a").iterdir()]
+
+
 def by_member(name: str, sentence: str, member: str, data: bytes = b"x", mode: int = 0, **more):
+    info = zipfile.ZipInfo(member)
+    info.external_attr = mode << 16
+    info.compress_type = more.get("compression", zipfile.ZIP_DEFLATED)
+    refusal(name, sentence)(lambda tmp: zipped(tmp, *files_of(tmp), (info, data)))
+
+
+def by_members(name: str, sentence: str, members: Callable[[Path], list[tuple[str, bytes]]]):
+    refusal(name, sentence)(lambda tmp: zipped(tmp, *members(tmp)))
+
+
+def spoiled_zip(change: Callable[[bytes], bytes]) -> Callable[[Path], Path]:
     def make(tmp: Path) -> Path:
-        with zipfile.ZipFile(tmp / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-            folder = write_adapter(tmp / "a")
-            for path in folder.iterdir():
-                archive.write(path, path.name)
-            info = zipfile.ZipInfo(member)
-            info.external_attr = mode << 16
-            info.compress_type = more.get("compression", zipfile.ZIP_DEFLATED)
-            archive.writestr(info, data)
-        return tmp / "a.zip"
+        file = zipped(tmp, *files_of(tmp))
+        file.write_bytes(change(file.read_bytes()))
+        return file
+
+    return make
+
+
+def by_bytes(name: str, sentence: str, change: Callable[[bytes], bytes]) -> None:
+    """Changes the bytes of a sound zip."""
+    refusal(name, sentence)(spoiled_zip(change))
+
+
+def by_change(name: str, sentence: str, change: Callable[[Path], object]) -> None:
+    """Changes the folder of a sound adapter."""
+
+    def make(tmp: Path) -> Path:
+        change(write_adapter(tmp / "a"))
+        return tmp / "a"
 
     refusal(name, sentence)(make)
+
+
+def by_files(name: str, sentence: str, **made) -> None:
+    """Writes other files, weights or tensors than a sound adapter's."""
+    refusal(name, sentence)(lambda tmp: write_adapter(tmp / "a", **made))
 
 
 # The configuration
@@ -165,13 +204,10 @@ by_weights("header: offsets beyond", "was expected", change=header_of(data_offse
 by_weights("header: offsets reversed", "does not take", change=header_of(data_offsets=[144, 0]))
 by_weights("header: overlapping", "was expected", change=lambda h: h.update(copy=[*h.values()][0]))
 by_weights("file: bytes left over", "are there", tail=b"MZ\x90 something else")
-refusal("file: empty", "fewer than the 8")(lambda tmp: write_adapter(tmp / "a", weights=b""))
-refusal("file: a pickle under another name", "not a sound safetensors file")(
-    lambda tmp: write_adapter(tmp / "a", weights=b"\x80\x04\x95\x0b\0\0\0\0\0\0\0cos\nsystem\n.")
-)
-refusal("file: no tensor at all", "holds no tensor")(
-    lambda tmp: write_adapter(tmp / "a", arrays={})
-)
+by_files("file: empty", "fewer than the 8", weights=b"")
+PICKLE = b"\x80\x04\x95\x0b\0\0\0\0\0\0\0cos\nsystem\n."
+by_files("file: a pickle under another name", "not a sound safetensors file", weights=PICKLE)
+by_files("file: no tensor at all", "holds no tensor", arrays={})
 
 # Tensors
 
@@ -197,31 +233,23 @@ by_tensor(
 )
 
 
-def pair_of_shapes(A: tuple[int, ...], B: tuple[int, ...]) -> Callable[[Path], Path]:
-    arrays = {
-        f"{PREFIX}{Q0}.lora_A.weight": np.full(A, 0.1, "f4"),
-        f"{PREFIX}{Q0}.lora_B.weight": np.full(B, 0.1, "f4"),
-    }
-    return lambda tmp: write_adapter(tmp / "a", arrays=arrays)
+def arrays_of_shapes(A: tuple[int, ...], B: tuple[int, ...]) -> dict[str, np.ndarray]:
+    shapes = {"A": A, "B": B}
+    return {f"{PREFIX}{Q0}.lora_{half}.weight": np.full(shapes[half], 0.1, "f4") for half in "AB"}
 
 
-refusal("tensor: inputs do not fit", "expects A .r, 12. and B .20, r.")(
-    pair_of_shapes((3, 13), (20, 3))
-)
-refusal("tensor: outputs do not fit", "expects A .r, 12. and B .20, r.")(
-    pair_of_shapes((3, 12), (21, 3))
-)
-refusal("tensor: three dimensions", "this base expects")(pair_of_shapes((3, 12, 1), (20, 3)))
-refusal("tensor: ranks differ", "ranks 3 .A. and 4 .B.")(pair_of_shapes((3, 12), (20, 4)))
-refusal("tensor: rank 0", "rank of at least 1")(pair_of_shapes((0, 12), (20, 0)))
-refusal("tensor: rank over the limit", "has rank 17; at most 16")(
-    pair_of_shapes((17, 12), (20, 17))
-)
+for name, sentence, A, B in [
+    ("inputs do not fit", "expects A .r, 12. and B .20, r.", (3, 13), (20, 3)),
+    ("outputs do not fit", "expects A .r, 12. and B .20, r.", (3, 12), (21, 3)),
+    ("three dimensions", "this base expects", (3, 12, 1), (20, 3)),
+    ("ranks differ", "ranks 3 .A. and 4 .B.", (3, 12), (20, 4)),
+    ("rank 0", "rank of at least 1", (0, 12), (20, 0)),
+    ("rank over the limit", "has rank 17; at most 16", (17, 12), (20, 17)),
+]:
+    by_files(f"tensor: {name}", sentence, arrays=arrays_of_shapes(A, B))
 for half, other in ("AB", "BA"):
     arrays = {k: v for k, v in arrays_of().items() if k != f"{PREFIX}{Q0}.lora_{half}.weight"}
-    refusal(f"tensor: {half} is missing", f"has lora_{other} but no lora_{half}")(
-        lambda tmp, arrays=arrays: write_adapter(tmp / "a", arrays=arrays)
-    )
+    by_files(f"tensor: {half} is missing", f"has lora_{other} but no lora_{half}", arrays=arrays)
 for half in "AB":
     for value in (np.nan, np.inf, -np.inf):
         by_value(f"values: {value} in {half}", f"lora_{half} of .* NaN or Inf", half, value)
@@ -232,66 +260,36 @@ by_value("values: absurd update", "root mean square", "B", 4e3)
 by_value("values: absurd with its scale", "reach", "B", 9.0, {"lora_alpha": 9000})
 
 
-@refusal("values: NaN in bfloat16", "NaN or Inf")
-def _(tmp: Path) -> Path:
-    arrays = {k: (v.view("u4") >> 16).astype("u2") for k, v in pair_arrays(Q0).items()}
-    arrays[f"{PREFIX}{Q0}.lora_A.weight"][0, 0] = 0x7FC0
-    return write_adapter(tmp / "a", arrays=arrays)
-
+arrays = {k: (v.view("u4") >> 16).astype("u2") for k, v in pair_arrays(Q0).items()}
+arrays[f"{PREFIX}{Q0}.lora_A.weight"][0, 0] = 0x7FC0
+by_files("values: NaN in bfloat16", "NaN or Inf", arrays=arrays)
 
 # Files and folders
 
-
-def folder_with(name: str, data: bytes = b"x") -> Callable[[Path], Path]:
-    return lambda tmp: write_adapter(tmp / "a", files={name: data})
-
-
 for pickle in ("adapter_model.bin", "optimizer.pt", "rng_state.pth", "x.PKL", "model.ckpt"):
-    refusal(f"folder: {pickle}", "can run code")(folder_with(pickle))
-
-
-@refusal("folder: only a pickle", "can run code")
-def _(tmp: Path) -> Path:
-    folder = write_adapter(tmp / "a")
-    (folder / WEIGHTS).rename(folder / "adapter_model.bin")
-    return folder
-
-
-@refusal("file: a pickle by itself", "can run code")
-def _(tmp: Path) -> Path:
-    (tmp / "adapter_model.bin").write_bytes(b"x")
-    return tmp / "adapter_model.bin"
-
-
-@refusal("folder: no weights", "adapter_model.safetensors is missing .found 'adapter_config.json'")
-def _(tmp: Path) -> Path:
-    (write_adapter(tmp / "a") / WEIGHTS).unlink()
-    return tmp / "a"
-
-
-@refusal("folder: no configuration", "adapter_config.json is missing")
-def _(tmp: Path) -> Path:
-    (write_adapter(tmp / "a") / CONFIG).unlink()
-    return tmp / "a"
-
-
-@refusal("folder: weights are a pipe", "not a plain file")
-def _(tmp: Path) -> Path:
-    (write_adapter(tmp / "a") / WEIGHTS).unlink()
-    os.mkfifo(tmp / "a" / WEIGHTS)
-    return tmp / "a"
-
-
-@refusal("path: a pipe", "not a plain file")
-def _(tmp: Path) -> Path:
-    os.mkfifo(tmp / "a.zip")
-    return tmp / "a.zip"
-
-
-refusal("folder: over the size", "larger than 2 MiB")(
-    lambda tmp: write_adapter(tmp / "a", weights=bytes(2**21 + 1))
+    by_files(f"folder: {pickle}", "can run code", files={pickle: b"x"})
+by_change(
+    "folder: only a pickle", "can run code", lambda f: (f / WEIGHTS).rename(f / "adapter_model.bin")
 )
-refusal("folder: words over the size", "larger than 2 MiB")(folder_with("README.md", bytes(2**21)))
+refusal("file: a pickle by itself", "can run code")(
+    lambda tmp: write_adapter(tmp / "a", files={"adapter_model.bin": b"x"}) / "adapter_model.bin"
+)
+by_change(
+    "folder: no weights",
+    "adapter_model.safetensors is missing .found 'adapter_config.json'",
+    lambda f: (f / WEIGHTS).unlink(),
+)
+by_change(
+    "folder: no configuration", "adapter_config.json is missing", lambda f: (f / CONFIG).unlink()
+)
+by_change(
+    "folder: weights are a pipe",
+    "not a plain file",
+    lambda f: (f / WEIGHTS).unlink() or os.mkfifo(f / WEIGHTS),
+)
+refusal("path: a pipe", "not a plain file")(lambda tmp: os.mkfifo(tmp / "p.zip") or tmp / "p.zip")
+by_files("folder: over the size", "larger than 2 MiB", weights=bytes(2**21 + 1))
+by_files("folder: words over the size", "larger than 2 MiB", files={"README.md": bytes(2**21)})
 refusal("path: missing", "nothing at")(lambda tmp: tmp / "nowhere")
 refusal("path: missing in a list", "no file at")(
     lambda tmp: [write_adapter(tmp / "a") / WEIGHTS, tmp / "nowhere.json"]
@@ -329,48 +327,18 @@ by_member("zip: over the size unpacked", "larger than 2 MiB", "x", _FOUR_SYMBOLS
 by_member("zip: over the size packed", "larger than 2 MiB", "x", os.urandom(2_200_000))
 
 
-@refusal("zip: twice the same name", "twice")
-def _(tmp: Path) -> Path:
-    with zipfile.ZipFile(tmp / "a.zip", "w") as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # zipfile's own, about the double name we want
-        archive.writestr(CONFIG, "{}")
-        archive.writestr(CONFIG, '{"r": 4}')
-    return tmp / "a.zip"
-
-
-@refusal("zip: too many members", "65 members .*expected at most 64")
-def _(tmp: Path) -> Path:
-    with zipfile.ZipFile(tmp / "a.zip", "w") as archive:
-        for n in range(65):
-            archive.writestr(f"{n}.txt", "x")
-    return tmp / "a.zip"
-
-
-@refusal("zip: two adapters", "holds 2 folders")
-def _(tmp: Path) -> Path:
-    with zipfile.ZipFile(tmp / "a.zip", "w") as archive:
-        for top in "ab":
-            for path in write_adapter(tmp / top).iterdir():
-                archive.write(path, f"{top}/{path.name}")
-    return tmp / "a.zip"
-
-
-@refusal("zip: no adapter in it", "adapter_model.safetensors is missing .found nothing")
-def _(tmp: Path) -> Path:
-    with zipfile.ZipFile(tmp / "a.zip", "w"):
-        pass
-    return tmp / "a.zip"
-
-
-def spoiled_zip(change: Callable[[bytes], bytes]) -> Callable[[Path], Path]:
-    def make(tmp: Path) -> Path:
-        with zipfile.ZipFile(tmp / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-            for path in write_adapter(tmp / "a").iterdir():
-                archive.write(path, path.name)
-        (tmp / "a.zip").write_bytes(change((tmp / "a.zip").read_bytes()))
-        return tmp / "a.zip"
-
-    return make
+by_members("zip: twice the same name", "twice", lambda tmp: [(CONFIG, b"{}"), (CONFIG, b"[]")])
+by_members(
+    "zip: too many members",
+    "65 members .*expected at most 64",
+    lambda tmp: [(f"{n}.txt", b"x") for n in range(65)],
+)
+by_members(
+    "zip: two adapters", "holds 2 folders", lambda tmp: files_of(tmp, "a/") + files_of(tmp, "b/")
+)
+by_members(
+    "zip: no adapter in it", "adapter_model.safetensors is missing .found nothing", lambda tmp: []
+)
 
 
 def at_directory(data: bytes, offset: int, value: bytes) -> bytes:
@@ -379,21 +347,21 @@ def at_directory(data: bytes, offset: int, value: bytes) -> bytes:
     return data[:at] + value + data[at + len(value) :]
 
 
-refusal("zip: encrypted", "encrypted")(spoiled_zip(lambda d: at_directory(d, 8, b"\x01")))
-refusal("zip: wrong checksum", "damaged or incomplete")(
-    spoiled_zip(lambda d: at_directory(d, 16, b"\0\0\0\0"))
+by_bytes("zip: encrypted", "encrypted", lambda d: at_directory(d, 8, b"\x01"))
+by_bytes("zip: wrong checksum", "damaged or incomplete", lambda d: at_directory(d, 16, b"\0\0\0\0"))
+by_bytes(
+    "zip: lies about a size",
+    "damaged or incomplete",
+    lambda d: at_directory(d, 24, struct.pack("<I", 100)),
 )
-refusal("zip: lies about a size", "damaged or incomplete")(
-    spoiled_zip(lambda d: at_directory(d, 24, struct.pack("<I", 100)))
+by_bytes(
+    "zip: directory without end",
+    "expected at most 64 files",
+    lambda d: d[:-10] + struct.pack("<I", 2**30) + d[-6:],
 )
-refusal("zip: directory without end", "expected at most 64 files")(
-    spoiled_zip(lambda d: d[:-10] + struct.pack("<I", 2**30) + d[-6:])
-)
-refusal("zip: zip64", "zip64 directory")(
-    spoiled_zip(lambda d: d[:-22] + b"PK\x06\x07" + bytes(16) + d[-22:])
-)
-refusal("zip: cut short", "damaged or incomplete: a zip's end is missing")(
-    spoiled_zip(lambda d: d[: len(d) // 2])
+by_bytes("zip: zip64", "zip64 directory", lambda d: d[:-22] + b"PK\x06\x07" + bytes(16) + d[-22:])
+by_bytes(
+    "zip: cut short", "damaged or incomplete: a zip's end is missing", lambda d: d[: len(d) // 2]
 )
 
 
@@ -420,28 +388,28 @@ def test_refused_with_its_sentence_and_no_trace(pool, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"),
+    ("said", "sentence"),
     [
-        ("_router", "kept for RAMoLE's own"),
-        ("***", "no letter or digit"),
-        ("", "no letter"),
-        ("日本", "no"),
+        ({"name": "_router"}, "kept for RAMoLE's own"),
+        ({"name": "***"}, "no letter or digit"),
+        ({"name": ""}, "no letter"),
+        ({"name": "日本"}, "no"),
+        ({"name": "there"}, "another name, 'there-2' for instance"),
+        ({"owner": ""}, "owner"),
+        ({"owner": "pool"}, "owner"),
+        ({"owner": "x" * 300}, "owner"),
+        ({"examples": "hello"}, "a list of texts"),
+        ({"examples": 5}, "a list of texts"),
+        ({"examples": [1, 2]}, "Example 1 is 1, and no text"),
+        ({"examples": ["ok", "  "]}, "Example 2 is empty"),
+        ({"examples": ["y" * 2001]}, "has 2001 characters"),
     ],
 )
-def test_names_that_cannot_be_kept(pool, tmp_path, name, sentence):
+def test_what_is_said_of_a_sound_adapter_is_refused_too(pool, tmp_path, said, sentence):
+    cards = pool.all_cards()
     with pytest.raises(AdapterRefused, match=sentence):
-        pool.add(write_adapter(tmp_path / "a"), name=name, owner="ada")
-
-
-@pytest.mark.parametrize("owner", ["", "pool", "x" * 300])
-def test_owners_that_cannot_be(pool, tmp_path, owner):
-    with pytest.raises(AdapterRefused, match="owner"):
-        pool.add(write_adapter(tmp_path / "a"), owner=owner)
-
-
-def test_another_adapter_under_a_taken_name(pool, tmp_path):
-    with pytest.raises(AdapterRefused, match="another name, 'there-2' for instance"):
-        pool.add(write_adapter(tmp_path / "a", seed=3), name="there", owner="ada")
+        pool.add(write_adapter(tmp_path / "a", seed=3), **{"owner": "ada", **said})
+    assert pool.all_cards() == cards
 
 
 def test_the_sound_adapter_they_all_spoil_is_accepted(pool, tmp_path):
@@ -451,8 +419,8 @@ def test_the_sound_adapter_they_all_spoil_is_accepted(pool, tmp_path):
             write_adapter(tmp_path / "a", seed=20),
             write_adapter(tmp_path / "b", weights=pack(pair_arrays(Q0))),
             spoiled_zip(lambda data: data)(tmp_path),
-            pair_of_shapes((3, 12), (20, 3))(tmp_path / "c"),
-            pair_of_shapes((16, 12), (20, 16))(tmp_path / "d"),
+            write_adapter(tmp_path / "c", arrays=arrays_of_shapes((3, 12), (20, 3))),
+            write_adapter(tmp_path / "d", arrays=arrays_of_shapes((16, 12), (20, 16))),
         )
     ):
         card = pool.add(source, name=f"sound-{number}", owner="ada")
@@ -469,7 +437,7 @@ def test_whatever_the_bytes_nothing_but_a_refusal_comes_out(pool, tmp_path, kind
     packed = spoiled_zip(lambda data: data)(tmp_path).read_bytes()
     data = pool.all_cards()[0].folder.parents[2]
     before, refused = tree_of(data), set()
-    for _ in range(250):
+    for _ in range(120):  # a campaign does it by the thousand
         name = {"weights": WEIGHTS, "config": CONFIG, "zip": "a.zip"}[kind]
         sound = packed if kind == "zip" else files[name]
         spoiled = bytearray(sound)
@@ -490,4 +458,4 @@ def test_whatever_the_bytes_nothing_but_a_refusal_comes_out(pool, tmp_path, kind
         else:
             pool.remove("wanted", "ada")
         assert tree_of(data) == before
-    assert len(refused) > 5
+    assert len(refused) > 3

@@ -4,9 +4,8 @@ import pytest
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from ramole_core import RamoleError, Request
 from ramole_core.engine.prompt import encode_prompt, read_prompt
-from ramole_core.errors import RamoleError
-from ramole_core.request import Request
 from tests.conftest import TEMPLATE
 
 TALK = [("Hello there", "Hi!"), ("And you?", "  Fine,\nthanks. ")]

@@ -13,7 +13,6 @@ from ramole_core.engine.engine import EngineSizes
 from ramole_core.kernels import pointwise
 from ramole_core.kernels.call_args import TILES
 from ramole_core.kernels.pointwise import POINTS
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.support.schedules import ask
 from tests.support.tiny_engine import TinyEngine
 
@@ -110,26 +109,6 @@ def test_a_number_that_python_reads_is_a_fault(read):
     assert not made.fault
 
 
-def test_pages_and_adapters_may_move_between_replayed_steps(tiny_llama):
-    """The memory of pages grows and an adapter is read beside a running answer."""
-    tiny = TinyEngine(tiny_llama, EngineSizes(max_batch=4, draft_rows=0))
-
-    def run(replays: bool):
-        tiny.engine._runner.replays = replays
-        tiny.engine.forget_prefixes()
-        first = tiny.submit(ask(60, "ramole", max_new_tokens=150, ignore_eos=True), NAMES)
-        for _ in range(30):
-            tiny.engine.step()
-        second = tiny.submit(ask(90, "mixture", max_new_tokens=5, ignore_eos=True), [("dog", 9)])
-        tiny.finish()
-        return [tiny.heard.pop(state).tokens for state in (first, second)]
-
-    places = tiny.engine._kv.memory.places
-    found, replayed = run(True), tiny.engine.stats()["replayed"]
-    assert tiny.engine._kv.memory.places > places and replayed > 100
-    assert found == run(False)
-
-
 def one_by_one(tiny: TinyEngine, *, replays: bool):
     """Requests of other methods, adapters and lengths, one after another: tokens and traces, and
     the steps that were not replayed of each."""
@@ -149,12 +128,9 @@ def one_by_one(tiny: TinyEngine, *, replays: bool):
     ]
     for n, (method, names) in enumerate(jobs):
         before = tiny.engine.stats()
-        asked = ask(9 + n, method, max_new_tokens=12, ignore_eos=True, trace=True)
-        state = tiny.submit(asked, names)
-        tiny.finish()
-        after, heard = tiny.engine.stats(), tiny.heard.pop(state)
+        asked = ask(9 + n, method, max_new_tokens=12, trace=True)
+        (heard,), after = tiny.run((asked, names)), tiny.engine.stats()
         trace = heard.answer.trace
-        assert trace is not None and trace.contribution is not None
         found.append((heard.tokens, np.stack([trace.weights, trace.contribution])))
         steps = after["decode_forwards"] - before["decode_forwards"]
         slow.append(steps - (after["replayed"] - before["replayed"]))
@@ -182,12 +158,11 @@ def test_a_step_is_recorded_once_for_all_rows_of_its_sizes(tiny_nf4, kind):
 def test_recorded_steps_go_where_memory_was_made_anew_and_with_the_engines_faults(tiny_llama):
     tiny = TinyEngine(tiny_llama, EngineSizes(max_batch=4, draft_rows=0))
     runner, bank = tiny.engine._runner, tiny.engine.bank
-    asked = ask(5, "mixture", max_new_tokens=9, ignore_eos=True)
+    asked = ask(5, "mixture", max_new_tokens=9)
 
     def replayed(names) -> int:
         before = tiny.engine.stats()["replayed"]
-        tiny.submit(asked, names)
-        tiny.finish()
+        tiny.run((asked, names))
         return int(tiny.engine.stats()["replayed"] - before)
 
     assert replayed(NAMES) == 6
@@ -240,8 +215,7 @@ def test_the_steps_of_every_method_are_replayed(every, method):
     """Scores that PyTorch computes would be computed by Python, in every step again."""
     for run in range(3):
         before = every.engine.stats()
-        every.submit(ask(9, method, max_new_tokens=12, ignore_eos=True), NAMES)
-        every.finish()
+        every.run((ask(9, method, max_new_tokens=12), NAMES))
         after = every.engine.stats()
         steps = after["decode_forwards"] - before["decode_forwards"]
         replayed = after["replayed"] - before["replayed"]

@@ -25,7 +25,6 @@ from ramole_core.engine.decoding import (
     make_generator,
 )
 from ramole_core.engine.engine import EngineSizes
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.support.tiny_engine import TinyEngine
 
 VOCABULARY = 258
@@ -48,9 +47,7 @@ def tiny(tiny_llama):
 
 def answer(tiny, request, contents=(("ant", 2), ("bee", 7))):
     """Steps and answer of one request, alone."""
-    state = tiny.submit(request, contents if request.method != "base" else ())
-    tiny.finish()
-    heard = tiny.heard.pop(state)
+    (heard,) = tiny.run((request, contents if request.method != "base" else ()))
     return heard.steps, heard.answer
 
 
@@ -143,31 +140,15 @@ def test_each_of_them_changes_the_answer_and_nobody_else_s_bits(tiny, said):
     request, contents = asked(said, logprobs=2), (("ant", 2), ("bee", 7))
     alone = [answer(tiny, one)[0] for one in (*plain, request)]
     assert [s.token for s in alone[2]] not in [[s.token for s in steps] for steps in alone[:2]]
-    states = [tiny.submit(one, contents) for one in (*plain, request, request)]
-    tiny.finish()
-    together = [tiny.heard.pop(state).steps for state in states]
-    for steps, wanted in zip(together, [*alone, alone[2]], strict=True):
-        assert [s.likelihood for s in steps] == [s.likelihood for s in wanted]
+    together = tiny.run(*((one, contents) for one in (*plain, request, request)))
+    for heard, wanted in zip(together, [*alone, alone[2]], strict=True):
+        assert [s.likelihood for s in heard.steps] == [s.likelihood for s in wanted]
     assert alone[0][0].likelihood.logprob == alone[0][0].likelihood.top[0][1], "the likeliest"
     assert len(alone[0][0].likelihood.top) == 2 and alone[1][0].likelihood.top == ()
-
-
-@pytest.mark.parametrize("said", KNOBS, ids=lambda said: "+".join(said))
-def test_an_answer_that_goes_on_from_its_tokens_is_the_same_one(tiny, said):
-    steps, whole = answer(tiny, asked(said))
-    given = [step.token for step in steps[:1]]
-    rest, again = answer(tiny, asked(said, prefix_ids=given))
-    assert [step.token for step in rest] == [step.token for step in steps[1:]]
-    assert (again.text, again.finish_reason) == (whole.text, whole.finish_reason)
-
-
-def test_who_asks_for_none_of_them_is_chosen_for_with_the_batch(tiny, monkeypatch):
-    """What others ask for costs it nothing."""
-    monkeypatch.setattr(
-        "ramole_core.engine.request_state.choose_token",
-        lambda *args, **named: pytest.fail("a greedy row was chosen for by itself"),
-    )
-    assert answer(tiny, asked({}, logprobs=1))[0]
+    whole, given = together[2], alone[2][0].token
+    rest, again = answer(tiny, replace(request, prefix_ids=[given]))
+    assert [s.likelihood for s in rest] == [s.likelihood for s in alone[2][1:]], "it goes on"
+    assert (again.text, again.finish_reason) == (whole.answer.text, whole.answer.finish_reason)
 
 
 @pytest.mark.parametrize("method", ["base", "ramole"])
@@ -226,12 +207,10 @@ def test_a_format_that_cannot_go_on_ends_its_request_alone(tiny, monkeypatch, af
         return allowed(form, vocabulary)
 
     monkeypatch.setattr(AnswerFormat, "allowed", failing)
-    wrong = tiny.submit(Request("x", "base", json_schema=SCHEMA), ())
-    plain = tiny.submit(Request("x", "base", max_new_tokens=6, ignore_eos=True), ())
-    tiny.finish()
-    told = tiny.heard.pop(wrong)
-    assert isinstance(told.end, RamoleError) and len(told.steps) == after
-    assert len(tiny.heard.pop(plain).tokens) == 6
+    plain = Request("x", "base", max_new_tokens=6, ignore_eos=True)
+    wrong, other = tiny.run((Request("x", "base", json_schema=SCHEMA), ()), (plain, ()))
+    assert isinstance(wrong.end, RamoleError) and len(wrong.steps) == after
+    assert len(other.tokens) == 6
     assert tiny.engine.stats()["kv_bytes"] == 0
 
 
@@ -256,17 +235,17 @@ def test_a_prompt_s_log_probabilities_are_those_of_reading_it_token_by_token(tin
     request = Request("found by this", "ramole", raw=True, prompt_ids=ids, **asks, **open_end)
     other = replace(request, prompt_ids=ids[:5] * 3, prompt_logprobs=False, trace=False)
     answer(tiny, replace(request, prompt_logprobs=False))  # the cache has the prompt
-    beside = tiny.submit(other, (("ant", 2), ("bee", 7)))
-    steps, told = answer(tiny, request)
-    assert tiny.heard.pop(beside).answer and told.prompt_tokens == len(ids)
-    first, *rest = told.prompt_logprobs
+    contents = (("ant", 2), ("bee", 7))
+    beside, heard = tiny.run((other, contents), (request, contents))
+    assert beside.answer and heard.answer.prompt_tokens == len(ids)
+    first, *rest = heard.answer.prompt_logprobs
     assert (first.token, first.logprob) == (ids[0], None)
     assert [one.token for one in rest] == ids[1:]
     bare = replace(request, prompt_logprobs=False)
     for n in (1, 4, len(rest)):  # the token that follows, alone
         forced = replace(bare, prompt_ids=ids[:n], logit_bias={ids[n]: 1e3}, max_new_tokens=1)
         assert answer(tiny, forced)[0][0].likelihood == rest[n - 1]
-    assert [s.likelihood for s in steps] == [s.likelihood for s in answer(tiny, bare)[0]]
+    assert [s.likelihood for s in heard.steps] == [s.likelihood for s in answer(tiny, bare)[0]]
 
 
 # --- what a request refuses -----------------------------------------------------------------------

@@ -1,43 +1,25 @@
 """Requests of several segments equal the naive run, and go on, branch and are traced alike."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
+from ramole_core import Busy, RamoleError, Request
 from ramole_core.composition import METHODS
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.engine.prompt import Turn
-from ramole_core.errors import Busy, RamoleError
-from ramole_core.request import Generation, Request, Step
 from ramole_core.request_parts import read_without
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.support.naive_segments import NaiveModel, NaiveTurn
-from tests.support.schedules import Bits
-from tests.support.tiny_engine import TinyEngine
+from tests.support.tiny_engine import Heard, TinyEngine
 
 RANKS = {"ant": 2, "bee": 7, "cat": 4, "dog": 1, "elk": 3, "fox": 5}
 ROUNDING = 5e-3
 """Largest difference of float32, as a share of the logits' deviation: gates of adapters as loud as
 these enlarge it."""
 GIVEN = {"max_new_tokens": 6, "ignore_eos": True}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came of a request that ran alone."""
-
-    prompt: list[int]
-    steps: list[Step]
-    whole: Generation
-    logits: torch.Tensor
-    """[new, v]"""
-
-    @property
-    def tokens(self) -> list[int]:
-        return [step.token for step in self.steps]
 
 
 class World:
@@ -58,20 +40,15 @@ class World:
         ]
         return self.engine.prepare(request, self.candidates(names), earlier=turns)
 
-    def answer(self, request: Request, names=(), earlier=(), *, dropped: int = 0) -> Answer:
+    def answer(self, request: Request, names=(), earlier=(), *, dropped: int = 0) -> Heard:
         """With the adapters of the answered turn, and those of each turn before that is left."""
-        bits = Bits()
-        with pytest.MonkeyPatch.context() as patch:
-            bits.watch(patch)
-            state = self.tiny.submit(
-                request, of(names), earlier=[of(turn) for turn in earlier], dropped=dropped
-            )
-            prompt = list(state.prompt_ids)
-            self.tiny.finish()
-        heard = self.tiny.heard.pop(state)
-        return Answer(prompt, heard.steps, heard.answer, torch.stack(bits.logits[state]))
+        state = self.tiny.submit(
+            request, of(names), earlier=[of(turn) for turn in earlier], dropped=dropped
+        )
+        self.tiny.finish()
+        return self.tiny.heard.pop(state)
 
-    def fresh(self, *asked, **options) -> Answer:
+    def fresh(self, *asked, **options) -> Heard:
         """The same where nothing is in the cache."""
         self.engine.forget_prefixes()
         return self.answer(*asked, **options)
@@ -92,21 +69,21 @@ class World:
             found.append(NaiveTurn(turn, tuple(self.candidates(adapters)), end))
         return [*found, NaiveTurn(turns[-1], tuple(self.candidates(names)), 10**6)]
 
-    def naive_logits(self, answer: Answer, turns, request: Request):
+    def naive_logits(self, answer: Heard, turns, request: Request):
         """[new, v], and weights, contributions and who is present at every token, in the columns
         of the answer's trace."""
         ids = answer.prompt + list(request.prefix_ids) + answer.tokens
         given = len(answer.prompt) + len(request.prefix_ids)
         without = with_starts(request, given)
-        trace = answer.whole.trace
+        trace = answer.answer.trace
         names = () if trace is None else trace.adapters
         logits, told = self.naive.read(ids, turns, names=names, without=without)
         return logits[given - 1 : -1], told
 
 
-def share(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+def share(answer: Heard, theirs: torch.Tensor) -> float:
     """The largest difference of logits, as a share of their deviation."""
-    return float((ours.float() - theirs).abs().max() / theirs.std())
+    return float((torch.stack(answer.logits).float() - theirs).abs().max() / theirs.std())
 
 
 def with_starts(request: Request, given: int) -> list[tuple]:
@@ -125,11 +102,11 @@ def compare(world: World, request: Request, names=(), earlier=(), *, answer=None
     answer = answer or world.fresh(request, names, earlier)
     turns = world.turns(request, names, earlier)
     logits, (weights, contribution, present) = world.naive_logits(answer, turns, request)
-    assert logits.shape == answer.logits.shape
-    apart = share(answer.logits, logits)
+    assert logits.shape == torch.stack(answer.logits).shape
+    apart = share(answer, logits)
     assert apart < ROUNDING
     if request.trace:
-        trace = answer.whole.trace
+        trace = answer.answer.trace
         assert trace is not None and len(trace.token_ids) == len(weights)
         np.testing.assert_allclose(trace.weights[:-1], weights[:-1], atol=4e-3)
         np.testing.assert_allclose(
@@ -174,32 +151,13 @@ def test_every_turn_of_a_chat_keeps_its_adapters(world, chat, method):
     request = Request("what now?", history=history, method=method, system="Be kind.", **GIVEN)
     answer = world.fresh(request, names, earlier)
     apart = compare(world, request, names, earlier, answer=answer)
+    others = [name for turn in earlier for name in turn]
+    assert answer.answer.trace.adapters == list(dict.fromkeys([*names, *others]))
     only_last = world.turns(replace(request, history=()), names)
     moved = (world.turns(request, names, earlier, shift=shift) for shift in (-4, 4))
     for wrong in (*moved, only_last):
         logits, _ = world.naive_logits(answer, wrong, request)
-        assert share(answer.logits, logits) > max(30 * apart, 0.02), "this would not be noticed"
-
-
-def test_the_columns_of_a_trace_are_the_answer_s_adapters_and_then_the_others(world):
-    history, names, earlier = CHATS["three turns"]
-    request = Request("what now?", history=history, **GIVEN)
-    trace = world.answer(request, names, earlier).whole.trace
-    assert trace.adapters == ["cat", "bee", "ant", "elk"]
-    ends = [turn.end for turn in world.turns(request, names, earlier)][:2]
-    used = [trace.weights[part].any(axis=(0, 1, 2)).tolist() for part in _between(ends, trace)]
-    assert used == [
-        [False, True, True, False],
-        [False, False, False, True],
-        [True, True, False, False],
-    ]
-
-
-def _between(ends, trace):
-    starts = [0, *ends]
-    return [
-        slice(start, end) for start, end in zip(starts, [*ends, len(trace.token_ids)], strict=True)
-    ]
+        assert share(answer, logits) > max(30 * apart, 0.02), "this would not be noticed"
 
 
 # --- switched off ---------------------------------------------------------------------------------
@@ -238,7 +196,7 @@ def test_what_is_off_is_off_in_the_naive_run(world, off, method):
     answer = world.fresh(request, names)
     apart = compare(world, request, names, answer=answer)
     on, _ = world.naive_logits(answer, world.turns(plain, names), plain)
-    assert share(answer.logits, on) > max(20 * apart, 0.01), "what is off was nothing"
+    assert share(answer, on) > max(20 * apart, 0.01), "what is off was nothing"
 
 
 def test_adapters_of_earlier_turns_are_off_where_their_turns_have_them(world):
@@ -261,7 +219,7 @@ def test_what_is_off_in_a_chat_changes_nothing_before_it(world):
     assert after["prefill_tokens"] - before["prefill_tokens"] == 1, "the last given token alone"
     assert after["shared_tokens"] - before["shared_tokens"] == given - 1
     compare(world, branch, names, earlier, answer=answer)
-    branched, before = answer.whole.trace, whole.whole.trace
+    branched, before = answer.answer.trace, whole.answer.trace
     assert not branched.contribution[given - 1 :].any() and not branched.present[given - 1 :].any()
     assert (branched.weights[given - 1 : -1] == [1, 0, 0]).all(), "the share that the gate gave"
     for name in ("weights", "contribution", "present"):
@@ -278,7 +236,7 @@ def test_weights_of_the_request_are_those_of_its_turns(world, method):
     answer = world.answer(request, names, [names])
     own = replace(request, weights=None)
     logits, _ = world.naive_logits(answer, world.turns(own, names, [names]), own)
-    assert share(answer.logits, logits) > max(30 * apart, 0.02)
+    assert share(answer, logits) > max(30 * apart, 0.02)
 
 
 @pytest.mark.parametrize("chat", [False, True], ids=["alone", "chat"])
@@ -300,13 +258,13 @@ def test_later_weights_hold_from_the_last_given_token_on(world, method, chat):
     fixed = replace(last.request, adapters=mixed, weights=tuple(later[name] for name in mixed))
     turns += [replace(last, end=cut), replace(last, request=fixed)]
     logits, (weights, _, _) = world.naive_logits(answer, turns, branch)
-    apart = share(answer.logits, logits)
+    apart = share(answer, logits)
     assert apart < ROUNDING
-    trace = answer.whole.trace
+    trace = answer.answer.trace
     np.testing.assert_allclose(trace.weights[cut:-1], weights[cut:-1], atol=4e-3)
-    np.testing.assert_array_equal(trace.weights[:cut], whole.whole.trace.weights[:cut])
+    np.testing.assert_array_equal(trace.weights[:cut], whole.answer.trace.weights[:cut])
     on, _ = world.naive_logits(answer, world.turns(request, names, earlier), request)
-    assert share(answer.logits, on) > max(20 * apart, 0.01), "the weights were moved nowhere"
+    assert share(answer, on) > max(20 * apart, 0.01), "the weights were moved nowhere"
 
 
 def test_later_weights_name_what_the_answer_mixes(world):
@@ -364,12 +322,12 @@ def test_an_answer_goes_on_from_each_of_its_tokens(world, asked):
 
 def test_an_answer_goes_on_to_its_stop_string_and_to_its_end(world):
     request = Request("hello", method="base", max_new_tokens=14, ignore_eos=True)
-    said = world.fresh(request).whole.text
+    said = world.fresh(request).answer.text
     stop = said[len(said) // 2 :][:2]
     assert len(stop) == 2
     stopping = replace(request, stop=[stop])
     whole = world.fresh(stopping)
-    assert whole.whole.finish_reason == "stop" and len(whole.tokens) > 3
+    assert whole.answer.finish_reason == "stop" and len(whole.tokens) > 3
     for t in range(1, len(whole.tokens)):
         goes_on(world, whole, replace(stopping, prefix_ids=whole.tokens[:t]), [], [])
     with pytest.raises(RamoleError, match="stop string"):
@@ -379,7 +337,7 @@ def test_an_answer_goes_on_to_its_stop_string_and_to_its_end(world):
     try:
         ending = replace(request, ignore_eos=False)
         whole = world.fresh(ending)
-        assert whole.whole.finish_reason == "eos"
+        assert whole.answer.finish_reason == "eos"
         for t in range(1, len(whole.tokens)):
             goes_on(world, whole, replace(ending, prefix_ids=whole.tokens[:t]), [], [])
         with pytest.raises(RamoleError, match="ends the answer"):
@@ -393,21 +351,25 @@ def set_ends(engine, eos: frozenset[int]) -> None:
     engine.facts = engine._reader.facts = replace(engine.facts, eos=eos)
 
 
-def goes_on(world, whole: Answer, request: Request, names, earlier) -> None:
+def goes_on(world, whole: Heard, request: Request, names, earlier) -> None:
     """The request has the rest of an answer, as though nothing had come between."""
     rest, t = world.answer(request, names, earlier), len(request.prefix_ids)
     assert rest.tokens == whole.tokens[t:]
-    assert torch.equal(rest.logits, whole.logits[t:])
+    assert same_bits(rest.logits, whole.logits[t:])
     for step, one in zip(rest.steps, whole.steps[t:], strict=True):
         assert step.text == one.text
         np.testing.assert_array_equal(step.weights, one.weights)
         np.testing.assert_array_equal(step.contribution, one.contribution)
         np.testing.assert_array_equal(step.present, one.present)
-    assert rest.whole.text == whole.whole.text
-    assert rest.whole.finish_reason == whole.whole.finish_reason
-    assert rest.whole.new_tokens == len(whole.tokens) - t
+    assert rest.answer.text == whole.answer.text
+    assert rest.answer.finish_reason == whole.answer.finish_reason
+    assert rest.answer.new_tokens == len(whole.tokens) - t
     if request.trace:
-        same_trace(rest.whole.trace, whole.whole.trace)
+        same_trace(rest.answer.trace, whole.answer.trace)
+
+
+def same_bits(ours, theirs) -> bool:
+    return torch.equal(torch.stack(ours), torch.stack(theirs))
 
 
 def same_trace(one, other) -> None:
@@ -417,6 +379,27 @@ def same_trace(one, other) -> None:
     np.testing.assert_array_equal(one.contribution, other.contribution)
     np.testing.assert_array_equal(one.present, other.present)
     assert one.contribution.any() or not one.adapters
+
+
+def test_samples_of_a_prompt_and_a_next_turn_read_what_is_new_alone(world):
+    def read(*asked) -> tuple[int, int]:
+        """Tokens that were read, and those that were in the cache."""
+        before = world.engine.stats()
+        for request, *adapters in asked:
+            world.engine.submit(world.prepare(request, *adapters))
+        world.tiny.finish()
+        after = world.engine.stats()
+        return tuple(after[n] - before[n] for n in ("prefill_tokens", "shared_tokens"))
+
+    sample = Request("one two", temperature=1.0, **GIVEN)
+    samples = [(replace(sample, seed=seed), ["bee"]) for seed in range(4)]
+    length = len(world.engine.read(sample).ids)
+    world.engine.forget_prefixes()
+    assert read(*samples) == (length + 3, 3 * (length - 1))
+    chat = Request("what now?", history=[("one two", "three")], **GIVEN)
+    whole = len(world.engine.read(chat).ids)
+    assert read((chat, ["cat"], [["bee"]])) == (whole - length, length)
+    assert read((replace(chat, seed=1), ["cat"], [["dog"]])) == (whole, 0), "others' adapters"
 
 
 # --- traces of what was found ---------------------------------------------------------------------
@@ -429,24 +412,24 @@ def test_rows_of_tokens_that_were_found_are_in_the_trace(world, method):
     fresh = world.fresh(request, names, earlier)
     n = len(fresh.prompt) - 1
 
-    def found(asked) -> tuple[Answer, int]:
+    def found(asked) -> tuple[Heard, int]:
         before = world.engine.stats()["shared_tokens"]
         answer = world.answer(asked, names, earlier)
         return answer, world.engine.stats()["shared_tokens"] - before
 
     again, shared = found(request)
     assert shared == n
-    same_trace(again.whole.trace, fresh.whole.trace)
+    same_trace(again.answer.trace, fresh.answer.trace)
     bare, shared = found(replace(request, trace=False))
-    assert shared == n and bare.whole.trace is None and bare.tokens == fresh.tokens
+    assert shared == n and bare.answer.trace is None and bare.tokens == fresh.tokens
     world.engine.forget_prefixes()
     found(replace(request, trace=False))
     late, shared = found(request)
     assert shared == 0, "trace rows that nobody kept are made again"
-    same_trace(late.whole.trace, fresh.whole.trace)
+    same_trace(late.answer.trace, fresh.answer.trace)
     again, shared = found(request)
     assert shared == n, "and are kept then"
-    same_trace(again.whole.trace, fresh.whole.trace)
+    same_trace(again.answer.trace, fresh.answer.trace)
 
 
 # --- explained ------------------------------------------------------------------------------------
@@ -498,25 +481,21 @@ def test_what_explains_may_stand_past_the_longest_answer(world):
 LONG = [(f"turn {n} " + "word " * 12, "said " * 8) for n in range(5)]
 
 
-def test_a_chat_past_the_context_is_told_so_and_drops_turns_where_it_may(world):
+def test_a_chat_past_the_context_is_the_shorter_one_where_it_may_drop_turns(world):
     request = Request("what now?", history=LONG, **GIVEN)
     turns = [["ant"], ["bee"], ["ant", "cat"], ["dog"], ["elk"]]
-    with pytest.raises(RamoleError, match=r"conversation has \d+ tokens in 6 turns.*drop_turns"):
-        world.answer(request, ["cat"], turns)
     dropping = replace(request, drop_turns=True)
     prompt = world.engine.read(dropping)
     kept = len(prompt.parts) - 1
     assert 0 < kept < 5 and prompt.dropped == 5 - kept
     assert len(prompt.ids) + 6 <= world.engine.facts.context
     answer = world.fresh(dropping, ["cat"], turns[prompt.dropped :], dropped=prompt.dropped)
-    assert answer.whole.extra["dropped_turns"] == prompt.dropped
+    assert answer.answer.extra["dropped_turns"] == prompt.dropped
     shorter = replace(request, history=LONG[prompt.dropped :])
     alone = world.fresh(shorter, ["cat"], turns[prompt.dropped :])
-    assert "dropped_turns" not in alone.whole.extra
-    assert answer.prompt == alone.prompt and torch.equal(answer.logits, alone.logits)
-    same_trace(answer.whole.trace, alone.whole.trace)
-    one_more = replace(request, history=LONG[prompt.dropped - 1 :])
-    assert len(world.engine.read(replace(one_more, drop_turns=True)).parts) == kept + 1
+    assert "dropped_turns" not in alone.answer.extra
+    assert answer.prompt == alone.prompt and same_bits(answer.logits, alone.logits)
+    same_trace(answer.answer.trace, alone.answer.trace)
 
 
 CHAT = [("a", "b"), ("d", "e")]

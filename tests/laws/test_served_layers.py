@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
+from ramole_core import Request
 from ramole_core.composition import METHODS, Candidate, Lora, ModuleRouter, Response, Router
 from ramole_core.engine.placement import Placer
 from ramole_core.engine.store import UnitStore
@@ -13,9 +14,7 @@ from ramole_core.layers import Bank, BatchMix, find_layout, install_serving
 from ramole_core.layers.bank_tensors import BankTensors
 from ramole_core.layers.plain import install
 from ramole_core.layers.traced import CONTRIBUTION, WEIGHT
-from ramole_core.request import Request
 from tests.laws.test_layers import GPT2, LLAMA, linears, make_model
-from tests.support.naive_segments import contribution
 from tests.support.tiny_methods import (
     NAMES,
     SCORES,
@@ -131,9 +130,9 @@ def world(request):
     return World(request.param)
 
 
-def told(world, ids, mixes, way=None, *, rows=None):
+def told(world, ids, mixes, way=None, *, rows=None, fused=None):
     """Logits, and the trace rows [l, 2, layer, module, k] of these rows (unset: all)."""
-    installed, serving = install_serving(world.model, world.layout)
+    installed, serving = install_serving(world.model, world.layout, fused=fused)
     try:
         with torch.inference_mode():
             counts = [ids.shape[1]] * len(mixes)
@@ -148,20 +147,11 @@ def told(world, ids, mixes, way=None, *, rows=None):
 
 def served(world, ids, rows, *, trace=False, way=None):
     """Logits, and with `trace` the weights [b, l, layer, module, k]."""
-    if trace:
-        logits, traces = told(world, ids, rows, way)
-        k = max(one.shape[-1] for one in traces)
-        return logits, torch.stack([pad(one[:, WEIGHT], (0, k - one.shape[-1])) for one in traces])
-    installed, serving = install_serving(world.model, world.layout)
-    try:
-        with torch.inference_mode():
-            batch = BatchMix(world.bank, rows)
-            with serving.mixing(batch, [ids.shape[1]] * len(rows), way=way) as forward:
-                logits = world.model(ids).logits
-            assert not forward.late.faults
-    finally:
-        installed.remove()
-    return logits, None
+    logits, traces = told(world, ids, rows, way, rows=None if trace else ())
+    if not trace:
+        return logits, None
+    k = max(one.shape[-1] for one in traces)
+    return logits, torch.stack([pad(one[:, WEIGHT], (0, k - one.shape[-1])) for one in traces])
 
 
 @pytest.mark.parametrize("way", ["rows", "all"])
@@ -180,56 +170,24 @@ def test_served_layers_give_what_the_plain_ones_give(world, rows, way):
     torch.testing.assert_close(weights.float(), gates.float(), rtol=0, atol=1e-3)
 
 
-class Watching:
-    """The plain layers of a model, and what each read and gave."""
-
-    def __init__(self, world, ids, rows):
-        self.mixes = world.mixes(rows)
-        installed, self.seen = install(world.model, world.sizes), {}
-        handles = [
-            layer.register_forward_hook(
-                lambda layer, args, y: self.seen.__setitem__(layer.path, (args[0], y))
-            )
-            for layer in installed.layers.values()
-        ]
-        with installed.mixer.mixing(self.mixes, trace=True):
-            self.logits = world.model(ids).logits
-            self.alpha = dict(installed.mixer.alpha)
-        for handle in handles:
-            handle.remove()
-        installed.remove()
-
-
-@pytest.mark.parametrize("way", ["rows", "all"])
-@pytest.mark.parametrize("half", [False, True], ids=["of all rows", "of some rows"])
-def test_contributions_are_the_lengths_of_the_updates_beside_the_outputs(world, way, half):
-    """In float64 from what the plain layers read and gave; in some of the modules one is absent."""
-    ids = torch.randint(0, 61, (len(ROWS), 5))
-    plain = Watching(world, ids, ROWS)
+def test_contributions_are_the_same_both_ways_and_of_some_rows(world):
+    """What they are, by rows, is in `test_segments.py`."""
+    ids, found = torch.randint(0, 61, (len(ROWS), 5)), {}
     mixes = [world.row(method, names) for method, names in ROWS]
-    traced = range(1, len(ROWS), 2) if half else range(len(ROWS))
-    logits, traces = told(world, ids, mixes, way, rows=traced)
-    bare, _ = served(world, ids, mixes, way=way)
-    assert torch.equal(logits, bare), "whoever is traced, no bit of the answer changes"
-    assert len(traces) == len(traced)
-    met = set()
-    for n, trace in zip(traced, traces, strict=True):
-        names, mix = ROWS[n][1], plain.mixes[n]
-        has = mix.loras
-        if mix.decision.merge is not None:
-            has = [world.pool[name] for name in names[: mix.k]]
-        for path, (x, y) in plain.seen.items():
-            layer, module = world.layout.places.at[path]
-            alpha = plain.alpha[path][n : n + 1, :, : mix.k]
-            row = slice(n, n + 1)
-            expected = contribution(mix, has, path, x[row], y=y[row], alpha=alpha)[0].float()
-            ours = trace[:, CONTRIBUTION, layer, module].float()
-            torch.testing.assert_close(ours, expected, rtol=5e-3, atol=1e-3)
-            for j, modules in enumerate(has):
-                met.add((path in modules, bool(ours[:, j].any())))
-                if path not in modules:
-                    assert not ours[:, j].any()
-    assert {(True, True), (False, False)} <= met and (False, True) not in met
+    for way in ("rows", "all"):
+        logits, found[way] = told(world, ids, mixes, way)
+        some, half = told(world, ids, mixes, way, rows=range(1, len(ROWS), 2))
+        bare, _ = served(world, ids, mixes, way=way)
+        assert torch.equal(logits, bare) and torch.equal(some, bare), "a trace changes no bit"
+        for one, same in zip(half, found[way][1::2], strict=True):
+            torch.testing.assert_close(one, same)
+    for (method, names), rows, every in zip(ROWS, found["rows"], found["all"], strict=True):
+        torch.testing.assert_close(rows.float(), every.float(), rtol=5e-3, atol=1e-3)
+        lengths = rows[:, CONTRIBUTION]
+        assert lengths.any() == (method != "base")
+        for j, name in enumerate([] if METHODS[method].brings else names[: rows.shape[-1]]):
+            for path, (layer, module) in world.layout.places.at.items():
+                assert path in world.pool[name] or not lengths[:, layer, module, j].any()
 
 
 def test_layers_that_read_the_same_input_are_found():
@@ -245,7 +203,7 @@ def test_layers_that_read_the_same_input_are_found():
     assert sorted(llama.flat) == sorted(linears(make_model(LLAMA)))
 
 
-def test_pages_move_and_the_answers_do_not():
+def test_pages_move_and_the_answers_do_not(monkeypatch):
     """Adapters come and go around one that stays; holes are closed, where every page is read; its
     numbers stay the same, also by rows."""
     world = World(LLAMA, lacking=False)
@@ -256,14 +214,10 @@ def test_pages_move_and_the_answers_do_not():
     before = [list(slot.pages) for slot in kept.slots]
     for slot in first.slots:
         world.bank.release(slot)
-    import ramole_core.layers.bank as bank_module
-
-    old, bank_module.IDLE_PAGES = bank_module.IDLE_PAGES, 0
-    world.bank.by_rows = False
-    try:
+    with monkeypatch.context() as patch:
+        patch.setattr("ramole_core.layers.bank.IDLE_PAGES", 0)
+        patch.setattr(world.bank, "by_rows", False)
         world.bank.tidy()
-    finally:
-        bank_module.IDLE_PAGES, world.bank.by_rows = old, True
     assert world.bank.evictions == 2
     assert [list(slot.pages) for slot in kept.slots] != before
     assert world.bank.high == sum(len(slot.pages) for slot in kept.slots)
@@ -280,18 +234,6 @@ def test_a_full_bank_refuses_until_somebody_leaves():
     world.bank.release(held)
     assert world.bank.acquire("cat", lambda: world.units("cat")) is not None
     assert {slot.key for slot in world.bank.slots} == {"cat", "dog"}
-
-
-def test_pages_grow_as_they_are_needed_and_keep_their_content():
-    world = World(LLAMA)
-    kept = world.row("ramole", ["bee", "cat"])
-    ids = torch.randint(0, 61, (1, 4))
-    expected, _ = served(world, ids, [kept])
-    for n in range(12):
-        assert world.bank.acquire(n, lambda: world.units("bee")) is not None
-    assert world.bank.high > 32
-    logits, _ = served(world, ids, [kept])
-    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["mixture", "ramole", "arrow", "ramole_plus"])

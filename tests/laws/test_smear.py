@@ -7,19 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ramole_core import Request
 from ramole_core.base.model import dequantised
 from ramole_core.composition import Lora, Sites, Trained, find_method
-from ramole_core.engine.layer_inputs import read_means
 from ramole_core.engine.prompt import Turn, encode_prompt
-from ramole_core.errors import RamoleError
-from ramole_core.request import Request
 from ramole_core.training.loop import TrainingRun
 from ramole_core.training.material import Material
 from ramole_core.training.method import train_method
 from ramole_core.training.mixed_model import MixedModel
 from ramole_core.training.recipe import MethodRecipe
 from tests.core.test_training_router import SHAPES, TASKS, base as base, loras as loras, recipe  # noqa: F401
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.support.tiny_engine import TinyEngine
 from tests.support.tiny_training import build_base
 
@@ -39,6 +36,10 @@ def ask(prompt, **options):
 
 def forget(tiny):
     tiny.engine._beside.means.cache_clear()
+
+
+def forwards(tiny):
+    return tiny.engine.stats()["forwards"]
 
 
 def naive_means(model, ids):
@@ -91,13 +92,13 @@ def test_the_weights_are_the_softmax_of_the_router_over_the_normal_mean(tiny):
 
 def test_another_prompt_has_other_weights_and_the_same_is_read_once(tiny):
     forget(tiny)
-    count = tiny.engine._runner.count
+    count = forwards(tiny)
     (first,), (second,) = (weights_of(tiny, ask(prompt)) for prompt in PROMPTS[:2])
     assert (first - second).abs().max() > 0.01
-    assert tiny.engine._runner.count == count + 2
+    assert forwards(tiny) == count + 2
     (again,) = weights_of(tiny, ask(PROMPTS[0], without=[("bee", None, None, 1)]))[-1:]
     torch.testing.assert_close(again, first, rtol=0, atol=0)
-    assert tiny.engine._runner.count == count + 2
+    assert forwards(tiny) == count + 2
 
 
 def test_each_turn_reads_its_own_prompt(tiny):
@@ -113,28 +114,29 @@ def test_each_turn_reads_its_own_prompt(tiny):
 
 def test_given_weights_need_no_reading_and_nothing_trained(tiny, monkeypatch):
     forget(tiny)
-    count, given = tiny.engine._runner.count, (0.2, 0.5, -0.1)
+    count, given = forwards(tiny), (0.2, 0.5, -0.1)
     request = ask(PROMPTS[0], adapters=tuple(NAMES), weights=given)
     candidates = tiny.chosen(POOL)
     monkeypatch.setitem(tiny.trained, "_smear", None)
     placement = tiny.engine._placer.prepare(request, candidates)
     fusion = tiny.engine._placer.prepare(replace(request, method="fusion"), candidates)
-    assert tiny.engine._runner.count == count
+    assert forwards(tiny) == count
     assert torch.equal(placement.decision.weights, fusion.decision.weights)
     ours, theirs = placement.adapters[0].units, fusion.adapters[0].units
     assert all(torch.equal(*pair) for pair in zip(ours.A, theirs.A, strict=True))
 
 
-@pytest.mark.parametrize("trace", [False, True])
-def test_the_answer_is_the_same_alone_and_beside_others(tiny, trace):
-    requests = [ask(prompt, trace=trace) for prompt in PROMPTS]
+def test_means_and_answers_are_the_same_alone_and_beside_others(tiny):
+    """To the bit, also of a prompt that is read again while others run."""
+    requests = [ask(prompt) for prompt in PROMPTS]
     forget(tiny)
     together = [tiny.submit(request, POOL) for request in requests]
     tiny.submit(Request("a b", method="ramole", max_new_tokens=9, ignore_eos=True), POOL[:2])
     for _ in range(2):
         tiny.engine.step()
-    forget(tiny)  # read again while others run
+    forget(tiny)
     together.append(tiny.submit(requests[0], POOL))
+    beside = [dict(tiny.engine.mean_inputs(request)) for request in reversed(requests)][::-1]
     tiny.finish()
     heard = [tiny.heard.pop(state) for state in together]
     for n, (request, one) in enumerate(zip([*requests, requests[0]], heard, strict=True)):
@@ -144,35 +146,15 @@ def test_the_answer_is_the_same_alone_and_beside_others(tiny, trace):
         tiny.finish()
         lone = tiny.heard.pop(alone)
         assert one.tokens == lone.tokens and len(one.tokens) == 5, n
-        if trace:
-            ours, theirs = one.answer.trace, lone.answer.trace
-            np.testing.assert_array_equal(ours.weights, theirs.weights)
-            np.testing.assert_array_equal(ours.contribution, theirs.contribution)
+        ours, theirs = one.answer.trace, lone.answer.trace
+        np.testing.assert_array_equal(ours.weights, theirs.weights)
+        np.testing.assert_array_equal(ours.contribution, theirs.contribution)
+        for path, mean in tiny.engine.mean_inputs(request).items():
+            assert torch.equal(mean, beside[n % len(PROMPTS)][path])
     assert len({tuple(one.tokens) for one in heard[:3]}) == 3
 
 
-def test_a_mean_is_the_same_to_the_bit_whoever_runs(tiny):
-    forget(tiny)
-    alone = {prompt: dict(tiny.engine.mean_inputs(ask(prompt))) for prompt in PROMPTS}
-    forget(tiny)
-    tiny.submit(Request("a b c", method="mixture", max_new_tokens=9, ignore_eos=True), POOL)
-    for prompt in reversed(PROMPTS):
-        tiny.engine.step()
-        found = tiny.engine.mean_inputs(ask(prompt))
-        assert all(torch.equal(mean, alone[prompt][path]) for path, mean in found.items())
-    tiny.finish()
-
-
 # --- training -------------------------------------------------------------------------------------
-
-
-def test_padding_beside_a_longer_prompt_is_not_read(tmp_path):
-    model = build_base(torch.float32, tmp_path).model
-    prompts = [[3, 4, 5], [6], [7, 8, 9, 10, 11, 12]]
-    blocks = ["model.layers.0", "model.layers.1"]
-    for ids, found in zip(prompts, read_means(model, blocks, prompts), strict=True):
-        for path, mean in naive_means(model, ids).items():
-            torch.testing.assert_close(found[path], mean, rtol=1e-4, atol=1e-5)
 
 
 def doubles(tmp_path, loras):
@@ -224,16 +206,10 @@ def test_training_mixes_each_row_by_its_own_prompt(tmp_path, loras):  # noqa: F8
             plain.get_submodule(path).weight.data += B @ A
         expected = plain(ROWS[row : row + 1]).logits[0]
         torch.testing.assert_close(logits[row], expected, rtol=1e-5, atol=1e-5)
-    other = logits_of_again(tmp_path, loras, prompts)
-    assert (other - logits).abs().max() > 1e-3, "the prompts of others give others' weights"
-
-
-def logits_of_again(tmp_path, loras, prompts):  # noqa: F811
-    """Of the same rows, each under the next one's prompt."""
     model, _, W = doubles(tmp_path / "again", loras)
-    logits = logits_of(model, W, ROWS, [*prompts[1:], prompts[0]]).detach()
+    other = logits_of(model, W, ROWS, [*prompts[1:], prompts[0]]).detach()
     model.close()
-    return logits
+    assert (other - logits).abs().max() > 1e-3, "the prompts of others give others' weights"
 
 
 def test_the_gradient_is_that_of_finite_differences(tmp_path, loras):  # noqa: F811
@@ -278,23 +254,11 @@ def test_it_begins_as_fusion_and_learns(base, loras, tmp_path):  # noqa: F811
 
 
 def test_its_start_may_be_drawn():
-    method, sites = (
-        find_method("smear"),
-        Sites(("a.0.q", "a.1.q"), {"a.0.q": (40, 7), "a.1.q": (30, 7)}),
-    )
-    known = [(name, name) for name in NAMES]
+    sites = Sites(("a.0.q", "a.1.q"), {"a.0.q": (40, 7), "a.1.q": (30, 7)})
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        drawn = method.begin(sites, known, {"start": 0.5})
-    assert {name: tuple(t.shape) for name, t in drawn.items()} == {
-        "a.0.W": (3, 40),
-        "a.1.W": (3, 30),
-    }
-    assert all(0.35 < float(t.std()) < 0.65 for t in drawn.values())
-
-
-def test_an_adapter_that_came_later_is_refused(tiny):
-    candidates = tiny.chosen(POOL)
-    stranger = replace(candidates[0], name="gnu", checksum="gnu_9")
-    with pytest.raises(RamoleError, match="smear knows the adapters.*and gnu is not one of them"):
-        tiny.engine.prepare(ask("one"), [*candidates, stranger])
+        known = [(name, name) for name in NAMES]
+        drawn = find_method("smear").begin(sites, known, {"start": 0.5})
+    shapes = {name: tuple(tensor.shape) for name, tensor in drawn.items()}
+    assert shapes == {"a.0.W": (3, 40), "a.1.W": (3, 30)}
+    assert all(0.35 < float(tensor.std()) < 0.65 for tensor in drawn.values())

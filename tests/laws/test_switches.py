@@ -5,16 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ramole_core import RamoleError, Request
 from ramole_core.composition import METHODS, Ask, Candidate, decide
 from ramole_core.engine.switches import check_switches, read_switches
-from ramole_core.errors import RamoleError
 from ramole_core.layers.plain import install, place
 from ramole_core.layers.traced import CONTRIBUTION, WEIGHT
 from ramole_core.methods import complete_options
-from ramole_core.request import Request
 from tests.laws.test_layers import GPT2, LLAMA
-from tests.laws.test_served_layers import OPTIONS, World, told
-from tests.laws.test_trial_methods import ONE, TRIED, make_weights, tried as tried  # noqa: F401
+from tests.laws.test_served_layers import OPTIONS, told
+from tests.laws.test_trial_methods import ONE, TRIED, made, tried as tried  # noqa: F401
 from tests.support.tiny_methods import NAMES, adapter_of, made_up_means
 
 EVERY = [*(name for name in METHODS if not METHODS[name].brings), *TRIED]
@@ -26,15 +25,6 @@ ALONE = {"base": 0, "selection": 1, "ca_lora": 1} | dict.fromkeys(ONE, 1)
 
 def names_of(method: str) -> list[str]:
     return list(NAMES[: ALONE.get(method, 3)])
-
-
-def made(config) -> World:
-    """A world in which all methods of the trial have weights."""
-    world = World(config)
-    for name in TRIED:
-        known = [(n, n) for n in (NAMES[:1] if name in ONE else NAMES)]
-        world.trained[METHODS[name].row.weights] = make_weights(name, world.layout.sites, known)
-    return world
 
 
 @pytest.fixture(scope="module", params=[LLAMA, GPT2], ids=["llama", "gpt2"])
@@ -215,6 +205,7 @@ def test_what_is_off_and_from_where(world):
     assert read(world, [("bee", 1, one)]) == [(9, {(1, one, 1)})]
     assert read(world, [("ant", None, one)]) == [(9, {(0, one, 0), (1, one, 0)})]
     assert read(world, [(None, 1, one)]) == [(9, {(1, one, column) for column in range(3)})]
+    assert len(read(world, [(None, None, None, 2), ("ant", 0, None, 5)])) == 1, "off already"
     ((start, off),) = read(world, [(None, 0, None, 4)])
     assert start == 4 and off == {(0, m, column) for m in modules for column in range(3)}
 
@@ -230,17 +221,11 @@ def test_what_is_off_stays_off_and_starts_are_in_order(world):
     ]
 
 
-def test_what_is_off_already_begins_nothing_new(world):
-    assert len(read(world, [(None, None, None, 2), ("ant", 0, None, 5)])) == 1
-
-
 def test_another_turn_s_adapters_are_off_where_it_has_them(world):
     request = Request("made up", without=[("ant", 0, None), (None, 1, None)])
     one = read_switches(request, candidates("cat", "ant"), world.layout, given=3)
     none = read_switches(request, candidates("cat"), world.layout, given=3)
-    columns = [
-        {c for layer, _, c in off_places(world.layout, found[0][1])} for found in (one, none)
-    ]
+    columns = [{c for _, _, c in off_places(world.layout, found[0][1])} for found in (one, none)]
     assert columns == [{0, 1, 2}, {0, 1}]
     only = Request("made up", without=[("ant", 0, None)])
     assert read_switches(only, candidates("cat"), world.layout, given=3) == []

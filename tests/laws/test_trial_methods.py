@@ -1,9 +1,9 @@
 """The trial of the contract: four kinds of method, each in a module of its own, work at once.
 
 MoLE that masks, Arrow, LoGo and a parallel adapter are copied into temporary modules and registered
-from there; nothing else of the product is touched. Each is held against its equation, and works in
-both forms, in a mixed batch of all of them, with an option, with weights that `train` made, on the
-page's list and in `evaluate`. `train` is tried on the product's gates of a fixed pool too.
+from there; nothing else of the product is touched. Each works in both forms, in a mixed batch of
+all of them, with an option, with weights that `train` made, on the page's list and in `evaluate`.
+`train` is tried on the product's gates of a fixed pool too.
 """
 
 import importlib.util
@@ -26,18 +26,19 @@ from lab.evaluation.situations import Crowd
 from lab.evaluation.systems import Ask as Asked, describe
 from ramole_core import Ramole, RamoleError, Request
 from ramole_core.base.shapes import read_shapes
-from ramole_core.composition import METHODS, Ask, Lora, Trained, decide, forget, load_trained
+from ramole_core.composition import METHODS, Trained, forget, load_trained
 from ramole_core.composition.trained import config_file, weights_file
-from ramole_core.layers.plain import place
-from ramole_core.layers.plain.mix import mix_at
-from ramole_core.methods import METHOD_LIST, complete_options, find_row
+from ramole_core.methods import METHOD_LIST, find_row
+from ramole_core.pool import write_manifest
 from ramole_core.training import command
 from ramole_core.training.rows import Row
 from tests.conftest import tiny_settings
 from tests.core.test_ramole import TASKS, write_lora
 from tests.laws.test_layers import GPT2, LLAMA
-from tests.laws.test_served_layers import NAMES, OPTIONS, World, served
-from tests.support.tiny_methods import adapter_of
+from tests.laws.test_served_layers import World, served
+from tests.support.blocks import built
+from tests.support.tiny_methods import NAMES
+from ui.ask.layout import AskLayout
 
 FILES = ("mole", "arrow", "logo", "parallel")
 TRIAL = Path(__file__).parents[1] / "support" / "trial"
@@ -98,138 +99,31 @@ def rows_of(names):
     return [*every, ("ramole_plus", names)]
 
 
-@pytest.fixture(scope="module", params=[LLAMA, GPT2], ids=["llama", "gpt2"])
-def world(request, tried):
-    made = World(request.param)
+def made(config) -> World:
+    """A world in which all methods of the trial have weights."""
+    world = World(config)
     for name in TRIED:
         known = [(n, n) for n in (NAMES[:1] if name in ONE else NAMES)]
-        made.trained[METHODS[name].row.weights] = make_weights(name, made.layout.sites, known)
-    return made
+        world.trained[METHODS[name].row.weights] = make_weights(name, world.layout.sites, known)
+    return world
+
+
+@pytest.fixture(scope="module", params=[LLAMA, GPT2], ids=["llama", "gpt2"])
+def world(request, tried):
+    return made(request.param)
 
 
 @pytest.mark.parametrize("way", ["rows", "all"])
 def test_both_forms_agree_in_a_mixed_batch(world, way):
     rows = rows_of(list(NAMES))
     ids = torch.randint(0, 61, (len(rows), 5))
-    expected, gates = plain(world, ids, rows)
+    expected, gates = world.plain(ids, rows)
     mixes = [world.row(method, names) for method, names in rows]
     logits, weights = served(world, ids, mixes, trace=True, way=way)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(weights.float(), gates.float(), rtol=0, atol=4e-3)
     for way_weights in weights[3 : 3 + 2 * len(TRIED)]:
         assert way_weights.any()
-
-
-@pytest.mark.parametrize("name", TRIED)
-def test_a_row_is_the_same_alone_and_in_any_batch(world, name):
-    rows = [(method, names) for method, names in rows_of(list(NAMES)) if method == name]
-    others = rows_of(list(NAMES))
-    ids = torch.randint(0, 61, (1, 5))
-    for way in ("rows", "all"):
-        alone, _ = served(world, ids, [world.row(*rows[0])], trace=False, way=way)
-        mixes = [world.row(*rows[0]), *(world.row(*row) for row in others)]
-        together, _ = served(world, ids.repeat(len(mixes), 1), mixes, trace=False, way=way)
-        torch.testing.assert_close(together[:1], alone, rtol=1e-5, atol=1e-5)
-
-
-def plain(world, ids, rows):
-    """Logits and weights of the plain form, with the weights and responses of the served one."""
-    from ramole_core.layers.plain import install
-
-    installed, mixes = install(world.model, world.sizes), []
-    for method, names in rows:
-        candidates = [world.candidate(name) for name in names]
-        adapters = [
-            adapter_of(c.name, world.pool[c.name], world.layout.sites, world.units(c.name).usual)
-            for c in candidates
-        ]
-        options = complete_options(method, OPTIONS.get(method))
-        trained = world.trained.get(METHODS[method].row.weights)
-        ask = Ask(tuple(adapters), world.layout.sites, options, None, trained)
-        loras = [adapter.loras for adapter in adapters]
-        uploaded = [world.pool[name] for name in names]
-        mixes.append(place(decide(METHODS[method], ask), loras, ask.sites, uploaded=uploaded))
-    with installed.mixer.mixing(mixes, trace=True):
-        logits = world.model(ids).logits
-        weights = installed.mixer.weights(*ids.shape, max(mix.k for mix in mixes))
-    installed.remove()
-    return logits, weights
-
-
-# --- each against its equation --------------------------------------------------------------------
-
-
-class Case:
-    """One module of one block, three adapters, in float64."""
-
-    def __init__(self, name):
-        from ramole_core.composition import Sites
-
-        torch.manual_seed(4)
-        self.path, self.k = "blocks.0.proj", 1 if name in ONE else 3
-        self.sites = Sites((self.path,), {self.path: (7, 11)})
-        self.x, self.block = torch.randn(1, 4, 7).double(), torch.randn(1, 4, 7).double()
-        self.loras = [
-            Lora(A=torch.randn(r, 7).double(), B=torch.randn(11, r).double())
-            for r in (2, 6, 3)[: self.k]
-        ]
-        self.v = [self.x[0] @ lora.A.T @ lora.B.T for lora in self.loras]
-        names = NAMES[: self.k]
-        self.trained = make_weights(name, self.sites, [(n, n) for n in names])
-        adapters = [
-            adapter_of(n, {self.path: lora}, self.sites)
-            for n, lora in zip(names, self.loras, strict=True)
-        ]
-        self.options = complete_options(name, None)
-        ask = Ask(tuple(adapters), self.sites, self.options, None, self.trained)
-        self.adapters = adapters
-        mix = place(decide(METHODS[name], ask), [a.loras for a in adapters], self.sites)
-        mixed = mix_at(mix, self.path, self.x, self.block)
-        self.update, self.alpha = mixed.update[0], mixed.alpha[0]
-
-    def tensor(self, name):
-        return self.trained.tensors[name].double()
-
-
-def mole(case):
-    unit = [v / v.norm(dim=-1, keepdim=True) for v in case.v]
-    e = case.tensor(f"{case.path}.e")
-    logits = [sum(unit[j] @ e[i, j] for j in range(case.k)) for i in range(case.k)]
-    return (torch.stack(logits, -1) / case.tensor("tau")).softmax(-1)
-
-
-def arrow(case):
-    first = [torch.linalg.svd(lora.B @ lora.A).Vh[0] for lora in case.loras]
-    scores = torch.stack([(case.x[0] @ a).abs() for a in first], dim=-1)
-    return (case.tensor("scale") * scores).softmax(-1)
-
-
-def logo(case):
-    loud = torch.stack([a.response.log_norms[-1].exp() for a in case.adapters]).double()
-    return (loud / case.tensor("tau")).softmax(-1).expand(4, -1)
-
-
-def parallel(case):
-    return torch.ones(4, 1).double()
-
-
-@pytest.mark.parametrize("name", TRIED)
-def test_each_is_its_equation(name):
-    case = Case(name)
-    expected = {
-        "trial_mole": mole,
-        "trial_arrow": arrow,
-        "trial_logo": logo,
-        "trial_parallel": parallel,
-    }[name](case)
-    torch.testing.assert_close(case.alpha.double(), expected, rtol=1e-5, atol=1e-5)
-    update = sum(expected[:, j : j + 1] * case.v[j] for j in range(case.k))
-    if name == "trial_parallel":
-        down, up = case.tensor(f"{case.path}.down"), case.tensor(f"{case.path}.up")
-        more = (case.x[0] @ down.T).relu() @ up.T
-        assert more.abs().max() > 0.01
-        update = update + more
-    torch.testing.assert_close(case.update.double(), update, rtol=1e-5, atol=1e-5)
 
 
 # --- in the whole system --------------------------------------------------------------------------
@@ -244,8 +138,6 @@ def ramole(tiny_llama, tmp_path_factory, tried):
     data = root / "rows"
     for seed, (name, examples) in enumerate(TASKS.items()):
         folder = write_lora(root / "adapters" / name, shapes, rank=2 + seed, seed=seed)
-        from ramole_core.pool import write_manifest
-
         lines = [json.dumps({"text": text}) for text in examples]
         (folder / "examples.jsonl").write_text("\n".join(lines))
         write_manifest(folder, name=name, shapes=shapes)
@@ -267,7 +159,7 @@ def ramole(tiny_llama, tmp_path_factory, tried):
             patch.setattr(sys, "argv", ["ramole_core", "train", *words])
             done = CliRunner().invoke(command.train_app, words)
             assert done.exit_code == 0, done.output
-            said = json.loads(done.stdout.strip().splitlines()[-1])
+            said = json.loads(done.stdout)
             losses = [entry[name] for entry in said["dev_losses"]]
             assert len(losses) == 2 and losses[0] != losses[1], f"{name} has learnt nothing"
             if name in POOLED:
@@ -316,6 +208,8 @@ def test_an_adapter_that_came_later_is_refused_in_a_sentence(ramole, name):
         ramole.generate([ask(name, exclude=("wether",))])
     with pytest.raises(RamoleError, match="none of them is in the pool or left by exclude"):
         ramole.generate([ask(name, exclude=("weather", "cooking", "sums"))])
+    with pytest.raises(RamoleError, match=f"abstain=True, but method {name} has a fixed pool"):
+        ramole.generate([ask(name, abstain=True)])
     kept = ramole.generate([ask(name, exclude=("cooking",))])[0]
     assert kept.adapters == ["weather", "sums"]
     answer = ramole.generate([ask(name, adapters=("weather", "poems"), weights=(0.5, 0.5))])[0]
@@ -358,13 +252,9 @@ def test_checksums_of_their_weights_go_into_results(ramole):
 
 
 def test_they_are_evaluated_like_any_other(ramole, tmp_path):
-    tasks = [Rows("weather", "sky", "em", (Row("Will it rain in Oslo?", "weather"),))]
-    cells = Cells(
-        tmp_path,
-        shared_facts(ramole, Crowd(tuple(TASKS), ())),
-        lambda name: own_facts(ramole, name),
-    )
     crowd = Crowd(tuple(TASKS), ())
+    cells = Cells(tmp_path, shared_facts(ramole, crowd), lambda name: own_facts(ramole, name))
+    tasks = [Rows("weather", "sky", "em", (Row("Will it rain in Oslo?", "weather"),))]
     shared = {"tasks": tasks, "situations": ("iid",), "ask": Asked(3, 4)}
     run_situations(make_row_situations(ramole, cells, crowd, **shared), cells, systems=TRIED)
     for name in TRIED:
@@ -373,16 +263,10 @@ def test_they_are_evaluated_like_any_other(ramole, tmp_path):
         assert cell is not None and cell.adapters[0]
 
 
-def test_they_are_on_every_list(ramole):
+def test_they_and_their_options_are_on_every_list_and_on_the_page(ramole):
     rows = {row.name: row for row in ramole.methods()}
     assert set(TRIED) <= set(rows) and all(rows[name].options for name in TRIED)
     assert "top=0 (how many share the weight; 0: all" in str(find_row("trial_arrow").options[0])
-
-
-def test_they_and_their_options_are_on_the_page(ramole):
-    from tests.support.blocks import built
-    from ui.ask.layout import AskLayout
-
     entry = built(lambda: AskLayout(ramole, recorded=[], live=[])).entry
     assert set(TRIED) <= {value for _, value in entry.method.choices}
     assert set(TRIED) <= set(entry.options.groups)

@@ -39,25 +39,26 @@ def test_the_right_most_entry_that_no_named_proxy_is(peer, said, address):
     assert source(peer, said, trusted=PROXIES) == address
 
 
-def test_without_named_proxies_the_peer_is_who_asks():
-    assert source("10.1.2.3", ["203.0.113.9"]) == "10.1.2.3"
-    assert source("127.0.0.1", []) == "127.0.0.1"
-
-
-def test_where_the_proxy_is_not_known_nobody_pays_for_who_shares_it():
-    assert source("10.1.2.3", ["203.0.113.9"], hosted=True) == ""
-    assert source("127.0.0.1", ["203.0.113.9"]) == ""  # a proxy on this machine, not named
-    named = networks("10.0.0.0/8")
-    assert source("10.1.2.3", ["203.0.113.9"], trusted=named, hosted=True) == "203.0.113.9"
+@pytest.mark.parametrize(
+    ("peer", "said", "how", "address"),
+    [
+        ("10.1.2.3", ["203.0.113.9"], {}, "10.1.2.3"),
+        ("127.0.0.1", [], {}, "127.0.0.1"),
+        ("127.0.0.1", ["203.0.113.9"], {}, ""),  # a proxy on this machine
+        ("10.1.2.3", ["203.0.113.9"], {"hosted": True}, ""),
+        ("10.1.2.3", ["203.0.113.9"], {"trusted": PROXIES, "hosted": True}, "203.0.113.9"),
+    ],
+)
+def test_without_named_proxies_the_peer_is_who_asks_unless_others_share_it(
+    peer, said, how, address
+):
+    assert source(peer, said, **how) == address
 
 
 @pytest.mark.parametrize("said", ["proxy.example", "10.0.0.0/33", "1.2.3", "127.0.0.1 10.0.0.1"])
 def test_proxies_that_are_none_are_refused_in_a_sentence(said):
     with pytest.raises(RamoleError, match="RAMOLE_TRUSTED_PROXIES=.*is not a list of addresses"):
         networks(said)
-
-
-def test_no_proxies_are_no_proxies():
     assert networks("") == networks(" , ") == ()
 
 

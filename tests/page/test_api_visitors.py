@@ -11,7 +11,7 @@ from gradio_client import handle_file
 from gradio_client.exceptions import AppError
 
 from tests.page.test_api import speak_mcp
-from tests.support.pool_fakes import write_adapter, write_sample, zipped
+from tests.support.pool_fakes import write_adapter, zipped
 from tests.support.serving import Server, client_of, fake
 from ui.session.presence import IDLE_SECONDS
 
@@ -56,40 +56,37 @@ def archives(tmp_path_factory) -> list[Path]:
     return [zipped(one, one.with_suffix(".zip")) for one in made]
 
 
-def held(root: Path) -> int:
-    return len(list((root / "data" / "uploads").glob("*/*")))
-
-
-def flood(evil: Caller, archives: list[Path]) -> list[str]:
-    """What six invented sessions are told, ten uploads each."""
-    return [evil.upload(file, f"invented{n}") for n in range(6) for file in archives]
-
-
-def test_six_invented_sessions_take_the_room_of_four(tmp_path, archives):
-    write_sample(tmp_path / "adapters", "squad", seed=1, examples=["where"])
-    with fake(tmp_path, max_upload_mb=1, max_adapters=61, trusted_proxies="127.0.0.1") as server:
-        told = flood(Caller(server, EVIL), archives)
-        refused = [sentence for sentence in told if sentence]
-        assert len(refused) == 20 and held(tmp_path) == 40
-        assert all("from your address may come to 40 adapters" in one for one in refused)
-        home = Caller(server, HOME)
-        assert home.upload(archives[0], "an honest one") == ""
-        assert home.call("retrieve", "an honest one", "where", 1, None)["success"]
-        assert server.log.read_text().count("Traceback") == 0
-
-
-def test_where_all_is_taken_silent_sessions_make_room_and_living_ones_do_not(
-    tmp_path, archives, monkeypatch
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mcp renames its own client function
+def test_invented_sessions_of_one_address_share_the_room_of_four_over_the_page_and_mcp(
+    server, archives
 ):
-    clock = tmp_path / "clock"
-    monkeypatch.setenv("CLOCK", str(clock))
+    uploads, before = server.log.parent / "data" / "uploads", server.log.read_text()
+    evil, home = Caller(server, EVIL), Caller(server, HOME)
+    told = [evil.upload(file, f"invented{n}") for n in range(4) for file in archives]
+    assert told == [""] * 40 and len(list(uploads.glob("*/made*"))) == 40
+    assert "from your address may come to 40 adapters" in evil.upload(archives[0], "a fifth")
+    data = base64.b64encode(archives[0].read_bytes()).decode()
+    add = ("add_adapter", {"file": f"data:application/zip;base64,{data}", "name": "a"})
+
+    def over_mcp(address: str):
+        said = {"x-ramole-session": f"a secret of {address}", "x-forwarded-for": address}
+        return asyncio.run(speak_mcp(server.url, [add], **said))[1][0]
+
+    refused = over_mcp(EVIL)
+    assert refused.isError and "from your address" in refused.content[0].text
+    assert home.upload(archives[0], "an honest one") == "" and not over_mcp(HOME).isError
+    assert home.call("retrieve", "an honest one", "where", 1, None)["success"]
+    assert "Traceback" not in server.log.read_text()[len(before) :]
+
+
+def test_where_all_is_taken_silent_sessions_make_room_and_living_ones_do_not(tmp_path, archives):
+    clock, said = tmp_path / "clock", {"max_adapters": 2, "trusted_proxies": "127.0.0.1"}
     clock.touch()
 
     def later(seconds: int) -> None:
         clock.write_bytes(bytes(clock.stat().st_size + seconds))
 
-    (tmp_path / "adapters").mkdir()
-    with fake(tmp_path, max_upload_mb=1, max_adapters=2, trusted_proxies="127.0.0.1") as server:
+    with fake(tmp_path, variables={"clock": clock}, **said) as server:
         evil, home = Caller(server, EVIL), Caller(server, HOME)
         ann = client_of(server.url)
         ann.predict(handle_file(str(archives[0])), name="anns", api_name="/add_adapter")
@@ -101,28 +98,10 @@ def test_where_all_is_taken_silent_sessions_make_room_and_living_ones_do_not(
         later(1)
         assert home.upload(archives[2], "an honest one") == ""
         names = [card["name"] for card in ann.predict(api_name="/list_adapters")]
-        assert names == ["anns"] and held(tmp_path) == 2
+        assert names == ["anns"]
+        assert len(list((tmp_path / "data" / "uploads").glob("*/*"))) == 2
         with pytest.raises(AppError, match="no room left"):
             other = client_of(server.url)
             other.predict(handle_file(str(archives[3])), api_name="/add_adapter")
         ann.close()
         other.close()
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mcp renames its own client function
-def test_invented_secrets_over_mcp_come_from_one_address_too(tmp_path, archives):
-    (tmp_path / "adapters").mkdir()
-    files = [
-        f"data:application/zip;base64,{base64.b64encode(file.read_bytes()).decode()}"
-        for file in archives
-    ]
-    with fake(tmp_path, max_upload_mb=1, trusted_proxies="127.0.0.1") as server:
-        told = []
-        for who in range(5):
-            evil = {"x-ramole-session": f"an invented secret {who}", "x-forwarded-for": EVIL}
-            calls = [("add_adapter", {"file": f, "name": f"a{n}"}) for n, f in enumerate(files)]
-            told += asyncio.run(speak_mcp(server.url, calls, **evil))[1]
-        assert [one.isError for one in told] == [False] * 40 + [True] * 10
-        assert "from your address" in told[-1].content[0].text
-        home = {"x-ramole-session": "a long secret of mine", "x-forwarded-for": HOME}
-        assert not asyncio.run(speak_mcp(server.url, calls[:1], **home))[1][0].isError

@@ -21,25 +21,6 @@ from tests.support.workers import REPOSITORY
 
 SECONDS = {"health_above_1_s", "hangs_over_5_s", "first_token_twice_as_late", "hangs"}
 """What the campaigns time, on a machine that has nothing else to do."""
-CAMPAIGN = [sys.executable, "-m", "tests.campaigns"]
-
-
-def campaign(
-    tmp_path: Path, *words: str, before: list[str] | None = None, name: str | None = None
-) -> dict:
-    """The section that the command writes, under this name or its own; it has to end with 0, but
-    for what is timed."""
-    out = tmp_path / "reliability.json"
-    done = subprocess.run(
-        [*(before or []), *CAMPAIGN, *words, "--out", str(out)],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=800,
-    )
-    assert out.exists(), done.stderr[-3000:] + done.stdout[-2000:]
-    return judged(out, name or words[0], done.returncode, done.stderr)
 
 
 def judged(out: Path, name: str, status: int, failures: str) -> dict:
@@ -52,10 +33,13 @@ def judged(out: Path, name: str, status: int, failures: str) -> dict:
 
 
 @pytest.fixture
-def campaign_here(tmp_path, monkeypatch, capsys) -> Iterator[Callable[..., dict]]:
-    """`campaign` in this process, for those that fork nothing: their page is forked off the one
-    that has imported Gradio already."""
+def campaign(tmp_path, monkeypatch, capsys) -> Iterator[Callable[..., dict]]:
+    """The section that the command writes, under this name or its own, in this process: its page is
+    forked off the one that has imported Gradio already."""
     monkeypatch.setenv("TMPDIR", os.environ.get("TMPDIR", "/tmp"))  # a siege has its own
+    short = {"WAIT_SECONDS": 1, "TRY_SECONDS": 0.2, "TRY_UNKNOWN_SECONDS": 0.1}
+    for name, seconds in short.items():  # of refusals and of guesses, at the fake page
+        monkeypatch.setenv(name, str(seconds))
     out = tmp_path / "reliability.json"
 
     def run(*words: str, name: str | None = None) -> dict:
@@ -66,16 +50,16 @@ def campaign_here(tmp_path, monkeypatch, capsys) -> Iterator[Callable[..., dict]
     honest.KEY.clear()
 
 
-def test_spoiled_uploads_are_refused_and_leave_nothing(tmp_path):
-    section = campaign(tmp_path, "uploads", "--count", "30", "--seed", "3", "--page-alone")
+def test_spoiled_uploads_are_refused_and_leave_nothing(campaign):
+    section = campaign("uploads", "--count", "30", "--seed", "3", "--page-alone")
     happened = section["happened"]
     assert section["count"] == 30 and happened["refused"] > 10 and happened["taken"] > 3
     assert section["health_asked"] > 5
 
 
-def test_one_address_that_attacks_has_nobody_refused_and_nothing_lost(campaign_here):
+def test_one_address_that_attacks_has_nobody_refused_and_nothing_lost(campaign):
     said = ["--page-alone", "--count", "1", "--kinds", "parts,sessions"]
-    section = campaign_here("siege", *said)
+    section = campaign("siege", *said)
     turns = section["turns"]
     assert set(turns) == {"parts", "sessions", "all at once"}
     assert all(turn["answers"] >= 16 for turn in turns.values())
@@ -84,15 +68,15 @@ def test_one_address_that_attacks_has_nobody_refused_and_nothing_lost(campaign_h
     assert section["seconds_under_attack"] == 3
 
 
-def test_where_passwords_are_guessed_the_right_one_opens_from_the_same_place(campaign_here):
+def test_where_passwords_are_guessed_the_right_one_opens_from_the_same_place(campaign):
     said = ["--page-alone", "--count", "1", "--kinds", "passwords"]
-    section = campaign_here("siege", *said, name="siege_passwords")
+    section = campaign("siege", *said, name="siege_passwords")
     turn = section["turns"]["passwords"]
     assert turn["attacker"]["401"] and turn["logins"] >= 4 and turn["answers"] >= 16
 
 
-def test_mutated_requests_over_every_route_meet_no_fault(campaign_here):
-    section = campaign_here("requests", "--count", "250", "--seed", "1")
+def test_mutated_requests_over_every_route_meet_no_fault(campaign):
+    section = campaign("requests", "--count", "250", "--seed", "1")
     happened = section["happened"]
     assert section["count"] == 250 and happened["status_4xx"] > 60 and happened["status_2xx"] > 20
     assert sum(many for name, many in happened.items() if name.startswith("status_")) == 250
@@ -115,7 +99,18 @@ def test_a_small_disk_loses_nothing(tmp_path):
     before = way_to_mount()
     if before is None:
         pytest.skip("nobody may mount here; laws/test_pool_disk.py makes the disk fail otherwise")
-    section = campaign(tmp_path, "disk", "--count", "4", "--seed", "2", before=before)
+    out = tmp_path / "reliability.json"
+    words = ("disk", "--count", "4", "--seed", "2", "--out", str(out))
+    done = subprocess.run(
+        [*before, sys.executable, "-m", "tests.campaigns", *words],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=800,
+    )
+    assert out.exists(), done.stderr[-3000:] + done.stdout[-2000:]
+    section = judged(out, "disk", done.returncode, done.stderr)
     assert any(name.endswith("refused") for name in section["happened"])
 
 

@@ -113,7 +113,7 @@ def test_a_visitor_asks_two_ways_and_looks_into_a_token(handlers):
     for run in ("", "other-0", f"{asked.name}-x", f"{asked.name}-²"):
         assert "once all answers have ended" in pick(run=run, index=1)
     assert "once all answers have ended" in pick()
-    assert handlers.on_names(VISITOR)[0].choices[0] == ("ant", "ant")
+    assert handlers.on_names(VISITOR)[0]["choices"][0] == "ant"
 
 
 def test_a_column_has_one_verdict_and_the_rule_s_numbers_in_a_fold(handlers):
@@ -127,34 +127,37 @@ def test_a_column_has_one_verdict_and_the_rule_s_numbers_in_a_fold(handlers):
     assert escape(evidence.sentence) in fold and said.count("0.30") == fold.count("0.30") == 1
 
 
-def test_what_cannot_be_asked_is_one_sentence_in_every_column(handlers):
-    (look,) = ask(handlers, Column("mixture", 3, ["ant"], ["ant"]), Column("base"))
-    assert "are named and left out" in look[0] and not any(view["tokens"] for view in look[1:5])
+@pytest.mark.parametrize(
+    ("column", "length", "sentence"),
+    [
+        (Column("mixture", 3, ["ant"], ["ant"]), 9, "are named and left out"),
+        (Column("mixture", 2.5), 9, "k is 2.5; give a whole number."),
+        (Column("mixture", 2), 9.5, "The token limit is 9.5; give a whole number."),
+    ],
+)
+def test_what_cannot_be_asked_is_one_sentence(handlers, column, length, sentence):
+    (look,) = ask(handlers, column, Column("base"), length=length)
+    assert sentence in look[0] and not any(view["tokens"] for view in look[1:5])
+    assert handlers.ramole.batches == 0
     looks = ask(handlers, Column("mixture", adapters=["<i>"]), Column("base"))
     assert "&lt;i&gt;" in looks[-1][0] and "<i>" not in looks[-1][0] and looks[-1][-1] is None
 
 
-@pytest.mark.parametrize(
-    ("k", "length", "sentence"), [(2.5, 9, "k is 2.5"), (2, 9.5, "The token limit is 9.5")]
-)
-def test_a_number_with_a_fraction_is_refused_as_in_ask(handlers, k, length, sentence):
-    (look,) = ask(handlers, Column("mixture", k), Column("base"), length=length)
-    assert f"{sentence}; give a whole number." in look[0] and handlers.ramole.batches == 0
+class Held(FakeRamole):
+    """Goes on after the first token of each answer only once it is stopped."""
 
-
-def test_stopping_ends_all_columns_and_what_came_stays(handlers, monkeypatch):
-    stream = handlers.ramole.stream_batch
-
-    def held(requests, *, cancelled, **how):
+    def stream_batch(self, requests, *, cancelled, **how):
         came = set()
-        for index, item in stream(requests, cancelled=cancelled, **how):
+        for index, item in super().stream_batch(requests, cancelled=cancelled, **how):
             yield index, item
             came.add(index)
             if len(came) == len(requests):
                 wait_until(cancelled, seconds=60)
 
-    monkeypatch.setattr(handlers.ramole, "stream_batch", held)
-    looks = []
+
+def test_stopping_ends_all_columns_and_what_came_stays():
+    ramole, looks = Held(), []
+    handlers = CompareHandlers(ramole, built(lambda: CompareLayout(ramole)))
     choices = [part for c in START for part in (c.method, c.k, c.adapters, c.without)]
     for look in handlers.on_ask(VISITOR, "boats?", 2, 64, *choices):
         looks.append(look)
@@ -164,7 +167,7 @@ def test_stopping_ends_all_columns_and_what_came_stays(handlers, monkeypatch):
     assert "Stopped." in looks[-1][0]
     assert all(run.answer.finish_reason == "cancelled" for run in asked.runs)
     assert "stopped by you" in head_html(asked.runs[0])
-    quota_of(handlers.ramole).presence.sessions.leave(VISITOR.session_hash)
+    quota_of(ramole).presence.sessions.leave(VISITOR.session_hash)
     assert handlers._asked.get(VISITOR.session_hash) is None
 
 
@@ -210,25 +213,23 @@ def test_a_link_that_says_something_else_is_refused(changes):
 
 def test_a_link_fills_the_form_and_names_what_is_not_here(handlers):
     shown = handlers.on_open(VISITOR, link_to(ASKED))
-    first = handlers.ui.columns[0]
+    first, notice = handlers.ui.columns[0], handlers.ui.notice
     assert (shown[first.method], shown[first.k], shown[first.adapters]) == ("mixture", 2, ["ant"])
     assert shown[handlers.ui.prompt] == ASKED.prompt and shown[handlers.ui.count] == 2
-    assert "names gone, which is not here" in shown[handlers.ui.notice]
-    wrong = handlers.on_open(VISITOR, "#compare?q=####")
-    assert "cannot be read" in wrong[handlers.ui.notice]
-    strange = ComparisonLink("x", 9, (Column("magic"), Column("base")))
-    assert "&#x27;magic&#x27;" in handlers.on_open(VISITOR, link_to(strange))[handlers.ui.notice]
-    assert list(handlers.on_open(VISITOR, "")) == [handlers.ui.notice]
+    assert "names gone, which is not here" in shown[notice]
+    strange = link_to(ComparisonLink("x", 9, (Column("magic"), Column("base"))))
+    for link, said in (("#compare?q=####", "cannot be read"), (strange, "&#x27;magic&#x27;")):
+        assert said in handlers.on_open(VISITOR, link)[notice]
+    assert list(handlers.on_open(VISITOR, "")) == [notice]
 
 
 def test_a_link_that_asks_for_more_tokens_than_the_server_allows_gets_what_it_allows(handlers):
     most = handlers.ramole.settings.max_new_tokens
-    shown = handlers.on_open(VISITOR, link_to(replace(ASKED, length=most + 7)))
-    assert shown[handlers.ui.length] == most
-    there = ComparisonLink("x", most + 7, (Column("base"), Column("mixture")))
-    shown = handlers.on_open(VISITOR, link_to(there))
-    assert f"an answer here has at most {most}" in shown[handlers.ui.notice]
-    assert not handlers.on_open(VISITOR, link_to(replace(there, length=most)))[handlers.ui.notice]
+    there = ComparisonLink("x", most, (Column("base"), Column("mixture")))
+    for more, said in ((7, f"an answer here has at most {most}"), (0, "")):
+        shown = handlers.on_open(VISITOR, link_to(replace(there, length=most + more)))
+        notice = shown[handlers.ui.notice]
+        assert shown[handlers.ui.length] == most and said in notice and bool(said) == bool(notice)
 
 
 def test_what_was_asked_is_what_the_link_asks(handlers):

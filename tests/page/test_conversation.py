@@ -157,16 +157,12 @@ def test_an_adapter_has_one_letter_and_colour_in_all_of_a_conversation(visit):
     visit.ask("one", k=2)
     begun = (visit.request, "two", True, visit.run, visit.turns, True)
     visit.held |= visit.handlers.on_begin(*begun)
-    drawing = Updates("x", visit.turns)
-    found = (
-        FoundAdapter("cat", 0.5, True),
-        FoundAdapter("bee", 0.4, True),
-        FoundAdapter("ant", 0.3, False),
-    )
+    names = (("cat", 0.5, True), ("bee", 0.4, True), ("ant", 0.3, False))
+    found = tuple(FoundAdapter(*one) for one in names)
     growing = AnswerUpdate(
         found=found, experts=("cat", "bee"), pieces=("a",), shares=(np.eye(2)[0],)
     )
-    _, view, _, beside, _ = drawing.picture(growing)
+    _, view, _, beside, _ = Updates("x", visit.turns).picture(growing)
     visit.ask("two", pinned=["cat", "bee"])
     colours = {}
     for shown, html in ((view, beside), (visit.view, visit.found)):
@@ -176,12 +172,13 @@ def test_an_adapter_has_one_letter_and_colour_in_all_of_a_conversation(visit):
     first = visit.talk["turns"][0]["view"]["experts"]
     assert [(one["letter"], one["name"]) for one in first] == [("A", "ant"), ("B", "bee")]
     assert colours == {ink_of(2).colour: "C", first[1]["colour"]: "B"}
-    panel = visit.ui.token.opened(visit.run, 0)
-    assert "<strong>C cat</strong>" in panel[visit.ui.token.token]
-    plot, table = panel[visit.ui.token.plot], panel[visit.ui.token.table]
+    token = visit.ui.token
+    panel = token.opened(visit.run, 0)
+    plot = panel[token.plot]
+    assert "<strong>C cat</strong>" in panel[token.token]
     assert [note.text for note in plot.layout.annotations[:2]] == ["<b>C</b> cat", "<b>B</b> bee"]
     assert plot.data[0].colorscale[-1][1] == scale_of(2)[-1][1]
-    assert table.headers[2:4] == ["C contribution", "B contribution"]
+    assert panel[token.table].headers[2:4] == ["C contribution", "B contribution"]
 
 
 def test_the_prompt_is_free_again_in_a_conversation_and_only_there(visit):
@@ -217,40 +214,36 @@ def test_what_does_not_fit_is_the_core_s_sentence_and_the_oldest_can_be_dropped(
 
 def test_a_token_of_an_earlier_turn_opens_like_one_of_the_newest_answer(visit):
     visit.ask("one")
-    first = visit.run
+    runs = [visit.run]
     visit.go_on()
     visit.ask("two")
-    second = visit.run
+    runs.append(visit.run)
     visit.ask("three")
     token, likely = visit.ui.token.token, visit.ui.token.likely
-    for turn, run, number in ((visit.turns[0], first, 1), (visit.turns[1], second, 2)):
+    for number, (turn, run) in enumerate(zip(visit.turns, runs, strict=True), 1):
         opened, explained = visit.pick(turn.name, 3)
         assert f"Turn {number}, token 4 of 8" in opened[token]
         plain, _ = list(visit.ui.token.picked("me", run, 3, turn=0))
         assert opened[token].replace(f"Turn {number}, t", "T") == plain[token]
         assert 'class="chosen"' in explained[likely]
-        trace = run.answer.trace
         visit.pick(turn.name, 3)
+        trace = run.answer.trace
         assert visit.ramole.explained_at == (trace.prompt_length + 2, trace.token_ids)
 
 
 def test_of_two_tokens_of_earlier_turns_the_one_picked_last_is_explained(visit):
     visit.ask("one")
-    visit.go_on()
-    visit.ask("two")
-    visit.ask("three")
-    first, second = (
-        visit.handlers.talk.on_pick(
-            visit.request, visit.turns, SimpleNamespace(_data={"run": turn.name, "index": 3})
-        )
-        for turn in visit.turns
-    )
-    token, likely = visit.ui.token.token, visit.ui.token.likely
-    assert "Turn 1, token 4 of 8" in next(first)[token]
-    assert "Turn 2, token 4 of 8" in next(second)[token]
+    for prompt in ("two", "three"):
+        visit.go_on()
+        visit.ask(prompt)
+    events = [SimpleNamespace(_data={"run": turn.name, "index": 3}) for turn in visit.turns]
+    talk, token = visit.handlers.talk, visit.ui.token
+    first, second = (talk.on_pick(visit.request, visit.turns, event) for event in events)
+    assert "Turn 1, token 4 of 8" in next(first)[token.token]
+    assert "Turn 2, token 4 of 8" in next(second)[token.token]
     assert list(first) == [], "its explanation would stand under the other token"
     (explained,) = second
-    assert 'class="chosen"' in explained[likely]
+    assert 'class="chosen"' in explained[token.likely]
 
 
 def test_nobody_else_sees_my_turns_and_they_go_with_me(visit):
@@ -282,6 +275,8 @@ def test_a_conversation_ends_with_a_new_one_or_an_example(end, visit):
     visit.go_on()
     visit.ask("two")
     hands, event = visit.handlers, SimpleNamespace(_data={"index": 0})
+    name = visit.turns[0].name
+    assert hands.talk.earlier("me", name) is not None
     if end == "new":
         visit.held |= hands.talk.on_new(visit.request)
         assert visit.run is None and visit.talk == EMPTY and visit.label == "Ask"
@@ -292,7 +287,7 @@ def test_a_conversation_ends_with_a_new_one_or_an_example(end, visit):
         assert not visit.on.visible, "nobody asks on after a recorded run"
     else:
         visit.held |= hands.on_begin_live(visit.request, True, event)
-    assert visit.turns == () and hands.talk._earlier.get("me") is None
+    assert visit.turns == () and hands.talk.earlier("me", name) is None
     visit.ask("three")
     assert visit.run.request.history == () and visit.talk == ALONE | {"asked": "three"}
 
@@ -349,7 +344,7 @@ def test_an_example_leaves_a_conversation_alone_while_it_answers(visit):
         visit.handlers.on_show_recorded(visit.request, event)
     with pytest.raises(gr.Error, match="on its way"):
         visit.handlers.on_begin_live(visit.request, True, event)
-    assert visit.handlers.talk._earlier.get("me") is not None
+    assert visit.handlers.talk.earlier("me", visit.turns[0].name) is not None
     asked.ended.set()
     visit.held |= visit.handlers.on_begin_live(visit.request, True, event)
     assert visit.turns == ()
@@ -378,15 +373,6 @@ def test_of_a_long_conversation_the_oldest_turns_are_text_alone(visit):
     turn = turn_of(run, "gone")
     drawn = view_of_conversation([turn], lambda name: None, asked="two")["turns"][0]
     assert drawn["how"] == "ant, bee, cat" and drawn["beside"] is None
-
-
-def test_an_answer_that_never_came_is_no_turn(visit):
-    visit.go_on()
-    assert visit.turns == ()
-    visit.ask("one")
-    visit.held[visit.ui.run] = replace(visit.run, pieces=())
-    visit.go_on()
-    assert visit.turns == ()
 
 
 def test_a_form_that_cannot_be_asked_leaves_the_conversation_as_it_is(visit):

@@ -3,6 +3,7 @@ work before a first token is done, and that a first prompt has none of its own."
 
 import re
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,6 @@ from tests.support.serving import sample_index, second_start
 from tests.support.workers import python
 from ui.ask.updates import Updates
 from ui.model.reading import Reading, progress_of
-from ui.parts.markup import notice_html
 from ui.parts.prompts import GENERAL, SHORT, placeholder
 
 
@@ -77,48 +77,31 @@ CHOSEN = {0: Selection(("ant", "bee"), (0.9, 0.7))}
 
 def test_the_work_before_the_first_token_is_counted():
     """A third for each step; within the last one, tokens of tokens."""
-    known = [
-        progress_of(reading(), 0),
-        progress_of(reading(selections=CHOSEN), 0),
-        progress_of(reading(selections=CHOSEN, read={0: (0, 400)}), 0),
-        progress_of(reading(selections=CHOSEN, read={0: (100, 400)}), 0),
-        progress_of(reading(selections=CHOSEN, read={0: (400, 400)}), 0),
-    ]
+    known = [progress_of(reading(), 0)]
+    for read in (None, (0, 400), (100, 400), (400, 400)):
+        known.append(progress_of(reading(selections=CHOSEN, read={0: read} if read else {}), 0))
     assert [one.share for one in known] == pytest.approx([0, 1 / 3, 2 / 3, 0.75, 1])
     assert "Finding adapters" in known[0].words
     assert "2 adapters" in known[1].words
     assert "100 of 400 tokens" in known[3].words and "first token" in known[4].words
     queued = progress_of(reading(selections=CHOSEN, places={0: 4}), 0)
     assert "Place 4" in queued.words and queued.share == pytest.approx(1 / 3)
-
-
-def test_no_adapter_is_said_to_be_read_where_none_is():
     bare = progress_of(reading(selections={0: Selection((), ())}), 0)
     assert "adapter" not in bare.words.lower()
 
 
-def test_a_share_is_a_bar_with_its_number_in_words():
-    html = notice_html("Reading", kind="busy", share=0.25)
-    assert 'value="0.25"' in html and "25 %" in html and "<progress" in html
-    assert "<progress" not in notice_html("Reading", kind="busy")
-
-
-def test_the_bar_stands_until_the_first_token_and_then_goes():
+def test_a_bar_with_its_number_stands_until_the_first_token_and_then_goes():
     _, shown, _ = ask(Request("boats?"), ramole=FakeRamole(pause=0.2))
     early = [one for one in shown if one.run is None and not one.pieces]
     late = [one for one in shown if one.run is None and one.pieces]
     assert early and late
     assert all(one.share is not None for one in early)
     assert all(one.share is None for one in late)
-    drawn, *_ = Updates("x").picture(early[0])
-    assert "<progress" in drawn
+    drawn, *_ = Updates("x").picture(replace(early[0], share=0.25))
+    assert "<progress" in drawn and 'value="0.25"' in drawn and "25 %" in drawn
     drawn, *_ = Updates("x").picture(late[0])
     assert "<progress" not in drawn
-
-
-def test_a_model_that_loads_has_its_own_share():
-    ramole = FakeRamole(loaded=False, pause=0.05)
-    _, shown, _ = ask(Request("boats?"), ramole=ramole)
+    _, shown, _ = ask(Request("boats?"), ramole=FakeRamole(loaded=False, pause=0.05))
     loading = [one for one in shown if "loading" in one.note]
     assert loading and all(0 <= one.share < 1 for one in loading)
 

@@ -1,16 +1,20 @@
-"""Who drips, reads nothing, vanishes or opens a thousand connections harms nobody else."""
+"""Who drips, reads nothing, vanishes or opens a thousand connections harms nobody else, and holds
+no server that is told to end."""
 
 import asyncio
+import signal
 import socket
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 import httpx
 import psutil
+import pytest
 
 from tests.support import asgi
 from tests.support.pool_fakes import PoolRamole
-from tests.support.serving import squad_page, wait_until
+from tests.support.serving import fake, wait_until
 from ui.middleware.connections import HEAD_SECONDS, READ_SECONDS, SPARE, Connections, raise_files
 from ui.middleware.crowds import Crowds
 from ui.middleware.doors import doors
@@ -18,7 +22,7 @@ from ui.middleware.routes import MAX_OPEN, RULE, Kind, Rule
 from ui.session.accounts import Accounts
 from ui.session.address import Addresses
 
-WAIT, BODY = 2.0, 1.0
+WAIT = 1.0
 
 
 @dataclass(eq=False)
@@ -102,13 +106,11 @@ def test_of_too_many_those_that_wait_longest_go_and_those_at_work_stay():
     assert watched.after(1) == [False] * 3 + [True] * 3 + [False] * 4
 
 
-def test_as_many_files_as_may_be_are_taken():
-    assert raise_files() >= 256
-    assert raise_files() == raise_files()
-
-
-SHORT = {"waiting_seconds": WAIT, "reading_seconds": WAIT, "body_seconds": BODY}
-server = squad_page(variables=SHORT)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    short = {"head_seconds": WAIT, "read_seconds": WAIT, "max_wait_seconds": WAIT / 2}
+    with fake(tmp_path_factory.mktemp("short"), variables=short) as running:
+        yield running
 
 
 def connect(server, said: bytes = b"") -> socket.socket:
@@ -219,3 +221,32 @@ def test_streams_of_many_addresses_leave_connections_for_all_else(tmp_path):
         assert told[-1] == 200
 
     asyncio.run(attack())
+
+
+def test_an_open_connection_does_not_hold_a_server_that_is_told_to_end(tmp_path):
+    """A question that waits for the model is one; a page that is open is another."""
+    never = {"gate": tmp_path / "never", "closes_late": "yes"}
+    with fake(tmp_path, variables=never) as server:
+        url = f"{server.url}/gradio_api/call/v2/ask"
+        event = httpx.post(url, json={"prompt": "a b"}, timeout=30).json()["event_id"]
+        connected, cut = threading.Semaphore(0), []
+
+        def listen(path: str) -> None:
+            with suppress(httpx.HTTPError):
+                with httpx.stream("GET", f"{server.url}/gradio_api/{path}", timeout=120) as lines:
+                    connected.release()
+                    for _ in lines.iter_lines():
+                        pass
+            cut.append(path)
+
+        paths = (f"call/ask/{event}", "heartbeat/abcdefgh")
+        listening = [threading.Thread(target=listen, args=[path], daemon=True) for path in paths]
+        for thread in listening:
+            thread.start()
+        assert all(connected.acquire(timeout=60) for _ in listening) and not cut
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(60)
+        for thread in listening:
+            thread.join(60)
+        assert len(cut) == 2
+        assert "Traceback" not in server.log.read_text()

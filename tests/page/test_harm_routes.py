@@ -5,16 +5,14 @@ import json
 import socket
 import time
 from contextlib import ExitStack, suppress
-from pathlib import Path
+from functools import partial
 from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from tests.support import asgi
-from tests.support.pool_fakes import write_sample
-from tests.support.serving import fake, squad_page
-from tests.support.workers import at_once
+from tests.support.serving import fake
 from ui.middleware import crowds, refusal
 from ui.middleware.bodies import (
     MAX_DEPTH,
@@ -151,18 +149,11 @@ def test_events_of_one_address_come_at_a_rate_and_nobody_elses_are_slower():
 
 
 def test_too_many_events_are_refused_and_another_address_is_served(server):
-    body = json.dumps({"data": []}).encode()
-    told: list[int] = []
-    began = time.monotonic()
-
-    def flood():
-        with httpx.Client(timeout=60) as client:
-            while told.count(429) < 20 and len(told) < 5000:
-                said = {"content-type": "application/json", "x-forwarded-for": "203.0.113.77"}
-                url = f"{server.url}/gradio_api/call/list_adapters"
-                told.append(client.post(url, content=body, headers=said).status_code)
-
-    at_once(*[flood for _ in range(6)])
+    body, told, began = b'{"data": []}', [], time.monotonic()
+    said = {"content-type": "application/json", "x-forwarded-for": "203.0.113.77"}
+    with httpx.Client(base_url=server.url, headers=said, timeout=60) as client:
+        while told.count(429) < 20 and len(told) < 5000:
+            told.append(client.post("/gradio_api/call/list_adapters", content=body).status_code)
     most = EVENT_BURST + EVENTS_PER_SECOND * (time.monotonic() - began) + 1
     assert set(told) == {200, 429} and 20 < told.count(200) <= most
     assert post(server, "call/list_adapters", body, HOME).status_code == 200
@@ -265,24 +256,43 @@ def test_an_address_has_a_quarter_of_those_who_wait_and_half_of_those_who_run(ru
     _refuse_waiting(queue, HOME)
 
 
-server = squad_page(max_upload_mb=1, trusted_proxies="127.0.0.1")
-
-
 def post(server, path: str, content: bytes, address: str = EVIL, **headers: str) -> httpx.Response:
     said = {"content-type": "application/json", "x-forwarded-for": address, **headers}
     return httpx.post(f"{server.url}/gradio_api/{path}", content=content, headers=said, timeout=60)
 
 
-def test_a_body_of_very_many_parts_is_refused_before_it_is_read(server):
-    for path in ("queue/join", "run/ask", "call/ask", "mcp/"):
-        body = b'{"session_hash": "x", "fn_index": 0, "data": [' + b"[]," * (MAX_PARTS // 2)
-        told = post(server, path, body + b"[]]}")
-        assert told.status_code == 413 and f"more than {MAX_PARTS}" in told.text, path
-        for deep in (b'{"data": ' + b"[" * MAX_DEPTH, b'{"x":' * MAX_DEPTH + b"[" * 1400):
-            told = post(server, path, deep + b"]" * MAX_DEPTH)
-            assert told.status_code == 413 and f"more than {MAX_DEPTH}" in told.text, path
-    told = post(server, "call/retrieve", json.dumps({"data": ["[{," * MAX_PARTS, 3]}).encode())
-    assert told.status_code == 200, "in a text they are no parts"
+NESTED = b"[" * (MAX_DEPTH - 1) + b"{}" + b"]" * (MAX_DEPTH - 1)
+MANY = b"[" + b",".join([b"{}"] * (MAX_PARTS // 2)) + b"]"
+IN_TEXTS = json.dumps(["[{," * MAX_PARTS]).encode()
+
+
+@pytest.mark.parametrize("rule", [one for one in RULES if one.body > SMALL and one.parsed])
+def test_a_body_that_is_let_through_has_so_many_parts_at_most(rule):
+    """Parsing stays on the event loop, so how much there is to parse is bounded."""
+    parsed = []
+
+    async def page(scope, receive, send):
+        came, more = b"", True
+        while more:
+            message = await receive()
+            came, more = came + message["body"], message["more_body"]
+        parsed.append(came)
+        await send({"type": "http.response.start", "status": 200})
+
+    bodies = Bodies(page, cache=SimpleNamespace(tidy=lambda: None))  # pyright: ignore
+    for body, refused in (
+        (MANY, b""),
+        (MANY[:-1] + b",{}]", b"more than %d" % MAX_PARTS),
+        (NESTED, b""),
+        (b"[" + NESTED + b"]", b"more than %d" % MAX_DEPTH),
+        (b'{"x":' * MAX_DEPTH + b"[" * 1400, b"more than %d" % MAX_DEPTH),
+        (IN_TEXTS, b""),
+    ):
+        pieces = [(0, body[at : at + 60_000]) for at in range(0, len(body), 60_000)]
+        start, *rest = asgi.told(bodies, method="POST", pieces=pieces, **{RULE: rule})
+        assert start["status"] == (413 if refused else 200)
+        assert not refused or refused in rest[0]["body"]
+    assert parsed == [MANY, NESTED, IN_TEXTS]
 
 
 def test_a_body_that_is_no_text_is_refused_before_it_is_read(server):
@@ -301,23 +311,12 @@ def test_a_body_that_is_no_text_is_refused_before_it_is_read(server):
     assert post(server, "call/retrieve", whole).status_code == 200
 
 
-def test_what_gradio_has_besides_is_not_there_and_leaves_no_file(server):
-    form = b'--x\r\nContent-Disposition: form-data; name="other"; filename="a"\r\n\r\n1234'
-    for path in ("process_recording", "component_server"):
-        told = post(server, path, form, **{"content-type": "multipart/form-data; boundary=x"})
-        assert told.status_code == 404 and told.text == "There is nothing here."
-    for path in ("dev/reload", "deep_link", "file=https://example.org/", "../monitoring", "token"):
+def test_what_gradio_has_besides_is_not_there(server):
+    """Without its body being read; test_harm_statuses.py has the other routes."""
+    told = post(server, "component_server", b"")
+    assert told.status_code == 404 and told.text == "There is nothing here."
+    for path in ("file=https://example.org/", "../monitoring", "token"):
         assert httpx.get(f"{server.url}/gradio_api/{path}", timeout=30).status_code == 404, path
-    cache = server.log.parent / "gradio"
-    assert not [one for one in cache.rglob("*") if one.is_file()]
-    assert not {one.name for one in Path("/tmp").glob("tmp*") if _holds(one, b"1234")}
-
-
-def _holds(path: Path, content: bytes) -> bool:
-    try:
-        return path.is_file() and path.stat().st_size == 4 and path.read_bytes() == content
-    except OSError:
-        return False
 
 
 def listen(server, session: str, address: str) -> socket.socket:
@@ -341,36 +340,21 @@ def test_silent_streams_of_one_address_are_bounded_and_others_have_theirs(server
 
 
 def test_a_client_that_holds_the_queue_keeps_no_place_of_others(tmp_path):
-    """Its questions wait for a model that is being loaded; fewer than an address may send."""
-    write_sample(tmp_path / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
+    """Its questions wait for a model that is being loaded; fewer than an address may send. The page
+    is there meanwhile, and they are answered once the model is."""
     said = {"max_queue": 16, "max_batch": 2, "trusted_proxies": "127.0.0.1"}
     with fake(tmp_path, variables={"gate": tmp_path / "gate"}, **said) as server:
+        page = partial(httpx.get, timeout=60)
+        health = page(f"{server.url}/health").json()
+        assert health["status"] == "loading" and not health["model"]["ready"]
+        assert page(server.url).status_code == 200
         sent = [post(server, "call/v2/ask", b'{"prompt": "a b"}') for _ in range(60)]
         told = [one.status_code for one in sent]
         assert 429 in told and "requests from your address" in sent[-1].text
         assert told == [200] * told.index(429) + [429] * (60 - told.index(429))
-        assert post(server, "call/v2/ask", b'{"prompt": "a b"}', HOME).status_code == 200
+        honest = post(server, "call/v2/ask", b'{"prompt": "a b"}', HOME)
         assert post(server, "call/list_adapters", b'{"data": []}', HOME).status_code == 200
         (tmp_path / "gate").touch()
-
-
-@pytest.mark.parametrize("rule", [one for one in RULES if one.body > SMALL and one.parsed])
-def test_a_body_that_is_let_through_has_so_many_parts_at_most(rule):
-    """Parsing stays on the event loop, so how much there is to parse is bounded."""
-    parsed = []
-
-    async def page(scope, receive, send):
-        came, more = b"", True
-        while more:
-            message = await receive()
-            came, more = came + message["body"], message["more_body"]
-        parsed.append(len(json.loads(came)))
-        await send({"type": "http.response.start", "status": 200})
-
-    bodies = Bodies(page, cache=SimpleNamespace(tidy=lambda: None))  # pyright: ignore
-    half = MAX_PARTS // 2  # an object and the comma before it
-    for objects, status in ((half, 200), (half + 1, 413)):
-        body = b"[" + b",".join([b"{}"] * objects) + b"]"
-        pieces = [(0, body[at : at + 60_000]) for at in range(0, len(body), 60_000)]
-        assert asgi.status(bodies, method="POST", pieces=pieces, **{RULE: rule}) == status
-    assert parsed == [half]
+        event = f"{server.url}/gradio_api/call/ask/{honest.json()['event_id']}"
+        assert "event: complete" in page(event, headers={"x-forwarded-for": HOME}).text
+        assert page(f"{server.url}/health").json()["status"] == "ok"

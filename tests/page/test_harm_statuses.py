@@ -8,14 +8,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.page.test_openai_running import ask as openai
 from tests.support import asgi
-from tests.support.fake_ramole import FakeRamole
-from tests.support.serving import main, squad_page
+from tests.support.serving import fake_page, main
 from ui.middleware.crowds import Crowds
 from ui.middleware.routes import EVERYWHERE, MAX_OPEN, RULES, UNUSED, Most, Routes, rules
 from ui.middleware.watched import OTHER_VALUES
-from ui.model.loading import loading_of
 
 KEY = {"authorization": "Bearer ann:secret"}
 JSON = {"content-type": "application/json"}
@@ -24,7 +21,12 @@ NAMED = {"x-forwarded-for": "192.0.2.7"}
 NAMES = [rule.path for rule in RULES]
 
 
-server = squad_page(__name__, auth="ann:secret", trusted_proxies="127.0.0.1", max_upload_mb=1)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("crowded")
+    said = {"auth": "ann:secret", "trusted_proxies": "127.0.0.1", "max_upload_mb": 1}
+    with fake_page(__name__, root, str(root), **said) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -158,22 +160,6 @@ def test_the_summary_of_events_is_empty_whatever_was_called(server):
     assert told.status_code == 200 and told.json() == {"functions": {}}
 
 
-def test_why_a_model_is_not_there_is_told_without_a_path_of_the_server(tmp_path):
-    ramole = FakeRamole(loaded=False)
-    ramole.load_error = f"There is no model in {tmp_path}; name another folder."
-    loading = loading_of(ramole)
-    loading.start()
-    assert loading.ended.wait(60) and str(tmp_path) in (loading.error or "")
-    (told,) = openai(ramole)
-    assert told.status_code == 503 and told.json()["error"]["code"] == "model_not_loaded"
-    assert "/" not in told.text and "the server's log says why" in told.text
-
-
-if __name__ == "__main__":  # a page on which each known address has too many requests in progress
-    MAX_OPEN |= {kind: Most(0, 1024) for kind in MAX_OPEN}
-    main()
-
-
 @pytest.mark.parametrize("way", ["call", "call/v2", "run", "api"])
 @pytest.mark.parametrize("body", [b"[]", b'"a"', b"3", b"{"])
 def test_a_body_that_is_no_call_is_told_so_in_a_sentence(server, way, body):
@@ -181,3 +167,8 @@ def test_a_body_that_is_no_call_is_told_so_in_a_sentence(server, way, body):
     path = f"{server.url}/gradio_api/{way}/list_adapters"
     answer = httpx.post(path, content=body, headers=headers, timeout=60)
     assert (answer.status_code, answer.json()) == (422, {"error": OTHER_VALUES})
+
+
+if __name__ == "__main__":  # a page on which each known address has too many requests in progress
+    MAX_OPEN |= {kind: Most(0, 1024) for kind in MAX_OPEN}
+    main()

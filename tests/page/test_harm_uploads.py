@@ -4,32 +4,29 @@ import json
 import os
 import secrets
 import socket
+import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from tests.support import asgi
 from tests.support.clocks import Steps
-from tests.support.serving import squad_page
-from ui.middleware import cache as cache_module
 from ui.middleware.bodies import MAX_FILES, MultipartCounter
 from ui.middleware.cache import (
     BYTES_PER_FILE,
     GRACE_SECONDS,
-    UNNAMED,
     UploadCache,
-    everything_below,
 )
 from ui.middleware.refusal import Refused, limited
 from ui.serve import EMPTY_SECONDS, drop_old
 
+EVIL = "203.0.113.39"
+FORM = {"content-type": "multipart/form-data; boundary=x"}
 KB = 2**10
 UNIT = 100 * KB
 
@@ -65,25 +62,17 @@ def cache(tmp_path) -> Cache:
 
 
 def test_an_address_has_its_share_and_others_go_on(cache):
-    for _ in range(4):
-        cache.send("evil")
+    for _ in range(9):
+        cache.send("evil").unlink()
+    assert cache.units() == 0, "what was taken counts no more"
+    first = [cache.send("evil") for _ in range(4)]
     with pytest.raises(Refused, match="wait a minute and try again"):
         cache.send("evil")
     cache.send("home")
     assert cache.units() == 5
-
-
-def test_old_files_of_an_address_make_room_for_its_own(cache):
-    first = [cache.send("home") for _ in range(4)]
     cache.now += GRACE_SECONDS + 1
-    last = cache.send("home")
+    last = cache.send("evil")
     assert not first[0].exists() and all(path.exists() for path in (*first[1:], last))
-
-
-def test_what_was_taken_counts_no_more(cache):
-    for _ in range(9):
-        cache.send("home").unlink()
-    assert cache.units() == 0
 
 
 def test_where_all_is_full_who_holds_most_gives_way_and_the_honest_go_on(cache):
@@ -110,25 +99,18 @@ def test_of_unknown_addresses_the_oldest_go_first_and_never_the_newest(cache):
     assert cache.send("").exists() and not paths[0].exists() and paths[1].exists()
 
 
-def test_bytes_on_their_way_count_too(cache):
+def test_bytes_on_their_way_and_the_number_of_files_count_too(cache, tmp_path):
     cache.cache.coming("evil", 4 * UNIT)
     with pytest.raises(Refused):
         cache.cache.check("evil", 1)
     cache.cache.coming("evil", -4 * UNIT)
     cache.cache.check("evil", 1)
-
-
-def test_the_number_of_files_is_bounded_too(tmp_path):
-    cache = Cache(tmp_path)
+    with pytest.raises(Refused, match="are the most at a time"):
+        cache.cache.check("home", 5 * UNIT)
     with pytest.raises(Refused):
         for _ in range(100):
             cache.send("evil", 0.001)
     assert cache.count == 4 * UNIT // BYTES_PER_FILE + 1
-
-
-def test_more_at_once_than_an_address_may_have_is_told_so(cache):
-    with pytest.raises(Refused, match="are the most at a time"):
-        cache.cache.check("home", 5 * UNIT)
 
 
 def test_what_handlers_put_there_is_bounded_too_and_gives_way_to_uploads(cache):
@@ -164,33 +146,6 @@ def test_a_folder_that_goes_while_the_cache_is_looked_at_is_no_fault(cache):
     finally:
         over.set()
         thread.join()
-
-
-def test_many_small_files_cost_one_look_and_deny_nobody(tmp_path, monkeypatch):
-    """Also where they come from addresses that nobody knows, and all are young."""
-    now, looks = [0.0], []
-
-    def slowly(folder: Path) -> Iterator[Path]:
-        looks.append(now[0])
-        now[0] += 0.2
-        return everything_below(folder)
-
-    monkeypatch.setattr(cache_module, "everything_below", slowly)
-    monkeypatch.setattr(cache_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    unit, count = 2**20, 3000
-    cache = UploadCache(tmp_path, address_bytes=64 * unit, all_bytes=count * BYTES_PER_FILE)
-    for number in range(12):
-        paths = [tmp_path / f"{number}-{n}" / "a" for n in range(count // 10)]
-        for path in paths:
-            path.parent.mkdir()
-            path.touch()
-        cache.arrived(f"{UNNAMED}{number}", json.dumps([str(path) for path in paths]).encode())
-    for number in range(200):
-        now[0] += 0.01
-        cache.check(f"{UNNAMED}honest{number % 2}", unit)
-        cache.tidy()
-    assert len(looks) <= 3, "at most a tenth of the time, with all that is asked meanwhile"
-    assert sum(path.is_file() for path in tmp_path.rglob("a")) <= count
 
 
 @pytest.mark.parametrize("way", ["oldest", "heaviest", "tidied"])
@@ -274,54 +229,56 @@ def test_a_body_is_cut_while_it_comes_whatever_the_page_makes_of_it():
     assert not told[-1].get("more_body")
 
 
-server = squad_page(max_upload_mb=1, trusted_proxies="127.0.0.1")
+def upload(server, address: str = "unknown", **said) -> httpx.Response:
+    headers = {"x-forwarded-for": address}
+    if "content" in said:
+        headers |= FORM
+    return httpx.post(f"{server.url}/gradio_api/upload", headers=headers, timeout=60, **said)
 
 
-def upload(server, number: int, *, size: int, address: str = "203.0.113.9", content=None):
-    data = number.to_bytes(4, "big") * (size // 4)
-    return httpx.post(
-        f"{server.url}/gradio_api/upload",
-        files=None if content else {"files": (f"f{number}.bin", data)},
-        content=content,
-        headers={
-            "x-forwarded-for": address,
-            **({"content-type": "multipart/form-data; boundary=x"} if content else {}),
-        },
-        timeout=60,
-    )
+def of_size(size: int, number: int = 7) -> dict[str, tuple[str, bytes]]:
+    """One file; another number is another file."""
+    return {"files": (f"f{number}.bin", number.to_bytes(4, "big") * (size // 4))}
+
+
+def part(field: bytes, content: bytes = b"") -> bytes:
+    head = b'--x\r\nContent-Disposition: form-data; name="' + field + b'"; filename="a"\r\n\r\n'
+    return head + content
 
 
 def test_many_uploads_at_a_running_server_come_to_a_bound(server):
-    sent = [upload(server, number, size=900_000) for number in range(12)]
+    sent = [upload(server, EVIL, files=of_size(900_000, number)) for number in range(12)]
     assert [one.status_code for one in sent[:4]] == [200] * 4
     assert {one.status_code for one in sent[5:]} == {429} and "wait a minute" in sent[-1].text
     assert sent[-1].headers["retry-after"] == "60"
-    assert upload(server, 99, size=900_000, address="198.51.100.1").status_code == 200
+    assert upload(server, "198.51.100.31", files=of_size(900_000)).status_code == 200
 
 
-def test_equal_files_of_two_visitors_lie_apart(server):
-    sent = [upload(server, 7, size=400, address=f"198.51.100.{n}").json()[0] for n in (3, 4)]
-    assert len(set(sent)) == 2 and all(Path(path).is_file() for path in sent)
+def test_equal_files_of_two_visitors_lie_apart_and_nobody_else_on_the_machine_reads_them(server):
+    addresses = ("198.51.100.33", "198.51.100.34")
+    sent = [Path(upload(server, one, files=of_size(400)).json()[0]) for one in addresses]
+    assert len(set(sent)) == 2
+    for path in sent:
+        assert path.is_file()
+        for one in (path, path.parent):
+            assert stat.S_IMODE(one.stat().st_mode) & 0o077 == 0
 
 
 def test_an_upload_of_very_many_files_is_told_so(server):
     files = [("files", (f"f{n}", b"")) for n in range(MAX_FILES + 1)]
-    passed = {"x-forwarded-for": "198.51.100.7"}
-    url = f"{server.url}/gradio_api/upload"
-    told = httpx.post(url, files=files, headers=passed, timeout=60)
+    told = upload(server, "198.51.100.37", files=files)
     assert told.status_code == 413 and f"may have {MAX_FILES} files" in told.text
 
 
-@pytest.mark.parametrize("address", ["198.51.100.2", "unknown"])
+@pytest.mark.parametrize("address", ["198.51.100.32", "unknown"])
 def test_a_body_without_a_length_is_bounded_as_well(server, address):
     def pieces():
-        yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+        yield part(b"files")
         for _ in range(200):  # of many files, each below the limit
-            yield b"1" * 2**19
-            yield b'\r\n--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+            yield b"1" * 2**19 + b"\r\n" + part(b"files")
 
     try:
-        status = upload(server, 0, size=0, content=pieces(), address=address).status_code
+        status = upload(server, address, content=pieces()).status_code
     except httpx.HTTPError:  # cut off while it was still sending
         status = 413
     assert status == 413
@@ -355,10 +312,12 @@ def test_an_upload_of_another_field_or_of_half_a_body_leaves_no_file(server):
     mark, began = secrets.token_hex(16).encode(), time.time()
     cache, system = server.log.parent / "gradio", Path(tempfile.gettempdir())
     for field in (b"other", b"files"):
-        form = b'--x\r\nContent-Disposition: form-data; name="' + field + b'"; filename="a"\r\n\r\n'
-        cut(server, form + 4096 * mark)
-        told = upload(server, 0, size=0, content=form + mark + b"\r\n--x--\r\n", address="unknown")
-        assert told.status_code == 200
+        cut(server, part(field, 4096 * mark))
+        whole = part(field, mark) + b"\r\n--x--\r\n"
+        assert upload(server, content=whole).status_code == 200
+        record = f"{server.url}/gradio_api/process_recording"
+        told = httpx.post(record, content=whole, headers=FORM, timeout=60)
+        assert told.status_code == 404
     kept = [
         path
         for folder in (cache, *cache.iterdir())

@@ -1,20 +1,18 @@
 """Find on the Hub, in the tab Pool: its words are inert, and one search serves everybody."""
 
-import json
 import re
 import threading
-import time
 from dataclasses import replace
 
 import pytest
 
-from ramole_core import Generation, Listed, RamoleError, Request
+from ramole_core import Listed, RamoleError, Request
+from tests.page.test_ask import ask
 from tests.support.hub_server import BASE, EVIL, Repository
 from tests.support.pool_fakes import PoolRamole, write_adapter
 from ui.api.answers import how_of
 from ui.ask.found import found_html
-from ui.charts.recorded import _answer, _plain
-from ui.charts.run import FoundAdapter
+from ui.charts.recorded import read_run, write_run
 from ui.pool import hub as hub_page
 from ui.pool.hub import MAX_ROWS, RETRY_SECONDS, SEARCH_PAUSE_SECONDS, HubRun, table_html
 
@@ -44,7 +42,7 @@ def test_the_table_has_only_text_of_strangers_and_says_what_is_shown():
         listed("three", verdict="checked", examples=("how deep",)),
     ]
     page = table_html(rows, {"ada/three"})
-    assert "3 are listed: 2 fit, 1 cannot be used; the weights of 1 are here." in page
+    assert "Listed: 3 adapters, of which 1 cannot be used; the weights of 1 are here." in page
     assert "12,345" in page and "3.0" in page and "cannot be used" in page and "DoRA" in page
     assert "fits, read whole, weights are here" in page
     assert "<img" not in page and "${" not in page and "{{" not in page and "`" not in page
@@ -124,25 +122,14 @@ def test_where_the_operator_does_not_allow_it_nothing_is_asked(tmp_path, hub_ser
     with pytest.raises(RamoleError, match="RAMOLE_HUB_ADAPTERS=true"):
         next(HubRun(system).looks("ann"))
     system.close()
-    time.sleep(0.05)
     assert not hub_server.asked
 
 
-def test_what_came_of_the_hub_is_said_beside_the_answer_and_kept_with_it():
-    answer = Generation(
-        text="x",
-        adapters=[],
-        scores=[],
-        trace=None,
-        finish_reason="eos",
-        prompt_tokens=1,
-        new_tokens=1,
-        seconds=1.0,
-        first_token_seconds=1.0,
-        notes=(f"ada/sums was fetched. {EVIL}",),
-    )
-    shown = found_html([FoundAdapter("a", 0.5, taken=True)], None, notes=answer.notes)
+def test_what_came_of_the_hub_is_said_beside_the_answer_and_kept_with_it(tmp_path):
+    run, _, _ = ask(Request("x"))
+    answer = replace(run.answer, notes=(f"ada/sums was fetched. {EVIL}",))
+    shown = found_html(run.found, None, notes=answer.notes)
     assert "ada/sums was fetched." in shown and "<img" not in shown
-    assert _answer(json.loads(json.dumps(_plain(answer)))).notes == answer.notes
-    assert "notes" not in _plain(replace(answer, notes=()))
+    write_run(replace(run, answer=answer), tmp_path / "x.json")
+    assert read_run(tmp_path / "x.json").answer.notes == answer.notes
     assert how_of(answer, Request("x"), [])["notes"] == list(answer.notes)

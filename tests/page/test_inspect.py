@@ -11,17 +11,16 @@ import numpy as np
 import pytest
 
 from ramole_core import Request, mean_contribution
+from tests.page.test_ask import ask
 from tests.support.blocks import built
-from tests.support.clocks import Steps
 from tests.support.fake_ramole import WORDS, FakeRamole
-from ui.ask.answer import Live, answer
 from ui.charts.effect_bars import effect_figure, effect_table, evenness, evenness_table
 from ui.charts.grid import NOBODY_LEADS, NOBODY_THERE, grid_of, leaders
 from ui.charts.heat import WINNER, map_figure, map_table, one_layer, one_module, whole
 from ui.charts.loads import Side, changed, loads_figure, loads_of, loads_table
 from ui.charts.palette import NOBODY, ink_of
 from ui.charts.recorded import read_run, recorded_files
-from ui.charts.run import Run, entropy, weight_of
+from ui.charts.run import entropy, weight_of
 from ui.charts.spans import spans_of
 from ui.inspect.cuts import CUTS, Choice, seen
 from ui.inspect.files import write_page, write_table
@@ -61,26 +60,8 @@ def handlers():
     return InspectHandlers(FakeRamole(), built(InspectLayout), sources)
 
 
-def stopped_early():
-    """An answer that was stopped once its adapters were found."""
-    ramole, live = FakeRamole(), Live()
-
-    def stops(requests, **options):
-        live.cancelled.set()
-        yield from FakeRamole.stream_batch(ramole, requests, **options)
-
-    ramole.stream_batch = stops
-    for _ in answer(ramole, Request("Which boats?"), live, beside=False):
-        pass
-    assert live.run.experts and not live.run.pieces
-    return live.run
-
-
 def asked(prompt, **options):
-    live = Live()
-    for _ in answer(FakeRamole(), Request(prompt, **options), live, beside=False):
-        pass
-    return live.run
+    return ask(Request(prompt, **options))[0]
 
 
 def with_arrays(run, **arrays):
@@ -92,11 +73,14 @@ def pick(handlers, held, index, *, run=None):
     return handlers.on_pick(held, event)
 
 
+CAT = ["The", " cat", " s", "at.", ""]
+
+
 @pytest.mark.parametrize(
     ("pieces", "per", "at", "texts"),
     [
-        (["The", " cat", " s", "at.", ""], "token", (0, 1, 2, 3, 4), ("The", "␣cat", "␣s", "at.")),
-        (["The", " cat", " s", "at.", ""], "word", (0, 1, 2, 2, 2), ("The", "cat", "sat.")),
+        (CAT, "token", (0, 1, 2, 3, 4), ("The", "␣cat", "␣s", "at.")),
+        (CAT, "word", (0, 1, 2, 2, 2), ("The", "cat", "sat.")),
         ([" ", "a b", "c", "\n", "d"], "word", (0, 1, 2, 2, 3), ("␣", "a b", "c", "d")),
         (["Hi", ".", " You", "?\n", "No"], "sentence", (0, 0, 1, 1, 2), ("Hi.", "You?", "No")),
         (["3.", "5 m", " “Yes.”", " So"], "sentence", (0, 0, 0, 1), ("3.5 m “Yes.”", "So")),
@@ -182,17 +166,11 @@ def test_the_map_of_leaders_has_a_colour_for_each_and_grey_for_none(mixed):
     assert heat.colorscale[0] == (0, NOBODY.colour) and steps[1.0] == ink_of(2).colour
     assert (heat.zmin, heat.zmax) == (-0.5, k + 0.5)
     shape = mixed.answer.trace.weights.shape
-    even = with_arrays(
-        mixed, contribution=np.ones(shape, np.float16), present=np.ones(shape, np.bool_)
-    )
-    grid = grid_of(even)
+    present = np.ones(shape, np.bool_)
+    present[:, 4] = False
+    grid = grid_of(with_arrays(mixed, contribution=np.ones(shape, np.float16), present=present))
     drawn = map_figure(grid, whole(grid), WINNER).data[0]
-    assert {cell for row in drawn.z for cell in row} == {0} and drawn.text[0][0] == "none"
-    nobody = np.ones(shape, np.bool_)
-    nobody[:, 4] = False
-    grid = grid_of(with_arrays(mixed, present=nobody))
-    drawn = map_figure(grid, whole(grid), WINNER).data[0]
-    assert set(drawn.z[4]) == {None} and None not in drawn.z[3]
+    assert set(drawn.z[4]) == {None} and set(drawn.z[3]) == {0} and drawn.text[3][0] == "none"
 
 
 def test_text_of_strangers_is_no_markup_in_a_label(live):
@@ -217,16 +195,13 @@ def test_loads_are_counted_and_put_into_words(recorded, live):
     assert [load.said for load in loads_of(recorded[MIXED])] == ["", "never leads", "never leads"]
     alone = loads_of(recorded["Voice command to JSON"])
     assert [load.said for load in alone] == ["", "never leads", "not used in this answer"]
+    against = np.tile(np.float32([0.5, -0.3, 0.0]), (len(live.pieces), 1))
+    against = replace(live, answer=replace(live.answer, effects=against))
+    said = [load.said for load in loads_of(against, what="effect")]
+    assert said == ["", "never leads", "not used in this answer"]
     headers, rows = loads_table([Side("this run", alone)])
     assert headers[1] == "tokens led" and rows[2][-1] == "not used in this answer"
     assert loads_of(asked("x", method="base")) == ()
-
-
-def test_an_adapter_that_only_spoke_against_tokens_was_used(live):
-    effects = np.tile(np.float32([0.5, -0.3, 0.0]), (len(live.pieces), 1))
-    answer = replace(live.answer, effects=effects)
-    said = [load.said for load in loads_of(replace(live, answer=answer), what="effect")]
-    assert said == ["", "never leads", "not used in this answer"]
 
 
 def test_two_runs_keep_letters_and_colours(live):
@@ -276,7 +251,7 @@ def test_the_answer_in_ask_is_shown_once_it_is_new(handlers, live):
         assert set(handlers.on_source(source, live, held, *START, *CLOSED)) == {ui.held}
     base = handlers.on_open(asked("x", method="base"), other, *START, *CLOSED)
     assert not base[ui.body].visible and "No adapter was at work" in base[ui.notice]
-    stopped = handlers.on_open(stopped_early(), other, *START, *CLOSED)
+    stopped = handlers.on_open(replace(live, pieces=()), other, *START, *CLOSED)
     assert not stopped[ui.body].visible and "before its first token" in stopped[ui.notice]
     empty = replace(handlers.sources, files=())
     nothing = InspectHandlers(handlers.ramole, ui, empty).on_open(None, None, *START, *CLOSED)
@@ -290,8 +265,6 @@ def test_the_last_answer_can_be_chosen_while_ask_has_none(handlers, live):
     assert set(handlers.on_open(None, other, *START, *CLOSED)) == {ui.held}
     shown = handlers.on_source(ASKED, None, other, *START, *CLOSED)
     assert shown[ui.held].run is live and shown[ui.source].value == ASKED
-    third = handlers.on_source(2, None, other, *START, *CLOSED)
-    assert third[ui.source].choices[0] == ("the answer in Ask", ASKED)
 
 
 def test_a_choice_draws_what_it_changes(handlers):
@@ -390,11 +363,6 @@ def test_effects_stand_upon_each_other_and_their_sums_over_words_are_log_probabi
     assert "mean effect (nats a token)" in loads_table([found.side], what="effect")[0][2]
 
 
-def both_in(path) -> str:
-    """The part of a page with the comparison of two runs."""
-    return path.read_text("utf-8").rpartition("Loads of both runs")[2]
-
-
 def test_everything_can_be_taken_away(handlers, live, tmp_path):
     held = handlers.on_open(live, None, *START, *CLOSED)[handlers.ui.held]
     said = seen(live, Choice())
@@ -414,9 +382,8 @@ def test_everything_can_be_taken_away(handlers, live, tmp_path):
     made = [handlers.on_table("loads"), handlers.on_table("against"), handlers.on_page]
     for make in made:
         assert make(held, live, *START[1:], *CLOSED).startswith("/")
-    assert "mean effect (nats a token)" in both_in(
-        write_page(said, said.beside(live), into=tmp_path)
-    )
+    both = write_page(said, said.beside(live), into=tmp_path).read_text("utf-8")
+    assert "mean effect (nats a token)" in both.rpartition("Loads of both runs")[2]
     npz, as_json = handlers.on_trace(VISITOR, held)
     with np.load(npz) as arrays:
         assert arrays["weights"].shape[1:] == (5, 2, 3)
@@ -426,26 +393,3 @@ def test_everything_can_be_taken_away(handlers, live, tmp_path):
         handlers.on_page(None, *START, *CLOSED)
     with pytest.raises(gr.Error, match="no trace"):
         handlers.on_trace(VISITOR, None)
-
-
-def long_answer(run: Run, n: int, before: int = 5) -> Run:
-    weights = np.random.default_rng(0).random((before + n, 30, 7, 3)).astype(np.float16)
-    return with_arrays(
-        replace(run, pieces=tuple(f" word{i}" for i in range(n))),
-        weights=weights,
-        contribution=weights / 8,
-        present=np.ones(weights.shape, np.bool_),
-        prompt_length=before,
-    )
-
-
-def test_a_long_answer_is_small_and_quick_to_draw(mixed):
-    """A token costs so many lines of Python, most of them Plotly's, however many come."""
-    steps = {}
-    for n in (10, 250, 500):  # the first of them imports, too
-        big = long_answer(mixed, n)
-        with Steps() as steps[n]:
-            found = seen(big, Choice(expert=1))
-            size = sum(len(cut.figure(found).to_json()) for cut in CUTS)
-    assert size < 450_000 and len(whole(found.grid).cells) == 500
-    assert steps[500].count - steps[250].count < 250 * 8000

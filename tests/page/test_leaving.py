@@ -26,14 +26,19 @@ class Ramole:
     settings = SimpleNamespace(shared_uploads=False, max_upload_mb=1)
     pool = SimpleNamespace(all_cards=list)
 
+    def __init__(self):
+        self.went: list[str] = []
+        """Owners of whom all went."""
+        self.remove_mixes = self.went.append
+
 
 @pytest.fixture
-def place(monkeypatch):
+def place():
     """A system with a clock that stands still, and the owners whose uploads went."""
-    found = SimpleNamespace(ramole=Ramole(), went=[], now=0.0)
-    found.presence = quota_of(found.ramole).presence
+    ramole = Ramole()
+    found = SimpleNamespace(ramole=ramole, went=ramole.went, now=0.0)
+    found.presence = quota_of(ramole).presence
     found.presence._clock = lambda: found.now
-    monkeypatch.setattr(quota_of(found.ramole), "leave", found.went.append)
     return found
 
 
@@ -62,7 +67,7 @@ def after(place, seconds: float) -> list[str]:
     """Whose uploads went so many seconds later."""
     place.now += seconds
     sweep_sessions(place.ramole)
-    return [owner for owner in place.went if owner is not None]
+    return place.went
 
 
 def test_a_closed_tab_loses_its_uploads_in_a_while_and_a_reloaded_one_keeps_them(place):

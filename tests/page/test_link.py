@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from ramole_core import RamoleError, Request
 from tests.page.test_ask import asking
 from tests.support.fake_ramole import FakeRamole
-from ui.ask.form import read_weights
+from ui.ask.form import Form
 from ui.ask.takeaway import python_words, takeaway_of
 from ui.parts.link import (
     MAX_CHARACTERS,
@@ -47,15 +47,11 @@ WHOLE = Request(
 def test_a_link_asks_for_the_same_request_and_names_no_owner():
     link = read_link(link_to(WHOLE, beside=False))
     assert link is not None and link.request == WHOLE and not link.beside
-    owned = Request("Hi", owner="session-secret", trace=False)
-    link = read_link(link_to(owned, beside=True))
+    told = link_to(Request("Hi", owner="session-secret", trace=False), beside=True)
+    link = read_link(told)
     assert link is not None and link.request == Request("Hi") and link.beside
-    assert (
-        "secret"
-        not in zlib.decompress(
-            base64.urlsafe_b64decode(link_to(owned, beside=True).partition("r=")[2] + "==")
-        ).decode()
-    )
+    words = zlib.decompress(base64.urlsafe_b64decode(told.partition("r=")[2] + "=="))
+    assert b"secret" not in words
 
 
 @given(st.text(min_size=1).filter(str.strip))
@@ -128,55 +124,42 @@ def test_a_link_fills_the_form_and_its_turns():
     assert "names gone, which is not here" in shown[ui.outcome.notice]
 
 
-def test_a_link_that_asks_for_more_tokens_than_the_server_allows_gets_what_it_allows():
-    handlers = asking(FakeRamole())
-    most = handlers.ramole.settings.max_new_tokens
-    length = handlers.ui.entry.fields["max_new_tokens"]
-    more = f"an answer here has at most {most}"
-    for asked, allowed, said in ((most + 7, most, more), (9, 9, "")):
-        told = link_to(Request("Which boats?", max_new_tokens=asked), beside=True)
-        shown = handlers.opening.on_open(visitor(), told)
-        notice = shown[handlers.ui.outcome.notice]
-        assert shown[length] == allowed and said in notice and bool(said) == bool(notice)
-
-
-def test_what_a_link_sets_and_the_form_has_not_is_named():
-    handlers = asking(FakeRamole())
-    asked = Request("Which boats?", top_k=5, ignore_eos=True, abstain=True, seed=4, top_p=0.5)
-    shown = handlers.opening.on_open(visitor(), link_to(asked, beside=True))
-    notice = shown[handlers.ui.outcome.notice]
-    assert "top_k, ignore_eos, abstain, which are not on the form" in notice
-    shown = handlers.opening.on_open(visitor(), link_to(Request("A?", seed=4), beside=True))
-    assert not shown[handlers.ui.outcome.notice]
+MOST = FakeRamole().settings.max_new_tokens
+UNSEEN = "top_k, ignore_eos, abstain, which are not on the form"
+MIX = {"method": "lorahub"}
+TURNS = {"history": (("Hi", "Hello", ()),), "drop_turns": True}
 
 
 @pytest.mark.parametrize(
-    "asked",
+    ("asked", "said", "field", "value"),
     [
-        Request("A?", history=(("Hi", "Hello", ()),), drop_turns=True),
-        Request("A?", adapters=("ant", "bee"), weights=(1 / 3, 2 / 3)),
+        ({"max_new_tokens": MOST + 7}, f"has at most {MOST}", "max_new_tokens", MOST),
+        ({"max_new_tokens": MOST}, "", "max_new_tokens", MOST),
+        ({"top_k": 5, "ignore_eos": True, "abstain": True, "seed": 4}, UNSEEN, "seed", "4"),
+        ({"seed": 4}, "", "seed", "4"),
+        (TURNS, "", "prompt", "Which boats?"),
+        (MIX | {"mix": "gone"}, "the kept weights gone, which are not here", "mix", None),
+        (MIX | {"mix": "reds"}, "", "mix", "reds"),
     ],
-    ids=["turns that may be dropped", "weights of many digits"],
 )
-def test_what_the_form_can_ask_comes_back_by_its_link(asked):
+def test_what_a_link_asks_for_and_is_not_to_be_had_is_said(asked, said, field, value):
     handlers = asking(FakeRamole())
-    entry = handlers.ui.entry
-    shown = handlers.opening.on_open(visitor(), link_to(asked, beside=True))
-    assert not shown[handlers.ui.outcome.notice]
-    assert shown[entry.drop].value == asked.drop_turns
-    assert read_weights(shown[entry.fields["weights"]]) == list(asked.weights or ())
+    handlers.ramole.mixes = lambda owner: [SimpleNamespace(name="reds", method="lorahub")]
+    request = Request("Which boats?", **asked)
+    shown = handlers.opening.on_open(visitor(), link_to(request, beside=True))
+    notice = shown[handlers.ui.outcome.notice]
+    assert said in notice and bool(said) == bool(notice)
+    filled = shown[handlers.ui.entry.fields[field]]
+    assert (filled["value"] if isinstance(filled, dict) else filled) == value
+    assert shown[handlers.ui.entry.drop].value == request.drop_turns
 
 
-def test_kept_weights_that_are_not_here_are_named():
-    handlers = asking(FakeRamole())
-    for mix, said in (("gone", "the kept weights gone, which are not here"), ("reds", "")):
-        handlers.ramole.mixes = lambda owner: [SimpleNamespace(name="reds", method="lorahub")]
-        told = link_to(Request("A?", method="lorahub", mix=mix), beside=False)
-        shown = handlers.opening.on_open(visitor(), told)
-        notice = shown[handlers.ui.outcome.notice]
-        assert said in notice and bool(said) == bool(notice)
-        offered = shown[handlers.ui.entry.fields["mix"]]
-        assert offered["choices"] == ["reds"] and offered["value"] == (None if said else mix)
+def test_weights_of_many_digits_come_back():
+    handlers, weights = asking(FakeRamole()), (1 / 3, 2 / 3)
+    told = link_to(Request("A?", adapters=("ant", "bee"), weights=weights), beside=True)
+    shown = handlers.opening.on_open(visitor(), told)
+    form = Form("A?", pinned=["ant", "bee"], weights=shown[handlers.ui.entry.fields["weights"]])
+    assert form.request(None).weights == weights
 
 
 def test_an_adapter_that_was_chosen_and_is_gone_is_chosen_no_more():

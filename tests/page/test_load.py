@@ -8,7 +8,7 @@ SEVERAL = {"engines", "moves"}
 
 
 def test_a_crowd_changes_nobodys_answer(tmp_path, tiny_llama):
-    found = run(tmp_path, tiny_system(tmp_path, tiny_llama), clients=32, seconds=5, seed=0)
+    found = run(tmp_path, tiny_system(tmp_path, tiny_llama), clients=32, seconds=3, seed=0)
     assert not any(found["must_be_0"].values()), found["failures"]
     happened = found["happened"]
     assert happened["answers"] > 20 and happened["stopped"] and happened["batch"], found

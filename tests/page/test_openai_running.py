@@ -36,9 +36,9 @@ def ask(
     async def all_at_once():
         transport = httpx.ASGITransport(app, client=("203.0.113.9", 50000))
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
-            body = {**SAID, **said}
 
             async def call() -> httpx.Response:
+                body = {**SAID, **said}
                 told = await client.post("/v1/chat/completions", json=body, headers=SECRET)
                 if came is not None:
                     came.append(told)
@@ -71,7 +71,7 @@ def test_more_than_may_be_on_their_way_are_told_to_come_again():
     assert codes == [200, 200, 429, 429] and ramole.batches == 2
 
 
-def test_places_are_given_back():
+def test_places_are_given_back_also_where_nothing_runs(monkeypatch):
     places = RequestSlots(1)
     for _ in range(3):
         places.take()
@@ -79,21 +79,17 @@ def test_places_are_given_back():
             places.take()
         places.give_back()
 
-
-def test_places_are_given_back_where_nothing_runs(monkeypatch):
-    places = RequestSlots(2)
+    def start(thread):
+        raise RuntimeError("can't start new thread")
 
     async def run() -> None:
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", start)
-            running.Running(None, [Request("hi")] * 2, address="", places=places)
-
-    def start(thread):
-        raise RuntimeError("can't start new thread")
+            running.Running(None, [Request("hi")], address="", places=places)
 
     with pytest.raises(RuntimeError, match="new thread"):
         asyncio.run(run())
-    places.take(2)
+    places.take()
 
 
 def test_more_answers_than_all_places_are_refused_for_good():
@@ -162,17 +158,20 @@ def test_where_a_gpu_is_lent_to_gradio_s_calls_alone_it_is_said(monkeypatch):
     assert (told.status_code, told.json()["error"]["code"]) == (503, "gpu_elsewhere")
 
 
-def test_a_model_that_could_not_be_loaded_says_why():
+@pytest.mark.parametrize("where", ["", " in {folder}"])
+def test_a_model_that_could_not_be_loaded_says_why_without_a_path_of_the_server(where, tmp_path):
     ramole = FakeRamole(loaded=False)
-    ramole.load_error = "There is no such base."
+    ramole.load_error = f"There is no such base{where.format(folder=tmp_path)}."
     first, *_ = ask(ramole)
     assert first.json()["error"]["code"] == "model_loading"
     assert loading_of(ramole).ended.wait(60)
     (told,) = ask(ramole)
-    assert told.json()["error"]["code"] == "model_not_loaded"
+    assert told.status_code == 503 and told.json()["error"]["code"] == "model_not_loaded"
     assert "retry-after" not in told.headers, "waiting is no help"
-    assert told.json()["error"]["message"] == "There is no such base."
-    assert told.status_code == 503
+    if where:
+        assert "/" not in told.text and "the server's log says why" in told.text
+    else:
+        assert told.json()["error"]["message"] == ramole.load_error
 
 
 @pytest.mark.parametrize("end", ["eos", Busy("full")])

@@ -68,55 +68,51 @@ def home(settings, monkeypatch):
 
 
 def test_python_answers_with_defaults_raw_and_chat(settings):
+    chat = {"system": "Be brief.", "history": CHAT}
     with Ramole(Settings(**settings)) as ramole:
-        assert [row.name for row in ramole.methods()].count(DEFAULT_METHOD) == 1
-        for request in (
-            Request("Hello", max_new_tokens=3),
-            Request("Hello", raw=True, max_new_tokens=3),
-            Request("Hello", system="Be brief.", history=CHAT, max_new_tokens=3),
-            Request("Hello", method="base", raw=True, max_new_tokens=3),
-        ):
-            answer = ramole.generate([request])[0]
+        for how in ({}, {"raw": True}, chat, {"method": "base", "raw": True}):
+            answer = ramole.generate([Request("Hello", max_new_tokens=3, **how)])[0]
             assert answer.new_tokens and answer.adapters == []
             assert all(map(math.isfinite, answer.scores))
-        assert NOTE in model_notes(ramole)[0]
+        notes = model_notes(ramole)
         ready = {"ready": True, "stage": "ready", "fraction": 1.0, "error": None}
-        html = status_html(ready, exact=True, model="tiny", notes=model_notes(ramole))
-        assert NOTE in html and NOTE not in status_html(ready, exact=True, model="tiny")
+        assert NOTE in notes[0] and NOTE in status_html(
+            ready, exact=True, model="tiny", notes=notes
+        )
+        assert NOTE not in status_html(ready, exact=True, model="tiny")
         assert set(untrained(ramole)) >= {"ramole", "moe", "mole"}
         html = untrained_html(ramole)
-        assert {
-            step.command.split("ramole_core ")[1].split(" --")[0] for step in TRAINING_STEPS
-        } == {
-            "train router",
-            "train retriever",
-            "calibrate",
-        }
+        steps = {step.command.split("ramole_core ")[1].split(" --")[0] for step in TRAINING_STEPS}
+        assert steps == {"train router", "train retriever", "calibrate"}
         for step in TRAINING_STEPS:
             assert f"{step.command}   # {step.minutes} minutes: " in html
         assert str(ramole.settings.trained_dir).endswith("/trained")
         assert "RAMOLE_DATA_DIR/trained" in html and "--overwrite" in html
 
 
-def test_the_command_line_answers_and_tells_it_once(home, capsys, monkeypatch):
-    assert main(["generate", "Hello", "--max-new-tokens", "3"]) == 0
-    said = capsys.readouterr()
-    assert said.out and said.err.count(NOTE) == 1
-    assert main(["generate", "Hello", "--raw", "--max-new-tokens", "3", "--json"]) == 0
-    said = capsys.readouterr()
-    assert json.loads(said.out)["method"] == DEFAULT_METHOD and json.loads(said.out)["text"]
-    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\nAnd you?\n"))
-    assert main(["chat", "--max-new-tokens", "3"]) == 0
-    said = capsys.readouterr()
-    assert said.err.count(NOTE) == 1 and "no adapter; " in said.err
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Hello\n")))
-    assert main(["batch", "-", "--max-new-tokens", "3"]) == 0
-    said = capsys.readouterr()
-    assert json.loads(said.out)["text"] and said.err.count(NOTE) == 1
+def checks(capsys) -> dict[str, dict]:
     assert main(["doctor", "--json"]) == 0
-    checks = {one["name"]: one for one in json.loads(capsys.readouterr().out)["checks"]}
-    assert checks["chat template"]["state"] == "note" and NOTE in checks["chat template"]["says"]
-    assert checks["router"]["state"] == "note" and "train router" in checks["router"]["says"]
+    return {one["name"]: one for one in json.loads(capsys.readouterr().out)["checks"]}
+
+
+def test_the_command_line_answers_and_tells_it_once(home, capsys, monkeypatch):
+    for words, typed in (
+        ("generate Hello", b""),
+        ("generate Hello --raw --json", b""),
+        ("chat", b"Hello\nAnd you?\n"),
+        ("batch -", b"Hello\n"),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(typed)))
+        assert main([*words.split(), "--max-new-tokens", "3"]) == 0
+        said = capsys.readouterr()
+        assert said.out and said.err.count(NOTE) == 1, words
+        if "json" in words or "batch" in words:
+            told = json.loads(said.out)
+            assert told["method"] == DEFAULT_METHOD and told["text"]
+        assert words != "chat" or "no adapter; " in said.err
+    found = checks(capsys)
+    assert found["chat template"]["state"] == "note" and NOTE in found["chat template"]["says"]
+    assert found["router"]["state"] == "note" and "train router" in found["router"]["says"]
 
 
 def test_a_template_of_the_operators_is_what_the_model_reads(home, capsys, monkeypatch):
@@ -130,10 +126,8 @@ def test_a_template_of_the_operators_is_what_the_model_reads(home, capsys, monke
     chat, raw = answer("Hello"), answer("<Hello>", "--raw")
     assert chat["text"] == raw["text"] and chat["new_tokens"] == raw["new_tokens"]
     assert chat["prompt_tokens"] == raw["prompt_tokens"] < plain["prompt_tokens"]
-    assert main(["doctor", "--json"]) == 0
-    checks = {one["name"]: one for one in json.loads(capsys.readouterr().out)["checks"]}
-    assert NOTE not in checks["chat template"]["says"]
-    assert "RAMOLE_CHAT_TEMPLATE" in checks["chat template"]["says"]
+    says = checks(capsys)["chat template"]["says"]
+    assert NOTE not in says and "RAMOLE_CHAT_TEMPLATE" in says
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from unittest.mock import Mock
 
 import gradio as gr
 import pytest
-from gradio.context import Context
 from gradio.utils import get_upload_folder
 
 from ramole_core import AdapterRefused, RamoleError
@@ -28,17 +27,16 @@ from ui.model.loading import loading_of
 from ui.parts.errors import UNEXPECTED, one_sentence
 from ui.parts.markup import escaped
 from ui.pool import cards
-from ui.pool.cards import badges, cards_html, matching
-from ui.pool.declared import declared_name, examples_from_file, examples_from_lines
-from ui.pool.details import card_text, details_html, removals_html, training_command, write_bundle
+from ui.pool.cards import cards_html
+from ui.pool.declared import examples_from_file, examples_from_lines
+from ui.pool.details import card_text, details_html, removals_html, write_bundle
 from ui.pool.intake import judge
 from ui.pool.tab import PoolHandlers
 from ui.session.leaving import sweep
 from ui.session.owner import OPERATOR_HEADER, OPERATOR_KEY, owner_of
-from ui.session.presence import Presence, heartbeat
 from ui.session.quota import MIB, Quota, quota_of
 from ui.session.removed import MAX_REMOVED, UNDO_SECONDS, Removed
-from ui.session.uploads import group, taken
+from ui.session.uploads import taken
 
 ANN, BEN = "session-ann", "session-ben"
 EVIL = "<img src=x onerror=alert(1)> ${alert(2)} {{value}} `x`"
@@ -80,12 +78,14 @@ def archive(tmp_path):
 
 def test_a_card_says_what_it_is_in_words_and_only_text_reaches_the_page(ramole):
     card = ramole.pool.card("squad")
-    words = [text for _, text, _ in badges(card, yours=False)]
-    assert words[:4] == ["sample", "rank 5", "attention, 2 layers", "scale 2"]
-    assert "2 examples" in words and "licence apache-2.0" in words
-    other = replace(card, notes=("Made for a/b, not for c/d: its shapes fit.", "Another."))
-    assert {"made for a/b", "1 note"} <= {text for _, text, _ in badges(other, yours=False)}
+    assert not set("<>\"'`${") & set(escaped(EVIL + "\"'"))
     page = cards_html([card], yours=(), total=1)
+    words = ("sample", "rank 5", "attention, 2 layers", "scale 2", "2 examples")
+    for word in (*words, "licence apache-2.0"):
+        assert f">{word}<" in page
+    other = replace(card, notes=("Made for a/b, not for c/d: its shapes fit.", "Another."))
+    shown = cards_html([other], yours=(), total=1)
+    assert ">made for a/b<" in shown and ">1 note<" in shown
     assert ">1 adapter</p>" in page and ">1 of 2 adapters<" in cards_html([card], yours=(), total=2)
     assert 'data-name="squad"' in page and "&lt;img" in page
     shown = details_html(card, ramole.neighbours("squad"), yours=False, card_text=EVIL)
@@ -100,36 +100,26 @@ def test_the_time_of_an_upload_has_its_time_zone(ramole):
     assert "<td>last year</td>" in details_html(old, (), yours=True, card_text="")
 
 
-def test_escaped_leaves_nothing_that_a_template_or_a_browser_reads():
-    assert not set("<>\"'`${") & set(escaped(EVIL + "\"'"))
-
-
 @pytest.mark.parametrize(
     ("search", "show", "order", "names"),
     [
-        ("", "everything", "name", ["dart", "squad"]),
-        ("", "everything", "largest rank", ["squad", "dart"]),
+        ("", "everything", "name", ["mine", "dart", "squad"]),
+        ("", "everything", "largest rank", ["mine", "squad", "dart"]),
         ("DOWN_proj", "everything", "name", ["dart"]),
         ("reads apache", "samples", "name", ["squad"]),
         ("reads gpl", "everything", "name", []),
-        ("", "yours", "name", []),
+        ("", "yours", "newest", ["mine"]),
     ],
 )
-def test_search_and_filters(ramole, search, show, order, names):
-    found = matching(ramole.pool.cards(), search=search, show=show, order=order, yours=())
-    assert [card.name for card in found] == names
-    own = {card.key for card in ramole.pool.cards() if card.name == "squad"}
-    first = matching(ramole.pool.cards(), search="", show="everything", order=order, yours=own)
-    assert [card.name for card in first] == ["squad", "dart"], "one's own first"
-
-
-def test_newest_first_and_yours(ramole, quota, archive):
+def test_search_and_filters(ramole, quota, archive, search, show, order, names):
     list(judge(ramole, quota, [archive("mine")], owner=ANN))
     handlers = PoolHandlers(ramole)
-    shown = handlers.listing("", "yours", "newest", ANN)
-    assert re.findall('data-name="(.*?)"', shown) == ["mine"] and ">yours<" in shown
-    assert "1 of 3 adapters" in shown
-    assert "mine" not in handlers.listing("", "everything", "name", BEN)
+    shown = handlers.listing(search, show, order, ANN)
+    assert re.findall('data-name="(.*?)"', shown) == names, "one's own first"
+    count = f"{len(names)} of 3 adapters" if names else "No adapter matches"
+    assert len(names) == 3 or count in shown
+    assert shown.count(">yours<") == ("mine" in names)
+    assert "mine" not in handlers.listing(search, show, order, BEN)
 
 
 def test_details_have_numbers_neighbours_card_examples_and_the_command(ramole):
@@ -149,52 +139,44 @@ def test_details_have_numbers_neighbours_card_examples_and_the_command(ramole):
     assert not handlers.on_choose("dart", gr.Request())[1].visible
     with pytest.raises(gr.Error, match="squat.*squad"):
         handlers.on_choose("squat", gr.Request())
-
-
-def test_a_folder_without_words_has_no_card_text_and_no_command(tmp_path):
-    assert card_text(tmp_path) == "" and training_command(tmp_path) == ""
-    (tmp_path / "train.json").write_text("[" * 100_000)
-    assert training_command(tmp_path) == ""
-    (tmp_path / "train.json").write_text('{"command": ["python", "-m", "x"]}')
-    assert training_command(tmp_path) == "python -m x"
+    file = ramole.pool.card("dart").folder / "train.json"
+    for content, command in (("[" * 100_000, ""), ('{"command": ["python", "-m", "x"]}', None)):
+        file.write_text(content)
+        shown = handlers.on_choose("dart", gr.Request())[1]
+        assert (shown.value or "") == ("python -m x" if command is None else command)
 
 
 # Uploads
 
 
-def test_an_upload_is_judged_added_and_leaves_the_cache(ramole, quota, archive):
-    path = archive("mine", rank=4, examples=["where is it"])
-    (verdict,) = judge(ramole, quota, [path], owner=ANN)
-    assert verdict.outcome == "usable" and verdict.card.name == "mine"
-    assert [hit.name for hit in verdict.neighbours] == ["squad", "dart"]
-    html = verdict.as_html()
-    assert "attention, 2 layers; rank 4; scale 2" in html and "usable." in html
-    assert not Path(path).exists()
-    assert [card.owner for card in ramole.pool.cards(ANN) if card.name == "mine"] == [ANN]
-
-
-def test_the_verdict_says_that_an_adapter_was_made_for_another_base(ramole, quota, archive):
-    ramole.pool._base_name = "made/base"
-    (verdict,) = judge(ramole, quota, [archive("far", base_model_name_or_path="a/b")], owner=ANN)
-    assert verdict.outcome == "usable with a note" and "its answers may not" in verdict.as_html()
-
-
-def test_several_uploads_each_get_a_verdict(ramole, quota, archive, tmp_path):
+def test_several_uploads_each_get_a_verdict_and_leave_the_cache(ramole, quota, archive, tmp_path):
     pickle = tmp_path / "adapter_model.bin"
     pickle.write_bytes(b"\x80\x04.")
     broken = tmp_path / "broken.zip"
     broken.write_bytes(b"PK\x03\x04 no zip")
-    paths = [archive("one", seed=21), upload(broken), archive("two", seed=22), upload(pickle)]
+    prompt = f'Where is "it"?\n{EVIL}'
+    ramole.pool._base_name = "made/base"
+    far = archive("far", seed=22, base_model_name_or_path="a/b")
+    mine = archive("one", rank=4, examples=[prompt], base_model_name_or_path="made/base")
+    paths = [mine, upload(broken), far, upload(pickle)]
     verdicts = list(judge(ramole, quota, paths, owner=ANN, name="ignored", examples=["ignored"]))
     told = [(v.label, v.outcome) for v in verdicts]
     assert told == [
-        ("one.zip", "usable with a note"),
+        ("one.zip", "usable"),
         ("broken.zip", "refused"),
-        ("two.zip", "usable with a note"),
+        ("far.zip", "usable with a note"),
         ("adapter_model.bin", "refused"),
     ]
-    assert [card.name for card in ramole.pool.cards(ANN)][2:] == ["one", "two"]
+    assert [card.name for card in ramole.pool.cards(ANN) if card.owner == ANN] == ["one", "far"]
     assert not any(Path(path).exists() for path in paths)
+    assert {hit.name for hit in verdicts[0].neighbours} == {"squad", "dart"}
+    html = verdicts[0].as_html()
+    assert "attention, 2 layers; rank 4; scale 2" in html and "usable." in html
+    assert f'class="rm-try" data-prompt="{escaped(prompt)}"' in html
+    assert "its answers may not" in verdicts[2].as_html()
+    assert "rm-try" not in verdicts[2].as_html(), "it shows no example"
+    (verdict,) = judge(ramole, quota, [archive("nobodys", seed=5)], owner=None)
+    assert "belongs to a session" in verdict.reason
 
 
 def test_the_two_files_make_one_adapter_with_the_name_and_examples_given(ramole, tmp_path):
@@ -241,14 +223,9 @@ def test_loose_files_of_two_adapters_are_refused_because_nothing_says_which_is_w
     ["/etc/hostname", "../../etc/hostname", "app.py", "one two\n" * 2000, "a\0b", 5, None, ["a"]],
 )
 def test_a_path_that_is_no_upload_is_refused_and_left_alone(ramole, quota, path):
-    (verdict,) = judge(ramole, quota, [path], owner=ANN)
-    assert "not an uploaded file" in verdict.reason
-
-
-@pytest.mark.parametrize("paths", ["one two\n" * 2000, 5, {"path": "a"}])
-def test_what_is_no_list_of_uploads_is_refused(ramole, quota, paths):
-    (verdict,) = judge(ramole, quota, paths, owner=ANN)
-    assert verdict.label == "Upload" and "not an uploaded file" in verdict.reason
+    for paths in ([path], path if isinstance(path, str | int) else {"path": path}):
+        (verdict,) = judge(ramole, quota, paths, owner=ANN)
+        assert "not an uploaded file" in verdict.reason
 
 
 @pytest.mark.parametrize(
@@ -267,9 +244,12 @@ def test_without_a_name_that_is_a_text_nothing_is_chosen(ramole, event, name):
         handler(name, *more, gr.Request())
 
 
-def test_words_that_are_no_text_go_with_an_upload_as_none(ramole, archive):
-    (*_, last) = PoolHandlers(ramole).on_drop([archive("mine", seed=1)], 5, {"a": 1}, gr.Request())
+def test_words_that_are_no_text_and_an_examples_file_alone_are_no_fault(ramole, archive):
+    handlers = PoolHandlers(ramole)
+    (*_, last) = handlers.on_drop([archive("mine", seed=1)], 5, {"a": 1}, gr.Request())
     assert "mine.zip" in last[0]
+    (*_, last) = handlers.on_drop([upload("examples.jsonl", b"{}")], "", "", gr.Request())
+    assert "give it as examples" in last[0]
 
 
 def test_a_link_out_of_the_cache_is_refused(ramole, tmp_path):
@@ -283,13 +263,6 @@ def test_a_link_out_of_the_cache_is_refused(ramole, tmp_path):
     with pytest.raises(AdapterRefused, match="no longer"), taken([str(cache / "gone.zip")]):
         pass
     assert secret.read_text() == "s"
-
-
-def test_an_examples_file_alone_is_no_adapter(tmp_path):
-    file = tmp_path / "examples.jsonl"
-    file.write_text("{}")
-    with pytest.raises(AdapterRefused, match="give it as examples"):
-        group([file], tmp_path / "loose")
 
 
 # Quotas and owners
@@ -320,11 +293,6 @@ def test_room_is_held_while_an_upload_is_checked_and_given_back(ramole):
         pass
 
 
-def test_without_a_session_nothing_can_be_uploaded(ramole, quota, archive):
-    (verdict,) = judge(ramole, quota, [archive("mine")], owner=None)
-    assert "belongs to a session" in verdict.reason
-
-
 def test_only_its_own_session_removes_and_changes_an_upload(ramole, quota, archive):
     list(judge(ramole, quota, [archive("mine")], owner=ANN))
     with pytest.raises(RamoleError, match="no adapter 'mine'"):
@@ -338,51 +306,52 @@ def test_only_its_own_session_removes_and_changes_an_upload(ramole, quota, archi
     assert len(ramole.pool.cards(ANN)) == 2
 
 
-def test_shared_uploads_are_everyones_to_use_and_their_uploaders_to_remove(tmp_path, monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
-    (tmp_path / "adapters").mkdir()
-    system = PoolRamole(tmp_path, shared_uploads=True)
-    quota = Quota(system)
-    folder = write_adapter(tmp_path / "made", seed=51)
-    system.pool.add(write_adapter(tmp_path / "theirs", seed=52), name="operators")
+@pytest.fixture
+def shared(tmp_path, ramole):
+    """A page whose uploads are everybody's, with no sample."""
+    (tmp_path / "shared" / "adapters").mkdir(parents=True)
+    system = PoolRamole(tmp_path / "shared", shared_uploads=True)
+    yield system
+    system.close()
 
-    def drop(owner):
-        path = Path(get_upload_folder()) / "made.zip"
-        path.parent.mkdir(exist_ok=True)
-        path.unlink(missing_ok=True)
-        (verdict,) = judge(system, quota, [str(zipped(folder, path))], owner=owner)
+
+def test_shared_uploads_are_everyones_to_use_and_their_uploaders_to_remove(
+    shared, archive, tmp_path
+):
+    quota = quota_of(shared)
+    shared.pool.add(write_adapter(tmp_path / "theirs", seed=52), name="operators")
+
+    def drop(owner, path):
+        (verdict,) = judge(shared, quota, [path], owner=owner)
         return verdict
 
-    assert drop(ANN).card.name == "made" and drop(BEN).known
-    before = system.pool.card("made")
+    assert drop(ANN, archive("made", seed=51)).card.name == "made"
+    before = shared.pool.card("made")
     folder = write_adapter(tmp_path / "b", seed=51, readme="Else.", examples=["said by another"])
-    assert drop(BEN).card == before == system.pool.card("made"), "another's card stays as it is"
-    assert drop(ANN).card.examples == ("said by another",), "one's own does not"
+    again = zipped(folder, tmp_path / "again.zip")
+    verdict = drop(BEN, upload(again))
+    assert verdict.known and verdict.card == before == shared.pool.card("made"), "another's stays"
+    assert drop(ANN, upload(again)).card.examples == ("said by another",), "one's own does not"
     for name, owner in (("made", BEN), ("operators", BEN), ("operators", None), ("made", None)):
         with pytest.raises(AdapterRefused, match="not this session's"):
             quota.remove(name, owner)
-    assert quota_of(system).leave(ANN) == 0 and sweep(system) == 0
+    assert quota.leave(ANN) == 0 and sweep(shared) == 0
     quota.remove("made", ANN)
-    assert [card.name for card in system.pool.cards()] == ["operators"]
-    system.close()
+    assert [card.name for card in shared.pool.cards()] == ["operators"]
 
 
 def test_what_the_operator_puts_in_the_place_of_a_shared_upload_is_no_sessions(
-    tmp_path, monkeypatch, archive
+    shared, archive, tmp_path
 ):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
-    (tmp_path / "adapters").mkdir(exist_ok=True)
-    system = PoolRamole(tmp_path, shared_uploads=True)
-    quota = quota_of(system)
-    list(judge(system, quota, [archive("made", seed=51)], owner=ANN))
-    assert quota.owns(system.pool.card("made"), ANN)
+    quota = quota_of(shared)
+    list(judge(shared, quota, [archive("made", seed=51)], owner=ANN))
+    assert quota.owns(shared.pool.card("made"), ANN)
     operator = SimpleNamespace(headers={OPERATOR_HEADER: OPERATOR_KEY}, session_hash=None)
-    assert Endpoints(system).remove_adapter("made", operator) == {"removed": "made"}
-    card = system.pool.add(write_adapter(tmp_path / "theirs", seed=52), name="made")
+    assert Endpoints(shared).remove_adapter("made", operator) == {"removed": "made"}
+    card = shared.pool.add(write_adapter(tmp_path / "theirs", seed=52), name="made")
     assert not quota.owns(card, ANN) and quota.used(ANN) == (0, 0)
     with pytest.raises(AdapterRefused, match="not this session's"):
         quota.remove("made", ANN)
-    system.close()
 
 
 def test_uploads_go_with_their_session_and_with_the_process(ramole, quota, archive):
@@ -393,12 +362,6 @@ def test_uploads_go_with_their_session_and_with_the_process(ramole, quota, archi
     assert [c.name for c in ramole.pool.cards(BEN)][2:] == ["three"]
     assert sweep(ramole) == 1
     assert [c.name for c in ramole.pool.all_cards()][2:] == ["four"]
-
-
-def test_page_and_endpoints_count_with_one_quota(ramole, monkeypatch):
-    built = Mock(wraps=Quota)
-    monkeypatch.setattr("ui.session.quota.Quota", built)
-    assert quota_of(ramole) is quota_of(ramole) and built.call_count == 1
 
 
 def test_what_the_page_keeps_of_a_system_is_freed_with_it():
@@ -467,26 +430,18 @@ def test_what_is_wrong_with_an_examples_file(tmp_path, name, content, reason):
 
 def test_the_page_takes_examples_as_long_as_the_pool_keeps_and_more_than_it_keeps():
     most = ["x" * 1998 + str(n % 90 + 10) for n in range(1000)]
-    assert (
-        examples_from_lines("\n".join(most))
-        == most
-        == checked(UploadFields, examples=most).examples
-    )
+    assert examples_from_lines("\n".join(most)) == most
+    assert checked(UploadFields, examples=most).examples == most
     assert check_examples(most) == (most[:200], ["The first 200 of 1000 examples are kept."])
     for more in ([*most, "y"], ["y" * 2001]):
         with pytest.raises(AdapterRefused, match="is the most"):
             examples_from_lines("\n".join(more))
         with pytest.raises(WrongField, match=r"^examples.* at most (1000 items|2000 characters)"):
             checked(UploadFields, examples=more)
-
-
-def test_typed_examples_are_lines():
-    assert examples_from_lines(" one \n\ntwo") == ["one", "two"] and examples_from_lines(None) == []
-    assert examples_from_lines("one\ntwo\n") == ["one", "two"] and examples_from_lines(" \n") == []
-    assert examples_from_lines("Translate:\nboat\n \n\nSay:\n  hi") == [
-        "Translate:\nboat",
-        "Say:\n  hi",
-    ]
+    for typed, lines in ((None, []), (" \n", []), (" one \n\ntwo\n", ["one", "two"])):
+        assert examples_from_lines(typed) == lines
+    paragraphs = examples_from_lines("Translate:\nboat\n \n\nSay:\n  hi")
+    assert paragraphs == ["Translate:\nboat", "Say:\n  hi"]
 
 
 # Taking away
@@ -533,6 +488,9 @@ def test_a_removal_can_be_undone_and_all_is_as_it_was(ramole, quota, archive):
     assert quota.used(ANN) == (0, 0) and "can still be undone" in quota.sentence(ANN)
     ((removal, left),) = quota.removed.of(ANN)
     assert removal.name == "mine" and 0 < left <= UNDO_SECONDS and quota.removed.of(BEN) == []
+    html = removals_html(quota.removed.of(ANN))
+    assert "mine was removed" in html and "for 2 minutes" in html and removal.token in html
+    assert removals_html([]).count("<p>") == 0
     for token, owner in ((removal.token, BEN), (removal.token, None), ("guess", ANN), ("", ANN)):
         with pytest.raises(AdapterRefused, match="cannot be undone any more"):
             quota.undo(token, owner)
@@ -568,16 +526,6 @@ def test_a_kill_leaves_nothing_of_what_was_removed(ramole, quota, archive):
     again = PoolRamole(ramole.settings.data_dir.parent)
     assert not (ramole.settings.data_dir / "uploads").exists() and not again.pool.problems
     again.close()
-
-
-def test_a_removal_is_over_by_itself(ramole, quota, archive):
-    list(judge(ramole, quota, [archive("mine")], owner=ANN))
-    aside = ramole.pool.set_aside("mine", owner=ANN)
-    folder = ramole.settings.data_dir / "uploads"
-    assert folder.exists()
-    quota.removed.keep(aside, ANN, seconds=0.0)
-    quota.removed.expire()
-    assert not folder.exists() and quota.removed.sizes() == []
 
 
 def test_a_name_that_was_taken_meanwhile_is_one_sentence(ramole, quota, archive):
@@ -618,15 +566,9 @@ def test_an_index_that_fails_leaves_the_removal_as_it_was(ramole, quota, archive
     list(judge(ramole, quota, [archive("mine")], owner=ANN))
     quota.remove("mine", ANN, keep=True)
     ((removal, _),) = quota.removed.of(ANN)
-
-    class Broken:
-        def added(self, card):
-            raise RamoleError("The index cannot be written.")
-
-        def removed(self, card):
-            pass
-
-    ramole.pool.listeners.append(Broken())
+    broken = SimpleNamespace(added=Mock(side_effect=RamoleError("The index cannot be written.")))
+    broken.removed = Mock()
+    ramole.pool.listeners.append(broken)
     kept = uploads(ramole)
     with pytest.raises(RamoleError, match="cannot be written"):
         quota.undo(removal.token, ANN)
@@ -634,14 +576,6 @@ def test_an_index_that_fails_leaves_the_removal_as_it_was(ramole, quota, archive
     ramole.pool.listeners.pop()
     ((removal, _),) = quota.removed.of(ANN)
     assert quota.undo(removal.token, ANN).name == "mine"
-
-
-def test_the_line_that_offers_undo_is_inert(ramole, quota, archive):
-    list(judge(ramole, quota, [archive("mine")], owner=ANN))
-    quota.remove("mine", ANN, keep=True)
-    html = removals_html(quota.removed.of(ANN))
-    assert "mine was removed" in html and "for 2 minutes" in html
-    assert quota.removed.of(ANN)[0][0].token in html and removals_html([]).count("<p>") == 0
 
 
 # Names of loose files
@@ -686,54 +620,24 @@ def test_files_with_a_byte_order_mark_say_what_they_say_without_it(ramole, quota
         assert card.examples == ("where", "who") and card_text(card.folder) == readme
 
 
-def test_the_name_in_a_configuration_with_a_byte_order_mark_counts(tmp_path):
-    (tmp_path / "adapter_config.json").write_text('{"name": "boats"}', "utf-8-sig")
-    assert declared_name(tmp_path, taken=()) == "boats"
-
-
-def test_a_good_verdict_offers_a_prompt_to_try(ramole, quota, archive):
-    prompt = f'Where is "it"?\n{EVIL}'
-    (verdict,) = judge(ramole, quota, [archive("mine", examples=[prompt])], owner=ANN)
-    assert f'class="rm-try" data-prompt="{escaped(prompt)}"' in verdict.as_html()
-    (verdict,) = judge(ramole, quota, [archive("none", seed=3)], owner=ANN)
-    assert "rm-try" not in verdict.as_html()
-
-
-def test_the_sign_of_life_is_no_tab(monkeypatch):
-    """Gradio counts whatever is built between tabs as one."""
-    built = []
-
-    class Timer:
-        def __init__(self, seconds):
-            built.append(Context.block)
-
-        def tick(self, *_, **__):
-            built.append(Context.block)
-
-    monkeypatch.setattr(gr, "Timer", Timer)
-    page = SimpleNamespace(unload=lambda do: None)
-    monkeypatch.setattr(Context, "root_block", page)
-    monkeypatch.setattr(Context, "block", "the tabs")
-    heartbeat(Presence())
-    assert built == [page, "the tabs"] and Context.block == "the tabs"
-
-
 # Errors
 
 
-def test_an_error_is_one_sentence_and_markup_in_it_is_inert(caplog):
-    with pytest.raises(gr.Error) as told, one_sentence():
-        raise RamoleError("There is no <b>x</b>.")
-    assert told.value.message == "There is no &lt;b&gt;x&lt;/b&gt;."
-    assert told.value.print_exception is False
-    with pytest.raises(gr.Error) as told, one_sentence(markup=False):
-        raise RamoleError("There is no <b>x</b>.")
-    assert told.value.message == "There is no <b>x</b>." and not caplog.records
-    with pytest.raises(gr.Error) as told, one_sentence():
-        raise KeyError("/srv/secret")
-    assert told.value.message == UNEXPECTED and "KeyError" in caplog.text
-    with pytest.raises(gr.Error, match="as it is"), one_sentence():
-        raise gr.Error("as it is")
+@pytest.mark.parametrize(
+    ("error", "how", "message"),
+    [
+        (RamoleError("There is no <b>x</b>."), {}, "There is no &lt;b&gt;x&lt;/b&gt;."),
+        (RamoleError("There is no <b>x</b>."), {"markup": False}, "There is no <b>x</b>."),
+        (KeyError("/srv/secret"), {}, UNEXPECTED),
+        (gr.Error("as it is"), {}, "as it is"),
+    ],
+)
+def test_an_error_is_one_sentence_and_markup_in_it_is_inert(caplog, error, how, message):
+    with pytest.raises(gr.Error) as told, one_sentence(**how):
+        raise error
+    assert told.value.message == message
+    assert ("KeyError" in caplog.text) == (message == UNEXPECTED)
+    assert told.value.print_exception == isinstance(error, gr.Error)
 
 
 def test_without_the_spaces_package_a_handler_stays_as_it_is(monkeypatch):
@@ -749,9 +653,7 @@ def test_without_the_spaces_package_a_handler_stays_as_it_is(monkeypatch):
 
 
 def test_loading_tells_how_far_it_is_and_why_it_failed():
-    from ui.model.loading import Loading
-
-    go, told = threading.Event(), {}
+    go, told = threading.Event(), {"fail": True}
 
     class Slow:
         loaded = False
@@ -759,14 +661,14 @@ def test_loading_tells_how_far_it_is_and_why_it_failed():
         def load(self, progress):
             progress("reading", 0.25)
             go.wait(120)
-            if told.get("fail"):
+            if told["fail"]:
                 raise RamoleError("No network; connect it.")
+            self.kept = [[n] for n in range(100_000)]
             self.loaded = True
 
-    told["fail"] = True
     slow = Slow()
     loading = loading_of(slow)
-    assert loading_of(slow) is loading and isinstance(loading, Loading)
+    assert loading_of(slow) is loading
     loading.start()
     loading.start()
     while loading.fraction == 0:
@@ -778,30 +680,13 @@ def test_loading_tells_how_far_it_is_and_why_it_failed():
     loading.start()
     assert loading.ended.wait(120) and loading.ready and loading.error is None
     assert json.loads(json.dumps(loading.status()))["fraction"] == 1.0
-
-
-def test_what_is_there_once_the_model_is_loaded_is_searched_for_garbage_no_more():
-    from ui.model.loading import Loading
-
-    class Quick:
-        loaded = False
-
-        def load(self, progress):
-            self.kept = [[n] for n in range(100_000)]
-            self.loaded = True
-
-    quick = Quick()
-    loading = Loading(quick)
-    loading.start()
-    assert loading.ended.wait(120) and loading.ready
-    known = len(gc.get_objects())
-    assert len(quick.kept) == 100_000 and known < 50_000, "as many as were made since"
+    assert len(gc.get_objects()) < 50_000 < len(slow.kept), "what was loaded is garbage no more"
 
 
 def test_a_search_of_many_words_reads_each_card_once(ramole, monkeypatch):
     read, ranks = [], cards.ranks_in_words
     monkeypatch.setattr(cards, "ranks_in_words", lambda card: read.append(card) or ranks(card))
     every = ramole.pool.cards()
-    words = " ".join(every[0].name) + " "
-    found = matching(every, search=words * 2000, show="everything", order="name", yours=())
+    words = (" ".join(every[0].name) + " ") * 2000
+    found = cards.matching(every, search=words, show="everything", order="name", yours=())
     assert every[0] in found and len(read) == len(every)

@@ -13,17 +13,17 @@ from ui.model.loading import Status
 READY = Status(ready=True, stage="ready", fraction=1.0, error=None)
 
 
+SIZES = {
+    "vocab_size": 7,
+    "hidden_size": 12,
+    "intermediate_size": 10,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 1,
+}
+
+
 def model_of(activation: str = "silu", dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
-    config = LlamaConfig(
-        vocab_size=7,
-        hidden_size=12,
-        intermediate_size=10,
-        num_hidden_layers=2,
-        num_attention_heads=3,
-        num_key_value_heads=1,
-        hidden_act=activation,
-    )
-    model = LlamaForCausalLM(config)
+    model = LlamaForCausalLM(LlamaConfig(**SIZES, num_hidden_layers=2, hidden_act=activation))
     nn.Module.to(model, dtype)
     return model
 
@@ -53,28 +53,16 @@ def test_other_numbers_devices_activations_and_layers_are_not():
     model = model_of()
     model.set_submodule("model.layers.1.mlp.up_proj", Doubled(12, 10, bias=False))
     assert not is_exact(model)
-    experts = MixtralConfig(
-        vocab_size=7,
-        hidden_size=12,
-        intermediate_size=10,
-        num_hidden_layers=1,
-        num_attention_heads=3,
-        num_key_value_heads=1,
-        num_local_experts=3,
-    )
+    experts = MixtralConfig(**SIZES, num_hidden_layers=1, num_local_experts=3)
     assert not is_exact(MixtralForCausalLM(experts))
 
 
-def test_the_page_says_what_holds_on_its_device():
-    exact, rounded = promise(exact=True), promise(exact=False)
-    assert "CPU" in exact and "to the bit" in exact and "within rounding" not in exact
-    assert "within rounding" in rounded and "to the bit" not in rounded
-    assert exact in status_html(READY, exact=True, model="tiny")
-    assert rounded in status_html(READY, exact=False, model="tiny")
-
-
-def test_the_page_promises_nothing_before_the_model_is_there():
+def test_the_page_says_what_holds_on_its_device_and_promises_nothing_before():
     loading = Status(ready=False, stage="reading", fraction=0.5, error=None)
-    for exact in (True, False):
-        said = status_html(loading, exact=exact, model="tiny")
-        assert "reading" in said and promise(exact=exact) not in said
+    exact, rounded = promise(exact=True), promise(exact=False)
+    assert "to the bit" in exact and "within rounding" not in exact
+    assert "within rounding" in rounded and "to the bit" not in rounded
+    for holds, words in ((True, exact), (False, rounded)):
+        assert words in status_html(READY, exact=holds, model="tiny")
+        said = status_html(loading, exact=holds, model="tiny")
+        assert "reading" in said and words not in said

@@ -14,6 +14,8 @@ from ui.session.presence import GONE_SECONDS, IDLE_SECONDS, Presence
 from ui.session.quota import MIB, Quota
 
 EVIL, HOME, WORK = "203.0.113.9", "198.51.100.1", "198.51.100.2"
+NEAR = "from your address"
+FULL = "no room left for uploads; try again later"
 
 
 class Cards:
@@ -83,6 +85,10 @@ class Place:
             self.pool.cards.append(new)
             self.quota.added(new, owner)
 
+    def refuses(self, who: str, address: str = "", *, why: str = FULL, mb: float = 0.25) -> None:
+        with pytest.raises(AdapterRefused, match=why):
+            self.upload(who, address, mb=mb)
+
     def undoable(self, *who: str) -> list[str]:
         """Those of these who can undo a removal."""
         return [one for one in who if self.quota.removed.of(f"session-{one}")]
@@ -117,8 +123,7 @@ def test_an_address_may_upload_so_many_megabytes_whatever_their_number():
     place = Place(mb=2, address_mb=5)
     for who in range(5):
         place.upload(f"evil{who}", EVIL, mb=1)
-    with pytest.raises(AdapterRefused, match="40 adapters and 5 MB"):
-        place.upload("evil9", EVIL, mb=1)
+    place.refuses("evil9", EVIL, mb=1, why="40 adapters and 5 MB")
     place.upload("ann", HOME, mb=1)
 
 
@@ -143,12 +148,10 @@ def test_a_session_that_moves_takes_its_uploads_along():
     for _ in range(2):
         place.upload("ann", HOME)
     place.upload("ben", WORK)
-    with pytest.raises(AdapterRefused, match="from your address"):
-        place.upload("ann", WORK)
+    place.refuses("ann", WORK, why=NEAR)
     place.quota.remove(place.pool.cards[-1].name, "session-ben")
     place.upload("ann", WORK)
-    with pytest.raises(AdapterRefused, match="from your address"):
-        place.upload("cid", WORK)
+    place.refuses("cid", WORK, why=NEAR)
     place.upload("dot", HOME)
 
 
@@ -193,8 +196,7 @@ def test_who_may_have_no_more_adapters_costs_nobody_an_undo():
         place.removes(who)
     place.upload("ben")
     place.upload("ben")
-    with pytest.raises(AdapterRefused, match="has 2 adapters, the most"):
-        place.upload("ben")
+    place.refuses("ben", why="has 2 adapters, the most")
     assert place.undoable("ann", "ben") == ["ann", "ben"]
 
 
@@ -203,8 +205,7 @@ def test_removals_go_only_where_that_makes_room_and_those_of_others_last():
     for who, address in (("ann", HOME), ("ben", WORK)):
         place.upload(who, address, mb=2)
         place.removes(who)
-    with pytest.raises(AdapterRefused, match="5.0 MB, and 2.0 of the session's 4 MB are left"):
-        place.upload("ben", WORK, mb=5)
+    place.refuses("ben", WORK, mb=5, why="5.0 MB, and 2.0 of the session's 4 MB are left")
     assert place.undoable("ann", "ben") == ["ann", "ben"]
     place.upload("ben", WORK, mb=3)
     assert place.undoable("ann", "ben") == ["ann"], "its own made the room"
@@ -214,8 +215,7 @@ def test_removals_go_only_where_that_makes_room_and_those_of_others_last():
     assert place.undoable("ann") == [] and place.held() == {"ben": 1, "cid": 1, "dot": 1}
     for who in ("cid", "dot"):
         place.removes(who)
-    with pytest.raises(AdapterRefused, match="no room left"):
-        place.upload("eve", HOME, mb=4)
+    place.refuses("eve", HOME, mb=4)
     assert place.undoable("cid", "dot") == ["cid", "dot"]
 
 
@@ -229,50 +229,41 @@ def test_a_removal_goes_before_a_silent_session_does():
     assert place.undoable("ann") == [] and place.held() == {"ben": 1, "cid": 1}
 
 
-def full(place: Place) -> None:
-    with pytest.raises(AdapterRefused, match="no room left for uploads; try again later"):
-        place.upload("eve", EVIL)
-
-
 def test_what_the_operator_gave_takes_no_room_of_the_sessions():
     place = Place(all_mb=10)
     place.pool.cards += [card(f"shared{n}", None, 3 * MIB) for n in range(5)]
     for who in ("ann", "ben"):
         place.upload(who, HOME, mb=4)
-    with pytest.raises(AdapterRefused, match="no room left"):
-        place.upload("cid", WORK, mb=4)
+    place.refuses("cid", WORK, mb=4)
 
 
-def test_who_runs_something_is_never_evicted_and_its_end_is_a_sign_of_life():
+def test_who_uploads_or_runs_something_is_never_evicted_and_its_end_is_a_sign_of_life():
+    place = Place(places=1 + 1)
+    with place.quota.room("session-ann", 9, address=HOME):
+        place.now += 2 * GONE_SECONDS
+        place.refuses("eve", EVIL)
+        assert place.quota.tidy() == 0
     place = Place(places=1 + 1)
     place.upload("ann", HOME)
     with place.presence.alive("session-ann"), place.presence.alive("session-ann"):
         place.now += 2 * GONE_SECONDS
-        full(place)
+        place.refuses("eve", EVIL)
         assert place.quota.tidy() == 0
     place.now += IDLE_SECONDS - 1
-    full(place)
+    place.refuses("eve", EVIL)
     place.now += 1
     place.upload("eve", EVIL)
-
-
-def test_who_is_uploading_is_never_evicted():
-    place = Place(places=1 + 1)
-    with place.quota.room("session-ann", 9, address=HOME):
-        place.now += 2 * GONE_SECONDS
-        full(place)
-        assert place.quota.tidy() == 0
 
 
 def test_what_no_session_uploaded_and_what_everybody_uses_stays():
     place = Place(places=1 + 1)
     place.pool.cards.append(card("operators", "operator", 5))
     place.now += 2 * GONE_SECONDS
-    full(place)
+    place.refuses("eve", EVIL)
     shared = Place(places=1 + 1, shared=True)
     shared.upload("ann", HOME)
     shared.now += 2 * GONE_SECONDS
-    full(shared)
+    shared.refuses("eve", EVIL)
     assert place.quota.tidy() == shared.quota.tidy() == 0
     assert len(place.pool.cards) == len(shared.pool.cards) == 2
 
@@ -281,8 +272,7 @@ def test_shared_uploads_count_for_their_uploaders_address():
     place = Place(shared=True, adapters=1, address_adapters=2)
     place.upload("evil1", EVIL)
     place.upload("evil2", EVIL)
-    with pytest.raises(AdapterRefused, match="from your address"):
-        place.upload("evil3", EVIL)
+    place.refuses("evil3", EVIL, why=NEAR)
     place.upload("ann", HOME)
 
 
@@ -291,7 +281,7 @@ def test_what_cannot_be_removed_makes_no_room():
     place.upload("ann", HOME)
     place.pool.stuck.add("session-ann")
     place.now += IDLE_SECONDS
-    full(place)
+    place.refuses("eve", EVIL)
 
 
 def test_a_session_that_vanished_is_cleaned_up_and_one_that_is_only_quiet_is_not():
@@ -324,14 +314,9 @@ def test_kept_mixes_go_with_their_session_and_no_other(shared):
     place.quota.leave("session-b")
     place.quota.leave("ann")
     assert place.mixes == {"ann": 3}, "who is no session keeps what it kept"
-
-
-def test_mixes_that_an_earlier_process_left_go_at_the_next_start():
-    place = Place()
-    place.mixes = {"session-old": 1, "ann": 1}
-    ramole = place.ramole
-    sweep(ramole)
-    assert place.mixes == {"ann": 1}
+    place.mixes["session-old"] = 1  # of an earlier process
+    sweep(place.ramole)
+    assert place.mixes == {"ann": 3}
 
 
 def test_what_came_after_its_session_was_over_is_cleaned_up_too():

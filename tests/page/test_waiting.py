@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from ramole_core import Request
-from ramole_core.engine import waiting as waiting_module
 from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.waiting import WaitingQueue, in_turn
 from ramole_core.errors import Busy
@@ -27,33 +26,23 @@ def line(*sources: str) -> list[RequestState]:
     return states
 
 
-def names(states) -> list[str]:
-    return [f"{t.session}@{t.address}" for t in states]
+INVENTED = " ".join(f"s{i}@evil" for i in range(12))
 
 
-def test_twelve_invented_sessions_of_one_address_take_the_turns_of_one():
-    invented = [f"s{i}@evil" for i in range(12)]
-    order = names(in_turn(line(*invented, "ann@home", "ben@work", "ann@home"), []))
-    assert order[:5] == ["s0@evil", "ann@home", "ben@work", "s1@evil", "ann@home"]
-
-
-def test_what_runs_counts_for_its_address_whichever_session_it_is_of():
-    running = line("s1@evil", "s2@evil")
-    assert names(in_turn(line("s3@evil", "ann@home", "ann@home"), running)) == [
-        "ann@home",
-        "ann@home",
-        "s3@evil",
-    ]
-
-
-def test_within_an_address_sessions_take_turns():
-    waiting = line("a@school", "a@school", "a@school", "b@school", "b@school")
-    assert [t.number for t in in_turn(waiting, [])] == [1, 4, 2, 5, 3]
-    assert [t.number for t in in_turn(waiting, line("a@school"))] == [4, 1, 5, 2, 3]
-
-
-def test_where_the_address_is_unknown_the_session_stands_for_it():
-    assert [t.number for t in in_turn(line("a", "a", "b", "@b"), [])] == [1, 3, 4, 2]
+@pytest.mark.parametrize(
+    ("waiting", "running", "order"),
+    [
+        (f"{INVENTED} ann@home ben@work ann@home", "", [1, 13, 14, 2, 15]),
+        ("s3@evil ann@home ann@home", "s1@evil s2@evil", [2, 3, 1]),
+        ("a@school a@school a@school b@school b@school", "", [1, 4, 2, 5, 3]),
+        ("a@school a@school a@school b@school b@school", "a@school", [4, 1, 5, 2, 3]),
+        ("a a b @b", "", [1, 3, 4, 2]),
+    ],
+    ids=["invented sessions", "what runs counts", "in an address", "one runs", "no address"],
+)
+def test_addresses_take_turns_and_the_sessions_of_each(waiting, running, order):
+    found = in_turn(line(*waiting.split()), line(*running.split()))
+    assert [state.number for state in found][: len(order)] == order
 
 
 SOURCES = st.lists(st.sampled_from(["a@x", "b@x", "c@x", "a@y", "d@y", "e", "f"]), max_size=24)
@@ -140,17 +129,11 @@ def test_every_door_says_who_asks_and_from_where(door):
     assert set(ramole.sessions) == {"ann"} and set(ramole.addresses) == {"10.0.0.9"}
 
 
-def test_places_are_found_once_for_each_change(monkeypatch):
-    found = []
-    monkeypatch.setattr(waiting_module, "in_turn", lambda *said: found.append(1) or in_turn(*said))
-    queue = WaitingQueue(most=99, rows=4)
-    running = line("ann@home")
+def test_places_follow_each_change():
+    queue, running = WaitingQueue(most=99, rows=4), line("ann@home")
     for number in range(3):
         queue.add(line(f"s{number}@evil")[0])
-        for _ in range(20):
-            places = queue.places(running)
-    assert len(found) == 3 and list(places.values()) == [1, 2, 3]
+    places = queue.places(running)
+    assert list(places.values()) == [1, 2, 3]
     queue.remove(next(iter(places)))
-    assert list(queue.places(running).values()) == [1, 2] and len(found) == 4
-    queue.places([])
-    assert len(found) == 5, "others run"
+    assert list(queue.places(running).values()) == [1, 2]

@@ -9,21 +9,17 @@ import gradio as gr
 import pytest
 
 from ramole_core import RamoleError, Request
-from tests.page.test_ask import asking
+from tests.page.test_ask import ask, asking
 from tests.support.fake_ramole import WORDS, FakeRamole
 from tests.support.serving import wait_until
-from ui.ask.answer import Live, answer
 from ui.ask.branch import Change, branched, going_on, verdict, weights_at
 from ui.ask.what_if import ALL, EVERY, HERE, NOTHING, TURN, change_of
 from ui.charts.did import chance
 from ui.charts.explained import token_html
 
 
-def run_of(ramole: FakeRamole):
-    live = Live()
-    for _ in answer(ramole, Request("Which boats?", method="ramole_plus"), live, beside=False):
-        pass
-    return live.run
+def run_of(ramole: FakeRamole, **how):
+    return ask(Request("Which boats?", method="ramole_plus", **how), ramole=ramole)[0]
 
 
 @pytest.fixture
@@ -46,6 +42,8 @@ def test_the_branch_gives_what_was_said_and_switches_off_where_the_token_is_pred
     taken = branched(run, 3, Change(token=77))
     assert taken.prefix_ids == (*asked.prefix_ids, 77) and not taken.without
     assert branched(run, 0, Change(True)).prefix_ids == ()
+    short = replace(run, request=replace(run.request, max_new_tokens=len(WORDS)))
+    assert branched(short, len(WORDS) - 1, Change(token=5)).max_new_tokens > len(WORDS)
 
 
 def test_an_adapter_that_was_never_there_leaves_the_others_to_read_question_and_answer(run):
@@ -63,11 +61,7 @@ def test_an_adapter_that_was_never_there_leaves_the_others_to_read_question_and_
 
 
 def test_what_the_token_would_be_without_an_adapter_is_what_its_effect_is_made_of(ramole):
-    request = Request("Which boats?", method="ramole_plus", effects=True)
-    live = Live()
-    for _ in answer(ramole, request, live, beside=False):
-        pass
-    run, what = live.run, asking(ramole).ui.token.what
+    run, what = run_of(ramole, effects=True), asking(ramole).ui.token.what
     v = run.answer.subset_logprob[2]
     e = run.experts.index("bee")
     since, said = what.on_off(run, 2, "bee", TURN, EVERY, EVERY)
@@ -100,11 +94,6 @@ def test_the_slider_begins_where_the_weight_is(ramole, run):
     assert what.on_moved(None, None, "bee", NOTHING)[0]["value"] == 0
 
 
-def test_the_last_token_can_be_changed_though_the_answer_was_as_long_as_it_may_be(run):
-    short = replace(run, request=replace(run.request, max_new_tokens=len(WORDS)))
-    assert branched(short, len(WORDS) - 1, Change(token=5)).max_new_tokens > len(WORDS)
-
-
 @pytest.mark.parametrize(
     ("index", "change", "said"),
     [(2, Change(), "Choose what"), (-1, Change(True), "no trace"), (99, Change(True), "no trace")],
@@ -115,27 +104,22 @@ def test_nothing_to_change_is_a_sentence(run, index, change, said):
 
 
 def test_the_answer_goes_on_after_the_old_tokens_with_the_likely_ones_before_and_after(ramole, run):
-    change = Change(True, "bee")
-    looks = list(going_on(ramole, run, 3, change, threading.Event(), text="", address="here"))
-    assert ramole.requests[-1] == branched(run, 3, change) and ramole.addresses[-1] == "here"
+    def going(change):
+        return list(going_on(ramole, run, 3, change, threading.Event(), text="", address="here"))
+
+    looks = going(Change(True, "bee"))
+    assert ramole.requests[-1] == branched(run, 3, Change(True, "bee"))
+    assert ramole.addresses[-1] == "here"
     last = [look for look in looks if look.view][-1]
     drawn = [line for line in last.view["tokens"].splitlines() if line]
     assert len(drawn) == 3 + len(WORDS)  # the fake writes its eight words again
     assert "From token 4 on, without bee." in last.note and last.view["differs"]
-    never = list(
-        going_on(
-            ramole, run, 3, Change(True, "bee", unfound=True), threading.Event(), text="",
-            address="here",
-        )
-    )  # fmt: skip
+    assert "As it was" in looks[-1].likely and "With the change" in looks[-1].likely
+    never = going(Change(True, "bee", unfound=True))
     assert ramole.requests[-1].without == (("bee", None, None, "turn"),)
     last = [look for look in never if look.view][-1]
     assert "as though bee had never been found." in last.note
     assert {one["name"]: one["share"] for one in last.view["experts"]}["ant"] > 0
-    assert "As it was" in looks[-1].likely and "With the change" in looks[-1].likely
-
-
-def test_the_same_answer_is_said_to_be_the_same(run):
     assert verdict(run.pieces, run) == "The answer stays the same, word for word."
     assert verdict([*run.pieces[:-1], "other"], run).startswith("3 of 8 tokens")
 
@@ -151,28 +135,22 @@ def test_the_same_answer_is_said_to_be_the_same(run):
             ("bee", HERE, EVERY, "q_proj", "ant", 0.5, 7),
             Change(True, "bee", None, "q_proj", "ant", 0.5, 7),
         ),
+        (("zebra", HERE, EVERY, EVERY, NOTHING, 0, -1), None),
+        (("bee", TURN, "3", EVERY, NOTHING, 0, -1), None),
+        (("bee", HERE, "many", EVERY, NOTHING, 0, -1), None),
+        (("bee", HERE, EVERY, EVERY, NOTHING, 0, 8), None),
+        ((NOTHING, HERE, EVERY, EVERY, "zebra", 0.5, -1), None),
+        ((NOTHING, HERE, EVERY, EVERY, "bee", 1.6, -1), None),
+        ((NOTHING, HERE, EVERY, EVERY, "bee", "much", -1), None),
+        ((NOTHING, HERE, EVERY, EVERY, "bee", float("nan"), -1), None),
     ],
 )
-def test_what_is_chosen_is_read(run, chosen, change):
-    assert change_of(chosen, {7: "x"}, run) == change
-
-
-@pytest.mark.parametrize(
-    "chosen",
-    [
-        ("zebra", HERE, EVERY, EVERY, NOTHING, 0, -1),
-        ("bee", TURN, "3", EVERY, NOTHING, 0, -1),
-        ("bee", HERE, "many", EVERY, NOTHING, 0, -1),
-        ("bee", HERE, EVERY, EVERY, NOTHING, 0, 8),
-        (NOTHING, HERE, EVERY, EVERY, "zebra", 0.5, -1),
-        (NOTHING, HERE, EVERY, EVERY, "bee", 1.6, -1),
-        (NOTHING, HERE, EVERY, EVERY, "bee", "much", -1),
-        (NOTHING, HERE, EVERY, EVERY, "bee", float("nan"), -1),
-    ],
-)
-def test_what_is_not_there_is_refused(run, chosen):
-    with pytest.raises(RamoleError):
-        change_of(chosen, {7: "x"}, run)
+def test_what_is_chosen_is_read_and_what_is_not_there_refused(run, chosen, change):
+    if change is not None:
+        assert change_of(chosen, {7: "x"}, run) == change
+    else:
+        with pytest.raises(RamoleError):
+            change_of(chosen, {7: "x"}, run)
 
 
 def test_the_panel_offers_what_the_answer_has_and_says_what_is_wrong(ramole, run):

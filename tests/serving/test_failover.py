@@ -10,9 +10,8 @@ from hypothesis import HealthCheck, given, settings as hypothesis_settings, stra
 from ramole_core import Generation, Ramole, RamoleError, Request, Settings, Step
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import Busy
-from ramole_core.serving import remote_stream, wire
+from ramole_core.serving import remote_stream
 from ramole_core.serving.engine_server import EngineServer
-from ramole_core.serving.fleet import EngineLost
 from ramole_core.serving.opening import engines_over
 from tests.core.test_ramole import TASKS, hold_until_cancelled, write_lora
 from tests.support.serving import wait_until
@@ -61,7 +60,8 @@ def all_alive(pair):
     fleet.servers = {key.partition("#")[0]: one for key, one in fleet.servers.items()}
     fleet.dead.clear()
     fleet.jobs.clear()
-    fleet.kills, fleet.revive = [], True
+    fleet.kills, fleet.replies = [], []
+    fleet.revive, fleet.loses_cancelled = True, False
 
 
 def answered(ramole, request):
@@ -175,42 +175,35 @@ def test_every_token_of_an_answer_is_a_place_to_die(pair):
     request = replace(REQUESTS[3], max_new_tokens=10)
     tokens = [step.token for step in answered(alone, request)[0]]
     for place in range(len(tokens) + 1):  # the last one: all tokens came, and their answer did not
-        fleet.kills, before = [place], len(fleet.jobs)
+        fleet.kills, fleet.jobs = [place], []
         check_same(alone, many, request)
-        assert len(fleet.jobs) - before == 2
-        streamed = [s.token for s in answered(alone, request)[0]][:place]
-        assert list(fleet.jobs[-1][1].streamed_ids) == streamed
-        fleet.kills = []
+        assert len(fleet.jobs) == 2
+        assert list(fleet.jobs[-1][1].streamed_ids) == tokens[:place]
 
 
 @pytest.mark.parametrize("how", ["eos", "stop"])
-def test_an_answer_that_had_ended_ends_again(pair, how, monkeypatch):
+def test_an_answer_that_had_ended_ends_again(pair, how):
     alone, many, fleet = pair
     request = replace(REQUESTS[2], max_new_tokens=40, seed=3, temperature=2.0)
     if how == "stop":
         text = answered(alone, replace(request, ignore_eos=True))[1].text
-        request = replace(request, stop=[text[4:6]], ignore_eos=True)
-    steps, whole = answered(alone, request)
-    if how == "eos":
-        for seed in range(200):
-            request = replace(request, seed=seed)
-            steps, whole = answered(alone, request)
-            if whole.finish_reason == "eos":
-                break
-    assert whole.finish_reason == how
+        requests = [replace(request, stop=[text[4:6]], ignore_eos=True)]
+    else:
+        requests = [replace(request, seed=seed) for seed in range(200)]
+    ends = ((one, *answered(alone, one)) for one in requests)
+    request, steps = next((r, steps) for r, steps, end in ends if end.finish_reason == how)
     fleet.kills = [len(steps)]
     assert check_same(alone, many, request).extra["moves"] == 1
 
 
-def test_a_seed_that_nobody_gave_is_the_same_at_both_engines(pair, monkeypatch):
+def test_a_seed_that_nobody_gave_is_the_same_at_both_engines(pair):
     alone, many, fleet = pair
     request = replace(REQUESTS[2], seed=None)
-    monkeypatch.setattr(wire.secrets, "randbits", lambda bits: 17)
     fleet.kills = [3]
     steps, _ = answered(many, request)
-    expected, _ = answered(alone, replace(request, seed=17))
-    assert [s.token for s in steps] == [s.token for s in expected] and len(fleet.jobs) == 2
-    monkeypatch.undo()
+    first, second = (job.request.seed for _, job in fleet.jobs)
+    expected, _ = answered(alone, replace(request, seed=first))
+    assert [s.token for s in steps] == [s.token for s in expected] and first == second is not None
     drawn = {tuple(s.token for s in answered(many, request)[0]) for _ in range(4)}
     assert len(drawn) > 1
 
@@ -263,23 +256,9 @@ def test_one_that_is_cancelled_ends_with_what_it_has(pair, monkeypatch):
     assert {item.finish_reason for item in ending} == {"cancelled"} and len(ending) == 2
 
 
-def test_one_whose_engine_is_lost_while_it_is_cancelled_goes_to_no_other(pair, monkeypatch):
+def test_one_whose_engine_is_lost_while_it_is_cancelled_goes_to_no_other(pair):
     _, many, fleet = pair
-    answer, stopped = fleet.answer, []
-
-    def lost(key, job, receive):
-        if stopped:
-            return answer(key, job, receive)
-        end = answer(key, job, lambda items: None if stopped else receive(items))
-
-        def cancel():
-            stopped.append(key)
-            end()
-            receive([EngineLost(key)])
-
-        return cancel
-
-    monkeypatch.setattr(fleet, "answer", lost)
+    fleet.loses_cancelled = True
     request, told = replace(REQUESTS[0], max_new_tokens=40), []
     for _, item in many.stream_batch([request], cancelled=lambda: len(told) > 4):
         told.append(item)
@@ -287,18 +266,9 @@ def test_one_whose_engine_is_lost_while_it_is_cancelled_goes_to_no_other(pair, m
     assert len(fleet.jobs) == 1
 
 
-def test_one_that_fails_at_its_engine_ends_alone_and_is_raised_at_the_end(pair, monkeypatch):
+def test_one_that_fails_at_its_engine_ends_alone_and_is_raised_at_the_end(pair):
     alone, many, fleet = pair
-    answer, failing = fleet.answer, [True]
-
-    def fail(key, job, receive):
-        if not failing:
-            return answer(key, job, receive)
-        failing.clear()
-        receive([RamoleError("This one needs more room.")])
-        return lambda: None
-
-    monkeypatch.setattr(fleet, "answer", fail)
+    fleet.replies = [RamoleError("This one needs more room.")]
     came = []
     with pytest.raises(RamoleError, match="needs more room"):
         for index, item in many.stream_batch([REQUESTS[0], REQUESTS[2]]):
@@ -348,34 +318,31 @@ def test_without_an_engine_it_waits_and_says_so_in_the_end(pair, monkeypatch):
 
 def test_a_crowded_engine_is_told_to_the_first_and_waited_for_by_others(pair, monkeypatch):
     alone, many, fleet = pair
-    answer, said = fleet.answer, []
-
-    def crowded(key, job, receive):
-        refused = said.pop(0) if said else False
-        if not refused:
-            return answer(key, job, receive)
-        receive([Busy("The server is busy.")])
-        return lambda: None
-
-    monkeypatch.setattr(fleet, "answer", crowded)
     monkeypatch.setattr(remote_stream, "RETRY_SECONDS", 0.05)
-    said[:] = [True]
+    busy = Busy("The server is busy.")
+    fleet.replies = [busy]
     with pytest.raises(Busy):
         answered(many, REQUESTS[0])
-    said[:] = [False, True, True]
+    fleet.replies = [None, busy, busy]
     requests = [REQUESTS[0], REQUESTS[2]]
     found = many.generate(requests)
-    assert not said
+    assert not fleet.replies
     assert [one.text for one in found] == [one.text for one in alone.generate(requests)]
+
+
+def upload(pair, folder: Path, name: str, *, owner: str | None = None):
+    """An adapter more, and a request that asks for it alone."""
+    many = pair[1]
+    shapes = read_shapes(Path(many.settings.base_model))
+    files = write_lora(folder / name, shapes, rank=3, seed=sum(name.encode()))
+    card = many.pool.add(files, name=name, owner=owner, examples=[name])
+    asked = Request(name, adapters=[name], owner=owner, method="fusion", max_new_tokens=4)
+    return card, asked
 
 
 def test_an_adapter_that_came_is_answered_with_at_once_and_one_that_went_is_nowhere(pair, tmp_path):
     _, many, fleet = pair
-    folder = write_lora(
-        tmp_path / "late", read_shapes(Path(many.settings.base_model)), rank=3, seed=99
-    )
-    card = many.pool.add(folder, name="late", owner="me", examples=["late"])
-    request = Request("late?", adapters=["late"], owner="me", method="fusion", max_new_tokens=4)
+    card, request = upload(pair, tmp_path, "late", owner="me")
     asked = set()
     for key in fleet.servers:
         fleet.dead = set(fleet.servers) - {key}
@@ -391,10 +358,7 @@ def test_an_adapter_that_came_is_answered_with_at_once_and_one_that_went_is_nowh
 
 def test_an_engine_that_starts_forgets_what_was_removed_meanwhile(pair, tmp_path):
     _, many, fleet = pair
-    shapes = read_shapes(Path(many.settings.base_model))
-    folder = write_lora(tmp_path / "gone", shapes, rank=2, seed=98)
-    card = many.pool.add(folder, name="gone", examples=["gone"])
-    request = Request("gone?", adapters=["gone"], method="fusion", max_new_tokens=2)
+    card, request = upload(pair, tmp_path, "gone")
     fleet.dead = {"b"}
     kept = many.pool.card("weather").content
     for one in (request, replace(request, adapters=["weather"])):
@@ -402,10 +366,10 @@ def test_an_engine_that_starts_forgets_what_was_removed_meanwhile(pair, tmp_path
     fleet.dead = {"a"}
     many.pool.remove("gone")  # `a` is not there to hear of it
     own = many.settings.model_copy(update={"data_dir": many.settings.data_dir.parent / "a"})
-    assert list((own.data_dir / "units").glob(f"{card.content}*"))
+    units = own.data_dir / "units"
+    assert list(units.glob(f"{card.content}*"))
     EngineServer(own).close()
-    assert not list((own.data_dir / "units").glob(f"{card.content}*"))
-    assert list((own.data_dir / "units").glob(f"{kept}*"))
+    assert not list(units.glob(f"{card.content}*")) and list(units.glob(f"{kept}*"))
 
 
 def test_all_engines_hear_of_the_page_whose_requests_they_have(pair):

@@ -132,20 +132,18 @@ def test_the_command_line_finds_its_page_and_acts_as_the_operator(cluster, syste
     assert sorted(names) == ["l0", "l1", "l2"]
 
 
-def test_its_server_believes_nobodys_forwarded_address(cluster):
-    """Or whoever is on that machine writes himself another address than the page would see."""
-    servers = [one for one in Path("/proc").glob("[0-9]*") if _is_server(one, cluster)]
-    assert servers
-    for one in servers:
-        assert b"FORWARDED_ALLOW_IPS=" in (one / "environ").read_bytes().split(b"\0")
-
-
-def _is_server(process: Path, cluster) -> bool:
-    try:
-        named = b"ProxyActor" in (process / "cmdline").read_bytes()
-        return named and str(cluster.ray).encode() in (process / "environ").read_bytes()
-    except OSError:
-        return False
+def test_every_process_began_in_the_environment_that_it_needs(cluster):
+    """With few heaps before any thread of Ray's, since glibc decides once, when there are many; and
+    what serves believes nobody's forwarded address, which anybody on that machine could write."""
+    servers, engines = cluster.processes("ProxyActor"), cluster.engines()
+    assert servers and len(engines) == 2
+    (few,) = (f"{name}={heaps}" for name, heaps in VARIABLE.items())
+    for processes, said in (
+        (servers, "FORWARDED_ALLOW_IPS="),
+        ({*engines, cluster.page()}, few),
+    ):
+        for process in processes:
+            assert said in Path(f"/proc/{process}/environ").read_text().split("\0")
 
 
 def test_its_doors_are_where_they_are_without_engines(cluster, idle):
@@ -162,15 +160,6 @@ def test_its_doors_are_where_they_are_without_engines(cluster, idle):
     much = b"x" * (100 * 2**20)
     long = httpx.post(f"{cluster.url}/gradio_api/call/ask", content=much, timeout=60)
     assert long.status_code == 413
-
-
-def test_every_process_began_with_few_heaps(cluster):
-    """Before any thread of Ray's: glibc decides once, when there are many."""
-    assert len(cluster.engines()) == 2
-    (said,) = (f"{name}={few}" for name, few in VARIABLE.items())
-    for process in (*cluster.engines(), cluster.page()):
-        began = Path(f"/proc/{process}/environ").read_text().split("\0")
-        assert said in began
 
 
 def test_who_leaves_in_the_midst_of_an_answer_is_no_fault(cluster):
@@ -219,7 +208,21 @@ def test_an_upload_is_answered_with_at_once_and_forgotten(cluster, system, tmp_p
     assert len(list(store.rglob("adapter_model.safetensors"))) == 3
 
 
+def test_engines_are_started_anew_in_turn_and_no_request_is_lost(cluster, alone):
+    old, found = cluster.engines(), {}
+    cluster.server.process.send_signal(signal.SIGHUP)
+    end = time.monotonic() + 600
+    seed = 100
+    while old & cluster.engines() and time.monotonic() < end:
+        seed += 1
+        found[seed] = ask(cluster, seed)
+    assert not old & cluster.engines()
+    assert found and found == alone(found)
+
+
 def test_killed_engines_lose_no_request_and_no_token_is_another(cluster, alone):
+    """After the restart, which would wait for the engine that comes in the killed one's place."""
+    cluster.ready(2)
     before = cluster.numbers()["ramole_answers_moved_total"]
     seeds, (doomed, other) = range(10, 22), sorted(cluster.engines())
     lock, killed = threading.Lock(), []
@@ -239,18 +242,6 @@ def test_killed_engines_lose_no_request_and_no_token_is_another(cluster, alone):
     assert killed
     assert found == alone(seeds)
     assert cluster.numbers()["ramole_answers_moved_total"] > before
-
-
-def test_engines_are_started_anew_in_turn_and_no_request_is_lost(cluster, alone):
-    old, found = cluster.engines(), {}
-    cluster.server.process.send_signal(signal.SIGHUP)
-    end = time.monotonic() + 600
-    seed = 100
-    while old & cluster.engines() and time.monotonic() < end:
-        seed += 1
-        found[seed] = ask(cluster, seed)
-    assert not old & cluster.engines()
-    assert found and found == alone(found)
 
 
 def test_a_connection_that_idles_is_ended_meanwhile(idle):

@@ -47,22 +47,27 @@ def job(prompt: str, count: int = 5) -> Job:
     return Job(Request(prompt, max_new_tokens=count), (), Prompt(((1,),), count))
 
 
+NAME = "tests.serving.test_served_engine:Counting"
+
+
 @pytest.fixture
 def engine():
-    return ServedEngine({"max_batch": 2}, "tests.serving.test_served_engine:Counting")
+    return ServedEngine({"max_batch": 2}, NAME)
+
+
+async def heard(engine: ServedEngine, asked: Job) -> list[object]:
+    """All that comes of it."""
+    return [item async for items in engine.answer("", asked) for item in items]
 
 
 def test_what_it_has_loaded_is_left_to_no_later_search_for_garbage():
     before, loaded = gc.get_freeze_count(), [[n] for n in range(5000)]
-    ServedEngine({"max_batch": 2}, "tests.serving.test_served_engine:Counting")
+    ServedEngine({"max_batch": 2}, NAME)
     assert gc.get_freeze_count() > before + len(loaded)
 
 
 def test_all_that_comes_is_told_in_order(engine):
-    async def hear():
-        return [item async for items in engine.answer("", job("go")) for item in items]
-
-    *steps, end = asyncio.run(hear())
+    *steps, end = asyncio.run(heard(engine, job("go")))
     assert [step.token for step in steps] == [0, 1, 2, 3, 4] and end.finish_reason == "length"
     assert engine._open == {}
 
@@ -96,12 +101,9 @@ def test_who_leaves_the_stream_cancels_it(engine):
 
 
 def test_a_fault_is_sent_without_its_words(engine, caplog):
-    async def ask(prompt):
-        return [item async for items in engine.answer("", job(prompt)) for item in items]
-
-    (busy,) = asyncio.run(ask("busy"))
+    (busy,) = asyncio.run(heard(engine, job("busy")))
     assert isinstance(busy, Busy) and str(busy) == "The server is busy."
-    (fault,) = asyncio.run(ask("fault"))
+    (fault,) = asyncio.run(heard(engine, job("fault")))
     assert isinstance(fault, RuntimeError) and "KeyError" in str(fault)
     assert "secret" not in str(fault) + caplog.text and "KeyError" in caplog.text
 
@@ -129,13 +131,11 @@ LONG = 100_000
 def leased(monkeypatch):
     monkeypatch.setattr(served_engine, "LEASE_SECONDS", 0.3)
     monkeypatch.setattr(served_engine, "POLL_SECONDS", 0.03)
-    return ServedEngine({"max_batch": 4}, "tests.serving.test_served_engine:Counting")
+    return ServedEngine({"max_batch": 4}, NAME)
 
 
-async def heard(engine: ServedEngine, page: str, count: int) -> list[object]:
-    """All that comes of a request of this page."""
-    asked = replace(job("go", count), page=page)
-    return [item async for items in engine.answer("a", asked) for item in items]
+def of_page(page: str, count: int) -> Job:
+    return replace(job("go", count), page=page)
 
 
 async def stay(engine: ServedEngine, page: str) -> None:
@@ -150,9 +150,9 @@ def test_what_runs_for_a_page_that_died_is_given_up_and_nothing_of_another(lease
     async def all_of_them():
         async with asyncio.timeout(120):
             return await asyncio.gather(
-                heard(leased, "dead", LONG),
-                heard(leased, "alive", 400),
-                heard(leased, "", 400),
+                heard(leased, of_page("dead", LONG)),
+                heard(leased, of_page("alive", 400)),
+                heard(leased, of_page("", 400)),
                 stay(leased, "alive"),
             )
 
@@ -167,7 +167,7 @@ def test_what_runs_for_a_page_that_died_is_given_up_and_nothing_of_another(lease
 def test_a_loop_that_stood_still_takes_no_page_for_dead(leased):
     async def stand_still():
         async with asyncio.timeout(120):
-            running = asyncio.create_task(heard(leased, "slow", 800))
+            running = asyncio.create_task(heard(leased, of_page("slow", 800)))
             await asyncio.sleep(0.05)
             time.sleep(1)  # noqa: ASYNC251 nothing is heard meanwhile: three times the lease
             await asyncio.sleep(0.1)  # and the first looks come before its word

@@ -39,6 +39,13 @@ def store(request, tmp_path):
     return AdapterStore("memory://bucket/store")
 
 
+def publish(pool, store, tmp_path, name="one", *, seed=1, owner=None):
+    """An adapter that is in the pool and in the store."""
+    card = add(pool, tmp_path, name, seed=seed, owner=owner)
+    store.put(card.content, card.folder)
+    return card
+
+
 def mirror_of(store, tmp_path, **said):
     return Mirror(store, tmp_path / "mirror", shapes=SHAPES, **said)
 
@@ -61,17 +68,15 @@ def test_what_is_published_is_read_as_the_pool_reads_it(pool, store, tmp_path):
 
 
 def test_nothing_lies_there_but_weights_and_their_configuration(pool, tmp_path):
-    card = add(pool, tmp_path, "secret_name", seed=1, owner="somebody")
     store = AdapterStore(str(tmp_path / "store"))
-    store.put(card.content, card.folder)
+    publish(pool, store, tmp_path, "secret_name", owner="somebody")
     files = [file for file in (tmp_path / "store").rglob("*") if file.is_file()]
     assert {file.name for file in files} == {"adapter_config.json", "adapter_model.safetensors"}
     assert not any(b"secret_name" in f.read_bytes() or b"somebody" in f.read_bytes() for f in files)
 
 
 def test_a_damaged_file_is_told_and_a_damaged_copy_is_read_again(pool, store, tmp_path):
-    card = add(pool, tmp_path, "one", seed=1)
-    store.put(card.content, card.folder)
+    card = publish(pool, store, tmp_path)
     mirror = mirror_of(store, tmp_path)
     mirror.loras(card.content)
     if not store.folder:
@@ -111,9 +116,7 @@ def test_a_write_that_ends_half_way_leaves_nothing_that_counts(pool, tmp_path, m
 def test_a_mirror_keeps_those_that_were_used_last(pool, tmp_path):
     MemoryFileSystem.store.clear()
     store = AdapterStore("memory://bucket/store")
-    cards = [add(pool, tmp_path, f"a{n}", seed=n) for n in range(3)]
-    for card in cards:
-        store.put(card.content, card.folder)
+    cards = [publish(pool, store, tmp_path, f"a{n}", seed=n) for n in range(3)]
     mirror = mirror_of(store, tmp_path, most_bytes=cards[0].bytes * 5 // 2)
     for card in cards:
         mirror.loras(card.content)
@@ -132,8 +135,7 @@ def test_two_that_read_at_once_have_one_whole_copy(pool, tmp_path, monkeypatch):
 
     monkeypatch.setattr(MemoryFileSystem, "get_file", get_alone)
     store = AdapterStore("memory://bucket/store")
-    card = add(pool, tmp_path, "one", seed=1)
-    store.put(card.content, card.folder)
+    card = publish(pool, store, tmp_path)
     mirrors = [mirror_of(store, tmp_path) for _ in range(4)]
     found = []
     at_once(*[lambda m=m: found.append(m.loras(card.content)) for m in mirrors])

@@ -20,6 +20,7 @@ from playwright.sync_api import (
 )
 
 from tests.support.serving import Server, fake_page
+from tests.support.started import started
 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -84,7 +85,8 @@ FRAMES = """() => new Promise((over) => {
 
 @contextmanager
 def chromium_running() -> Iterator[Browser]:
-    """A browser; for one module at most, as its event loop would be in the way of others."""
+    """A browser; its event loop stays in this thread until it is closed."""
+    started("browser")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program(), args=FLAGS)
         yield browser
@@ -190,22 +192,16 @@ def streams(page: Page) -> None:
     expect(page.locator("#answer .token ~ .token ~ .caret").first).to_be_visible()
 
 
-NOTES_COPIED = """(button) => {
-  delete button.dataset.copied;
-  new MutationObserver(() => {
-    if (button.textContent === 'Copied') button.dataset.copied = 'yes';
-  }).observe(button, { childList: true });
-}"""
-"""The button says it for two seconds only, which a busy machine may sleep through."""
+NOT_COPIED = "nothing was copied"
 
 
 def copied(page: Page, button: str, within: Locator | None = None) -> str:
-    """What a button puts on the clipboard."""
+    """What a button puts on the clipboard, read from there."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    pressed = (within or page).locator(button)
-    pressed.evaluate(NOTES_COPIED)
-    pressed.click()
-    expect(pressed).to_have_attribute("data-copied", "yes")
+    page.evaluate("words => navigator.clipboard.writeText(words)", NOT_COPIED)
+    (within or page).locator(button).click()
+    changed = "async words => (await navigator.clipboard.readText()) !== words"
+    page.wait_for_function(changed, arg=NOT_COPIED)
     return page.evaluate("navigator.clipboard.readText()")
 
 

@@ -1,23 +1,8 @@
 """A pool that answers at once: what it found, and `yes` from the right adapter."""
 
-from dataclasses import dataclass
-
+from ramole_core.evidence import Evidence
 from ramole_core.request import Generation
 from ramole_core.retrieval import Hit
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Who answers."""
-
-    decision: str
-
-
-@dataclass(frozen=True)
-class Heard(Generation):
-    """An answer that says whether the base was left to give it."""
-
-    evidence: Evidence | None = None
 
 
 class AnsweringRamole:
@@ -65,4 +50,4 @@ class AnsweringRamole:
 
 def _generation(text, adapters, scores, *, decision=None):
     told = (text, adapters, scores, None, "eos", 3, 2, 0.1, 0.1)
-    return Generation(*told) if decision is None else Heard(*told, evidence=Evidence(decision))
+    return Generation(*told, evidence=decision and Evidence(decision))

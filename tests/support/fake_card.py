@@ -96,8 +96,6 @@ class Card(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self._judge = FakeTensorMode(allow_non_fake_inputs=True)
-        self.calls = 0
-        """Operations that touched the card."""
         self.graph: FakeGraph | None = None
         """What is captured now."""
 
@@ -118,7 +116,6 @@ class Card(TorchDispatchMode):
         if _is_composed(func):
             with self:  # its parts are judged one by one
                 return func._op_dk(COMPOSED, *args, **kwargs)
-        self.calls += 1
         key = func, *map(_place_of, leaves)
         if key not in self._places:
             self._places[key] = self._judged(func, args, kwargs)

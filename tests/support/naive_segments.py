@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ramole_core import Request
 from ramole_core.base.model import dequantised
 from ramole_core.composition import (
     Adapter,
@@ -30,7 +31,6 @@ from ramole_core.layers.install import watch_blocks
 from ramole_core.layers.plain import PlainMix, place
 from ramole_core.layers.plain.mix import mix_at
 from ramole_core.methods import complete_options
-from ramole_core.request import Request
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class NaiveModel:
         self._model = dequantised(engine._base).float()
         self._runs: Sequence[Run] = ()
         self._blocks: dict[str, Tensor] = {}
-        self._told: dict[str, list[tuple[Run, Tensor, Tensor, Tensor]]] = {}
+        self._told: dict[str, list[tuple[Run, Tensor, Tensor, Tensor]]] | None = None
+        """Of each path what its runs' adapters do, where that is asked for."""
         for path in self.layout.flat:
             self._model.get_submodule(path).register_forward_hook(self._adding(path))
         scopes = {of(path) for path in self.layout.flat for of in (block_of, parent_of)}
@@ -110,17 +111,18 @@ class NaiveModel:
         """Logits [T, v] after every token, and at it weights, contributions and whether the
         adapter is there, [3, T, layer, module, name].
 
-        `without` is that of the request with every start said.
+        `without` is that of the request with every start said; without `names` only the logits
+        are computed.
         """
         self._runs = list(self._each_run(len(ids), turns, without))
-        self._told = {path: [] for path in self.layout.flat}
+        self._told = {path: [] for path in self.layout.flat} if names else None
         logits = self._model(torch.tensor([ids]), use_cache=False).logits[0]
         places = self.layout.places
         told = np.zeros((3, len(ids), len(places.layers), len(places.modules), len(names)))
-        for path, found in self._told.items():
+        for path, found in (self._told or {}).items():
             layer, module = places.at[path]
             for run, *both in found:
-                columns = [names.index(name) for name in run.names] if names else []
+                columns = [names.index(name) for name in run.names]
                 for n, one in enumerate(both):
                     for j, column in enumerate(columns):
                         told[n, run.start : run.end, layer, module, column] = one[0, :, j]
@@ -213,6 +215,8 @@ class NaiveModel:
                 mixed = mix_at(run.mix, path, x[:, part], block[:, part])
                 if mixed.update is not None:
                     y[:, part] += mixed.update
+                if self._told is None:
+                    continue
                 added = contribution(
                     run.mix, run.has, path, x[:, part], y=y[:, part], alpha=mixed.alpha
                 )

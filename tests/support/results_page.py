@@ -104,32 +104,20 @@ def retriever() -> dict[str, Any]:
 
     def tops(first: float) -> dict[str, Any]:
         row = {
-            f"top{k}": {
-                "mean": first + k,
-                "interval": [first + k - 2, first + k + 2],
-                "tasks": [first + k - 10, first + k + 10],
-            }
-            for k in (1, 3, 5, 8)
+            f"top{k}": {"mean": m, "interval": [m - 2, m + 2], "tasks": [m - 10, m + 10]}
+            for k, m in ((k, first + k) for k in (1, 3, 5, 8))
         }
         return {"plain": row, "merged": row}
 
+    tuned = {"all": tops(70), "tuned": tops(75), "unseen": tops(66)}
+    unseen = {"prompts": 77, "untuned": tops(80), "shipped": tops(85)}
+    shipped = {"checksum": "ef" * 32, "trained_on": ["sst2"]}
     return {
         "command": "python -m lab retriever_table --data data",
         "pool": 48,
         "prompts": 2371,
-        "summary": {
-            "untuned": {"all": tops(60)},
-            "tuned on 40%": {"all": tops(70), "tuned": tops(75), "unseen": tops(66)},
-        },
-        "shipped": {
-            "checksum": "ef" * 32,
-            "trained_on": ["sst2"],
-            "unseen tasks of the data": {
-                "prompts": 77,
-                "untuned": tops(80),
-                "shipped": tops(85),
-            },
-        },
+        "summary": {"untuned": {"all": tops(60)}, "tuned on 40%": tuned},
+        "shipped": shipped | {"unseen tasks of the data": unseen},
         "runs": {"untuned": {"checksum": "01" * 32}},
         "published": {"untuned MiniLM": [51.7, 73.1, 80.5, 87.2]},
         "twins": [["arc_easy", "arc_challenge"]],
@@ -169,14 +157,14 @@ def router_claim() -> dict[str, Any]:
         gaps = {rival: span(gap, 2.0) for rival, gap in minus.items()}
         return {"group": group, "name": name, "minus": gaps} | span(mean, 5.0)
 
+    seen, seeds = "iid, tasks it saw", {"seeds": [51.0, 53.0]}
     return {
         "command": "python -m lab router_claim",
         "date": "2026-11-25",
         "measure": "points, higher is better",
         "rows": [
-            row("iid, tasks it saw", "one gate", 52.0, equal=5.0, random=1.0)
-            | {"seeds": [51.0, 53.0]},
-            row("iid, tasks it saw", "another", 40.0, equal=-7.0, random=-9.0),
+            row(seen, "one gate", 52.0, equal=5.0, random=1.0) | seeds,
+            row(seen, "another", 40.0, equal=-7.0, random=-9.0),
             row("likely, all", "one gate", 20.0, equal=0.5),
         ],
         "notes": "Three seeds each.",
@@ -193,22 +181,32 @@ def pieces() -> dict[str, Any]:
 
 
 def speed_cell(system: str, batch: int, speed: float) -> dict[str, Any]:
-    summary = {"median": speed, "min": speed - 1, "max": speed + 1}
+    rate = {"median": speed, "min": speed - 1, "max": speed + 1}
     facts = {"system": system, "batch": batch}
-    return {"facts": facts, "summary": {"decode_tokens_per_second": summary}}
+    return {"facts": facts, "summary": {"decode_tokens_per_second": rate}}
 
 
 def speed() -> dict[str, Any]:
-    """Two ratios, one machine, two systems."""
+    """Two ratios, one machine, two systems, and a workload of 5 and of 2,000 adapters."""
     cells = {"a": speed_cell("ramole_k3", 1, 26.0), "b": speed_cell("peft_arrow", 8, 47.0)}
     machine = {"cpu": "imagined", "threads": 2, "dtype": "bfloat16", "quantization": "none"}
+    rate = {"requests_per_second": {"median": 5.0, "min": 4.0, "max": 6.0}}
+    many = {
+        f"{kind}/n={n}": {"facts": {"adapters": n}, "summary": rate}
+        for kind in ("cold", "real_time")
+        for n in (5, 2000)
+    }
+    batched = {"what": "decode, batch=8", "measured": 26.8, "min": 26.6, "max": 27.1}
     return {
         "command": "python -m ramole_core benchmark --work made",
         "ratios": [
             {"what": "decode, ramole_k3 / base, batch=1", "measured": 0.71, "min": 0.7, "max": 0.8},
-            {"what": "decode, batch=8", "measured": 26.8, "min": 26.6, "max": 27.1},
+            batched,
         ],
-        "parts": {"peers": {"machine": machine | {"versions": VERSIONS}, "cells": cells}},
+        "parts": {
+            "peers": {"machine": machine | {"versions": VERSIONS}, "cells": cells},
+            "slora": {"machine": machine, "cells": many},
+        },
     }
 
 
@@ -231,27 +229,20 @@ def budget() -> dict[str, Any]:
 
 
 def many_users() -> dict[str, Any]:
-    return {
-        "command": "python -m lab many_users --repeats 2",
-        "users": 16,
-        "cores": 2,
-        "one_after_another_s": [30.0, 32.0, 31.0],
-        "at_once_s": [15.0],
-        "median_times_faster": 2.07,
-    }
+    told = {"one_after_another_s": [30.0, 32.0, 31.0], "at_once_s": [15.0]}
+    told |= {"users": 16, "cores": 2, "median_times_faster": 2.07}
+    return {"command": "python -m lab many_users --repeats 2"} | told
 
 
 def methods() -> dict[str, Any]:
     rate = {"mean": 31.4, "low": 30.0, "high": 33.0}
     each = {"1": rate, "8": {"mean": 180.0, "low": 170.0, "high": 181.0}}
-    return {
-        "command": "python -m lab method_speed",
-        "machine": "x86_64, 2 threads",
-        "methods": {
-            "ramole": {"unseen": True, "trained": 1_310_000, "tokens_a_second": each},
-            f"mole{EVIL}": {"unseen": False, "trained": 0, "tokens_a_second": {"1": rate}},
-        },
+    rows = {
+        "ramole": {"unseen": True, "trained": 1_310_000, "tokens_a_second": each},
+        f"mole{EVIL}": {"unseen": False, "trained": 0, "tokens_a_second": {"1": rate}},
     }
+    told = {"machine": "x86_64, 2 threads", "methods": rows}
+    return {"command": "python -m lab method_speed"} | told
 
 
 def methods_dev(setting: str) -> dict[str, Any]:

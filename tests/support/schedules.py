@@ -2,16 +2,14 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-import pytest
-import torch
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 
+from ramole_core import Generation, Request
 from ramole_core.engine.request_state import RequestState
-from ramole_core.request import Generation, Request, Trace
 from ramole_core.request_parts import read_without
-from tests.support.tiny_engine import TinyEngine
+from tests.support.tiny_engine import Heard, TinyEngine
 
 WORDS = "one two three four five six seven eight nine ten a b c d e f g".split()
 Versions = Mapping[str, int]
@@ -76,22 +74,6 @@ def examples(most: int) -> settings:
     )
 
 
-@dataclass
-class Bits:
-    """The logits of each token of each request."""
-
-    logits: dict[RequestState, list[torch.Tensor]] = field(default_factory=dict)
-
-    def watch(self, monkeypatch) -> None:
-        advance = RequestState.advance
-
-        def watched(state, token, logits):
-            self.logits.setdefault(state, []).append(logits.clone())
-            return advance(state, token, logits)
-
-        monkeypatch.setattr(RequestState, "advance", watched)
-
-
 class Pair:
     """An engine where everybody runs alone, and one where all meet."""
 
@@ -100,29 +82,17 @@ class Pair:
     ):
         self.jobs, self.roomy, self.narrow, self.ranks = jobs, roomy, narrow, ranks
         roomy.engine._runner.replays = False  # what is replayed is held against what is not
-        self._alone: dict[tuple, tuple[list[int], list[torch.Tensor], Trace | None]] = {}
+        self._alone: dict[tuple, Heard] = {}
 
-    def anew(self) -> "Pair":
-        """The same engines, and nothing known."""
-        self.roomy.engine.forget_prefixes()
-        self.narrow.engine.forget_prefixes()
-        return Pair(self.jobs, self.roomy, self.narrow, self.ranks)
-
-    def alone(
-        self, job: int, version: Versions
-    ) -> tuple[list[int], list[torch.Tensor], Trace | None]:
-        """Tokens, logits and trace of a job that nobody is beside or was before."""
+    def alone(self, job: int, version: Versions) -> Heard:
+        """What comes of a job that nobody is beside or was before."""
         key = job, tuple(version[name] for name in self.jobs[job].named)
         if key not in self._alone:
             self.roomy.engine.forget_prefixes()
-            bits = Bits()
-            with pytest.MonkeyPatch.context() as patch:
-                bits.watch(patch)
-                state = self.submit(self.roomy, job, version)
-                self.roomy.finish()
-            heard = self.roomy.heard.pop(state)
-            assert heard.answer
-            self._alone[key] = heard.tokens, bits.logits[state], heard.answer.trace
+            state = self.submit(self.roomy, job, version)
+            self.roomy.finish()
+            self._alone[key] = self.roomy.heard.pop(state)
+            assert self._alone[key].answer
         return self._alone[key]
 
     def submit(
@@ -146,51 +116,48 @@ class Pair:
     def play(self, events) -> int:
         """Run a schedule to its end; how many numbers differ from those alone."""
         tiny, version, asked = self.narrow, dict.fromkeys(self.ranks, 0), []
-        bits, chunk = Bits(), tiny.engine.scheduler.sizes
-        with pytest.MonkeyPatch.context() as patch:
-            bits.watch(patch)
-            for what, argument, given in events:
-                if what == "ask":
-                    tokens, logits, trace = self.alone(argument, version)
-                    given = given if self.jobs[argument].has_fixed_start else 0
-                    given = min(given, len(tokens) - 1)
-                    state = self.submit(tiny, argument, version, given=tokens[:given])
-                    asked.append((state, tokens[given:], logits[given:], trace))
-                elif what == "step":
-                    for _ in range(argument):
-                        tiny.engine.step()
-                elif what == "cancel" and asked:
-                    asked[argument % len(asked)][0].cancel()
-                elif what == "replace":  # the same name, other weights
-                    version[sorted(version)[argument]] += 1
-                elif what == "remove":  # as the pool does it: files and host cache, at once
-                    kept = sorted(set(version) - {sorted(version)[argument]})
-                    tiny.engine.store.keep_only(
-                        f"{tiny.content(name, version[name])}_{self.ranks[name]}" for name in kept
-                    )
-                elif what == "forget":
-                    tiny.engine.forget_prefixes()
-                elif what == "chunk":
-                    tiny.engine.scheduler.sizes = replace(chunk, prefill_chunk=argument)
-            tiny.finish()
+        chunk = tiny.engine.scheduler.sizes
+        for what, argument, given in events:
+            if what == "ask":
+                alone = self.alone(argument, version)
+                given = given if self.jobs[argument].has_fixed_start else 0
+                given = min(given, len(alone.tokens) - 1)
+                state = self.submit(tiny, argument, version, given=alone.tokens[:given])
+                asked.append((state, given, alone))
+            elif what == "step":
+                for _ in range(argument):
+                    tiny.engine.step()
+            elif what == "cancel" and asked:
+                asked[argument % len(asked)][0].cancel()
+            elif what == "replace":  # the same name, other weights
+                version[sorted(version)[argument]] += 1
+            elif what == "remove":  # as the pool does it: files and host cache, at once
+                kept = sorted(set(version) - {sorted(version)[argument]})
+                tiny.engine.store.keep_only(
+                    f"{tiny.content(name, version[name])}_{self.ranks[name]}" for name in kept
+                )
+            elif what == "forget":
+                tiny.engine.forget_prefixes()
+            elif what == "chunk":
+                tiny.engine.scheduler.sizes = replace(chunk, prefill_chunk=argument)
+        tiny.finish()
         tiny.engine.scheduler.sizes = chunk
-        return sum(self._different(bits, *one) for one in asked)
+        return sum(self._different(*one) for one in asked)
 
-    def _different(self, bits: Bits, state: RequestState, tokens, logits, trace) -> int:
+    def _different(self, state: RequestState, given: int, alone: Heard) -> int:
         heard = self.narrow.heard.pop(state)
-        made = bits.logits.get(state, [])
         assert isinstance(heard.end, Generation), heard.end
-        assert len(made) == len(heard.tokens)
-        if heard.answer.finish_reason == "cancelled":
-            assert state.cancelled
-        else:
-            assert len(heard.tokens) == len(tokens)
-        different = int(heard.tokens != tokens[: len(heard.tokens)])
-        pairs = zip(made, logits, strict=False)
-        ended = heard.answer.finish_reason != "cancelled"  # or it may have read nothing
+        assert len(heard.logits) == len(heard.tokens)
+        tokens, n = alone.tokens[given:], len(heard.tokens)
+        ended = heard.answer.finish_reason != "cancelled"
+        assert n == len(tokens) if ended else state.cancelled
+        different = int(heard.tokens != tokens[:n])
+        trace = alone.answer.trace
+        # one that was cancelled may have read nothing
         if ended and trace is not None and (ours := heard.answer.trace) is not None:
             fed = len(ours.tokens) - 1
             for name in ("weights", "contribution", "present"):
                 rows = [getattr(one, name)[:fed] for one in (ours, trace)]
                 different += int((rows[0] != rows[1]).sum())
-        return different + sum(int((ours != alone).sum()) for ours, alone in pairs)
+        pairs = zip(heard.logits, alone.logits[given:], strict=False)
+        return different + sum(int((mine != other).sum()) for mine, other in pairs)

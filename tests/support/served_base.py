@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
+from ramole_core import Request
 from ramole_core.base.architecture import model_class
 from ramole_core.base.shapes import read_shapes
-from ramole_core.composition import LoraSet
+from ramole_core.composition import LoraSet, Trained
+from ramole_core.engine import reference
 from ramole_core.engine.build import checked_engine
 from ramole_core.engine.engine import Engine, EngineSizes
-from ramole_core.request import Request
 from tests.support.hooked_experts import mixtures_hooked
 from tests.support.tiny_engine import TinyEngine
 
@@ -39,7 +41,9 @@ class ServedBase(TinyEngine):
         self.shapes = read_shapes(self.folder)
         self._sites = type(self._sites)(tuple(self.shapes), self.shapes)
         self.trained = {"_router": self.random_router()}
-        return checked_engine(self.base, self._make, file=None)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reference, "PROMPTS", reference.PROMPTS[:2])
+            return checked_engine(self.base, self._make, file=None)
 
     def _make(self, own) -> Engine:
         return Engine(
@@ -56,8 +60,6 @@ class ServedBase(TinyEngine):
 
     def random_router(self, s: int = 5):
         """A RouterLoRA of rank s, its scale in B_r."""
-        from ramole_core.composition import Trained
-
         pick = torch.Generator().manual_seed(4)
         found = {}
         for path, (i, o) in self.shapes.items():
@@ -113,10 +115,11 @@ class ServedBase(TinyEngine):
         return found[0, ids.shape[1] :].tolist()
 
     @contextmanager
-    def mixed(self, names: Sequence[str]):
-        """The own model with eq. 6-11 of RAMoLE (arXiv 2406.16989) in hooks on its layers."""
+    def mixed(self, names: Sequence[str], *, even: bool = False):
+        """The own model with eq. 6-11 of RAMoLE (arXiv 2406.16989) in hooks on its layers, or with
+        `even` weights."""
         loras = [self.adapter(name, RANKS[name]) for name in names]
-        hooks = {path: self._hook(path, loras) for path in self.shapes}
+        hooks = {path: self._hook(path, loras, even) for path in self.shapes}
         with mixtures_hooked(self.own, hooks) as rest:
             handles = [
                 self.own.get_submodule(path).register_forward_hook(hooks[path]) for path in rest
@@ -125,7 +128,7 @@ class ServedBase(TinyEngine):
             for handle in handles:
                 handle.remove()
 
-    def _hook(self, path: str, loras: Sequence[LoraSet]):
+    def _hook(self, path: str, loras: Sequence[LoraSet], even: bool):
         router: Mapping[str, Tensor] = self.trained["_router"].tensors
         A_r, B_r = router[f"{path}.A_r"].double(), router[f"{path}.B_r"].double()
 
@@ -139,7 +142,7 @@ class ServedBase(TinyEngine):
             q, scores = x @ A_r.T, []
             for update in v:
                 scores.append((q * (update @ B_r)).sum(-1) / len(A_r) ** 0.5)
-            alpha = torch.stack(scores, -1).softmax(-1)
+            alpha = torch.stack(scores, -1).mul(0.0 if even else 1.0).softmax(-1)
             total = sum(alpha[..., n, None] * update for n, update in enumerate(v))
             return (y.double() + total).to(y.dtype)
 

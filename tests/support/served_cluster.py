@@ -6,18 +6,17 @@ import re
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import httpx
 
-from tests.support.serving import Server, running
+from tests.support.serving import Server, running, wait_until
 
 SETTINGS = {"device": "cpu", "quantization": "none", "dtype": "float32"}
-ENGINE = "ServeReplica:engines"
 
 
 @dataclass(frozen=True)
@@ -31,49 +30,44 @@ class Cluster:
     def url(self) -> str:
         return self.server.url
 
+    def processes(self, name: str) -> set[int]:
+        """Process ids of those that have begun under this name."""
+        found = set()
+        for place in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                named = name in (place / "cmdline").read_text()
+                if named and str(self.ray) in (place / "environ").read_text():
+                    found.add(int(place.name))
+        return found
+
     def engines(self) -> set[int]:
-        """Process ids of the engines that have begun."""
-        return {process for process, name in self._processes() if ENGINE in name}
+        return self.processes("ServeReplica:engines")
 
     def page(self) -> int:
-        """Process id of the page."""
-        return next(p for p, name in self._processes() if "ServeReplica:page" in name)
+        (process,) = self.processes("ServeReplica:page")
+        return process
 
     def page_log(self) -> str:
         """What the page has said on its standard error."""
         logs = self.ray / "ray/session_latest/logs"
         return next(logs.glob(f"worker-*-{self.page()}.err")).read_text()
 
-    def _processes(self) -> Iterator[tuple[int, str]]:
-        for place in Path("/proc").glob("[0-9]*"):
-            try:
-                name = (place / "cmdline").read_text()
-                if "ServeReplica" in name and str(self.ray) in (place / "environ").read_text():
-                    yield int(place.name), name
-            except OSError:
-                continue
-
     def numbers(self) -> dict[str, float]:
         """`/metrics`, labels as they are written there."""
         text = httpx.get(f"{self.url}/metrics", timeout=60).text
-        return {
-            name: float(value) for name, value in re.findall(r"^(ramole_[^ ]+) (\S+)$", text, re.M)
-        }
+        found = re.findall(r"^(ramole_[^ ]+) (\S+)$", text, re.M)
+        return {"ramole_engines": 0.0} | {name: float(value) for name, value in found}
 
-    def ready(self, engines: int, *, seconds: float = 400) -> None:
+    def ready(self, engines: int) -> None:
         """Wait until so many engines can be asked."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            try:
+
+        def holds() -> bool:
+            with suppress(httpx.HTTPError, ValueError):
                 health = httpx.get(f"{self.url}/health", timeout=20).json()
-                if health["status"] == "ok" and self.numbers().get("ramole_engines") == engines:
-                    return
-            except (httpx.HTTPError, ValueError):
-                pass
-            time.sleep(0.2)
-        raise AssertionError(
-            f"no {engines} engines within {seconds} s:\n{self.server.log.read_text()}"
-        )
+                return health["status"] == "ok" and self.numbers()["ramole_engines"] == engines
+            return False
+
+        wait_until(holds, pause=0.2)
 
 
 @contextmanager
@@ -81,17 +75,15 @@ def served(root: Path, *words: str, engines: int = 2, **settings: object) -> Ite
     """The page over so many engines, ended by SIGTERM; `settings` as RAMOLE_*."""
     ray = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # its sockets have short names
     command = [sys.executable, "-m", "ramole_core", "serve", "--engines", str(engines), *words]
-    before = os.environ.get("RAY_TMPDIR")
-    os.environ["RAY_TMPDIR"] = str(ray)
     try:
-        with running(command, root / "page", seconds=400, **settings) as server:
+        with (
+            patch.dict(os.environ, RAY_TMPDIR=str(ray)),
+            running(command, root / "page", **settings) as server,
+        ):
             cluster = Cluster(server, ray)
             cluster.ready(engines)
             yield cluster
     finally:
-        os.environ.pop("RAY_TMPDIR")
-        if before:
-            os.environ["RAY_TMPDIR"] = before
         shutil.rmtree(ray, ignore_errors=True)
 
 

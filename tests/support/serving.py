@@ -1,15 +1,15 @@
 """A server in a process of its own, as a visitor meets it: the fake system's page, or app.py.
 
 `python -m tests.support.serving ROOT` serves the tab Pool and the endpoints over
-`PoolRamole(ROOT)`; the settings come from RAMOLE_* as always, and BEAT_SECONDS, IDLE_SECONDS,
-WAITING_SECONDS, READING_SECONDS and BODY_SECONDS make time short. The model is not there before
-the file GATE is; with CLOCK, a file, its bytes are the seconds of the clock by which sessions are
-silent; with HEARD, a folder, words wait for their reader;
-with CLOSES_LATE Gradio's own end waits for every connection, and not for five seconds.
+`PoolRamole(ROOT)`. Settings come from RAMOLE_* as always, and the variables in `SECONDS` set times
+of the page. The model is not there before the file GATE is; with CLOCK, a file, its bytes are the
+seconds of the clock by which sessions are silent; with HEARD, a folder, words wait for their
+reader; with CLOSES_LATE Gradio's own end waits for every connection, and not for five seconds.
 """
 
 import fcntl
 import hashlib
+import importlib
 import os
 import shutil
 import signal
@@ -29,6 +29,7 @@ import httpx
 from ramole_core.settings import Settings
 from tests.support import warm_server
 from tests.support.heard import Heard
+from tests.support.started import started
 from tests.support.warm_server import Forked
 from tests.support.workers import REPOSITORY
 
@@ -94,6 +95,7 @@ def _alive(
     cache = {"GRADIO_TEMP_DIR": str(root / "gradio")}  # which others' uploads do not fill
     environment = {**kept, **quick, **cache, "RAMOLE_PORT": str(port), **said}
     began = time.monotonic()
+    started("server")
     process = start(environment, log)
     try:
         url = f"http://127.0.0.1:{port}"
@@ -117,22 +119,6 @@ def _alive(
 def fake(root: Path, **settings):
     """The fake system's page, running."""
     return fake_page("tests.support.serving", root, str(root), **settings)
-
-
-def squad_page(module: str = "tests.support.serving", **settings):
-    """A fixture of a test module: its page over the fake system with one sample, squad."""
-    import pytest
-
-    from tests.support.pool_fakes import write_sample
-
-    @pytest.fixture(scope="module")
-    def server(tmp_path_factory):
-        root = tmp_path_factory.mktemp("served")
-        write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
-        with fake_page(module, root, str(root), **settings) as running:
-            yield running
-
-    return server
 
 
 def app(root: Path, **settings):
@@ -186,12 +172,12 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def wait_until(holds: Callable[[], object], *, seconds: float = 400) -> None:
-    """Wait until it holds, or fail."""
+def wait_until(holds: Callable[[], object], *, seconds: float = 400, pause: float = 0.02) -> None:
+    """Wait until it holds, which is looked at again after each `pause`, or fail."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"it did not come within {seconds} s"
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def wait_for(url: str, process: subprocess.Popen | Forked, log: Path, *, seconds: float) -> None:
@@ -208,6 +194,23 @@ def wait_for(url: str, process: subprocess.Popen | Forked, log: Path, *, seconds
     raise AssertionError(f"No answer within {seconds} s:\n{log.read_text()}")
 
 
+SECONDS = {
+    "BEAT_SECONDS": "ui.session.presence",
+    "IDLE_SECONDS": "ui.session.quota",
+    "GRACE_SECONDS": "ui.session.leaving",
+    "SWEEP_SECONDS": "ui.serve",
+    "TIDY_SECONDS": "ui.serve",
+    "TOKEN_SECONDS": "ui.middleware.logins",
+    "TRY_SECONDS": "ui.session.accounts",
+    "TRY_UNKNOWN_SECONDS": "ui.session.accounts",
+    "WAIT_SECONDS": "ui.middleware.crowds",
+    "HEAD_SECONDS": "ui.middleware.connections",
+    "READ_SECONDS": "ui.middleware.connections",
+    "MAX_WAIT_SECONDS": "ui.middleware.refusal",
+}
+"""Variables of the page's times, each with the module that has it."""
+
+
 def _close_late(server) -> None:
     server.should_exit = True
     server.thread.join()
@@ -221,9 +224,8 @@ def main() -> None:
     from tests.support.pool_fakes import PoolRamole
     from ui import serve as served
     from ui.api import endpoints as api
-    from ui.middleware import connections, refusal
     from ui.pool import tab as pool_tab
-    from ui.session import leaving, presence, quota
+    from ui.session import presence, quota
     from ui.watch.quiet import quiet_logs
 
     keep_few_heaps()
@@ -231,13 +233,9 @@ def main() -> None:
     root = Path(sys.argv[1])
     if "CLOSES_LATE" in os.environ:
         http_server.Server.close = _close_late
-    presence.BEAT_SECONDS = float(os.environ.get("BEAT_SECONDS", presence.BEAT_SECONDS))
-    leaving.GRACE_SECONDS = float(os.environ.get("GRACE_SECONDS", 4))
-    served.SWEEP_SECONDS = 1
-    connections.HEAD_SECONDS = float(os.environ.get("WAITING_SECONDS", connections.HEAD_SECONDS))
-    connections.READ_SECONDS = float(os.environ.get("READING_SECONDS", connections.READ_SECONDS))
-    refusal.MAX_WAIT_SECONDS = float(os.environ.get("BODY_SECONDS", refusal.MAX_WAIT_SECONDS))
-    quota.IDLE_SECONDS = float(os.environ.get("IDLE_SECONDS", quota.IDLE_SECONDS))
+    for name, seconds in {"GRACE_SECONDS": 4, "SWEEP_SECONDS": 1, **os.environ}.items():
+        if name in SECONDS:
+            setattr(importlib.import_module(SECONDS[name]), name, float(seconds))
     if "CLOCK" in os.environ:
         clock = Path(os.environ["CLOCK"])
         quota.Presence = partial(presence.Presence, lambda: float(clock.stat().st_size))

@@ -19,6 +19,10 @@ class ThreadFleet:
         """All that was sent, with the engine."""
         self.kills: list[int] = []
         """After so many tokens of a job, counted anew for each job, its engine dies."""
+        self.replies: list[Exception | None] = []
+        """Errors that the next jobs get instead of an answer; None for one that is answered."""
+        self.loses_cancelled = False
+        """Whether a job that is cancelled loses its engine in that moment."""
         self.told: list[tuple[str, str, tuple[object, ...]]] = []
         """What an engine was told without being waited for."""
         self.revive = True
@@ -44,6 +48,9 @@ class ThreadFleet:
     def answer(
         self, key: str, job: Job, receive: Callable[[Sequence[Item]], None]
     ) -> Callable[[], None]:
+        if error := self.replies.pop(0) if self.replies else None:
+            receive([error])
+            return lambda: None
         self.jobs.append((key, job))
         ended = threading.Event()
         left = self.kills.pop(0) if self.kills else -1
@@ -74,8 +81,14 @@ class ThreadFleet:
                 if not ended.is_set():
                     receive([error])
 
+        def cancel() -> None:
+            cancelled.set()
+            if self.loses_cancelled and not ended.is_set():
+                ended.set()
+                receive([EngineLost(key)])
+
         threading.Thread(target=run, daemon=True).start()
-        return cancelled.set
+        return cancel
 
     def close(self) -> None:
         """The servers are the test's."""

@@ -4,16 +4,18 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from ramole_core import Generation, Request, Step
 from ramole_core.base.model import PACKED, load_base
 from ramole_core.base.packed import PackedLinear
 from ramole_core.composition import Candidate, Lora, LoraSet, Response, Sites, Trained
+from ramole_core.engine import reference
 from ramole_core.engine.engine import Engine, EngineSizes
 from ramole_core.engine.prompt import Turn
 from ramole_core.engine.request_state import RequestState
-from ramole_core.request import Generation, Request, Step
 from tests.support.tiny_methods import KNOWN, make_gates, make_recovered, make_trained
 
 
@@ -21,7 +23,10 @@ from tests.support.tiny_methods import KNOWN, make_gates, make_recovered, make_t
 class Heard:
     """What came of one request."""
 
+    prompt: list[int] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    logits: list[torch.Tensor] = field(default_factory=list)
+    """Those that each token was chosen of."""
     end: Generation | Exception | None = None
 
     @property
@@ -75,13 +80,15 @@ class TinyEngine:
         self.heard: dict[RequestState, Heard] = {}
 
     def build(self, sizes: EngineSizes | None) -> Engine:
-        """The engine, once all that it takes is there."""
-        return Engine(
-            self.base,
-            shapes=self.shapes,
-            weights=lambda method: self.weights_of(method.row.weights),
-            sizes=sizes,
-        )
+        """The engine, with two of the everyday prompts: to read all 48 takes two seconds."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reference, "PROMPTS", reference.PROMPTS[:2])
+            return Engine(
+                self.base,
+                shapes=self.shapes,
+                weights=lambda method: self.weights_of(method.row.weights),
+                sizes=sizes,
+            )
 
     def content(self, name: str, version: int) -> str:
         """What is in that version of an adapter of that name."""
@@ -154,6 +161,7 @@ class TinyEngine:
                 heard.steps.append(item)
             else:
                 heard.end = item
+                vars(state).pop("advance", None)  # or the state would hold itself
 
         turns = [
             Turn(turn, tuple(self.chosen(adapters)))
@@ -161,7 +169,14 @@ class TinyEngine:
         ]
         prepared = self.engine.prepare(request, self.chosen(contents), earlier=turns)
         state = self.engine.submit(prepared, session=session, address=address, deliver=deliver)
-        self.heard[state] = heard
+        heard.prompt, self.heard[state] = list(state.prompt_ids), heard
+        advance = state.advance
+
+        def advanced(token: int, logits: torch.Tensor):
+            heard.logits.append(logits.clone())
+            return advance(token, logits)
+
+        state.advance = advanced
         return state
 
     def finish(self, after: Callable[[], object] = lambda: None) -> None:
@@ -170,11 +185,15 @@ class TinyEngine:
             self.engine.step()
             after()
 
+    def run(self, *jobs: tuple[Request, Sequence[tuple[str, int]]]) -> list[Heard]:
+        """What comes of these requests and their adapters, all of them at once."""
+        assert self.engine.scheduler.idle
+        states = [self.submit(*job) for job in jobs]
+        self.finish()
+        return [self.heard.pop(state) for state in states]
+
     def alone(self, request: Request, contents: Sequence[tuple[str, int]]) -> list[int]:
         """The tokens where nobody else is there."""
-        assert self.engine.scheduler.idle
-        state = self.submit(request, contents)
-        self.finish()
-        heard = self.heard.pop(state)
+        (heard,) = self.run((request, contents))
         assert heard.answer
         return heard.tokens

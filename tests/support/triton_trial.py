@@ -12,13 +12,12 @@ os.environ["TRITON_INTERPRET"] = "1"
 import torch
 from torch.nn.functional import pad
 
-from ramole_core.layers import BatchMix, install_serving
 from ramole_core.layers.fused import Fused
 from ramole_core.layers.gate_softmax import weigh
 from ramole_core.layers.traced import WEIGHT
 from ramole_core.layers.triton_mixing import mix_group
 from tests.laws.test_layers import GPT2, LLAMA
-from tests.laws.test_served_layers import ROWS, World
+from tests.laws.test_served_layers import ROWS, World, told
 
 SIZES = (37, 130, 5, 64, 33)
 """Outputs of the modules of a made-up group: odd ones, and more than one launch takes."""
@@ -28,21 +27,6 @@ SPECIAL = (3, 4, 5, 7)
 """One of each kind of gate, one with a bypass, and one whose weights are taken as they come."""
 
 
-def run(world: World, ids: torch.Tensor, mixes, fused: Fused | None):
-    """Logits, and the trace rows of all rows."""
-    installed, serving = install_serving(world.model, world.layout, fused=fused)
-    try:
-        with torch.inference_mode():
-            counts = [ids.shape[1]] * len(mixes)
-            batch = BatchMix(world.bank, mixes)
-            with serving.mixing(batch, counts, trace=range(len(mixes)), way="all") as forward:
-                logits = world.model(ids).logits
-            assert not forward.late.faults, forward.late.faults
-            return logits, forward.traces()
-    finally:
-        installed.remove()
-
-
 def against_plain(config, rows) -> dict[str, float]:
     """float32: all these rows in one batch."""
     world = World(config)
@@ -50,9 +34,9 @@ def against_plain(config, rows) -> dict[str, float]:
     expected, gates = world.plain(ids, rows)
     mixes = [world.row(method, names) for method, names in rows]
     fused = Fused()
-    logits, traces = run(world, ids, mixes, fused)
+    logits, traces = told(world, ids, mixes, "all", fused=fused)
     assert not fused.fault, fused.fault
-    other, others = run(world, ids, mixes, None)
+    other, others = told(world, ids, mixes, "all")
     k = max(one.shape[-1] for one in traces)
     weights = torch.stack([pad(one[:, WEIGHT], (0, k - one.shape[-1])) for one in traces])
     contributions = [(a - b).abs().max() for a, b in zip(traces, others, strict=True) if a.numel()]
@@ -103,18 +87,9 @@ def made_up(dtype: torch.dtype, rows: Sequence[int]) -> dict[str, float]:
     Bs = [torch.randn(PAGES_THERE, o).to(dtype) for o in SIZES]
     ys = [torch.randn(n, o).to(dtype) for o in SIZES]
     before = [y.clone() for y in ys]
-    told = torch.zeros(m, n, k), torch.zeros(m, n, k)
-    mix_group(
-        ys,
-        Bs,
-        inner=inner,
-        gram=gram,
-        late=late,
-        row_of=row_of,
-        tables=made,
-        first=2,
-        recorded=told,
-    )
+    recorded = torch.zeros(m, n, k), torch.zeros(m, n, k)
+    given = {"inner": inner, "gram": gram, "late": late, "row_of": row_of, "tables": made}
+    mix_group(ys, Bs, **given, first=2, recorded=recorded)
     differs = dict.fromkeys(("y", "alpha", "length"), 0.0)
     for t in range(n):
         for j in range(m):
@@ -124,8 +99,8 @@ def made_up(dtype: torch.dtype, rows: Sequence[int]) -> dict[str, float]:
             expected = before[j][t].double() + added @ Bs[j].double()
             scale = expected.abs().max()
             found = {"y": (ys[j][t] - expected).abs().max() / scale}
-            found["alpha"] = (told[0][j, t, : len(alpha)] - alpha).abs().max()
-            found["length"] = (told[1][j, t, : len(alpha)] - length).abs().max()
+            found["alpha"] = (recorded[0][j, t, : len(alpha)] - alpha).abs().max()
+            found["length"] = (recorded[1][j, t, : len(alpha)] - length).abs().max()
             differs = {name: max(most, float(found[name])) for name, most in differs.items()}
     return differs | {"changed": float((ys[1] - before[1]).abs().max())}
 

@@ -1,11 +1,11 @@
-"""The adapter bank: who stays in it, and what it reads."""
+"""The adapter bank: what stays in it, what it reads, and how adapters are packed."""
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from ramole_core.base.shapes import read_shapes
-from ramole_core.composition import Lora
+from ramole_core.composition import Lora, orthonormal
 from ramole_core.engine.layer_inputs import log_responses
 from ramole_core.layers import Bank, Units, find_layout, pack_units
 
@@ -66,3 +66,22 @@ def test_responses_are_those_of_each_input_and_module(layout, dtype):
             x = inputs[g][block, b].to(dtype).double()
             u = units.A[g][block, :, j].double() @ x
             assert found[b, n].item() == pytest.approx(u.norm().log().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("rank", [6, 32])
+def test_the_number_of_threads_changes_no_bit_of_a_packed_adapter(rank):
+    pick = torch.Generator().manual_seed(rank)
+    lora = Lora(A=torch.randn(rank, 576, generator=pick), B=torch.randn(1536, rank, generator=pick))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(orthonormal(lora))
+    finally:
+        torch.set_num_threads(before)
+    for one in found[1:]:
+        assert torch.equal(one.A, found[0].A) and torch.equal(one.B, found[0].B)
+    packed = found[0]
+    assert packed.A.dtype == packed.B.dtype == torch.float32
+    torch.testing.assert_close(packed.B.T @ packed.B, torch.eye(rank), atol=1e-5, rtol=0)
+    torch.testing.assert_close(packed.B @ packed.A, lora.B @ lora.A, atol=2e-4, rtol=1e-4)

@@ -7,12 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from numba import njit
-from transformers import LlamaForCausalLM
 
-from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.compiled_attention import CompiledAttention
 from ramole_core.engine.flat_cache import FlatCache, Span
-from ramole_core.engine.kv import KvCache
 from ramole_core.engine.pages import PAGE
 from ramole_core.kernels.softmax import soften
 from tests.support.page_fakes import Tokens, forward, page_cache, soil
@@ -151,44 +148,6 @@ def test_two_spans_of_one_request_see_each_other():
         found = flat.attend(tokens.q, 0, scale=None, window=None)[0]
     assert torch.equal(found, alone(tokens, SIZES[1]))
     assert flat.positions.tolist() == [list(range(90))] and flat.get_seq_length() == 89
-
-
-@pytest.mark.parametrize("compiled", [True, False])
-@torch.inference_mode()
-def test_a_model_runs_on_it(tiny_llama, compiled, monkeypatch):
-    """Requests side by side, in chunks, give what each gives alone with the model's own code."""
-    if not compiled:
-        monkeypatch.setattr(CompiledAttention, "knows", lambda keys: False)
-    model = LlamaForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
-    pick = torch.Generator().manual_seed(3)
-    prompts = [torch.randint(258, (n,), generator=pick) for n in (70, 9, 130)]
-    wanted = [model(prompt[None]).logits[0] for prompt in prompts]
-    kv = KvCache(model, limit=2**22)
-    attention = ServedAttention(model)
-    places = [kv.open(kv.content([n], [(1, bytes(16))]), 130) for n in range(3)]
-    found = [[] for _ in prompts]
-    for parts in schedule_for([len(prompt) for prompt in prompts], [5, 1, 64]):
-        spans = [Span(places[at], places[at].length, fed) for at, fed in parts]
-        attention.step = FlatCache(kv, spans)
-        ids = [
-            prompts[at][s.start : s.start + s.count]
-            for (at, _), s in zip(parts, spans, strict=True)
-        ]
-        logits = model(
-            input_ids=torch.cat(ids)[None],
-            attention_mask=attention.step.mask,
-            position_ids=attention.step.positions,
-            cache=attention.step,
-            use_cache=True,
-        ).logits[0]
-        attention.step = None
-        pieces = logits.split([len(part) for part in ids])
-        for (at, fed), piece, part in zip(parts, pieces, ids, strict=True):
-            found[at].append(piece)
-            kv.commit(places[at], kv.content(part.tolist(), [(fed, bytes(16))]))
-    attention.remove()
-    for pieces, logits in zip(found, wanted, strict=True):
-        torch.testing.assert_close(torch.cat(pieces), logits, rtol=0, atol=2e-5)
 
 
 def test_what_a_later_token_says_does_not_reach_an_earlier_one():

@@ -1,12 +1,14 @@
 """Texts of several threads, read together; one that cannot be, and who is let in between."""
 
 import threading
-import time
+from functools import partial
 
 import numpy as np
 import pytest
 
 from ramole_core.retrieval.encoder import MAX_BATCH, Gathered
+from tests.support.serving import wait_until
+from tests.support.workers import at_once
 
 SOON = 120
 
@@ -43,19 +45,17 @@ def many_at_once(gathered: Gathered, reader: Reader, lists: list[list[str]]) -> 
         except ValueError as error:
             found[n] = str(error)
 
+    def release() -> None:
+        wanted = sum(min(MAX_BATCH, len(words)) for words in lists[1:])
+        wait_until(lambda: len(gathered._waiting) >= wanted)
+        reader.gate.set()
+
+    def late(n: int) -> None:
+        reader.begun.wait()
+        ask(n)
+
     reader.gate.clear()
-    threads = [threading.Thread(target=ask, args=[n]) for n in range(len(lists))]
-    threads[0].start()
-    assert reader.begun.wait(SOON)
-    for thread in threads[1:]:
-        thread.start()
-    until = time.monotonic() + SOON
-    wanted = sum(min(MAX_BATCH, len(words)) for words in lists[1:])
-    while len(gathered._waiting) < wanted and time.monotonic() < until:
-        time.sleep(0.001)
-    reader.gate.set()
-    for thread in threads:
-        thread.join(SOON)
+    at_once(release, partial(ask, 0), *(partial(late, n) for n in range(1, len(lists))))
     return found
 
 

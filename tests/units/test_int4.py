@@ -2,16 +2,12 @@
 
 import pytest
 import torch
-from safetensors import safe_open
 
+from ramole_core import RamoleError, load_settings
 from ramole_core.base.model import dequantised, load_base
-from ramole_core.base.packed import Int4Linear, Int8Linear, fits, round_to_int4, round_to_nf4
-from ramole_core.base.shapes import read_shapes
-from ramole_core.errors import RamoleError
+from ramole_core.base.packed import Int4Linear, Int8Linear, round_to_int4
 from ramole_core.kernels.narrow import narrowed_to_grid
 from ramole_core.kernels.widen import GROUP
-from ramole_core.settings import load_settings
-from tests.support.few_prompts import few_reference_prompts  # noqa: F401  a fixture
 from tests.support.schedules import ask
 from tests.support.tiny_engine import TinyEngine
 
@@ -53,17 +49,6 @@ def test_a_group_of_one_number_keeps_it():
     assert torch.equal(round_to_int4(weight), weight)
 
 
-def test_the_real_base_is_nearly_found_again(real_base_folder):
-    """It was published on such a grid."""
-    shapes = read_shapes(real_base_folder)
-    with safe_open(real_base_folder / "model.safetensors", "pt") as file:
-        for path in list(shapes)[::23]:
-            assert fits(*shapes[path])
-            weight = file.get_tensor(f"{path}.weight")
-            off = (round_to_int4(weight) - weight).float().norm()
-            assert off < 0.1 * (round_to_nf4(weight) - weight).float().norm()
-
-
 @pytest.mark.parametrize(
     ("layer", "how"),
     [(Int4Linear, {"kind": "int4"}), (Int8Linear, {"kind": "nf4", "head": "int8"})],
@@ -76,9 +61,7 @@ def test_beside_others_a_request_gets_what_it_gets_alone(layer, how, tiny_nf4):
         for n, method in enumerate(("selection", "mixture", "ramole_plus") * 4)
     ]
     alone = [tiny.alone(request, named) for request, named in asked]
-    states = [tiny.submit(request, named) for request, named in asked]
-    tiny.finish()
-    assert [tiny.heard[state].tokens for state in states] == alone
+    assert [heard.tokens for heard in tiny.run(*asked)] == alone
 
 
 def test_a_model_for_training_has_the_served_numbers(tiny_nf4, tmp_path):

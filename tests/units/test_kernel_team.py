@@ -1,11 +1,6 @@
 """The team of threads: two callers at once, helpers that sleep, and a process that has forked."""
 
-import os
-import subprocess
-import sys
-import threading
-import time
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
@@ -24,6 +19,8 @@ from ramole_core.kernels.call_args import (
 )
 from ramole_core.kernels.team import TEAM, Kernel, _Helper
 from tests.support.kernel_fakes import FLOATS, HALVES, Product
+from tests.support.serving import wait_until
+from tests.support.workers import at_once, python
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
@@ -88,11 +85,7 @@ def test_two_callers_at_once_get_what_each_gets_alone():
             if not torch.equal(product.run(range(20), updated=True), wanted):
                 wrong.append(product)
 
-    threads = [threading.Thread(target=call, args=(p, alone(p))) for p in products()]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
+    at_once(*(partial(call, product, alone(product)) for product in products()))
     assert not wrong and len(calls) == 600
 
 
@@ -117,10 +110,7 @@ def test_a_helper_that_sleeps_is_woken(monkeypatch):
     wanted = alone(product)
     product.run(range(20))  # makes the helpers
     for _ in range(3):
-        until = time.monotonic() + 20
-        while any(helper._awake for helper in TEAM._helpers):
-            assert time.monotonic() < until, "a helper never sleeps"
-            time.sleep(0.01)
+        wait_until(lambda: not any(helper._awake for helper in TEAM._helpers))
         woken.clear()
         assert torch.equal(product.run(range(20), updated=True), wanted)
         assert any(woken)
@@ -140,18 +130,11 @@ TEAM._lock.acquire()
 child = os.fork()
 if child == 0:
     signal.alarm(30)
-    same = all(torch.equal(product.run(range(20), updated=True), wanted) for _ in range(50))
+    same = all(torch.equal(product.run(range(20), updated=True), wanted) for _ in range(10))
     os._exit(0 if same and len(TEAM._helpers) == 1 and not TEAM._lock.locked() else 1)
 TEAM._lock.release()
 assert os.waitpid(child, 0)[1] == 0
 assert torch.equal(product.run(range(20), updated=True), wanted)
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = python("-W", "ignore", "-c", code, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr[-2000:]

@@ -3,20 +3,20 @@
 import os
 import shutil
 import subprocess
-import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from ramole_core import Settings
 from ramole_core.base.model import QUANTIZATIONS
 from ramole_core.kernels import ahead, code_cache, direct, ways
 from ramole_core.kernels.all import ROUNDING, compile_kernels, parts_of
 from ramole_core.kernels.call_args import TILES, WORDS, take, words_at
 from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, TILE, activate
 from ramole_core.kernels.half_dots import MULTIPLIES
+from ramole_core.kernels.likeliest import likeliest
 from ramole_core.kernels.matrix_unit import MATRIX, keep_layout, lay_out, layouts
 from ramole_core.kernels.narrow import NARROW, NARROW_TO_GRID
 from ramole_core.kernels.outputs import MIN_COPIED_ROWS
@@ -26,8 +26,8 @@ from ramole_core.kernels.vectors import LANES, paired
 from ramole_core.kernels.weight import way_here
 from ramole_core.kernels.widen import PAIR, widened
 from ramole_core.own_model import load_here
-from ramole_core.settings import Settings
 from tests.support.kernel_fakes import FLOATS, HALVES, Product
+from tests.support.workers import python
 
 KINDS = (FLOATS, HALVES, "nf4", "int4", "int8")
 DTYPES = (FLOATS, HALVES)
@@ -104,15 +104,11 @@ def test_the_number_of_threads_changes_no_bit():
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
-def test_the_updates_have_short_and_long_runs():
-    """Else the tests above would see one of the two ways of adding them only."""
+def test_the_sizes_above_meet_both_ways_of_rows_and_of_runs(threads):
+    """Else the tests above would see one of two ways only; and tiles of few rows are longer."""
     ends = np.flatnonzero(np.diff(Product(FLOATS, 16, 16, bias=False).row_of)) + 1
     lengths = np.diff(ends)
     assert (lengths < MIN_COPIED_ROWS).any() and (lengths >= MIN_COPIED_ROWS).any()
-
-
-def test_few_rows_and_many_are_met_in_two_ways(threads):
-    """Else the tests above would see one of them only; and tiles of few rows are longer."""
     assert min(COUNTS) <= direct.MAX_DIRECT_ROWS < max(COUNTS)
     assert all(any(i % PAIR == 0 for _, i in sizes_of(kind)) for kind in (HALVES, "nf4"))
     assert span_of(1, 397) > span_of(direct.MAX_DIRECT_ROWS + 1, 397)
@@ -174,33 +170,51 @@ def test_no_cut_changes_a_bit_of_an_activation(dtype, kind, threads):
         assert torch.equal(activate(x[at : at + 1], kind), whole[at : at + 1])
 
 
-@pytest.mark.parametrize("switch", ["RAMOLE_LANES=8", "RAMOLE_MATRIX=0"])
-def test_other_cpus_give_products_mixing_and_attention_too(switch):
-    if not MATRIX and (switch == "RAMOLE_MATRIX=0" or LANES == 8):
-        pytest.skip("This CPU is such a one, so every other test here shows it.")
-    code = """
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("columns", [1, 7, 64, 1003])
+def test_the_likeliest_is_pytorchs_own(dtype, columns):
+    rows = torch.randn(9, columns, generator=torch.Generator().manual_seed(columns)).to(dtype)
+    rows[1] = -1 - rows[1].abs()
+    rows[2] = 0
+    rows[2, ::2] = -0.0
+    rows[3] = -torch.inf
+    rows[4, columns // 2] = torch.inf
+    rows[5, columns // 3 :] = rows[5].max()
+    rows[6, columns // 2 :] = torch.nan
+    rows[7, columns // 2] = -torch.tensor(torch.nan)
+    assert likeliest(rows) == rows.float().argmax(-1).tolist()
+    assert likeliest(rows[:, ::2]) == rows[:, ::2].float().argmax(-1).tolist()
+    assert likeliest(rows[:0]) == []
+
+
+MIXING = """
+import torch
+from ramole_core.kernels.likeliest import likeliest
 from ramole_core.kernels.matrix_unit import MATRIX
-from ramole_core.kernels.vectors import LANES
-from tests.units import test_flat_attention
-from tests.units import test_kernels
 from tests.units import test_rows_mixing
 assert not MATRIX
+test_rows_mixing.check_numbers(torch.bfloat16, 64)
+test_rows_mixing.check_bits(torch.bfloat16, 64)
+"""
+PRODUCTS = """
+from tests.units import test_flat_attention, test_kernels
 for kind in ("nf4", "int4", "int8", test_kernels.HALVES):  # as it is served
     test_kernels.check_numbers(kind)
     test_kernels.check_bits(kind)
-test_rows_mixing.check_numbers(test_kernels.HALVES, 64)
-test_rows_mixing.check_bits(test_kernels.HALVES, 64)
-if LANES == 8:
-    test_flat_attention.check_attention()
+test_flat_attention.check_attention()
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | dict([switch.split("=")]),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+
+
+@pytest.mark.skipif(LANES == 8, reason="Every other test here shows it.")
+def test_a_cpu_of_shorter_vectors_gives_products_mixing_and_attention_too():
+    done = python("-c", MIXING + PRODUCTS, RAMOLE_LANES="8")
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.skipif(not MATRIX, reason="Every other test here shows it.")
+def test_a_cpu_without_a_matrix_unit_gives_mixing_too():
+    """Its products are shown by `test_ways_that_are_slower_here_give_products_too`."""
+    done = python("-c", MIXING, RAMOLE_MATRIX="0")
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -328,42 +342,32 @@ def test_versions_that_nobody_used_for_a_month_are_swept(tmp_path, monkeypatch):
     assert [path.name for path in own.iterdir()] == ["complete-me"]
 
 
-def test_compiled_code_belongs_to_one_version_of_all_sources(tmp_path, monkeypatch):
-    """A change in any file makes other code, also of kernels that stand in other files."""
-    before = code_cache._version()
-    for file in code_cache.HERE.glob("*.py"):
-        (tmp_path / "kernels").mkdir(exist_ok=True)
-        (tmp_path / "kernels" / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "composition").mkdir()
-    surprise = code_cache.HERE.parent / "composition" / "activation.py"
-    (tmp_path / "composition" / "activation.py").write_bytes(surprise.read_bytes())
-    monkeypatch.setattr(code_cache, "HERE", tmp_path / "kernels")
-    assert code_cache._version() == before
-    with (tmp_path / "kernels" / "dots.py").open("a") as file:
-        file.write("# another version\n")
-    assert code_cache._version() != before
-    assert before in str(code_cache.FOLDER)
-    assert not code_cache.CACHE or any(code_cache.FOLDER.glob("*.nbi"))
-
-
 def test_a_base_compiles_the_rounding_of_its_own_precision_alone():
     of = {name: {id(one) for part in parts_of(name) for one in part} for name in ROUNDING}
     assert of["nf4"] - of["none"] == {id(NARROW)}
     assert of["int4"] - of["none"] == {id(NARROW_TO_GRID)}
 
 
-def test_another_checkout_finds_the_code_and_another_cpu_has_a_mark_of_its_own(
-    tmp_path, monkeypatch
-):
+def test_the_code_is_that_of_all_sources_and_of_this_cpu(tmp_path, monkeypatch):
+    """Another checkout finds it; a change in any file makes other code."""
     bare = shutil.ignore_patterns("__pycache__")
     other = shutil.copytree(code_cache.HERE.parent, tmp_path / "ramole_core", ignore=bare)
-    code = "from ramole_core.kernels.norm import NORMALISE as one; one.compile(); "
-    code += "from ramole_core.kernels import code_cache as cache; "
-    code += "print(cache.HERE.parent, cache.FOLDER, one._entry.cache_hits)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=600
-    )
-    assert done.stdout.split() == [str(other), str(code_cache.FOLDER), "1"], done.stderr[-2000:]
+    code = "from ramole_core.kernels import code_cache as cache; print(cache.HERE, cache.FOLDER); "
+    compiles = "from ramole_core.kernels.norm import NORMALISE as one; one.compile(); "
+    compiles += "print(one._entry.cache_hits)"
+
+    def run(code: str) -> list[str]:
+        done = python("-c", f"import os; os.chdir({str(tmp_path)!r}); {code}")
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout.split()
+
+    assert run(code + compiles) == [str(other / "kernels"), str(code_cache.FOLDER), "1"]
+    folders = {str(code_cache.FOLDER)}
+    for changed in ("kernels/dots.py", "composition/activation.py"):
+        with (other / changed).open("a") as file:
+            file.write("# another version\n")
+        folders.add(run(code)[1])
+    assert len(folders) == 3
     mine = code_cache.complete("nf4")
     monkeypatch.setattr(code_cache, "get_host_cpu_name", lambda: "another")
     assert code_cache.complete("nf4") != mine

@@ -43,9 +43,13 @@ def test_an_adapter_is_packed_once_and_read_by_the_next_process(world, tmp_path)
     assert (store.packs, store.reads) == (0, 1)
 
 
-def test_another_base_has_other_usual_responses(world, tmp_path):
+@pytest.mark.parametrize(("base", "left"), [("int4", None), ("nf4", 100)])
+def test_of_another_base_or_cut_short_a_file_is_packed_again(world, tmp_path, base, left):
+    """Another base has other usual responses."""
     open_store(world, tmp_path).get(WEIGHTS, lambda: world[1])
-    store = open_store(world, tmp_path, base="int4")
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:left])
+    store = open_store(world, tmp_path, base=base)
     assert store.get(WEIGHTS, lambda: world[1]).rank == 3 and store.packs == 1
 
 
@@ -76,14 +80,15 @@ def test_a_removal_does_not_disturb_who_packs_another(world, tmp_path):
             store.keep_only(kept)
 
     kept = [f"{n:016x}-{n:08x}" for n in range(40)]
-    remover = threading.Thread(target=remove)
-    remover.start()
-    try:
-        for checksum in kept:
-            assert store.get(checksum, lambda: world[1]).rank == 3
-    finally:
-        over.set()
-        remover.join()
+
+    def pack():
+        try:
+            for checksum in kept:
+                store.get(checksum, lambda: world[1])
+        finally:
+            over.set()
+
+    at_once(remove, pack)
     assert store.packs == 40 == len(list(tmp_path.iterdir()))
 
 
@@ -113,14 +118,6 @@ def test_a_full_disk_costs_the_file_and_no_request(world, tmp_path, monkeypatch,
     assert store.get(WEIGHTS, lambda: world[1]).rank == 3
     store.pack(OTHERS, lambda: world[1])
     assert not list(tmp_path.iterdir())
-
-
-def test_a_file_that_is_cut_short_is_packed_again(world, tmp_path):
-    open_store(world, tmp_path).get(WEIGHTS, lambda: world[1])
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:100])
-    store = open_store(world, tmp_path)
-    assert store.get(WEIGHTS, lambda: world[1]).rank == 3 and store.packs == 1
 
 
 def test_the_host_cache_keeps_to_its_bytes(world, tmp_path):

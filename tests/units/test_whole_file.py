@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ramole_core.errors import RamoleError
+from ramole_core import RamoleError
 from ramole_core.whole_file import LEFT_SECONDS, creating, replacing
 
 
