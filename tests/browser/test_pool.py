@@ -219,7 +219,7 @@ def test_two_files_with_a_name_and_examples_then_other_examples_then_removal(vis
     page.get_by_label(TYPED, exact=True).fill("four")
     page.get_by_role("button", name="Replace its examples").click()
     expect(mine).to_contain_text("1 example")
-    expect(page.locator(".rm-numbers")).to_contain_text("the mean of 1 example inputs")
+    expect(page.locator(".rm-numbers")).to_contain_text("the mean of 1 example input")
     page.get_by_role("button", name="Remove", exact=True).click()
     expect(page.locator(".rm-card")).to_have_count(2)
 

@@ -271,6 +271,21 @@ def told(events) -> dict[int, str]:
     return ends
 
 
+class LastRefused(FakeRamole):
+    """Refuses a bad prompt at its end, when rows before it have their answers."""
+
+    def stream_batch(self, requests, **options):
+        for index, item in super().stream_batch(requests, **options):
+            if isinstance(item, Generation) and requests[index].prompt == "bad":
+                raise RamoleError("It does not fit.")
+            yield index, item
+
+
+def test_a_row_that_has_its_answer_does_not_run_again():
+    ends = told(run_rows(LastRefused(), read_batch("good\nbad\nfine").rows))
+    assert sorted(ends) == [0, 1, 2] and ends[1] == "! It does not fit."
+
+
 class Choosy(FakeRamole):
     """Refuses a call for one bad prompt, before anything runs; MAX_BATCH is 1."""
 

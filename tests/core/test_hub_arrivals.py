@@ -57,6 +57,16 @@ def ask(hub, text: str, *, k: int = 1, hits=()) -> tuple[str, ...]:
     return hub.bring_nearer(hub.near(text, k + hub.spare), hits, k)
 
 
+def test_a_name_brings_the_commit_that_is_listed_now(listed, hub_server):
+    hub = listed("sums")
+    hub.bring_named(["hf:ada/sums"], there=set())
+    hub_server.repositories["ada/sums"] = Repository(adapter(9, card="All about sums."))
+    hub.search()
+    hub.bring_named(["hf:ada/sums"], there=set())
+    (row,), card = hub.rows(), hub._pool.card(hub.name_in_pool("hf:ada/sums"))
+    assert any(row.sha in note for note in card.notes)
+
+
 def test_the_nearest_comes_and_is_an_adapter_like_any_other(listed, hub_server, open_hub, tmp_path):
     hub = listed("sums", "poems")
     assert hub.rows()[0].verdict == "fits" and not hub_server.weights_asked()

@@ -308,3 +308,20 @@ def test_pages_that_cannot_be_made_now_are_made_later(tiny_llama, monkeypatch, w
     before = tiny.engine._kv.memory.places
     tiny.run(*((ask(90, system=str(n)), [("bee", 4)]) for n in range(40)))
     assert tiny.engine._kv.memory.places > before
+
+
+def test_a_request_that_waits_for_room_reserves_none(tiny_llama):
+    tiny = narrow(tiny_llama)
+    tiny.submit(ask(2, "selection"), [("ant", 5)])
+    tiny.submit(ask(3, "mixture"), [("bee", 2), ("cat", 3)])  # room for the first of the two
+    tiny.finish()
+    assert all(heard.answer for heard in tiny.heard.values())
+    assert not any(slot.pins for slot in tiny.engine.bank.slots)
+
+
+def test_the_same_merge_of_other_adapters_is_another(tiny):
+    first, other, again = (
+        tiny.alone(ask(2, "fusion"), adapters)
+        for adapters in (ADAPTERS, [("cat", 2), ("dog", 3)], ADAPTERS)
+    )
+    assert tiny.engine.store.makes == 2 and first == again != other

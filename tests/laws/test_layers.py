@@ -80,10 +80,10 @@ def test_install_and_remove_leave_the_state_dict_bit_identical(model):
 
 def test_a_mixed_batch_equals_each_request_with_its_own_merged_weights(model):
     """The reference: adapters added into the weights, request by request."""
-    sizes, ids = linears(model), torch.randint(0, 61, (3, 5))
+    sizes, ids = linears(model), torch.randint(0, 61, (4, 5))
     one, two = make_loras(sizes, 3), make_loras(sizes, 5)
     rows = [("selection", [two]), ("base", []), ("mixture", [one, two])]
-    shares = [{1: 1.0}, {}, {0: 0.5, 1: 0.5}]
+    shares = [{1: 1.0}, {}, {0: 0.5, 1: 0.5}, {1: 1.0}]  # the first and the last share a mix
     expected = []
     for row, share in enumerate(shares):
         merged = make_model(model.config)
@@ -95,7 +95,8 @@ def test_a_mixed_batch_equals_each_request_with_its_own_merged_weights(model):
                 layer.weight += delta.T if isinstance(layer, Conv1D) else delta
         expected.append(merged(ids[row : row + 1]).logits)
     installed = install(model, sizes)
-    with installed.mixer.mixing(make_mixes(sizes, rows)):
+    mixes = make_mixes(sizes, rows)
+    with installed.mixer.mixing([*mixes, mixes[0]]):
         torch.testing.assert_close(model(ids).logits, torch.cat(expected), rtol=1e-3, atol=1e-3)
 
 

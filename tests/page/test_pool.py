@@ -88,7 +88,8 @@ def test_a_card_says_what_it_is_in_words_and_only_text_reaches_the_page(ramole):
     assert ">made for a/b<" in shown and ">1 note<" in shown
     assert ">1 adapter</p>" in page and ">1 of 2 adapters<" in cards_html([card], yours=(), total=2)
     assert 'data-name="squad"' in page and "&lt;img" in page
-    shown = details_html(card, ramole.neighbours("squad"), yours=False, card_text=EVIL)
+    evil = replace(card, notes=(EVIL,), examples=(EVIL,), base_model=EVIL, licence=EVIL)
+    shown = details_html(evil, ramole.neighbours("squad"), yours=False, card_text=EVIL)
     for html in (page, shown):
         assert "<img" not in html and "${" not in html and "{{" not in html and "`" not in html
 
