@@ -25,21 +25,25 @@ if "GRADIO_TEMP_DIR" not in os.environ:  # Gradio's own is one folder for all us
     os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="ramole-tests-")
     atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 LONGEST = (
-    *("laws/test_exact", "page/test_api", "laws/test_engine", "serving/test_ray"),
-    *(
-        "laws/test_exact_real",
-        "page/test_campaigns",
-        "page/test_api_visitors",
-        "units/test_kernels",
-    ),
-    *("laws/test_segments", "laws/test_fake_card", "core/test_calibrate"),
-    *("laws/test_triton_mixing", "core/test_recipes", "page/test_load", "laws/test_exact_models"),
-    *("page/test_own_base_doors", "laws/test_bases", "laws/test_bases_refused"),
-    *("lab/test_other_base", "browser/test_ask", "browser/test_pool", "browser/test_batch"),
+    *("serving/test_ray", "core/test_recipes", "lab/test_other_base", "laws/test_bases_refused"),
+    *("units/test_kernels", "core/test_cli", "laws/test_triton_mixing", "laws/test_bases"),
+    *("page/test_campaigns", "page/test_api", "page/test_load", "page/test_own_base_doors"),
+    *("units/test_report", "laws/test_exact", "browser/test_ask", "browser/test_pool"),
+    *("browser/test_batch",),
 )
-"""Files that take half a minute or more."""
-SLOW: tuple[str, ...] = ()
-"""Others that `make quick` leaves out."""
+"""Files that take a quarter of a minute or more."""
+SLOW = (
+    *("core/test_base_fetch", "core/test_base_model_loading", "core/test_calibrate"),
+    *("core/test_cli_batch", "core/test_cli_server", "core/test_docs_commands"),
+    *("core/test_gpu_check", "core/test_hub", "core/test_hub_answers", "core/test_old_data_dir"),
+    *("core/test_pool_words", "core/test_ramole", "core/test_retrieval_encoder"),
+    *("core/test_retrieval_index", "core/test_training", "core/test_wheel"),
+    *("laws/test_containment", "laws/test_effects", "laws/test_engine", "laws/test_exact_real"),
+    *("laws/test_expert_parameters", "laws/test_fake_card", "laws/test_harm_index"),
+    *("laws/test_left_out", "laws/test_lorahub", "laws/test_served_layers", "laws/test_switches"),
+    *("laws/test_trial_methods", "units/test_kernel_team"),
+)
+"""Others that `make quick` leaves out: each takes four seconds or more."""
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")  # a busy machine makes no example wrong
 TEMPLATE = (
