@@ -319,6 +319,15 @@ def test_a_request_that_waits_for_room_reserves_none(tiny_llama):
     assert not any(slot.pins for slot in tiny.engine.bank.slots)
 
 
+def test_a_merge_of_other_weights_is_another(tiny):
+    weights = ((0.5, 0.5), (0.9, 0.1))
+    tokens = [
+        tiny.alone(ask(2, "fusion", adapters=("ant", "bee"), weights=one), ADAPTERS)
+        for one in (*weights, weights[0])
+    ]
+    assert tiny.engine.store.makes == 2 and tokens[0] == tokens[2]
+
+
 def test_the_same_merge_of_other_adapters_is_another(tiny):
     first, other, again = (
         tiny.alone(ask(2, "fusion"), adapters)

@@ -2,9 +2,11 @@
 
 import asyncio
 import itertools
+import socket
 import time
 from datetime import timedelta
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -192,6 +194,17 @@ def test_what_an_operator_adds_is_everyones_and_stays_when_he_goes(locked, tmp_p
     client.predict("shared", api_name="/remove_adapter")
     assert names(client) == ["squad"]
     client.close()
+
+
+def test_without_a_password_an_announced_upload_is_asked_for_it_first(locked):
+    place = urlsplit(locked.url)
+    with socket.create_connection((place.hostname, place.port), timeout=30) as line:
+        line.sendall(
+            b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n"
+            b"Content-Length: 99999999999\r\n\r\n"
+        )
+        assert b" 401 " in line.recv(4096).partition(b"\r\n")[0]
 
 
 def test_who_has_logged_in_does_all_as_before(locked):

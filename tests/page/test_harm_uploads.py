@@ -8,19 +8,24 @@ import stat
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from tests.support import asgi
 from tests.support.clocks import Steps
+from ui.middleware import cache as cache_module
 from ui.middleware.bodies import MAX_FILES, MultipartCounter
 from ui.middleware.cache import (
     BYTES_PER_FILE,
     GRACE_SECONDS,
+    UNNAMED,
     UploadCache,
+    everything_below,
 )
 from ui.middleware.refusal import Refused, limited
 from ui.serve import EMPTY_SECONDS, drop_old
@@ -146,6 +151,33 @@ def test_a_folder_that_goes_while_the_cache_is_looked_at_is_no_fault(cache):
     finally:
         over.set()
         thread.join()
+
+
+def test_many_small_files_cost_one_look_and_deny_nobody(tmp_path, monkeypatch):
+    """Also where they come from addresses that nobody knows, and all are young."""
+    now, looks = [0.0], []
+
+    def slowly(folder: Path) -> Iterator[Path]:
+        looks.append(now[0])
+        now[0] += 0.2
+        return everything_below(folder)
+
+    monkeypatch.setattr(cache_module, "everything_below", slowly)
+    monkeypatch.setattr(cache_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    unit, count = 2**20, 3000
+    cache = UploadCache(tmp_path, address_bytes=64 * unit, all_bytes=count * BYTES_PER_FILE)
+    for number in range(12):
+        paths = [tmp_path / f"{number}-{n}" / "a" for n in range(count // 10)]
+        for path in paths:
+            path.parent.mkdir()
+            path.touch()
+        cache.arrived(f"{UNNAMED}{number}", json.dumps([str(path) for path in paths]).encode())
+    for number in range(200):
+        now[0] += 0.01
+        cache.check(f"{UNNAMED}honest{number % 2}", unit)
+        cache.tidy()
+    assert len(looks) <= 3, "at most a tenth of the time, with all that is asked meanwhile"
+    assert sum(path.is_file() for path in tmp_path.rglob("a")) <= count
 
 
 @pytest.mark.parametrize("way", ["oldest", "heaviest", "tidied"])
