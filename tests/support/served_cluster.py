@@ -15,6 +15,7 @@ from unittest.mock import patch
 import httpx
 
 from tests.support.serving import Server, running, wait_until
+from tests.support.started import started
 
 SETTINGS = {"device": "cpu", "quantization": "none", "dtype": "float32"}
 
@@ -75,6 +76,7 @@ def served(root: Path, *words: str, engines: int = 2, **settings: object) -> Ite
     """The page over so many engines, ended by SIGTERM; `settings` as RAMOLE_*."""
     ray = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # its sockets have short names
     command = [sys.executable, "-m", "ramole_core", "serve", "--engines", str(engines), *words]
+    started("cluster")
     try:
         with (
             patch.dict(os.environ, RAY_TMPDIR=str(ray)),
