@@ -64,9 +64,9 @@ def pytest_collection_modifyitems(config, items):
     files = {item.path: f"{item.path.parent.name}/{item.path.stem}" for item in items}
     seed = config.getoption("--shuffle")
     if config.getoption("--quick"):
-        slow = [item for item in items if files[item.path] in (*LONGEST, *SLOW)]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in slow]
+        slow = {path for path, name in files.items() if name in (*LONGEST, *SLOW)}
+        config.hook.pytest_deselected(items=[item for item in items if item.path in slow])
+        items[:] = [item for item in items if item.path not in slow]
 
     def place(item):
         name = files[item.path]

@@ -9,6 +9,7 @@ shorter.
 import ast
 from pathlib import Path
 
+from tests.conftest import LONGEST, SLOW
 from tests.support.workers import REPOSITORY
 
 TESTS = REPOSITORY / "tests"
@@ -57,6 +58,12 @@ def test_only_the_listed_files_import_internals():
 def test_few_files_are_of_internals():
     units = [*(TESTS / "units").glob("test_*.py")]
     assert 10 < len(units) <= MAX_UNITS
+
+
+def test_the_files_that_take_long_are_there():
+    names = (*LONGEST, *SLOW)
+    assert len(set(names)) == len(names)
+    assert [name for name in names if not (TESTS / f"{name}.py").is_file()] == []
 
 
 def test_an_internal_import_is_seen(tmp_path):
